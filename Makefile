@@ -1,0 +1,31 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types zoo clean
+
+demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in out/demo
+	$(BIN)/shiftscope demo --out out/demo
+
+test: lint types  ## linter, formatter check, type check, tests
+	$(BIN)/pytest -q -n 2
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed
+	$(BIN)/mypy
+
+zoo: $(VENV)/installed  ## train the bundled zoo again (runs that are there are kept)
+	$(BIN)/shiftscope train data/zoo/recipe.yaml --out data/zoo --jobs 2
+
+$(VENV)/installed: pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "shiftscope needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) out

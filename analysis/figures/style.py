@@ -1,0 +1,216 @@
+"""The look of every figure: theme, sizes, one colour and marker per operator, axis labels and the shared drawing steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from analysis.errors import TableError
+
+Width = Literal["double", "single"]
+
+WIDTHS = {"double": 7.0, "single": 3.5}
+"""Figure width in inches: across a two-column page, and one column of it."""
+
+SMALLEST_FONT = 7.0
+"""Points; nothing in a figure is set smaller, so that it is legible when printed at its own size."""
+
+BAND = 0.18
+"""Opacity of interval bands."""
+
+INK, GUIDE = "#222222", "#8a8a8a"
+
+
+class Mark(NamedTuple):
+    """How an operator is drawn; colour and marker each identify it, so that a grey print still tells operators apart."""
+
+    color: str
+    marker: str
+
+
+MARKS = {
+    "max": Mark("#D55E00", "o"),
+    "avg": Mark("#0072B2", "s"),
+    "lp": Mark("#E69F00", "^"),
+    "soft": Mark("#CC79A7", "D"),
+    "blur": Mark("#56B4E9", "v"),
+    "maxblur": Mark("#882255", "P"),
+    "ddac": Mark("#009E73", "<"),
+    "aps": Mark("#332288", ">"),
+    "lps": Mark("#999933", "h"),
+    "tips": Mark("#8C510A", "p"),
+    "subsample": Mark("#000000", "X"),
+    "strided": Mark("#7A7A7A", "*"),
+}
+"""Okabe-Ito's and Tol's colours; the smallest CIELAB distance between two operators is 13.5 for a reader with
+protanopia, deuteranopia or tritanopia and 26 otherwise (``strided``, told by its star, apart). Legend order."""
+
+OTHER_MARKS = tuple(
+    Mark(color, marker)
+    for marker, color in zip("d8H*", ("#117733", "#DDAA33", "#AA4499", "#5A5A5A"), strict=True)
+)
+"""For operators that the table above does not know, in the order of their names."""
+
+KIND_MARKS = {
+    "circular": ("#0072B2", "-", "o"),
+    "zero": ("#D55E00", "--", "s"),
+    "crop": ("#009E73", "-.", "^"),
+    "reflect": ("#882255", ":", "D"),
+    "replicate": ("#E69F00", (0, (3, 1, 1, 1, 1, 1)), "v"),
+}
+"""Colour, line style and marker of each shift kind where kinds share one panel."""
+
+_READING_LABELS = {
+    "msb_corrected": "MSB, chance-corrected (1 = always the maximum)",
+    "msb": "MSB, literal (share of windows)",
+    "msb_all": "MSB, flat windows as hits (share of windows)",
+    "msb_weight": "weight on the maximum (share of weight)",
+    "msb_top": "maximum at the greatest weight (share of windows)",
+}
+_SHORT_LABELS = {
+    "msb_corrected": "MSB, chance-corrected",
+    "msb": "MSB, literal",
+    "msb_all": "MSB, all windows",
+    "msb_weight": "weight on the maximum",
+    "msb_top": "maximum at top weight",
+}
+_SCORE_UNITS = {
+    "accuracy": "share of images",
+    "consistency": "share of shift pairs",
+    "consistency_to_clean": "share of shifts",
+    "fidelity": "share of shift pairs",
+    "fidelity_product": "accuracy × consistency",
+    "worst_case_accuracy": "share of images",
+    "kappa": "1 = perfect, 0 = chance",
+    "flip_rate": "share of steps",
+    "probability_drift": "change of probability",
+    "agreement": "share of images",
+}
+
+
+_TEXT_SIZES = ("font.size", "axes.titlesize", "axes.labelsize", "figure.titlesize", "figure.labelsize")
+_SETTINGS = {
+    "font.family": "DejaVu Sans",
+    "legend.fontsize": SMALLEST_FONT,
+    "xtick.labelsize": SMALLEST_FONT,
+    "ytick.labelsize": SMALLEST_FONT,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "legend.handletextpad": 0.4,
+    "legend.columnspacing": 1.0,
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    "savefig.facecolor": "white",
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "svg.hashsalt": "shiftscope",
+}
+
+
+@contextmanager
+def theme(width: Width = "double") -> Iterator[None]:
+    """The settings of every figure for the length of a ``with`` block, whatever the reader's own matplotlib settings are."""
+    if width not in WIDTHS:
+        raise TableError(f"unknown figure width {width!r}: choose one of {', '.join(WIDTHS)}")
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        text = 8.0 if width == "double" else SMALLEST_FONT
+        mpl.rcParams.update(_SETTINGS)
+        mpl.rcParams.update(dict.fromkeys(_TEXT_SIZES, text))
+        yield
+
+
+class CaptionedFigure(Figure):
+    """A matplotlib figure with ``caption``: what is drawn, from how many checkpoints and clusters, with what interval."""
+
+    caption: str = ""
+
+
+def new_figure(width: Width, height: float) -> CaptionedFigure:
+    """An empty figure of a named width and ``height`` inches with constrained layout, unknown to pyplot."""
+    figure = CaptionedFigure(figsize=(WIDTHS[width], height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.04, hspace=0.04)  # type: ignore[union-attr]
+    return figure
+
+
+def label(column: str, *, lines: int = 1, short: bool = False) -> str:
+    """The axis label of a score or an MSB reading with its unit; ``lines=2`` puts the unit on a line of its own."""
+    if short and column in _SHORT_LABELS:
+        return _SHORT_LABELS[column]
+    if column in _READING_LABELS:
+        text = _READING_LABELS[column]
+    else:
+        text = f"{column.replace('_', ' ')} ({_SCORE_UNITS[column]})" if column in _SCORE_UNITS else column
+    return text.replace(" (", "\n(") if lines == 2 else text
+
+
+def operator_order(operators: Iterable[Any]) -> list[str]:
+    """The distinct operators in legend order: the known ones first, then the others by name."""
+    present = {str(operator) for operator in operators}
+    return [name for name in MARKS if name in present] + sorted(present - MARKS.keys())
+
+
+def marks(operators: Iterable[Any]) -> dict[str, Mark]:
+    """The mark of each operator present; a known operator looks the same in every figure."""
+    order = operator_order(operators)
+    others = [name for name in order if name not in MARKS]
+    extra = {name: OTHER_MARKS[index % len(OTHER_MARKS)] for index, name in enumerate(others)}
+    return {name: MARKS.get(name) or extra[name] for name in order}
+
+
+def scatter_operators(ax: Axes, frame: pd.DataFrame, x: str, y: str, *, size: float = 13.0) -> None:
+    """One scatter collection per operator (its name is the collection's label); subsampling on top and a bit larger."""
+    for name, mark in marks(frame["operator"]).items():
+        rows = frame[frame["operator"] == name]
+        emphasis = name == "subsample"
+        ax.scatter(
+            rows[x],
+            rows[y],
+            s=size * (1.7 if emphasis else 1.0),
+            color=mark.color,
+            marker=mark.marker,
+            alpha=0.85 if emphasis else 0.6,
+            linewidths=0.3,
+            edgecolors="white",
+            label=name,
+            zorder=3.2 if emphasis else 3.0,
+        )
+
+
+def operator_handles(operators: Iterable[Any]) -> list[Line2D | Patch]:
+    """Legend handles, one per operator present."""
+    return [
+        Line2D([], [], color=mark.color, marker=mark.marker, linestyle="", markersize=4.5, label=name)
+        for name, mark in marks(operators).items()
+    ]
+
+
+def legend_below(figure: Figure, handles: Sequence[Line2D | Patch], width: Width, *, columns: int | None = None) -> None:
+    """One legend for the whole figure, under the panels and thus never over data."""
+    columns = columns or (7 if width == "double" else 4)
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=min(columns, len(handles)))
+

@@ -1,0 +1,28 @@
+"""Files: their hashes, and writing them whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: str | Path, content: bytes) -> None:
+    """Write a file whole or not at all: to a temporary name in the same folder, then renamed over ``path``."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a published zoo from its other readers
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

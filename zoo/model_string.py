@@ -1,0 +1,86 @@
+"""Model strings, which say how a network is built: ``zoo:resnet20?operator=tips``, taken apart and put together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zoo.errors import ModelError, unknown
+
+SCHEMES = ("zoo", "python", "timm", "torchvision")
+"""What stands before the first colon of a model string."""
+
+_EXAMPLE = "zoo:resnet20?operator=tips&padding_mode=circular"
+
+Argument = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class ModelString:
+    """A model string in its parts: ``SCHEME:TARGET[?name=value&name=value]``.
+
+    ``zoo:NAME`` is an architecture of this package, ``python:FILE.py:CALLABLE`` a function or class of a file,
+    ``timm:NAME`` and ``torchvision:NAME`` a network of these packages.
+    """
+
+    scheme: str
+    target: str
+    arguments: Mapping[str, Argument] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> ModelString:
+        """Take a model string apart; values are read as integers, numbers, true/false, or else as text.
+
+        Raises:
+            ModelError: for an unknown scheme, an empty part, or an argument that is not ``name=value``.
+        """
+        head, _, query = text.partition("?")
+        scheme, colon, target = head.partition(":")
+        if not colon:
+            raise ModelError(f"model {text!r} has no scheme: write it like {_EXAMPLE}")
+        if scheme not in SCHEMES:
+            raise ModelError(f"model {text!r}: {unknown('scheme', scheme, SCHEMES)}")
+        if not target:
+            raise ModelError(f"model {text!r} names no network: write it like {_EXAMPLE}")
+        if scheme == "python" and not all(target.rpartition(":")):
+            raise ModelError(f"model {text!r} names no callable: write it like python:my_nets.py:build")
+        arguments: dict[str, Argument] = {}
+        for pair in query.split("&") if query else []:
+            name, equals, value = pair.partition("=")
+            if not equals or not name.isidentifier() or not value:
+                raise ModelError(f"model {text!r}: the argument {pair!r} is not name=value: write it like {_EXAMPLE}")
+            if name in arguments:
+                raise ModelError(f"model {text!r} gives {name} twice: remove one")
+            arguments[name] = parse_value(value)
+        return cls(scheme, target, arguments)
+
+    def __str__(self) -> str:
+        pairs = "&".join(f"{name}={_value_text(value)}" for name, value in self.arguments.items())
+        return f"{self.scheme}:{self.target}" + (f"?{pairs}" if pairs else "")
+
+    def file(self, folder: str | Path | None = None) -> Path | None:
+        """The Python file that builds the network, relative to ``folder``; none where the scheme is another."""
+        if self.scheme != "python":
+            return None
+        return Path(folder or ".") / self.target.rpartition(":")[0]
+
+
+def parse_value(text: str) -> Argument:
+    """``4`` -> int, ``0.5``, ``1e-3`` and ``inf`` -> float, ``true``/``false`` -> bool, anything else stays text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if re.fullmatch(r"[+-]?\d+", text):
+        return int(text)
+    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", text, re.IGNORECASE):
+        return float(text)
+    return text
+
+
+def _value_text(value: Argument) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if "&" in (text := str(value)):
+        raise ModelError(f"the model argument {text!r} holds an '&', which separates arguments: leave it out")
+    return text
