@@ -14,7 +14,9 @@ import pandas as pd
 
 from collectors.store import Store, task_key
 from collectors.tasks import COLLECTORS, Options, Subject
+from zoo.files import sha256_file
 from zoo.manifest import Checkpoint
+from zoo.model_string import ModelString
 
 if TYPE_CHECKING:
     from zoo.datasets import ImageSet
@@ -102,7 +104,7 @@ def plan_work(
     pending, found, claimed = [], 0, set()
     names = dict.fromkeys(("checkpoints", *options.collect))
     for checkpoint in checkpoints:
-        sha256 = checkpoint.sha256()
+        sha256 = sha256_file(checkpoint.weights)
         tasks = []
         for name in names:
             for settings in COLLECTORS[name].settings(checkpoint, options):
@@ -120,7 +122,8 @@ def plan_work(
 
 
 def _task(checkpoint: Checkpoint, sha256: str, fingerprint: str, name: str, settings: dict[str, Any]) -> Task:
-    identity = {"sha256": sha256, "model": checkpoint.model, "code": checkpoint.code_sha256()}
+    code = ModelString.parse(checkpoint.model).file(checkpoint.folder)
+    identity = {"sha256": sha256, "model": checkpoint.model, "code": sha256_file(code) if code else None}
     if name == "checkpoints":
         # Describes the file and its factors, whatever it is measured on; a new description replaces the old one.
         key = task_key(**identity, collector=name, settings=settings)

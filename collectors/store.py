@@ -117,7 +117,4 @@ def _to_arrow(table: str, rows: pd.DataFrame) -> pa.Table:
     if missing or extra:
         raise ValueError(f"rows for table {table}: missing columns {missing}, unknown columns {extra}")
     data = pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False)
-    for field in schema:
-        if not field.nullable and data[field.name].null_count:
-            raise ValueError(f"rows for table {table}: column {field.name} holds empty values")
     return data.replace_schema_metadata(schema.metadata)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +27,9 @@ if TYPE_CHECKING:
 class Options:
     """What to measure, and how finely.
 
-    ``max_shift`` is in input pixels (default: an eighth of the network's input size); ``crop_size`` is the size to which
-    images are brought for crop shifts (default: the input size and ``max_shift`` on each side). MSB is measured on the
-    first ``msb_images`` images, the shift surface on the first ``surface_images``, every ``surface_step`` pixels.
+    ``max_shift`` is in input pixels (default: an eighth of the network's input size); ``crop_size`` is the size to
+    which images are brought for crop shifts (default: the input size and ``max_shift`` on each side). MSB is measured
+    on the first ``msb_images`` images, the surface on the first ``surface_images``, every ``surface_step`` pixels.
     """
 
     collect: tuple[str, ...] = ("checkpoints", "layers", "invariance")
@@ -72,11 +71,6 @@ class Subject:
         images = self.images if limit is None else self.images.head(limit)
         return PreparedImages(images, self.checkpoint.input, size)
 
-    @cached_property
-    def black(self) -> Any:
-        """Value per channel of a black pixel after normalisation."""
-        return self.prepared().black
-
     def predictions(self, settings: Mapping[str, Any]) -> tuple[ShiftPlan, Predictions]:
         """Predictions under one kind's sampled plan, made once for all the tables that want them."""
         from collectors.invariance import predict
@@ -98,8 +92,6 @@ class Subject:
                 self.images.labels,
                 plan,
                 batch_size=self.batch_size,
-                size=self.checkpoint.input.size,
-                fill=self.black if settings["fill"] == "black" else 0.0,
             )
             self._predictions = {key: (plan, predictions)}
         return self._predictions[key]
@@ -211,8 +203,6 @@ def _surface(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
         settings["kind"],
         step=settings["step"],
         fill=settings["fill"],
-        black=subject.black,
-        size=subject.checkpoint.input.size,
         batch_size=subject.batch_size,
     )
 

@@ -53,22 +53,25 @@ def tap_index(
     dilation: tuple[int, int] = (1, 1),
     padding_mode: str = "zeros",
     outputs: Tensor | None = None,
+    after: tuple[int, int] = (0, 0),
 ) -> Tensor:
     """Flat source pixel ``h * W + w`` of every tap of every output: ``(L, kh * kw)``, -1 in zero padding.
 
     ``before`` is the padding at the top and the left; what is needed at the bottom and the right follows from
-    ``output_size``. ``outputs`` (flat indices ``h' * W' + w'``, in any order) restricts the rows.
+    ``output_size``, and is at least ``after`` (a wider padding than needed can turn reflection into replication).
+    ``outputs`` (flat indices ``h' * W' + w'``, in any order) restricts the rows.
     """
     axes = []
     for axis in (0, 1):
         last = stride[axis] * (output_size[axis] - 1) + dilation[axis] * (kernel[axis] - 1)
-        after = max(last - before[axis] - size[axis] + 1, 0)
-        source = source_index(size[axis], before[axis], after, padding_mode)
+        needed = last - before[axis] - size[axis] + 1
+        source = source_index(size[axis], before[axis], max(needed, after[axis]), padding_mode)
         starts = stride[axis] * torch.arange(output_size[axis])
         axes.append(source[starts[:, None] + dilation[axis] * torch.arange(kernel[axis])[None, :]])
     rows, columns = axes
     if outputs is None:
         outputs = torch.arange(output_size[0] * output_size[1])
+    outputs = outputs.cpu()
     rows = rows[outputs // output_size[1]][:, :, None]
     columns = columns[outputs % output_size[1]][:, None, :]
     flat = torch.where((rows < 0) | (columns < 0), -1, rows * size[1] + columns)
@@ -76,7 +79,7 @@ def tap_index(
 
 
 def take(x: Tensor, index: Tensor, fill: float = 0.0) -> Tensor:
-    """Values of ``x (N, C, H, W)`` at flat pixels ``index (L, K)``: ``(N, C, L, K)``, ``fill`` where the index is -1."""
+    """Values of ``x (N, C, H, W)`` at flat pixels ``index (L, K)``: ``(N, C, L, K)``, ``fill`` at an index of -1."""
     index = index.to(x.device)
     values = x.flatten(2).index_select(2, index.clamp(min=0).flatten()).unflatten(2, index.shape)
     outside = index < 0

@@ -121,8 +121,8 @@ def read_yaml(path: str | Path, error: type[InputError], what: str) -> Located:
         raise error(f"{path}: there is no such {what}: check the path") from None
     except (OSError, UnicodeDecodeError) as cause:
         raise error(f"{path}: the {what} cannot be read as text ({cause}): check the path") from None
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             raise error(f"{path}: the {what} is empty: fill it in")
@@ -134,8 +134,6 @@ def read_yaml(path: str | Path, error: type[InputError], what: str) -> Located:
     except (yaml.YAMLError, RecursionError) as cause:
         reason = " ".join(str(cause).split())
         raise error(f"{path}: not valid YAML ({reason}): correct the {what}") from None
-    finally:
-        loader.dispose()
 
 
 class _Converter:
@@ -168,15 +166,18 @@ class _Converter:
             raise self._error(f"{self._path}:{node.start_mark.line + 1}: {cause}: put the value in quotes") from None
 
     def _mapping(self, node: yaml.MappingNode) -> dict[Any, Located]:
-        self._loader.flatten_mapping(node)
-        result: dict[Any, Located] = {}
-        for key_node, value_node in node.value:
+        written: set[str] = set()
+        for key_node, _ in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
                 raise self._error(f"{self._path}:{line}: a key must be plain text: write it as one word")
-            key = self._loader.construct_object(key_node)
-            if key in result:
-                raise self._error(f"{self._path}:{line}: the key {key!r} stands twice: remove one")
+            if key_node.value in written:
+                raise self._error(f"{self._path}:{line}: the key {key_node.value!r} stands twice: remove one")
+            written.add(key_node.value)
+        self._loader.flatten_mapping(node)  # puts what `<<` merges in front, so that the written keys win
+        result: dict[Any, Located] = {}
+        for key_node, value_node in node.value:
             item = self.convert(value_node)
-            result[key] = Located(item.value, line, self._path, self._error)
+            line = key_node.start_mark.line + 1
+            result[self._value(key_node)] = Located(item.value, line, self._path, self._error)
         return result

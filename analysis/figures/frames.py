@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import TableError
+from analysis.tables import NOT_GIVEN, Tables
 from collectors.schema import SHIFT_KINDS
 
-PLAN = ["shift_kind", "fill", "max_shift", "n_shifts"]
-NO_OPERATOR = "not given"
+PLAN = ["shift_kind", "plan", "fill", "max_shift", "n_shifts"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,11 @@ class Selection:
         """The rows of one shift kind."""
         return self.rows[self.rows["shift_kind"] == kind]
 
-    def title(self, kind: str, *, unit: str = "px") -> str:
+    def title(self, kind: str) -> str:
         """The heading of a panel: the shift kind with the largest displacement, and the fill where it is not the usual one."""
-        rows = self.kind(kind)
-        fill = rows["fill"].iloc[0] if "fill" in rows and kind == "zero" else None
-        black = ", black" if fill == "black" else ""
-        return f"{kind} shift, ≤ {int(rows['max_shift'].iloc[0])} {unit}{black}"
+        first = self.kind(kind).iloc[0]
+        black = ", black" if first["fill"] == "black" else ""
+        return f"{kind} shift, ≤ {int(first['max_shift'])} px{black}"
 
 
 def need(frame: pd.DataFrame, columns: Iterable[str], figure: str) -> None:
@@ -54,7 +53,7 @@ def select(frame: pd.DataFrame, figure: str, columns: Iterable[str], data: str |
     cannot be drawn; their number goes into the notes. Raises :class:`TableError` when nothing is left.
     """
     columns = list(columns)
-    need(frame, ["checkpoint", "operator", "cluster", "data", *PLAN, *columns], figure)
+    need(frame, ["checkpoint", "model", "operator", "cluster", "data", *PLAN, *columns], figure)
     rows = frame[frame["shift_kind"].isin(SHIFT_KINDS)]
     if rows.empty:
         raise TableError(f"{figure} has no rows to draw: collect `invariance` with at least one shift kind first")
@@ -69,7 +68,7 @@ def select(frame: pd.DataFrame, figure: str, columns: Iterable[str], data: str |
     rows = rows[finite]
     if rows.empty:
         raise TableError(f"{figure} has no row with all of {', '.join(columns)}: collect `layers` and `invariance` first")
-    rows = rows.assign(operator=rows["operator"].astype(object).where(rows["operator"].notna(), NO_OPERATOR))
+    rows = operators_named(rows)
     present = set(rows["shift_kind"])
     kinds = tuple(kind for kind in SHIFT_KINDS if kind in present)
     return Selection(rows.reset_index(drop=True), kinds, data, tuple(notes))
@@ -88,29 +87,41 @@ def _choose_data(rows: pd.DataFrame, figure: str, data: str | None, notes: list[
 
 
 def _choose_plans(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    rows = rows.assign(fill=rows["fill"].astype(object).where(rows["fill"].notna(), ""))
     kept: list[pd.DataFrame] = []
     left_out: list[str] = []
     for kind, of_kind in rows.groupby("shift_kind", sort=True):
-        plans = of_kind.groupby(PLAN, dropna=False)["checkpoint"].nunique().rename("n").reset_index()
-        plans["other"] = plans["n_shifts"] != 9
-        plans["fill"] = plans["fill"].astype(object).where(plans["fill"].notna(), "")
-        plans = plans.sort_values(["n", "other", "max_shift", "fill"], ascending=[False, True, True, False])
-        best = plans.iloc[0]
-        fill = of_kind["fill"].astype(object).where(of_kind["fill"].notna(), "")
-        same = (of_kind["max_shift"] == best["max_shift"]) & (of_kind["n_shifts"] == best["n_shifts"])
-        kept.append(of_kind[same & (fill == best["fill"])])
-        left_out += [f"{kind} ≤ {row.max_shift} px × {row.n_shifts}" for row in plans.iloc[1:].itertuples()]
+        plans = of_kind.groupby(PLAN)["checkpoint"].nunique().rename("n").reset_index()
+        plans = plans.assign(unsampled=plans["plan"] != "sampled", unusual=plans["n_shifts"] != 9)
+        order = ["n", "unsampled", "unusual", "max_shift", "fill"]
+        plans = plans.sort_values(order, ascending=[False, True, True, True, False])
+        kept.append(of_kind.merge(plans[PLAN].iloc[:1], on=PLAN))
+        left_out += [f"{kind} ≤ {row.max_shift} px × {row.n_shifts} ({row.plan})" for row in plans.iloc[1:].itertuples()]
     if left_out:
         notes.append(f"Other shift plans in the tables, not drawn here: {', '.join(left_out)}.")
-    return pd.concat(kept).sort_index()
+    chosen = pd.concat(kept, ignore_index=True)
+    if "n_images" in chosen:
+        chosen = chosen.sort_values("n_images", ascending=False, kind="stable")
+    once = chosen.drop_duplicates(["checkpoint", "model", "shift_kind", "dy", "dx"] if "dy" in chosen else ["checkpoint", "model", "shift_kind"])
+    if len(once) < len(chosen):
+        notes.append(f"Measured on fewer images as well, not drawn here: {len(chosen) - len(once)} rows.")
+    return once.sort_index()
+
+
+def once_per_checkpoint(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per checkpoint, for what does not depend on the shift kind."""
+    return rows.drop_duplicates(["checkpoint", "model"])
 
 
 def last_snapshots(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of each training run's last epoch; rows without a run or an epoch stay."""
-    if "epoch" not in rows or "run" not in rows:
-        return rows
     last = rows.groupby("run")["epoch"].transform("max")
     return rows[rows["run"].isna() | rows["epoch"].isna() | (rows["epoch"] == last)]
+
+
+def operators_named(rows: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` with a name in place of an operator that the manifest does not give."""
+    return rows.assign(operator=rows["operator"].astype(object).where(rows["operator"].notna(), NOT_GIVEN))
 
 
 def plan_sentence(selection: Selection) -> str:
@@ -118,6 +129,27 @@ def plan_sentence(selection: Selection) -> str:
     plans = []
     for kind in selection.kinds:
         first = selection.kind(kind).iloc[0]
-        fill = f", fill {first['fill']}" if isinstance(first["fill"], str) and first["fill"] else ""
-        plans.append(f"{kind} (≤ {int(first['max_shift'])} px, {int(first['n_shifts'])} per image{fill})")
+        fill = f", fill {first['fill']}" if first["fill"] else ""
+        plans.append(f"{kind} (≤ {int(first['max_shift'])} px, {int(first['n_shifts'])} per image, {first['plan']}{fill})")
     return f"Measured on {selection.data}; shifts: {', '.join(plans)}."
+
+
+_FACTORS = ["operator", "operator_spec", "strength", "architecture", "padding_mode", "seed", "run", "epoch"]
+
+
+def surface_frame(tables: Tables) -> pd.DataFrame:
+    """Table ``surface`` with the factors of each checkpoint and ``cluster`` = ``operator|run``: a row per checkpoint, plan and shift."""
+    return _with_factors(tables.surface, tables)
+
+
+def site_frame(tables: Tables) -> pd.DataFrame:
+    """The measured sites of table ``layers`` with the factors of each checkpoint: a row per checkpoint, data set and site."""
+    return _with_factors(tables.layers[tables.layers["site"].notna()], tables)
+
+
+def _with_factors(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
+    keys = ["sha256", "model"]
+    factors = tables.checkpoints[[*keys, *_FACTORS]].drop_duplicates(keys)
+    merged = operators_named(rows.merge(factors, on=keys, how="left"))
+    run = merged["run"].astype(object).where(merged["run"].notna(), merged["checkpoint"])
+    return merged.assign(cluster=merged["operator"].astype(str) + "|" + run.astype(str))

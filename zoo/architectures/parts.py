@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from torch import nn
 
 from zoo.errors import ModelError, OperatorError
@@ -17,7 +19,7 @@ def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1, padding_mod
     if padding_mode not in PADDING_MODES:
         raise OperatorError(f"padding_mode is {padding_mode!r}, and must be one of {', '.join(PADDING_MODES)}")
     conv = nn.Conv2d(
-        in_channels, out_channels, 3, stride=stride, padding=1, bias=False, padding_mode=padding_mode
+        in_channels, out_channels, 3, stride=stride, padding=1, bias=False, padding_mode=cast(Any, padding_mode)
     )
     nn.init.kaiming_normal_(conv.weight)
     return conv

@@ -19,9 +19,9 @@ STRIDED = "strided"
 class Block(nn.Module):
     """Basic residual block: ``relu(bn2(conv2(down(relu(bn1(conv1(x)))))) + shortcut(x))``.
 
-    Shape: ``(N, in, H, W) -> (N, out, ceil(H/s), ceil(W/s))``. Where it downsamples with an operator, the main branch does so
-    between its two convolutions and the shortcut with an instance of its own, which takes the phase that the main
-    branch chose where the operator shares its selection: only so does the block stay equivariant.
+    Shape: ``(N, in, H, W) -> (N, out, ceil(H/s), ceil(W/s))``. Where it downsamples with an operator, the main
+    branch does so between its two convolutions and the shortcut with an instance of its own, which takes the phase
+    that the main branch chose where the operator shares its selection: only so does the block stay equivariant.
     The shortcut then changes its channels by zero channels, half of them on either side (option A), or by a 1x1
     convolution and batch norm (option B).
     """
@@ -71,11 +71,11 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet-``depth`` for small images (``depth = 6 n + 2``): 3x3 stem, three stages of ``n`` blocks, widths w, 2w, 4w.
+    """ResNet-``depth`` for small images, ``depth = 6 n + 2``: 3x3 stem, three stages of ``n`` blocks, widths w, 2w, 4w.
 
-    The second and the third stage halve the map in their first block. ``operator="strided"`` is the published network, with
-    strided convolutions; its parameters carry the names of the public PyTorch checkpoints (akamaster), which load
-    into it.
+    The second and the third stage halve the map in their first block. ``operator="strided"`` is the published
+    network, with strided convolutions; its parameters carry the names of the public PyTorch checkpoints
+    (akamaster/pytorch_resnet_cifar10), which load into it.
 
     Shape: ``(N, in_channels, H, W) -> (N, classes)`` logits, for any size.
 

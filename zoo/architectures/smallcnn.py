@@ -9,7 +9,7 @@ from zoo.operators import build_operator
 
 
 class SmallCNN(nn.Module):
-    """Three times convolution 3x3, batch norm, ReLU, operator of stride 2; then global average pooling and a linear layer.
+    """Three times convolution 3x3, batch norm, ReLU, operator of stride 2; then global average and a linear layer.
 
     Shape: ``(N, in_channels, H, W) -> (N, classes)`` logits, for any size; widths are ``width``, ``2 width`` and
     ``4 width``. No convolution is strided, so that the operator is the only thing that subsamples.
@@ -46,5 +46,3 @@ def _stage(in_channels: int, out_channels: int, operator: str, padding_mode: str
     stage.add_module("relu", nn.ReLU())
     stage.add_module("down", build_operator(operator, out_channels, stride=2, padding_mode=padding_mode))
     return stage
-
-

@@ -42,7 +42,8 @@ def load_dataset(spec: str, *, split: str = "test", limit: int | None = None, si
     """Load a data set by its specification ``NAME`` or ``NAME:PATH``.
 
     Args:
-        spec: ``digits``, ``shapes``, ``parquet:PATH``, ``imagefolder:PATH``, ``cifar10:PATH`` or ``fashion_mnist:PATH``.
+        spec: ``digits``, ``shapes``, ``parquet:PATH``, ``imagefolder:PATH``, ``cifar10:PATH`` or
+            ``fashion_mnist:PATH``.
         split: ``train``, ``test``, or another one that the data set has.
         limit: take the first ``limit`` images only.
         size: side in pixels. Generated data sets are made at this size; others are resized (shorter side) and cropped

@@ -17,7 +17,7 @@ def load_digits(path: str | None, *, split: str, limit: int | None, size: int | 
     """The 1,797 digits of 8x8 pixels, bilinearly enlarged to ``size`` (32) pixels: ``(N, 1, size, size)``.
 
     The digits fill the image: with an empty margin, circular and zero shifts would be the same thing. Within each
-    class every third image is for testing: 1,193 train, 604 test, in their original, mixed order.
+    class every third image is for testing: 1,195 train, 602 test, in their original, mixed order.
 
     Raises:
         DataError: for a path (the images come with scikit-learn) or an unknown split.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,6 +85,30 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def head(self, limit: int) -> ImageSet:
+        """The first ``limit`` images."""
+        masks = None if self.masks is None else self.masks[:limit]
+        return replace(self, images=self.images[:limit], labels=self.labels[:limit], masks=masks)
+
+    def to_numpy(self) -> dict[str, Any]:
+        """Everything as numpy arrays and plain values, the cheap form to send to another process."""
+        arrays = {name: getattr(self, name).numpy() for name in ("images", "labels")}
+        masks = None if self.masks is None else self.masks.numpy()
+        names = ("name", "classes", "mask_classes", "fingerprint")
+        return {**arrays, "masks": masks, **{name: getattr(self, name) for name in names}}
+
+    @classmethod
+    def from_numpy(cls, parts: Mapping[str, Any]) -> ImageSet:
+        """The data set that :meth:`to_numpy` took apart; shares the arrays' memory, which may be read-only."""
+        values = dict(parts)
+        fingerprint = values.pop("fingerprint")
+        for name in ("images", "labels", "masks"):
+            if values[name] is not None:
+                values[name] = _share(values[name])
+        imageset = cls(**values)
+        imageset.__dict__["fingerprint"] = fingerprint
+        return imageset
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over shape and bytes of images, labels and masks."""
@@ -91,6 +118,13 @@ class ImageSet:
                 digest.update(repr(tuple(part.shape)).encode())
                 digest.update(np.ascontiguousarray(part.numpy()).data)
         return digest.hexdigest()
+
+
+def _share(array: np.ndarray) -> Tensor:
+    # A memory-mapped array is read-only, and nothing here writes to it: torch's warning about that is no news.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def as_labels(values: np.ndarray, name: str) -> Tensor:

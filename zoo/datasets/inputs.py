@@ -47,8 +47,8 @@ class InputSpec:
 class PreparedImages:
     """A data set as a network sees it: float32, resized where needed, normalised; made on demand.
 
-    ``prepared[start:stop]`` and ``prepared[index_tensor]`` give ``(n, C, size, size)``, computed at that moment, so that
-    memory is bounded by the batch. Images of the wanted size are not touched; others are resized bilinearly, with
+    ``prepared[start:stop]`` and ``prepared[index_tensor]`` give ``(n, C, size, size)``, computed at that moment, so
+    that memory is bounded by the batch. Images of the wanted size are not touched; others are resized bilinearly, with
     antialiasing, until the shorter side fits, and cropped at the centre where they are not square.
 
     Args:

@@ -1,0 +1,130 @@
+"""What figures draw beside their points: curves with bands, means with intervals, and correlations in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from analysis.correlation import correlate, indicator_columns
+
+Array = NDArray[np.float64]
+
+FEWEST_CLUSTERS = 3
+"""With fewer clusters a cluster-robust error says nothing, and no band or interval is drawn."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A fitted curve at ``x`` with its pointwise 95 % band; the band is NaN where it cannot be given."""
+
+    x: Array
+    y: Array
+    low: Array
+    high: Array
+    slope: float
+    slope_low: float
+    slope_high: float
+    n: int
+    n_clusters: int
+
+
+def logit_curve(x: pd.Series, y: pd.Series, clusters: pd.Series, points: int = 81) -> Curve | None:
+    """Fractional logit ``E y = expit(a + b x)`` (Papke & Wooldridge 1996) over the range of ``x``.
+
+    The band is ``expit(η ± t · se(η))`` with cluster-robust errors and ``G - 1`` degrees of freedom; the slope is ``b``.
+    None where ``x`` or ``y`` is constant, or with fewer than 4 rows.
+    """
+    if len(x) < 4 or np.ptp(x) < 1e-12 or np.ptp(y) < 1e-12:
+        return None
+    design = _design(x)
+    model = sm.GLM(y.to_numpy(float), design, family=sm.families.Binomial())
+    at = np.linspace(x.min(), x.max(), points)
+    return _curve(model, _design(at), at, clusters, slope=1, link=special.expit)
+
+
+def partial_residuals(
+    frame: pd.DataFrame, x: str, y: str, covariates: list[str], clusters: str, points: int = 81
+) -> tuple[Array, Curve] | None:
+    """Component-plus-residual values of ``x`` in the OLS ``y ~ x + covariates``, and their line with its 95 % band.
+
+    The values are ``residual + b (x - mean x) + mean y``: what ``y`` would be at the covariates' means. Errors are
+    cluster-robust with ``G - 1`` degrees of freedom. None where ``x`` varies no more than the covariates say.
+    """
+    extra = indicator_columns(frame, covariates).to_numpy(float)
+    values = frame[x].to_numpy(float)
+    design = np.column_stack([_design(values), extra])
+    if len(frame) < design.shape[1] + 2 or np.linalg.matrix_rank(design) < design.shape[1]:
+        return None
+    outcome = frame[y].to_numpy(float)
+    model = sm.OLS(outcome, design)
+    at = np.linspace(values.min(), values.max(), points)
+    means = np.broadcast_to(extra.mean(axis=0), (points, extra.shape[1]))
+    curve = _curve(model, np.column_stack([_design(at), means]), at, frame[clusters], slope=1, link=np.asarray)
+    residual = outcome - design @ model.fit().params
+    return residual + curve.slope * (values - values.mean()) + outcome.mean(), curve
+
+
+def clustered_mean(values: pd.Series, clusters: pd.Series) -> tuple[float, float, float]:
+    """Mean and its 95 % t interval, clusters as the sampling unit; NaN ends with fewer than two clusters.
+
+    ``se² = G/(G - 1) · Σ_g (Σ_{i in g} (v_i - mean))² / n²``, ``G - 1`` degrees of freedom.
+    """
+    mean = float(values.mean())
+    sums = (values - mean).groupby(clusters.to_numpy()).sum()
+    groups = len(sums)
+    if groups < 2:
+        return mean, np.nan, np.nan
+    half = stats.t.ppf(0.975, groups - 1) * np.sqrt(groups / (groups - 1) * (sums**2).sum()) / len(values)
+    return mean, mean - half, mean + half
+
+
+def correlation_row(
+    frame: pd.DataFrame, x: str, y: str, method: str = "pearson", clusters: str | None = "operator", covariates: tuple[str, ...] = ()
+) -> pd.Series:
+    """One coefficient with its interval from a bootstrap over ``clusters`` (None: over rows): a row of :func:`correlate`."""
+    name = f"bootstrap over {'rows' if clusters is None else clusters}"
+    return correlate(frame, [x], [y], methods=(method,), covariates=covariates, clusters={name: clusters}).iloc[0]
+
+
+def operator_means(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The mean of each column per operator, one row each."""
+    return frame.groupby("operator", as_index=False)[columns].mean()
+
+
+def in_words(row: pd.Series, symbol: str = "r") -> str:
+    """``r = −0.45 [−0.70, −0.20]``, without the brackets where there is no interval, ``r: –`` where there is no number."""
+    if not np.isfinite(row["r"]):
+        return f"{symbol}: –"
+    interval = f" [{number(row['low'])}, {number(row['high'])}]" if np.isfinite(row["low"]) else ""
+    return f"{symbol} = {number(row['r'])}{interval}"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with a real minus sign, and no minus before a zero."""
+    text = f"{value:.{digits}f}"
+    text = text.removeprefix("-") if float(text) == 0 else text
+    return text.replace("-", "−")
+
+
+def _design(values: pd.Series | Array) -> Array:
+    return np.column_stack([np.ones(len(values)), np.asarray(values, dtype=float)])
+
+
+def _curve(model: sm.GLM | sm.OLS, at: Array, x: Array, clusters: pd.Series, slope: int, link: np.ufunc) -> Curve:
+    codes = pd.factorize(clusters)[0]
+    groups = int(codes.max()) + 1
+    if groups < FEWEST_CLUSTERS:
+        fit, half, t = model.fit(), np.full(len(x), np.nan), np.nan
+    else:
+        fit = model.fit(cov_type="cluster", cov_kwds={"groups": codes})
+        t = stats.t.ppf(0.975, groups - 1)
+        half = t * np.sqrt(np.einsum("ij,jk,ik->i", at, fit.cov_params(), at).clip(min=0))
+    center, error = at @ fit.params, t * fit.bse[slope]
+    b = float(fit.params[slope])
+    ends = (link(center), link(center - half), link(center + half))
+    return Curve(x, *ends, slope=b, slope_low=b - error, slope_high=b + error, n=int(model.nobs), n_clusters=groups)

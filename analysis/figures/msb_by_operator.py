@@ -1,0 +1,126 @@
+"""How strongly each operator prefers the maximum: the distribution over checkpoints, and the change with depth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.lines import Line2D
+
+from analysis.figures import fits, style
+from analysis.figures.frames import once_per_checkpoint, operators_named, select
+from collectors.schema import PRIMARY_READING
+
+
+def msb_by_operator(
+    frame: pd.DataFrame,
+    sites: pd.DataFrame | None = None,
+    *,
+    reading: str = PRIMARY_READING,
+    data: str | None = None,
+    width: style.Width = "double",
+) -> style.CaptionedFigure:
+    """Operators ordered by their mean ``reading``: every checkpoint (mean over its sites) and the mean with its 95 % interval.
+
+    With ``sites`` (:func:`analysis.figures.frames.site_frame`) a second panel shows each operator's mean per site, from the
+    first to the last in the network. ``frame`` is :func:`analysis.tables.join`'s. Intervals: t, training runs as the sampling
+    unit. Raises :class:`TableError` when there is nothing to draw.
+    """
+    selection = select(frame, "msb_by_operator", [reading], data)
+    rows = once_per_checkpoint(selection.rows)
+    order = rows.groupby("operator")[reading].mean().sort_values(ascending=False, kind="stable").index.tolist()
+    depths = _depths(sites, rows, selection.data, reading)
+    with style.theme(width):
+        figure = style.new_figure(width, 0.8 + 0.27 * max(len(order), 3))
+        panels = 2 if len(depths) else 1
+        axes = figure.subplots(1, panels, squeeze=False, sharey=True, width_ratios=[1.5, 1.0][:panels])[0]
+        sentences = [_distribution(axes[0], y, name, rows[rows["operator"] == name], reading) for y, name in enumerate(order)]
+        axes[0].set_yticks(range(len(order)), [_tick(name, rows) for name in order])
+        axes[0].set_ylim(len(order) - 0.4, -0.6)
+        axes[0].set_xlabel(style.label(reading, lines=2))
+        axes[0].set_title("checkpoints", loc="left")
+        axes[0].grid(axis="y", visible=False)
+        if panels == 2:
+            _by_depth(axes[1], depths, order, reading)
+        style.legend_below(figure, _handles(panels), width)
+    figure.caption = "\n".join(
+        [
+            f"{style.label(reading)} of {len(rows)} checkpoints by operator, ordered by the mean (measured on {selection.data}). "
+            "Points: checkpoints, each the mean over its sites. Circles with bars: mean over checkpoints with its 95 % t interval, "
+            "training runs as clusters.",
+            *sentences,
+            *(["Right: mean per site over the same checkpoints, sites in the order of the forward pass."] if panels == 2 else []),
+            *selection.notes,
+        ]
+    )
+    return figure
+
+
+def _tick(name: str, rows: pd.DataFrame) -> str:
+    return f"{name} (n = {(rows['operator'] == name).sum()})"
+
+
+def _distribution(ax: Axes, y: int, name: str, rows: pd.DataFrame, reading: str) -> str:
+    mark = style.marks([name])[name]
+    spread = _spread(rows[reading].to_numpy(float))
+    ax.scatter(
+        rows[reading], y + spread, s=11, color=mark.color, marker=mark.marker, alpha=0.6, linewidths=0.3,
+        edgecolors="white", label=name, zorder=2.5,
+    )  # fmt: skip
+    mean, low, high = fits.clustered_mean(rows[reading], rows["cluster"])
+    if np.isfinite(low):
+        ax.plot([low, high], [y, y], color=style.INK, linewidth=1.6, zorder=3, solid_capstyle="butt")
+    ax.plot([mean], [y], color=style.INK, marker="o", markersize=4.2, markerfacecolor="white", zorder=3.5, linestyle="")
+    interval = f" [{fits.number(low)}, {fits.number(high)}]" if np.isfinite(low) else ""
+    return f"{name}: {fits.number(mean)}{interval}, n = {len(rows)} in {rows['cluster'].nunique()} runs."
+
+
+def _spread(values: np.ndarray, height: float = 0.3, bins: int = 40) -> np.ndarray:
+    """Vertical offsets that keep near-equal values apart, without chance: each bin's points fan out from the middle."""
+    scale = np.floor(np.nan_to_num(values) * bins).astype(int)
+    within = pd.Series(scale).groupby(scale).cumcount().to_numpy()
+    largest = max(int(within.max(initial=0)), 6)
+    side = np.where(within % 2 == 0, 1.0, -1.0)
+    return side * np.ceil(within / 2) / np.ceil(largest / 2) * height
+
+
+def _depths(sites: pd.DataFrame | None, rows: pd.DataFrame, data: str, reading: str) -> pd.DataFrame:
+    """Mean reading per operator and depth, over the checkpoints drawn; empty without sites or with one site only."""
+    if sites is None or sites.empty:
+        return pd.DataFrame()
+    known = operators_named(sites)
+    known = known[(known["data"] == data) & known["checkpoint"].isin(rows["checkpoint"]) & known[reading].notna()]
+    means = known.groupby(["operator", "depth"], as_index=False)[reading].mean()
+    return means if means["depth"].nunique() > 1 else pd.DataFrame()
+
+
+def _by_depth(ax: Axes, depths: pd.DataFrame, order: list[str], reading: str) -> None:
+    for y, name in enumerate(order):
+        of_operator = depths[depths["operator"] == name].sort_values("depth")
+        mark = style.marks([name])[name]
+        color = to_rgba(mark.color)
+        ax.plot(of_operator[reading], np.full(len(of_operator), y), color=style.GUIDE, linewidth=0.7, zorder=2)
+        last = max(int(depths["depth"].max()), 1)
+        shades = [(*color[:3], 0.25 + 0.75 * depth / last) for depth in of_operator["depth"]]
+        sizes = 14 + 26 * of_operator["depth"] / last
+        ax.scatter(
+            of_operator[reading], np.full(len(of_operator), y), s=sizes, c=shades, marker=mark.marker,
+            edgecolors=mark.color, linewidths=0.6, label=name, zorder=3,
+        )  # fmt: skip
+    ax.set_xlabel(style.label(reading, lines=2))
+    ax.set_title("by site, first to last", loc="left")
+    ax.grid(axis="y", visible=False)
+
+
+def _handles(panels: int) -> list[Line2D]:
+    mean = {"color": style.INK, "marker": "o", "markersize": 4.2, "markerfacecolor": "white"}
+    handles = [
+        Line2D([], [], color=style.GUIDE, marker="o", markersize=3.5, linestyle="", alpha=0.7, label="checkpoint"),
+        Line2D([], [], linewidth=1.6, label="mean, 95 % interval", **mean),  # type: ignore[arg-type]
+    ]
+    if panels == 2:
+        grey = {"color": style.GUIDE, "marker": "o", "linewidth": 0.7}
+        handles.append(Line2D([], [], markersize=3.5, markerfacecolor="#e2e2e2", label="first site", **grey))  # type: ignore[arg-type]
+        handles.append(Line2D([], [], markersize=6, label="last site", **grey))  # type: ignore[arg-type]
+    return handles

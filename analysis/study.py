@@ -1,0 +1,266 @@
+"""The whole analysis of a joined frame: every correlation and regression, the statements fixed in advance, the words for them."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.correlation import correlate
+from analysis.coverage import MIN_CLUSTERS
+from analysis.errors import TableError
+from analysis.regression import FractionalLogit, fit, group_slopes, within_between
+from analysis.tables import NOT_GIVEN
+from collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE, SHIFT_KINDS
+
+SCORES = ("consistency", "consistency_to_clean", "fidelity", "kappa")
+"""The scores that are correlated with MSB, where the frame has them."""
+
+PLAIN_SUBSAMPLING = ("subsample", "strided")
+"""Operators that pool nothing; the subset ``without subsample`` is the rest."""
+
+BY_CHECKPOINT, BY_RUN, BY_OPERATOR = (
+    "bootstrap over checkpoints",
+    "cluster bootstrap over operator x run",
+    "bootstrap over operators",
+)
+PRIMARY_KINDS = ("circular", "zero")
+PRIMARY_SHIFTS = 9
+_PLAN = ["shift_kind", "fill", "n_shifts", "plan"]
+_NEEDED = [
+    *("checkpoint", "operator", "operator_spec", "architecture", "padding_mode", "cluster", "final", "data", "accuracy"),
+    *("max_shift", "plan_hash", *_PLAN, *MSB_READINGS),
+]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What an analysis found.
+
+    ``correlations``, ``regressions``: every number, one row each. ``primary``: the statements fixed in advance, (a) Spearman over
+    operator means, (b) the fractional logit's slope given accuracy, (c) the slope within operators, with their verdicts.
+    ``summary``: the same in words, as Markdown. ``headline``: a few lines for a terminal.
+    """
+
+    correlations: pd.DataFrame
+    regressions: pd.DataFrame
+    primary: pd.DataFrame
+    summary: str
+    headline: list[str]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """Rows that are analysed together, and what they are."""
+
+    labels: Mapping[str, object]
+    rows: pd.DataFrame
+
+    def tag(self, table: pd.DataFrame, **further: object) -> pd.DataFrame:
+        return pd.DataFrame({**self.labels, **further}, index=table.index).join(table)
+
+
+def analyze(
+    frame: pd.DataFrame, *, scores: Sequence[str] = SCORES, resamples: int = 2000, seed: int = 0
+) -> Results:
+    """Correlations, regressions and the primary statements of a frame from :func:`analysis.tables.join`.
+
+    Each shift kind and plan is analysed apart; with and without plain subsampling; on the last snapshot of every run and, where
+    there are others, on all snapshots. Correlations are taken per data set, regressions over all of them with the data set as a
+    factor. ``resamples`` bootstrap resamples are drawn from ``seed``.
+
+    Raises:
+        TableError: the frame lacks a column, or holds no shifts.
+    """
+    from analysis.summary import headline, write_summary
+
+    rows = _prepare(frame)
+    found = [name for name in scores if name in rows.columns]
+    if not found:
+        raise TableError(f"the frame has none of the scores {', '.join(scores)}; collect `invariance` first")
+    apart, together = list(_cells(rows, ["data"])), list(_cells(rows, []))
+    correlations = _concat(_correlations(cell, found, resamples, seed) for cell in apart)
+    regressions = _concat(_regressions(cell, found) for cell in together)
+    primary = _primary(correlations, regressions)
+    return Results(
+        correlations=correlations,
+        regressions=regressions,
+        primary=primary,
+        summary=write_summary(rows, correlations, regressions, primary),
+        headline=headline(correlations, primary),
+    )
+
+
+def write_results(results: Results, folder: Path | str) -> list[Path]:
+    """Write ``correlations.csv``, ``regressions.csv`` and ``summary.md``; each appears whole or not at all."""
+    root = Path(folder)
+    texts: dict[str, Callable[[Path], object]] = {
+        "correlations.csv": lambda path: results.correlations.to_csv(path, index=False, lineterminator="\n"),
+        "regressions.csv": lambda path: results.regressions.to_csv(path, index=False, lineterminator="\n"),
+        "summary.md": lambda path: path.write_text(results.summary, encoding="utf-8"),
+    }
+    temporary = {name: root / f".{name}.{uuid.uuid4().hex}.tmp" for name in texts}
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for name, write in texts.items():
+            write(temporary[name])
+        # All three are complete before the first takes its name.
+        for name, path in temporary.items():
+            os.replace(path, root / name)
+    except OSError as error:
+        raise TableError(f"{root}: cannot write results here ({error.strerror}); name another folder") from error
+    finally:
+        for path in temporary.values():
+            if path.exists():
+                path.unlink()
+    return [root / name for name in texts]
+
+
+def verdict(estimate: float, low: float, high: float, n_clusters: float) -> str:
+    """``negative`` or ``positive`` where the interval excludes 0, ``no difference from zero`` where it does not,
+    ``too few clusters`` below :data:`~analysis.coverage.MIN_CLUSTERS`, ``no number``."""
+    if not np.isfinite([estimate, low, high]).all():
+        return "no number"
+    if n_clusters < MIN_CLUSTERS:
+        return "too few clusters"
+    return "negative" if high < 0 else "positive" if low > 0 else "no difference from zero"
+
+
+def _prepare(frame: pd.DataFrame) -> pd.DataFrame:
+    missing = [name for name in _NEEDED if name not in frame.columns]
+    if missing:
+        raise TableError(f"the frame lacks the columns {', '.join(missing)}; make it with `analysis.join(analysis.load(TABLES))`")
+    rows = frame[frame["shift_kind"].isin(SHIFT_KINDS)]
+    if rows.empty:
+        raise TableError("the frame holds no shifts; collect `invariance` with at least one shift kind first")
+    text = {name: rows[name].astype(object).where(rows[name].notna(), other) for name, other in {"fill": ""}.items()}
+    for name in ("operator", "architecture", "padding_mode"):
+        text[name] = rows[name].astype(object).where(rows[name].notna(), NOT_GIVEN)
+    text["operator_spec"] = rows["operator_spec"].astype(object).where(rows["operator_spec"].notna(), text["operator"])
+    # Rounding of the forward pass (1e-9 or so for mixing operators) must not decide ranks.
+    readings = {name: rows[name].astype(float).round(9) for name in MSB_READINGS}
+    return rows.assign(**text, **readings).reset_index(drop=True)
+
+
+def _cells(rows: pd.DataFrame, apart: list[str]) -> Iterator[_Cell]:
+    """One cell per (data set and) shift plan × subset of operators × choice of snapshots; subsets that change nothing left out."""
+    # Data sets of different image sizes are each shifted by their own eighth: only several plans on the same data are told apart.
+    several = rows.groupby(["data", *_PLAN])["max_shift"].nunique().max() > 1
+    keys = [*apart, *_PLAN, *(["max_shift"] if several else [])]
+    for _, plan in rows.groupby(keys, sort=True):
+        first = plan.iloc[0]
+        labels = {
+            "data": first["data"] if plan["data"].nunique() == 1 else "all data sets",
+            **{name: first[name] for name in ("shift_kind", "fill")},
+            "max_shift": "/".join(map(str, sorted(plan["max_shift"].unique()))),
+            **{name: first[name] for name in ("n_shifts", "plan")},
+        }
+        subsets = {"all operators": plan}
+        pooling = plan[~plan["operator"].isin(PLAIN_SUBSAMPLING)]
+        if 0 < len(pooling) < len(plan):
+            subsets["without subsample"] = pooling
+        for subset, of_subset in subsets.items():
+            final = of_subset[of_subset["final"]]
+            yield _Cell({**labels, "subset": subset, "snapshots": "final"}, final)
+            if len(final) < len(of_subset):
+                yield _Cell({**labels, "subset": subset, "snapshots": "all"}, of_subset)
+
+
+def _concat(tables: Iterator[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(list(tables), ignore_index=True)
+
+
+def _correlations(cell: _Cell, scores: list[str], resamples: int, seed: int) -> pd.DataFrame:
+    rows, readings = cell.rows, list(MSB_READINGS)
+    draws = {BY_CHECKPOINT: None, BY_RUN: "cluster", BY_OPERATOR: "operator"}
+    options = {"resamples": resamples, "seed": seed}
+    tables = [
+        cell.tag(correlate(rows, [*readings, "accuracy"], scores, clusters=draws, **options), level="checkpoints")
+    ]
+    partial = ["partial_pearson", "partial_spearman"]
+    for covariates in _covariates(rows):
+        found = correlate(rows, readings, scores, methods=partial, covariates=covariates, clusters=draws, **options)
+        tables.append(cell.tag(found, level="checkpoints"))
+    means = rows.groupby("operator", as_index=False)[[*readings, "accuracy", *scores]].mean()
+    found = correlate(means, [*readings, "accuracy"], scores, clusters={BY_OPERATOR: "operator"}, **options)
+    tables.append(cell.tag(found, level="operator means"))
+    found = correlate(
+        rows,
+        readings,
+        scores,
+        methods=["within_pearson", "within_partial_pearson"],
+        covariates=["accuracy"],
+        within="operator",
+        clusters={BY_RUN: "cluster", BY_OPERATOR: "operator"},
+        **options,
+    )
+    tables.append(cell.tag(found, level="within operator"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _covariates(rows: pd.DataFrame) -> list[list[str]]:
+    varying = [name for name in ("architecture", "padding_mode") if rows[name].nunique() > 1]
+    return [["accuracy"], *([["accuracy", *varying]] if varying else [])]
+
+
+def _regressions(cell: _Cell, scores: list[str]) -> pd.DataFrame:
+    rows = cell.rows
+    factors = ("architecture", "data")
+    tables = []
+    for x in MSB_READINGS:
+        for y in scores:
+            model = FractionalLogit("fractional logit", y, (x, "accuracy"), factors)
+            tables.append(cell.tag(fit(rows, model), x=x))
+            model = FractionalLogit("within-between", y, (x, "accuracy"), factors)
+            tables.append(cell.tag(within_between(rows, model), x=x))
+    x, y = PRIMARY_READING, PRIMARY_SCORE
+    if y in scores:
+        for cluster in ("operator_spec", "cluster"):
+            model = FractionalLogit("fractional logit", y, (x, "accuracy"), factors, cluster)
+            tables.append(cell.tag(fit(rows, model), x=x))
+            model = FractionalLogit("within-between", y, (x, "accuracy"), factors, cluster)
+            tables.append(cell.tag(within_between(rows, model), x=x))
+        if rows["padding_mode"].nunique() > 1:
+            model = FractionalLogit("fractional logit with padding", y, (x, "accuracy"), (*factors, "padding_mode"))
+            tables.append(cell.tag(fit(rows, model), x=x))
+        square = f"{x}_squared"
+        curved = rows.assign(**{square: (rows[x] - rows[x].mean()) ** 2})
+        model = FractionalLogit("curved fractional logit", y, (square, x, "accuracy"), factors, "cluster")
+        tables.append(cell.tag(fit(curved, model), x=x))
+        for group in ("operator", "operator_spec"):
+            model = FractionalLogit(f"slope within each {group}", y, (x,), factors, "cluster")
+            tables.append(cell.tag(group_slopes(rows, model, group), x=x))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _primary(correlations: pd.DataFrame, regressions: pd.DataFrame) -> pd.DataFrame:
+    """The statements fixed in advance, for every cell; ``role`` says which were fixed and which are the same on other rows."""
+    labels = ["data", "shift_kind", "fill", "max_shift", "n_shifts", "plan", "subset", "snapshots"]
+    kept = ["estimate", "low", "high", "effect", "n", "n_clusters", "effective_clusters", "leading", "nominal", "coverage"]
+    kept += ["reason"]
+    means = correlations.query("level == 'operator means' and method == 'spearman'")
+    means = means[(means["x"] == PRIMARY_READING) & (means["y"] == PRIMARY_SCORE)]
+    a = means.rename(columns={"r": "estimate"}).assign(statement="a", leading="", effect=np.nan, effective_clusters=np.nan)
+    fits = regressions[(regressions["x"] == PRIMARY_READING) & (regressions["y"] == PRIMARY_SCORE)]
+    fits = fits[fits["cluster"] == "operator"]
+    b = fits[(fits["model"] == "fractional logit") & (fits["term"] == PRIMARY_READING)].assign(statement="b")
+    c = fits[(fits["model"] == "within-between") & (fits["term"] == f"{PRIMARY_READING}_within")].assign(statement="c")
+    table = pd.concat([part[[*labels, "statement", *kept]] for part in (a, b, c)], ignore_index=True)
+    table["verdict"] = [
+        verdict(row.estimate, row.low, row.high, row.n_clusters) for row in table.itertuples(index=False)
+    ]
+    fixed = (
+        table["shift_kind"].isin(PRIMARY_KINDS)
+        & table["fill"].isin(("", "mean"))
+        & (table["plan"] == "sampled")
+        & (table["n_shifts"] == PRIMARY_SHIFTS)
+        & (table["snapshots"] == "final")
+    )
+    table["role"] = np.where(fixed, "primary", "secondary")
+    order = ["role", "shift_kind", "fill", "max_shift", "snapshots", "subset", "statement", "data"]
+    return table.sort_values(order, ignore_index=True)

@@ -1,0 +1,223 @@
+"""From a folder of parquet tables to one tidy frame: a row per checkpoint, data set and shift plan."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from analysis.errors import TableError
+from collectors.schema import MSB_READINGS, SCHEMA_VERSION, SCORES, TABLES
+
+VERSION_KEY = b"schema_version"
+"""Where a part states its schema version, in its parquet metadata; a part without it is judged by its columns alone."""
+
+NOT_GIVEN = "not given"
+"""Stands in `cluster` for an operator that the manifest does not name."""
+
+PLAN_COLUMNS = ["shift_kind", "fill", "max_shift", "n_shifts", "plan", "plan_hash"]
+_KEY = ["sha256", "model"]
+_DATA = ["data", "data_fingerprint"]
+_FACTORS = [
+    "architecture",
+    "operator",
+    "operator_spec",
+    "strength",
+    "padding_mode",
+    "training_data",
+    "seed",
+    "run",
+    "epoch",
+    "n_params",
+]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables that the analysis reads, each with the columns of :data:`collectors.schema.TABLES`; empty where not collected."""
+
+    checkpoints: pd.DataFrame
+    layers: pd.DataFrame
+    invariance: pd.DataFrame
+    surface: pd.DataFrame
+
+
+def load(folder: Path | str) -> Tables:
+    """Read ``folder/<table>/*.parquet``, all parts of each table together.
+
+    Columns beyond the schema are left out. A table without parts is an empty frame.
+
+    Raises:
+        TableError: no such folder, no parts at all, a part that cannot be read, that lacks a column, whose column has
+            another type, or that was written under another schema version.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise TableError(f"{root}: no such folder of tables; make one with `shiftscope collect ZOO --out {root}`")
+    parts = {name: sorted((root / name).glob("*.parquet")) for name in ("checkpoints", "layers", "invariance", "surface")}
+    if not any(parts.values()):
+        raise TableError(f"{root}: holds no table parts; fill it with `shiftscope collect ZOO --out {root}`")
+    return Tables(**{name: _read(name, files) for name, files in parts.items()})
+
+
+def _read(name: str, files: list[Path]) -> pd.DataFrame:
+    schema = TABLES[name]
+    if not files:
+        return schema.empty_table().to_pandas()
+    for file in files:
+        _check_part(name, file)
+    try:
+        return ds.dataset([str(file) for file in files], schema=schema, format="parquet").to_table().to_pandas()
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise TableError(
+            f"{files[0].parent}: a column has another type than the schema ({reason}); collect into a new folder"
+        ) from error
+
+
+def _check_part(name: str, file: Path) -> None:
+    try:
+        found = ds.dataset(str(file), format="parquet").schema
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TableError(f"{file}: not a readable parquet file; delete it and collect again") from error
+    version = (found.metadata or {}).get(VERSION_KEY)
+    if version is not None and version != str(SCHEMA_VERSION).encode():
+        raise TableError(
+            f"{file}: written under schema version {version.decode(errors='replace')}, this package reads version "
+            f"{SCHEMA_VERSION}; collect into a new folder"
+        )
+    missing = [column for column in TABLES[name].names if column not in found.names]
+    if missing:
+        raise TableError(f"{file}: table {name} lacks the columns {', '.join(missing)}; collect into a new folder")
+
+
+def join(tables: Tables) -> pd.DataFrame:
+    """One row per checkpoint × data set × shift plan.
+
+    Columns: ``checkpoint``, ``sha256``, ``model``; the factors (``architecture``, ``operator``, ``operator_spec``,
+    ``strength``, ``padding_mode``, ``training_data``, ``seed``, ``run``, ``epoch``, ``n_params``) and the manifest's further
+    ones as ``factor_<name>``; ``data``, ``data_fingerprint``; the plan (``shift_kind``, ``fill``, ``max_shift``, ``n_shifts``,
+    ``plan``, ``plan_hash``); every score with its standard error (``consistency``, ``consistency_se``), ``accuracy`` from the
+    unshifted images, ``n_images``, ``n_pairs``; every MSB reading and ``flat_fraction`` as the unweighted mean over the
+    measured sites, with ``_se`` = the mean of the sites' standard errors (the sites see the same images, so their errors
+    are correlated by an unknown amount: this is the largest that the error of the mean can be); ``n_sites``,
+    ``n_sites_unmeasured``; ``cluster`` = ``operator|run`` (the checkpoint's name where no run is given); ``final`` = the last
+    snapshot of its run.
+
+    MSB and accuracy are taken from the same images where both were measured on them, else (crop shifts are measured on
+    larger images) from the data set of the same name.
+
+    Raises:
+        TableError: no checkpoint described, no shift measured, a measured checkpoint that is not described, weights
+            listed under two names, or two measurements of the same thing.
+    """
+    checkpoints = _described(tables)
+    shifted = tables.invariance[tables.invariance["shift_kind"] != "none"]
+    if shifted.empty:
+        raise TableError("table invariance holds no shifts; collect `invariance` with at least one shift kind first")
+    rows = _scores(shifted)
+    clean = tables.invariance[tables.invariance["shift_kind"] == "none"]
+    rows = _attach(rows, _accuracy(clean))
+    rows = _attach(rows, _readings(tables.layers))
+    rows = rows.merge(checkpoints, on=_KEY, how="left", validate="many_to_one")
+    lost = rows["checkpoint"].isna()
+    if lost.any():
+        raise TableError(
+            f"{rows.loc[lost, _KEY].drop_duplicates().shape[0]} measured checkpoints are not in table checkpoints (the first "
+            f"has the model string {rows.loc[lost, 'model'].iloc[0]!r}); collect `checkpoints` for the same zoo"
+        )
+    rows["cluster"] = (
+        rows["operator"].astype(object).where(rows["operator"].notna(), NOT_GIVEN).astype(str)
+        + "|"
+        + rows["run"].astype(object).where(rows["run"].notna(), rows["checkpoint"]).astype(str)
+    )
+    last = rows.groupby("run")["epoch"].transform("max")
+    rows["final"] = rows["run"].isna() | rows["epoch"].isna() | (rows["epoch"] == last)
+    first = ["checkpoint", *_KEY, *_FACTORS, "cluster", "final", *_DATA, *PLAN_COLUMNS]
+    order = [*first, *(column for column in rows.columns if column not in first)]
+    return rows[order].sort_values(["data", "shift_kind", "max_shift", "checkpoint"], ignore_index=True)
+
+
+def _described(tables: Tables) -> pd.DataFrame:
+    rows = tables.checkpoints
+    if rows.empty:
+        raise TableError("table checkpoints is empty; collect `checkpoints` first")
+    twice = rows[rows.duplicated(_KEY, keep=False)].sort_values([*_KEY, "checkpoint"])
+    if len(twice):
+        names = [repr(name) for name in twice["checkpoint"].iloc[:2]]
+        raise TableError(
+            f"the checkpoints {' and '.join(names)} are the same weights with the same model string; keep one of them in the "
+            "manifest and delete the other's part of table checkpoints"
+        )
+    further = pd.DataFrame([_further_factors(row) for row in rows[["checkpoint", "factors"]].itertuples(index=False)])
+    further.index = rows.index
+    return pd.concat([rows[["checkpoint", *_KEY, *_FACTORS]], further], axis=1)
+
+
+def _further_factors(row: Any) -> dict[str, Any]:
+    try:
+        factors = json.loads(row.factors)
+    except ValueError as error:
+        raise TableError(f"checkpoint {row.checkpoint!r}: its factors are not JSON; collect `checkpoints` again") from error
+    return {f"factor_{name}": value for name, value in factors.items() if name not in _FACTORS}
+
+
+def _refuse_repeats(rows: pd.DataFrame, keys: list[str], table: str) -> None:
+    repeated = rows[rows.duplicated(keys, keep=False)]
+    if len(repeated):
+        first = repeated.iloc[0]
+        raise TableError(
+            f"table {table} holds two measurements of checkpoint {first['checkpoint']!r} on {first['data']} that differ in "
+            f"their settings only (task {first['task']} is one); collect each setting into a folder of its own"
+        )
+
+
+def _scores(shifted: pd.DataFrame) -> pd.DataFrame:
+    keys = [*_KEY, *_DATA, *PLAN_COLUMNS]
+    _refuse_repeats(shifted, [*keys, "score"], "invariance")
+    # A missing fill would drop out of a pivot's index.
+    shifted = shifted.assign(fill=shifted["fill"].astype(object).where(shifted["fill"].notna(), ""))
+    wide = shifted.pivot(index=keys, columns="score", values=["value", "se"])
+    wide.columns = [score if kind == "value" else f"{score}_se" for kind, score in wide.columns]
+    ordered = [name for score in SCORES for name in (score, f"{score}_se") if name in wide.columns]
+    counts = shifted.groupby(keys)[["n_images", "n_pairs"]].max()
+    rows = wide[ordered].astype(float).join(counts).reset_index()
+    rows["fill"] = rows["fill"].where(rows["fill"] != "", None)
+    return rows.drop(columns=[name for name in ("accuracy", "accuracy_se") if name in rows])
+
+
+def _accuracy(clean: pd.DataFrame) -> pd.DataFrame:
+    rows = clean[clean["score"] == "accuracy"]
+    _refuse_repeats(rows, [*_KEY, *_DATA], "invariance")
+    return rows[[*_KEY, *_DATA, "value", "se"]].rename(columns={"value": "accuracy", "se": "accuracy_se"})
+
+
+def _readings(layers: pd.DataFrame) -> pd.DataFrame:
+    _refuse_repeats(layers, [*_KEY, *_DATA, "depth"], "layers")
+    names = [*MSB_READINGS, "flat_fraction"]
+    values = [column for name in names for column in (name, f"{name}_se")]
+    sites = layers.groupby([*_KEY, *_DATA], as_index=False)
+    means = sites[values].mean()
+    counts = sites.agg(n_sites=("n_sites", "max"), measured=("msb_weight", "count"))
+    rows = means.merge(counts, on=[*_KEY, *_DATA])
+    rows["n_sites_unmeasured"] = rows["n_sites"] - rows.pop("measured")
+    return rows
+
+
+def _attach(rows: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Columns of ``other`` for each row: by fingerprint, else by the data set's name where that is unambiguous."""
+    by_images = [*_KEY, *_DATA]
+    by_name = [*_KEY, "data"]
+    exact = other.set_index(by_images)
+    named = other.drop_duplicates(by_name, keep=False).drop(columns="data_fingerprint").set_index(by_name)
+    wanted = pd.MultiIndex.from_frame(rows[by_images])
+    found = wanted.isin(exact.index)
+    values = exact.reindex(wanted).reset_index(drop=True)
+    fallback = named.reindex(pd.MultiIndex.from_frame(rows[by_name])).reset_index(drop=True)
+    values = values.where(pd.Series(found), fallback).astype(float)
+    return pd.concat([rows.reset_index(drop=True), values], axis=1)

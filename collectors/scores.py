@@ -1,0 +1,189 @@
+"""Invariance scores of predictions, each with its standard error and 95 % interval over images; numpy only.
+
+``N`` images, ``K`` shifts; ``p[n, k]`` is the top-1 prediction of image ``n`` under its shift ``k``, ``p0[n]`` the
+unshifted one, ``y[n]`` the label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student
+
+LEVEL = 0.95
+RULE_OF_THREE = 3.0
+"""Where all of ``n`` images agree, fewer than ``3 / n`` of all images differ, with 95 % confidence (Hanley 1983)."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score: value, standard error with images as the sampling unit, 95 % interval, pairs of shifts compared."""
+
+    value: float
+    se: float
+    low: float
+    high: float
+    n_pairs: int = 0
+
+
+def shift_scores(
+    prediction: np.ndarray,
+    label: np.ndarray,
+    clean_prediction: np.ndarray,
+    clean_probability: np.ndarray,
+    drift_probability: np.ndarray,
+    *,
+    is_path: bool = False,
+) -> dict[str, Estimate]:
+    """Every shift score by name; ``flip_rate`` only for paths.
+
+    Args:
+        prediction: ``(N, K)``.
+        label, clean_prediction, clean_probability: ``(N,)``.
+        drift_probability: ``(N, K)``, probability under each shift of the class predicted without it.
+        is_path: whether consecutive shifts are one step apart.
+    """
+    n, k = prediction.shape
+    pairs, to_clean = n * (k * (k - 1) // 2), n * k
+    consistent = pair_agreement(prediction)
+    is_right = prediction == label[:, None]
+    scores = {
+        "consistency": mean_over_images(consistent, pairs),
+        "consistency_to_clean": mean_over_images((prediction == clean_prediction[:, None]).mean(1), to_clean),
+        "fidelity": mean_over_images(pair_hits(is_right), pairs),
+        "fidelity_product": fidelity_product(clean_prediction == label, consistent, pairs),
+        "worst_case_accuracy": mean_over_images(is_right.all(1)),
+        "kappa": kappa(prediction, pairs),
+        "probability_drift": mean_over_images(np.abs(drift_probability - clean_probability[:, None]).mean(1), to_clean),
+    }
+    if is_path:
+        flips = (prediction[:, 1:] != prediction[:, :-1]).mean(1)
+        scores["flip_rate"] = mean_over_images(flips, n * (k - 1))
+    return scores
+
+
+def accuracy(hits: np.ndarray) -> Estimate:
+    """Share of images predicted right: mean of ``p0[n] == y[n]``."""
+    return mean_over_images(hits)
+
+
+def pair_agreement(prediction: np.ndarray) -> np.ndarray:
+    """Share of the pairs ``k < k'`` with ``p[n, k] == p[n, k']``, per image: ``(N,)``, NaN for one shift.
+
+    ``sum_c c (c - 1) / (K (K - 1))`` from the counts ``c`` of each predicted class. In a sorted row the positions
+    within the runs of equal predictions, counted from 0, add up to ``sum_c c (c - 1) / 2``.
+    """
+    n, k = prediction.shape
+    if k < 2:
+        return np.full(n, np.nan)
+    return _agreeing_pairs(prediction) / (k * (k - 1) / 2)
+
+
+def pair_hits(is_right: np.ndarray) -> np.ndarray:
+    """Share of the pairs ``k < k'`` that are both right, per image: ``r (r - 1) / (K (K - 1))``; NaN for one shift."""
+    n, k = is_right.shape
+    if k < 2:
+        return np.full(n, np.nan)
+    right = is_right.sum(1)
+    return right * (right - 1) / (k * (k - 1))
+
+
+def kappa(prediction: np.ndarray, n_pairs: int = 0) -> Estimate:
+    """Chance-corrected consistency, ``(consistency - chance) / (1 - chance)``, with a jackknife over images.
+
+    ``chance = sum_c q_c²``, ``q`` the distribution of all predictions. Leaving image ``i`` out changes the counts
+    ``Q_c`` by its own ``c_ic``, so ``sum_c (Q_c - c_ic)²`` follows from ``sum_c Q_c²``, ``sum_k Q[p[i, k]]`` and the
+    image's agreeing pairs. Undefined (NaN) for one shift, or when every prediction is the same class; the error also
+    when it would be so without some image. Rule of three where every image agrees under all its shifts.
+    """
+    n, k = prediction.shape
+    consistent = pair_agreement(prediction)
+    _, inverse, counts = np.unique(prediction, return_inverse=True, return_counts=True)
+    counts = counts.astype(np.float64)
+    # Squares of counts stay exact in float64 up to 9e7 predictions.
+    total = float(counts @ counts)
+    cross = counts[inverse.reshape(n, k)].sum(1)
+    own = 2 * _agreeing_pairs(prediction) + k
+    chance = total / (n * k) ** 2
+    value = _corrected(consistent.mean(), chance)
+    if np.isnan(value):
+        return Estimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
+    if n > 1 and not (consistent == 1).all():
+        consistency_without = (consistent.sum() - consistent) / (n - 1)
+        without = _corrected(consistency_without, (total - 2 * cross + own) / ((n - 1) * k) ** 2)
+        if not _all_equal(without):
+            return _jackknifed(float(value), without, (-1.0, 1.0), n_pairs)
+    bound = mean_over_images(np.full(n, consistent.mean()))
+    low, high = (float(np.clip(_corrected(end, chance), -1.0, 1.0)) for end in (bound.low, bound.high))
+    return Estimate(float(value), bound.se, low, high, n_pairs)
+
+
+def fidelity_product(hits: np.ndarray, consistent: np.ndarray, n_pairs: int = 0) -> Estimate:
+    """``accuracy x consistency`` with a jackknife over images; both factors lose the image that is left out.
+
+    Args:
+        hits: ``(N,)`` booleans, ``p0[n] == y[n]``.
+        consistent: ``(N,)`` agreement of pairs, from :func:`pair_agreement`.
+    """
+    n = len(hits)
+    right = hits.astype(np.float64)
+    value = float(right.mean() * consistent.mean())
+    if _all_equal(right) and _all_equal(consistent):
+        first, second = mean_over_images(right), mean_over_images(consistent)
+        return Estimate(value, first.se, first.low * second.low, first.high * second.high, n_pairs)
+    if np.isnan(value):
+        return Estimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
+    without = (right.sum() - right) * (consistent.sum() - consistent) / (n - 1) ** 2
+    return _jackknifed(value, without, (0.0, 1.0), n_pairs)
+
+
+def mean_over_images(values: np.ndarray, n_pairs: int = 0) -> Estimate:
+    """Mean of one value in [0, 1] per image: ``se = s / sqrt(N)``, ``mean ± t(N - 1) se`` clipped to [0, 1].
+
+    Where all images have the same value ``v`` the error is 0 and the interval is the rule of three: at most a share
+    ``3 / N`` of all images differs, by as much as it can (``v = 1``: from ``1 - 3 / N`` to 1). One image alone has no
+    error (NaN).
+    """
+    values = values.astype(np.float64)
+    n = len(values)
+    value = float(values.mean())
+    if np.isnan(value):
+        return Estimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
+    if _all_equal(values):
+        value, share = float(values[0]), min(1.0, RULE_OF_THREE / n)
+        return Estimate(value, 0.0 if n > 1 else np.nan, value * (1 - share), value + (1 - value) * share, n_pairs)
+    return _interval(value, float(values.std(ddof=1) / np.sqrt(n)), n, (0.0, 1.0), n_pairs)
+
+
+def _agreeing_pairs(prediction: np.ndarray) -> np.ndarray:
+    """``sum_c c (c - 1) / 2`` over the classes of each row: ``(N,)`` integers."""
+    ordered = np.sort(prediction, axis=1)
+    position = np.arange(prediction.shape[1])
+    is_start = np.ones(ordered.shape, dtype=bool)
+    is_start[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    start = np.maximum.accumulate(np.where(is_start, position, 0), axis=1)
+    return (position - start).sum(1)
+
+
+def _corrected(consistency: np.ndarray | float, chance: np.ndarray | float) -> np.ndarray:
+    """``(consistency - chance) / (1 - chance)``, NaN where chance is 1."""
+    room = 1 - np.asarray(chance, dtype=np.float64)
+    return np.divide(consistency - np.asarray(chance), room, out=np.full(room.shape, np.nan), where=room > 0)
+
+
+def _jackknifed(value: float, without: np.ndarray, bounds: tuple[float, float], n_pairs: int) -> Estimate:
+    """The estimate with ``se² = (N - 1) / N * sum_i (theta_i - mean theta)²`` of the leave-one-out values."""
+    n = len(without)
+    se = float(np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2)))
+    return _interval(value, se, n, bounds, n_pairs)
+
+
+def _interval(value: float, se: float, n: int, bounds: tuple[float, float], n_pairs: int) -> Estimate:
+    reach = float(student.ppf((1 + LEVEL) / 2, n - 1)) * se
+    low, high = (float(np.clip(end, *bounds)) for end in (value - reach, value + reach))
+    return Estimate(value, se, low, high, n_pairs)
+
+
+def _all_equal(values: np.ndarray) -> bool:
+    return bool((values == values[0]).all())

@@ -1,0 +1,249 @@
+"""Zoos whose truth is known: tables as a collector writes them, from a model of what MSB does to consistency.
+
+    logit(consistency) = 1.5 + between·(M_o - ½) + within·(m - M_o) + 6·(accuracy - 0.95) + operator + run + noise
+
+with ``m`` a checkpoint's MSB and ``M_o`` the mean of its operator's. ``between = within`` is one common slope, both 0 a null
+zoo, opposite signs Simpson's paradox.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.tables import Tables, join
+from collectors.schema import MSB_READINGS, SCHEMA_VERSION, TABLES
+
+# operator -> (specifications with their strength and MSB, whether it selects one input)
+OPERATORS = {
+    "max": ({"max": (None, 0.97)}, True),
+    "avg": ({"avg": (None, 0.02)}, False),
+    "subsample": ({"subsample": (None, 0.05)}, True),
+    "lp": ({f"lp(p={p:g})": (p, m) for p, m in ((1, 0.1), (2, 0.25), (3, 0.4), (5, 0.55), (9, 0.75))}, False),
+    "soft": (
+        {f"soft(beta={b:g})": (b, m) for b, m in ((0, 0.02), (0.5, 0.12), (1, 0.22), (2, 0.38), (8, 0.7), (32, 0.9))},
+        False,
+    ),
+    "blur": ({f"blur(m={m})": (float(m), 0.02 + 0.01 * m) for m in (2, 3, 5)}, False),
+    "maxblur": ({"maxblur(m=3)": (3.0, 0.45)}, False),
+    "ddac": ({"ddac(k=3, g=2)": (None, 0.12)}, False),
+    "aps": ({"aps(p=2)": (None, 0.35)}, True),
+    "lps": ({"lps": (None, 0.3)}, True),
+    "tips": ({"tips": (None, 0.25)}, False),
+}
+TRUTHS = {"negative": (-2.5, -2.5), "null": (0.0, 0.0), "simpson": (4.0, -4.0)}
+"""Slopes between and within operators."""
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """A zoo to simulate; ``n_operators`` None = the project's own operators, else that many with MSB drawn at random."""
+
+    truth: str = "negative"
+    n_operators: int | None = None
+    seeds: int = 3
+    epochs: tuple[float, ...] = (8.0, 24.0)
+    padding_modes: tuple[str, ...] = ("circular", "zeros")
+    architectures: tuple[str, ...] = ("smallcnn",)
+    shift_kinds: tuple[str, ...] = ("circular", "zero")
+    operator_sd: float = 0.15
+    run_sd: float = 0.1
+    noise_sd: float = 0.1
+    n_images: int = 600
+    data: str = "digits test"
+    surface_shift: int = 0
+    seed: int = 0
+
+
+def simulate_tables(zoo: Zoo | None = None) -> Tables:
+    """The tables of a simulated zoo; ``surface`` on a grid of ±``surface_shift`` pixels where that is positive."""
+    zoo = zoo or Zoo()
+    rng = np.random.default_rng(zoo.seed)
+    truth = _truth(zoo, rng)
+    invariance = pd.concat([_invariance(zoo, row, rng) for row in truth.itertuples()], ignore_index=True)
+    layers = pd.concat([_layers(zoo, row, rng) for row in truth.itertuples()], ignore_index=True)
+    surface = [_surface(zoo, row, rng) for row in truth.itertuples() if zoo.surface_shift and row.last]
+    checkpoints = _finish("checkpoints", _checkpoints(truth))
+    return Tables(
+        checkpoints=checkpoints,
+        layers=_finish("layers", layers.assign(data=zoo.data)),
+        invariance=_finish("invariance", invariance.assign(data=zoo.data)),
+        surface=_finish("surface", pd.concat(surface, ignore_index=True).assign(data=zoo.data) if surface else None),
+    )
+
+
+def simulate_frame(zoo: Zoo | None = None) -> pd.DataFrame:
+    """The joined frame of a simulated zoo."""
+    return join(simulate_tables(zoo))
+
+
+def write_tables(tables: Tables, folder: Path, parts: int = 2, version: int = SCHEMA_VERSION) -> Path:
+    """Write tables as parquet parts, as the collectors do."""
+    for name in ("checkpoints", "layers", "invariance", "surface"):
+        rows = getattr(tables, name)
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for part in range(parts if len(rows) else 0):
+            data = pa.Table.from_pandas(rows.iloc[part::parts], schema=TABLES[name], preserve_index=False)
+            data = data.replace_schema_metadata({"schema_version": str(version)})
+            pq.write_table(data, folder / name / f"part{part}.parquet")
+    return folder
+
+
+def _truth(zoo: Zoo, rng: np.random.Generator) -> pd.DataFrame:
+    rows = []
+    for operator, (specifications, selects) in _operators(zoo, rng).items():
+        effect = rng.normal(0, zoo.operator_sd)
+        for spec, (strength, msb) in specifications.items():
+            for architecture in zoo.architectures:
+                for padding in zoo.padding_modes:
+                    for seed in range(zoo.seeds):
+                        run = f"{architecture}-{spec}-{padding}-s{seed}"
+                        run_effect, skill = rng.normal(0, zoo.run_sd), rng.normal(0, 0.01)
+                        run_msb = np.clip(msb + rng.normal(0, 0.03), 0, 1)
+                        for epoch in zoo.epochs:
+                            rows.append(
+                                {
+                                    "checkpoint": f"{run}-e{epoch:g}",
+                                    "architecture": architecture,
+                                    "operator": operator,
+                                    "operator_spec": spec,
+                                    "strength": strength,
+                                    "padding_mode": padding,
+                                    "seed": seed,
+                                    "run": run,
+                                    "epoch": epoch,
+                                    "last": epoch == max(zoo.epochs),
+                                    "selects": selects,
+                                    "effect": effect + run_effect + rng.normal(0, zoo.noise_sd),
+                                    "m": float(np.clip(run_msb + rng.normal(0, 0.01), 0, 1)),
+                                    "accuracy": float(np.clip(0.99 - 0.5 / epoch + skill, 0.05, 0.999)),
+                                }
+                            )
+    frame = pd.DataFrame(rows)
+    between, within = TRUTHS[zoo.truth]
+    mean = frame.groupby("operator")["m"].transform("mean")
+    frame["eta"] = (
+        1.5 + between * (mean - 0.5) + within * (frame["m"] - mean) + 6 * (frame["accuracy"] - 0.95) + frame["effect"]
+    )
+    frame["sha256"] = [hashlib.sha256(name.encode()).hexdigest() for name in frame["checkpoint"]]
+    frame["model"] = "zoo:" + frame["architecture"] + "?operator=" + frame["operator_spec"]
+    return frame
+
+
+def _operators(zoo: Zoo, rng: np.random.Generator) -> dict:
+    if zoo.n_operators is None:
+        return OPERATORS
+    made = {}
+    for index in range(zoo.n_operators):
+        centre = rng.uniform(0.15, 0.85)
+        specs = {f"op{index}({k})": (float(k), centre + 0.1 * (k - 1)) for k in range(3)}
+        made[f"op{index}"] = (specs, bool(index % 2))
+    return made
+
+
+def _checkpoints(truth: pd.DataFrame) -> pd.DataFrame:
+    factors = [json.dumps({"operator": o, "run": r, "width": 8}) for o, r in zip(truth["operator"], truth["run"], strict=True)]
+    return truth.assign(training_data="digits train", n_params=5000, factors=factors)
+
+
+def _invariance(zoo: Zoo, row, rng: np.random.Generator) -> pd.DataFrame:
+    n, accuracy = zoo.n_images, row.accuracy
+    shared = {"checkpoint": row.checkpoint, "sha256": row.sha256, "model": row.model, "n_images": n}
+    none = {"shift_kind": "none", "fill": None, "max_shift": 0, "n_shifts": 0, "plan": "none", "plan_hash": "0"}
+    rows = [{**shared, **none, "score": "accuracy", "value": accuracy, "n_pairs": 0}]
+    for kind in zoo.shift_kinds:
+        c = float(1 / (1 + np.exp(-row.eta + (0.3 if kind == "zero" else 0.0) + rng.normal(0, zoo.noise_sd / 2))))
+        scores = {
+            "consistency": c,
+            "consistency_to_clean": c**0.9,
+            "fidelity": accuracy * c + 0.2 * (1 - accuracy) * c,
+            "fidelity_product": accuracy * c,
+            "worst_case_accuracy": accuracy * c**3,
+            "kappa": (c - 0.1) / 0.9,
+            "probability_drift": (1 - c) / 2,
+        }
+        plan = {"shift_kind": kind, "fill": "mean" if kind == "zero" else None, "max_shift": 4, "n_shifts": 9}
+        plan |= {"plan": "sampled", "plan_hash": f"plan-{kind}"}
+        rows += [{**shared, **plan, "score": s, "value": v, "n_pairs": 36 * n} for s, v in scores.items()]
+    frame = pd.DataFrame(rows)
+    spread = np.sqrt(np.maximum(frame["value"] * (1 - frame["value"]), 0) / n)
+    return frame.assign(se=spread, low=(frame["value"] - 1.96 * spread).clip(0, 1), high=frame["value"] + 1.96 * spread)
+
+
+def _layers(zoo: Zoo, row, rng: np.random.Generator) -> pd.DataFrame:
+    sites = []
+    for depth, offset in enumerate((-0.02, 0.0, 0.02)):
+        m, flat = float(np.clip(row.m + offset, -0.05, 1)), 0.35 - 0.1 * depth
+        readings = {
+            "msb": float(np.clip(0.25 + 0.75 * m, 0, 1)) if row.selects else 1e-9,
+            "msb_weight": 0.25 + 0.75 * m,
+            "msb_top": float(np.clip(0.3 + 0.6 * m + rng.normal(0, 0.05), 0, 1)),
+            "msb_corrected": m,
+            "flat_fraction": flat,
+        }
+        readings["msb_all"] = flat + (1 - flat) * readings["msb"]
+        sites.append(
+            {
+                "depth": depth,
+                "site": f"stage{depth}.down",
+                "site_kind": row.operator,
+                **readings,
+                **{f"{name}_se": 0.002 for name in (*MSB_READINGS, "flat_fraction")},
+            }
+        )
+    return pd.DataFrame(sites).assign(
+        checkpoint=row.checkpoint,
+        sha256=row.sha256,
+        model=row.model,
+        n_sites=3,
+        kernel="2x2",
+        stride="2x2",
+        channels=8,
+        input_size="32x32",
+        output_size="16x16",
+        n_windows=1000,
+        n_images=256,
+        reason=None,
+    )
+
+
+def _surface(zoo: Zoo, row, rng: np.random.Generator) -> pd.DataFrame:
+    m = zoo.surface_shift
+    dy, dx = (grid.ravel() for grid in np.meshgrid(np.arange(-m, m + 1), np.arange(-m, m + 1), indexing="ij"))
+    distance = np.hypot(dy, dx)
+    frames = []
+    for kind in zoo.shift_kinds:
+        eta = row.eta + 2.0 - 0.4 * distance + 0.3 * ((dy % 2 == 0) & (dx % 2 == 0))
+        agreement = np.where(distance == 0, 1.0, 1 / (1 + np.exp(-eta)))
+        frames.append(
+            pd.DataFrame({"dy": dy, "dx": dx, "agreement": agreement, "accuracy": row.accuracy * agreement}).assign(
+                shift_kind=kind, fill="mean" if kind == "zero" else None, plan_hash=f"grid-{kind}"
+            )
+        )
+    return pd.concat(frames, ignore_index=True).assign(
+        checkpoint=row.checkpoint,
+        sha256=row.sha256,
+        model=row.model,
+        max_shift=m,
+        n_shifts=dy.size,
+        plan="grid",
+        agreement_se=0.01,
+        accuracy_se=0.01,
+        n_images=256,
+    )
+
+
+def _finish(table: str, rows: pd.DataFrame | None) -> pd.DataFrame:
+    schema = TABLES[table]
+    if rows is None:
+        return schema.empty_table().to_pandas()
+    provenance = {"data_fingerprint": "f0", "task": table, "shiftscope_version": "0", "torch_version": "0"}
+    rows = rows.assign(**{name: value for name, value in provenance.items() if name in schema.names})
+    return pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).to_pandas()

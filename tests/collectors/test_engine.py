@@ -1,0 +1,218 @@
+"""The engine: what is done is skipped, a failure is a row, values do not depend on how the work is cut up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from collectors.engine import collect
+from collectors.invariance import measure_accuracy, predict, score
+from collectors.msb import measure_msb
+from collectors.shifts import ShiftPlan
+from collectors.tasks import COLLECTORS, Options
+from zoo.datasets import ImageSet, load_dataset
+from zoo.datasets.inputs import InputSpec, PreparedImages
+from zoo.errors import ShiftError
+from zoo.loading import build_model, load_checkpoint
+from zoo.manifest import Checkpoint
+
+EVERYTHING = Options(
+    collect=tuple(COLLECTORS), shift=("circular", "zero", "crop"), msb_images=24, surface_images=16, surface_step=2
+)
+OPERATORS = ("max", "avg", "aps")
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageSet:
+    return load_dataset("digits", limit=40)
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> list[Checkpoint]:
+    checkpoints = []
+    for seed, operator in enumerate(OPERATORS):
+        model = f"zoo:smallcnn?operator={operator}&width=4&in_channels=1"
+        torch.manual_seed(seed)
+        network = build_model(model)
+        weights = tmp_path / f"{operator}.safetensors"
+        save_file(network.state_dict(), weights)
+        factors = {"operator": operator, "seed": seed, "run": f"r{seed}", "note": "one"}
+        checkpoints.append(
+            Checkpoint(operator, model, weights, InputSpec(32, (0.5,), (0.25,)), factors=factors, folder=tmp_path)
+        )
+    return checkpoints
+
+
+def read(out: Path, table: str) -> pd.DataFrame:
+    frame = ds.dataset(out / table, format="parquet").to_table().to_pandas()
+    keys = [name for name in ("checkpoint", "task", "depth", "score", "dy", "dx", "image") if name in frame.columns]
+    if table == "predictions":
+        keys = ["checkpoint", "task", "image"]
+    return frame.sort_values(keys).reset_index(drop=True)
+
+
+def parts(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.parquet")}
+
+
+def test_rows_are_what_the_measuring_functions_give(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
+    outcome = collect(zoo, images, tmp_path / "out", EVERYTHING, progress=False)
+    n_tasks = 1 + 1 + 4 + 3 + 3  # per checkpoint: description, layers, invariance, surface, predictions
+    assert (outcome.measured, outcome.found, outcome.failures) == (3 * n_tasks, 0, [])
+
+    checkpoint = zoo[0]
+    model = load_checkpoint(checkpoint)
+    prepared = PreparedImages(images, checkpoint.input)
+    rows = read(tmp_path / "out", "invariance").query("checkpoint == 'max'")
+    plan = ShiftPlan.sampled(40, 4, n_shifts=9, kind="zero", seed=0)
+    expected = score(predict(model, prepared, images.labels, plan), plan).set_index("score")["value"]
+    stored = rows[rows["shift_kind"] == "zero"].set_index("score")["value"]
+    pd.testing.assert_series_equal(stored.sort_index(), expected.sort_index())
+    accuracy = measure_accuracy(model, prepared, images.labels)["value"][0]
+    assert rows.loc[rows["shift_kind"] == "none", "value"].tolist() == [accuracy]
+
+    layers = read(tmp_path / "out", "layers").query("checkpoint == 'max'")
+    assert layers["msb_corrected"].tolist() == [1.0, 1.0, 1.0]
+    assert layers["flat_fraction"].tolist() == pytest.approx(
+        measure_msb(model, PreparedImages(images.head(24), checkpoint.input))["flat_fraction"].tolist(), abs=1e-12
+    )
+    surface = read(tmp_path / "out", "surface").query("checkpoint == 'max' and shift_kind == 'circular'")
+    assert len(surface) == 25
+    assert surface.query("dy == 0 and dx == 0")["agreement"].tolist() == [1.0]
+    predictions = read(tmp_path / "out", "predictions").query("checkpoint == 'max' and shift_kind == 'zero'")
+    agree = sum(a == b for row in predictions["prediction"] for i, a in enumerate(row) for b in row[i + 1 :])
+    assert stored["consistency"] == pytest.approx(agree / (40 * 36), abs=1e-12)
+
+
+def test_rows_carry_their_provenance(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
+    collect(zoo, images, tmp_path / "out", EVERYTHING, progress=False)
+    checkpoints = read(tmp_path / "out", "checkpoints").set_index("checkpoint")
+    assert checkpoints["n_params"]["max"] == sum(p.numel() for p in load_checkpoint(zoo[0]).parameters())
+    assert checkpoints["factors"]["max"] == '{"note": "one", "operator": "max", "run": "r0", "seed": 0}'
+    for table in ("layers", "invariance", "surface", "predictions"):
+        rows = read(tmp_path / "out", table)
+        assert set(rows["checkpoint"]) == set(OPERATORS)
+        assert set(rows["data_fingerprint"]) == {PreparedImages(images, zoo[0].input).fingerprint}
+        assert set(rows["torch_version"]) == {torch.__version__}
+        names = {path.stem for path in (tmp_path / "out" / table).glob("*.parquet")}
+        assert set(rows["task"]) == names
+
+
+def test_a_second_run_does_nothing(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
+    collect(zoo, images, tmp_path / "out", EVERYTHING, progress=False)
+    before = parts(tmp_path / "out")
+    outcome = collect(zoo, images, tmp_path / "out", EVERYTHING, progress=False)
+    assert (outcome.measured, outcome.found) == (0, 36)
+    assert parts(tmp_path / "out") == before
+
+
+def test_values_depend_on_neither_jobs_nor_batch_size_nor_order(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path
+) -> None:
+    collect(zoo, images, tmp_path / "one", EVERYTHING, progress=False)
+    collect(zoo[::-1], images, tmp_path / "two", replace(EVERYTHING, batch_size=7), jobs=2, progress=False)
+    for table in COLLECTORS:
+        pd.testing.assert_frame_equal(read(tmp_path / "one", table), read(tmp_path / "two", table), rtol=0, atol=1e-6)
+
+
+def test_a_failure_is_a_row_and_the_others_go_on(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
+    options = Options(msb_images=8)
+    good = zoo[1].weights.read_bytes()
+    zoo[1].weights.write_bytes(good[:100])
+    outcome = collect(zoo, images, tmp_path / "out", options, progress=False)
+    assert {failure.checkpoint for failure in outcome.failures} == {"avg"}
+    assert outcome.measured == 2 * 5
+    failures = read(tmp_path / "out", "failures")
+    assert set(failures["stage"]) == {"load"}
+    assert set(failures["error"]) == {"WeightsError"}
+    assert not failures["message"].str.contains("\n").any()
+    assert "avg" not in set(read(tmp_path / "out", "invariance")["checkpoint"])
+
+    wide = build_model("zoo:smallcnn?operator=avg&width=8&in_channels=1")
+    save_file(wide.state_dict(), zoo[1].weights)
+    assert "conv" in str(collect(zoo, images, tmp_path / "out", options, progress=False).failures[0])
+
+    zoo[1].weights.write_bytes(good)
+    outcome = collect(zoo, images, tmp_path / "out", options, progress=False)
+    assert (outcome.measured, outcome.failures) == (5, [])
+
+
+def test_a_success_removes_the_failure_of_the_same_task(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(collect=("layers",), msb_images=8)
+
+    def broken(*args: object, **options: object) -> None:
+        raise RuntimeError("broken\nin two lines")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("collectors.msb.measure_msb", broken)
+        outcome = collect(zoo[:1], images, tmp_path / "out", options, progress=False)
+    assert [str(failure) for failure in outcome.failures] == ["max: layers: RuntimeError: broken in two lines"]
+    assert len(read(tmp_path / "out", "failures")) == 1
+    assert collect(zoo[:1], images, tmp_path / "out", options, progress=False).measured == 1
+    assert not list((tmp_path / "out" / "failures").glob("*.parquet"))
+
+
+def test_new_factors_replace_the_description_and_measure_nothing_again(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path
+) -> None:
+    options = Options(msb_images=8)
+    collect(zoo, images, tmp_path / "out", options, progress=False)
+    changed = [replace(zoo[0], factors={**zoo[0].factors, "note": "two"}), *zoo[1:]]
+    outcome = collect(changed, images, tmp_path / "out", options, progress=False)
+    assert (outcome.measured, outcome.found) == (1, 14)
+    checkpoints = read(tmp_path / "out", "checkpoints")
+    assert len(checkpoints) == 3
+    assert '"note": "two"' in checkpoints.set_index("checkpoint")["factors"]["max"]
+
+
+def test_what_changes_the_numbers_changes_the_task(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
+    options = Options(collect=("invariance",), shift=("circular",))
+    out = tmp_path / "out"
+    collect(zoo[:1], images, out, options, progress=False)
+
+    def measured(checkpoint: Checkpoint = zoo[0], data: ImageSet = images, **changes: object) -> int:
+        return collect([checkpoint], data, out, replace(options, **changes), progress=False).measured
+
+    assert measured() == 0
+    assert measured(batch_size=3) == 0
+    assert measured(max_shift=2) == 1
+    assert measured(n_shifts=3) == 1
+    assert measured(seed=1) == 1
+    assert measured(shift=("circular", "zero")) == 1
+    assert measured(shift=("zero",), fill="black") == 1
+    assert measured(data=images.head(39)) == 2
+    assert measured(replace(zoo[0], input=InputSpec(32, (0.4,), (0.25,)))) >= 2
+
+
+def test_two_names_of_one_network_are_both_described(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
+    twin = replace(zoo[0], name="twin")
+    outcome = collect([zoo[0], twin], images, tmp_path / "out", Options(collect=("layers",), msb_images=8))
+    assert outcome.measured == 3  # two descriptions, one measurement
+    assert set(read(tmp_path / "out", "checkpoints")["checkpoint"]) == {"max", "twin"}
+
+
+def test_parts_are_readable_with_their_schema(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
+    collect(zoo[:1], images, tmp_path / "out", EVERYTHING, progress=False)
+    for path in (tmp_path / "out").rglob("*.parquet"):
+        assert pq.read_schema(path).metadata[b"table"] == path.parent.name.encode()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"collect": ("layer",)}, "unknown collector 'layer': did you mean 'layers'"),
+        ({"shift": ("circle",)}, "unknown shift kind 'circle': did you mean 'circular'"),
+    ],
+)
+def test_unknown_names_are_refused(options: dict[str, tuple[str, ...]], message: str) -> None:
+    with pytest.raises(ShiftError, match=message):
+        Options(**options)

@@ -1,0 +1,99 @@
+"""Parts exist whole or not at all; keys follow plain values."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from collectors.schema import SCHEMA_VERSION, TABLES, describe
+from collectors.store import Store, task_key
+from zoo.errors import DataError
+
+TIMING = {
+    "task": "t1",
+    "checkpoint": "a",
+    "collector": "layers",
+    "started": pd.Timestamp("2026-01-01", tz="UTC"),
+    "seconds": 1.5,
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "tables")
+    store.prepare()
+    return store
+
+
+def test_a_part_reads_back_with_the_schema(store: Store) -> None:
+    path = store.write("timings", "t1", pd.DataFrame([TIMING]))
+    table = pq.read_table(path)
+    assert table.schema.equals(TABLES["timings"])
+    assert table.schema.metadata == {b"table": b"timings", b"schema_version": str(SCHEMA_VERSION).encode()}
+    assert table.schema.field("seconds").metadata[b"unit"] == b"s"
+    assert table.to_pylist()[0]["seconds"] == 1.5
+
+
+def test_every_column_has_a_meaning() -> None:
+    for name, schema in TABLES.items():
+        assert all(field.metadata[b"meaning"] for field in schema)
+        assert describe(name).count("\n") == len(schema) + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"seconds": None}, "seconds"), ({"more": 1}, "unknown columns"), ({"task": ...}, "missing columns")],
+)
+def test_wrong_rows_are_refused_and_leave_nothing(store: Store, change: dict[str, object], message: str) -> None:
+    row = {name: value for name, value in {**TIMING, **change}.items() if value is not ...}
+    with pytest.raises(ValueError, match=message):
+        store.write("timings", "t1", pd.DataFrame([row]))
+    assert not list(store.root.rglob("*.parquet"))
+    assert not list(store.root.rglob("*.tmp"))
+
+
+def test_a_slot_is_done_only_for_the_key_inside(store: Store) -> None:
+    assert not store.has("timings", "t1", slot="slot")
+    store.write("timings", "slot", pd.DataFrame([TIMING]))
+    assert store.has("timings", "t1", slot="slot")
+    assert not store.has("timings", "t2", slot="slot")
+    assert not store.has("timings", "t1")
+
+
+def test_keys_follow_values_and_not_order() -> None:
+    assert task_key(a=1, b={"x": [1, 2]}) == task_key(b={"x": [1, 2]}, a=1)
+    assert task_key(a=1) != task_key(a=2)
+    with pytest.raises(TypeError):
+        task_key(a=object())
+
+
+def test_sweep_removes_what_a_dead_process_left_and_nothing_else(store: Store) -> None:
+    # A process that is killed between writing and renaming leaves its temporary file.
+    code = (
+        "import os, sys; import collectors.store as s; import pandas as pd;"
+        "s.os.replace = lambda *a: os._exit(9);"
+        f"s.Store({str(store.root)!r}).write('timings', 't1', pd.DataFrame([{{**{ {**TIMING, 'started': None}!r},"
+        " 'started': pd.Timestamp('2026-01-01', tz='UTC')}]))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    left = list(store.root.rglob("*.tmp"))
+    assert len(left) == 1
+    mine = left[0].with_name(left[0].name.replace(left[0].name.split(".")[-3], str(os.getpid()), 1))
+    mine.touch()
+    store.sweep()
+    assert not left[0].exists()
+    assert mine.exists()
+    assert not list(store.root.rglob("*.parquet"))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(DataError, match=r"file: cannot write tables here .*--out"):
+        Store(file).prepare()

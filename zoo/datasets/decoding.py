@@ -1,0 +1,139 @@
+"""Encoded images (PNG, JPEG, WebP, ...) to one uint8 array, with every refusal in one place."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from zoo.errors import DataError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+MAX_PIXELS = 2**26
+"""Images of more pixels are refused before they are decoded: a small file can claim to hold any number of them."""
+
+_GREY = ("1", "L")
+_COLOUR = ("RGB", "P", "RGBA", "LA", "PA", "CMYK", "YCbCr")
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+
+Source = bytes | Path
+
+
+def decode_images(sources: Sequence[Source], name: str, size: int | None) -> Tensor:
+    """Decode images to ``(N, C, H, W)`` uint8: one channel where all are grey, RGB otherwise.
+
+    Args:
+        sources: the encoded bytes, or the files that hold them.
+        name: the data set, for the errors.
+        size: bring each image to ``size x size``: shorter side by bilinear resampling, then the centre. ``None``: as
+            they are, all of one size.
+
+    Raises:
+        DataError: for what is no image, is cut off, too large, of more than 8 bits, or of another size than the first.
+    """
+
+    def decode(row: int) -> np.ndarray:
+        return _decode(sources[row], f"{name}: image {row}", size)
+
+    arrays = _in_threads(decode, len(sources))
+    _check_sizes(arrays, name)
+    if any(array.ndim == 3 for array in arrays):
+        grey = (array.ndim == 2 for array in arrays)
+        arrays = [np.repeat(a[:, :, None], 3, axis=2) if g else a for a, g in zip(arrays, grey, strict=True)]
+        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(np.stack(arrays)[:, None])
+
+
+def decode_masks(sources: Sequence[Source], name: str, size: int | None) -> Tensor:
+    """Decode masks of class numbers to ``(N, H, W)`` uint8; a resized one takes the nearest pixel.
+
+    Raises:
+        DataError: as :func:`decode_images`, and for a mask of several channels or with a class number past 255.
+    """
+
+    def decode(row: int) -> np.ndarray:
+        return _decode_mask(sources[row], f"{name}: mask {row}", size)
+
+    arrays = _in_threads(decode, len(sources))
+    _check_sizes(arrays, name)
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _in_threads(decode: Callable[[int], np.ndarray], count: int) -> list[np.ndarray]:
+    # Pillow's decoders release the interpreter lock.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(decode, range(count)))
+
+
+def _open(source: Source, what: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{what} claims more than {MAX_PIXELS} pixels: make it smaller or leave it out") from error
+    except _BROKEN as error:
+        known = ", ".join(FORMATS)
+        where = "" if isinstance(source, bytes) else f" ({source})"
+        raise DataError(f"{what}{where} cannot be read as an image ({known}): replace it or leave it out") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(
+            f"{what} has {image.width} x {image.height} pixels, more than {MAX_PIXELS}: make it smaller or leave it out"
+        )
+    return image
+
+
+def _decode(source: Source, what: str, size: int | None) -> np.ndarray:
+    with _open(source, what) as image:
+        if image.mode not in _GREY + _COLOUR:
+            raise DataError(f"{what} has pixels of the type {image.mode!r}: convert it to 8-bit grey or RGB")
+        try:
+            pixels = image.convert("L" if image.mode in _GREY else "RGB")
+        except _BROKEN as error:
+            raise DataError(f"{what} is damaged or cut off: replace it or leave it out") from error
+    return np.asarray(_fit(pixels, what, size, Image.Resampling.BILINEAR))
+
+
+def _decode_mask(source: Source, what: str, size: int | None) -> np.ndarray:
+    with _open(source, what) as image:
+        try:
+            image.load()
+        except _BROKEN as error:
+            raise DataError(f"{what} is damaged or cut off: replace it or leave it out") from error
+        array = np.asarray(_fit(image, what, size, Image.Resampling.NEAREST))
+    if array.ndim != 2 or array.dtype.kind not in "bui":
+        found = f"{array.dtype} of shape {array.shape}"
+        raise DataError(f"{what} is {found}: give one class number per pixel (grey or palette image)")
+    if array.max() > 255 or array.min() < 0:
+        raise DataError(f"{what} has class numbers from {array.min()} to {array.max()}: give them from 0 to 255")
+    return array.astype(np.uint8)
+
+
+def _fit(image: Image.Image, what: str, size: int | None, resample: Image.Resampling) -> Image.Image:
+    if size is None or image.size == (size, size):
+        return image
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    if max(width, height) * size > MAX_PIXELS:
+        raise DataError(
+            f"{what} of {image.width} x {image.height} pixels would grow to {width} x {height}: leave it out"
+        )
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.resize((width, height), resample).crop((left, top, left + size, top + size))
+
+
+def _check_sizes(arrays: Sequence[np.ndarray], name: str) -> None:
+    first = arrays[0].shape[:2]
+    for row, array in enumerate(arrays):
+        if array.shape[:2] != first:
+            raise DataError(
+                f"{name}: image 0 has {first[0]} x {first[1]} pixels and image {row} {array.shape[0]} x "
+                f"{array.shape[1]}: give size= to bring them to one size"
+            )

@@ -1,0 +1,253 @@
+"""Zoo manifests: ``zoo.yaml`` beside its weights, read as a list of checkpoints and validated as a whole."""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from zoo.architectures import ARCHITECTURES
+from zoo.datasets.inputs import InputSpec
+from zoo.errors import InputError, ManifestError
+from zoo.files import write_atomic
+from zoo.model_string import ModelString
+from zoo.operators import parse_operator
+from zoo.yaml_lines import Located, Scalar, read_yaml
+
+FILE_NAME = "zoo.yaml"
+
+WEIGHT_SUFFIXES = (".safetensors", ".pth.tar", ".pt", ".pth", ".th", ".tar")
+"""File names that hold weights; all but the first are read by ``torch.load(weights_only=True)``."""
+
+_ENTRY_KEYS = ("name", "model", "weights", "prefix", "input", "labels", "factors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One trained network of a zoo: how to build it, where its weights are, and what it was trained on.
+
+    Attributes:
+        name: unique within the manifest.
+        model: model string, for example ``zoo:resnet20?operator=tips&padding_mode=circular``.
+        weights: path of the weights file.
+        input: input size and normalisation.
+        labels: name of the label set, where it is given.
+        factors: free columns for the analysis (operator, seed, run, epoch, ...): text, numbers, true or false.
+        prefix: what to strip from the keys of the weights, for example ``module.``.
+        folder: the manifest's folder, to which ``python:`` files are relative.
+        line: line of the entry in the manifest, 0 for a checkpoint that was not read from one.
+    """
+
+    name: str
+    model: str
+    weights: Path
+    input: InputSpec
+    labels: str | None = None
+    factors: Mapping[str, Scalar] = field(default_factory=lambda: MappingProxyType({}))
+    prefix: str | None = None
+    folder: Path = Path()
+    line: int = field(default=0, compare=False)
+
+
+def read_manifest(path: str | Path, *, missing_weights: bool = False) -> list[Checkpoint]:
+    """Read and validate a manifest, given as its file or as the folder that holds ``zoo.yaml``.
+
+    An entry whose ``weights`` is a pattern (``*.safetensors``) gives one checkpoint per matching file, sorted, named by
+    the file's stem, with the entry's ``name`` in front where there is one. Weights may not lie outside of the
+    manifest's folder, unless ``allow_outside: true`` stands at the top. ``missing_weights`` accepts entries whose
+    file does not exist.
+
+    Raises:
+        ManifestError: for the first problem, with file, line, entry and what would be accepted, and the number of
+            further entries with a problem.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE_NAME
+    root = read_yaml(path, ManifestError, "manifest")
+    top = root.mapping("the manifest", ("checkpoints", "allow_outside"), ("checkpoints",))
+    outside = "allow_outside" in top and top["allow_outside"].flag("allow_outside")
+    reader = _Reader(path.parent, outside, missing_weights)
+    checkpoints: list[Checkpoint] = []
+    problems: list[ManifestError] = []
+    for number, item in enumerate(top["checkpoints"].items("checkpoints"), start=1):
+        try:
+            checkpoints += reader.read(item, number)
+        except ManifestError as problem:
+            problems.append(problem)
+    if problems:
+        more = f" (and {len(problems) - 1} more entries with a problem)" if len(problems) > 1 else ""
+        raise ManifestError(f"{problems[0]}{more}") from None
+    return checkpoints
+
+
+def write_manifest(path: str | Path, checkpoints: Sequence[Checkpoint]) -> None:
+    """Write checkpoints as a manifest (a file, or the folder for a ``zoo.yaml``), whole or not at all.
+
+    What is written reads back as the same checkpoints, as long as their ``folder`` is the manifest's.
+
+    Raises:
+        ManifestError: when two checkpoints have the same name.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE_NAME
+    folder = path.parent.resolve()
+    names: set[str] = set()
+    entries = []
+    outside = False
+    for checkpoint in checkpoints:
+        if checkpoint.name in names:
+            raise ManifestError(f"{path}: two checkpoints are named {checkpoint.name!r}: rename one")
+        names.add(checkpoint.name)
+        outside |= not checkpoint.weights.resolve().is_relative_to(folder)
+        entries.append(_entry(checkpoint, folder))
+    content: dict[str, Any] = {"allow_outside": True} if outside else {}
+    content["checkpoints"] = entries
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=2**16, allow_unicode=True)
+    write_atomic(path, text.encode())
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes equal values out instead of referring from one to the other."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _entry(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
+    weights = Path(os.path.relpath(checkpoint.weights.resolve(), folder)).as_posix()
+    entry: dict[str, Any] = {"name": checkpoint.name, "model": checkpoint.model, "weights": weights}
+    if checkpoint.prefix is not None:
+        entry["prefix"] = checkpoint.prefix
+    spec = checkpoint.input
+    entry["input"] = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}
+    if checkpoint.labels is not None:
+        entry["labels"] = checkpoint.labels
+    if checkpoint.factors:
+        entry["factors"] = dict(checkpoint.factors)
+    return entry
+
+
+class _Reader:
+    """Entries to checkpoints; remembers the names, which must differ over the whole manifest."""
+
+    def __init__(self, folder: Path, allow_outside: bool, missing_weights: bool) -> None:
+        self._folder = folder
+        self._allow_outside = allow_outside
+        self._missing_weights = missing_weights
+        self._lines: dict[str, int] = {}
+
+    def read(self, item: Located, number: int) -> list[Checkpoint]:
+        what = f"checkpoint {number}"
+        if isinstance(item.value, dict) and "name" in item.value:
+            what = f"checkpoint {item.value['name'].text(f'{what}: name')!r}"
+        entry = item.mapping(what, _ENTRY_KEYS, ("model", "weights", "input"))
+        model = self._model(entry["model"], what)
+        spec = _input(entry["input"], f"{what}: input")
+        labels = entry["labels"].text(f"{what}: labels") if "labels" in entry else None
+        prefix = entry["prefix"].text(f"{what}: prefix") if "prefix" in entry else None
+        factors = _factors(entry["factors"], f"{what}: factors") if "factors" in entry else {}
+        files, is_pattern = self._weights(entry["weights"], what)
+        checkpoints = []
+        for file in files:
+            name = entry["name"].value if "name" in entry else ""
+            if is_pattern or not name:
+                name = "-".join(part for part in (name, _stem(file)) if part)
+            if name in self._lines:
+                raise item.fail(f"{what}: the name {name!r} stands already in line {self._lines[name]}: rename one")
+            self._lines[name] = item.line
+            frozen = MappingProxyType(dict(factors))
+            checkpoints.append(Checkpoint(name, model, file, spec, labels, frozen, prefix, self._folder, item.line))
+        return checkpoints
+
+    def _model(self, item: Located, what: str) -> str:
+        text = item.text(f"{what}: model")
+        try:
+            model = ModelString.parse(text)
+            if model.scheme == "zoo":
+                check_zoo_model(model)
+        except InputError as problem:
+            raise item.fail(f"{what}: {problem}") from None
+        file = model.file(self._folder)
+        if file is not None:
+            self._check_inside(file, item, f"{what}: model")
+            if not file.is_file():
+                raise item.fail(f"{what}: model: there is no file {file}: correct the path")
+        return text
+
+    def _weights(self, item: Located, what: str) -> tuple[list[Path], bool]:
+        """The weights files of an entry, and whether a pattern named them."""
+        text = item.text(f"{what}: weights")
+        path = self._folder / text
+        if glob.has_magic(text) and not path.exists():
+            found = sorted(glob.glob(text, root_dir=self._folder, recursive=True))
+            files = [self._folder / name for name in found if name.endswith(WEIGHT_SUFFIXES)]
+            if not files:
+                raise item.fail(f"{what}: no weights file matches {text!r} in {self._folder}: correct the pattern")
+            for file in files:
+                self._check_inside(file, item, f"{what}: weights")
+            return files, True
+        self._check_inside(path, item, f"{what}: weights")
+        if not text.endswith(WEIGHT_SUFFIXES):
+            raise item.fail(f"{what}: weights is {text!r}, and must be a {', '.join(WEIGHT_SUFFIXES)} file")
+        if not path.is_file() and not self._missing_weights:
+            raise item.fail(f"{what}: there is no weights file {path}: put it there or correct the path")
+        return [path], False
+
+    def _check_inside(self, path: Path, item: Located, what: str) -> None:
+        if not self._allow_outside and not path.resolve().is_relative_to(self._folder.resolve()):
+            raise item.fail(
+                f"{what}: {path} lies outside of the zoo's folder: "
+                "move it inside, or put `allow_outside: true` at the top of the manifest"
+            )
+
+
+def check_zoo_model(model: ModelString) -> None:
+    """Refuse a ``zoo:`` model whose architecture or operator is not known, without building it.
+
+    Raises:
+        ModelError: for an unknown architecture.
+        OperatorError: for an unknown operator, or an argument that it does not have.
+    """
+    if model.target not in ARCHITECTURES:
+        ARCHITECTURES[model.target]
+    operator = model.arguments.get("operator")
+    if operator is not None and not (operator == "strided" and model.target.startswith("resnet")):
+        parse_operator(str(operator))
+
+
+def _stem(file: Path) -> str:
+    suffix = next(suffix for suffix in WEIGHT_SUFFIXES if file.name.endswith(suffix))
+    return file.name.removesuffix(suffix)
+
+
+def _input(item: Located, what: str) -> InputSpec:
+    keys = ("size", "mean", "std")
+    entry = item.mapping(what, keys, keys)
+    size = entry["size"].integer(f"{what}.size", 1)
+    mean = _channel_numbers(entry["mean"], f"{what}.mean", -math.inf)
+    std = _channel_numbers(entry["std"], f"{what}.std", 0)
+    if min(std) == 0:
+        raise entry["std"].fail(f"{what}.std is 0, and must be positive: 1 leaves the values as they are")
+    if len(mean) != len(std) and 1 not in (len(mean), len(std)):
+        raise item.fail(f"{what}: mean has {len(mean)} numbers and std {len(std)}: give one per channel to both")
+    return InputSpec(size=size, mean=mean, std=std)
+
+
+def _channel_numbers(item: Located, what: str, minimum: float) -> tuple[float, ...]:
+    """One number per channel, or a single one for all."""
+    if isinstance(item.value, list):
+        return tuple(number.number(what, minimum) for number in item.items(what))
+    return (item.number(what, minimum),)
+
+
+def _factors(item: Located, what: str) -> dict[str, Scalar]:
+    return {key: value.scalar(f"{what}.{key}") for key, value in item.mapping(what).items()}

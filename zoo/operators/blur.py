@@ -1,0 +1,204 @@
+"""Operators that low-pass filter before they subsample: binomial blur, max then blur, and content-adaptive blur."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.errors import OperatorError
+from zoo.operators.base import Downsample, output_size, windows
+from zoo.operators.pooling import default_kernel, max_pool, reach
+from zoo.sampling import Taps, max_weights, pad, take, tap_index
+
+
+def binomial_kernel(m: int) -> Tensor:
+    """The ``(m, m)`` filter ``K = b b^T`` with ``b[n] = C(m-1, n) / 2^(m-1)``, in float64: exact."""
+    b = torch.tensor([math.comb(m - 1, n) for n in range(m)], dtype=torch.float64) / 2 ** (m - 1)
+    return b[:, None] * b[None, :]
+
+
+def blur_pad(x: Tensor, m: int, padding_mode: str = "zeros") -> Tensor:
+    """Continue a map for an ``m x m`` filter: ``(m-1) // 2`` pixels left and top, ``m // 2`` right and bottom."""
+    return pad(x, (m - 1) // 2, m // 2, (m - 1) // 2, m // 2, padding_mode)
+
+
+def blur(x: Tensor, m: int = 3, stride: int = 2, padding_mode: str = "zeros", filter: Tensor | None = None) -> Tensor:
+    """Binomial blur, then every ``s``-th row and column: ``y[u, v] = sum K[p, q] x~[s u + p, s v + q]``.
+
+    ``(N, C, H, W) -> (N, C, ceil(H/s), ceil(W/s))``; ``m = 1`` is plain subsampling. ``filter``: the ``(m, m)`` filter,
+    when it is at hand. Filter and padding after Zhang, Making convolutional networks shift-invariant again, 2019.
+    """
+    if m == 1:
+        return x[..., ::stride, ::stride]
+    filter = binomial_kernel(m) if filter is None else filter
+    filters = filter.to(x.device, x.dtype).expand(x.shape[1], 1, m, m)
+    return F.conv2d(blur_pad(x, m, padding_mode), filters, stride=stride, groups=x.shape[1])
+
+
+def blur_taps(
+    size: tuple[int, int], m: int, stride: int, padding_mode: str, like: Tensor, outputs: Tensor | None = None
+) -> Taps:
+    """Taps of :func:`blur` on maps of ``size``, on the device and in the dtype of ``like``."""
+    edge = ((m - 1) // 2, m // 2)
+    index = tap_index(
+        size,
+        output_size(size, stride),
+        (m, m),
+        (stride, stride),
+        (edge[0], edge[0]),
+        padding_mode=padding_mode,
+        outputs=outputs,
+        after=(edge[1], edge[1]),
+    )
+    return Taps(index.to(like.device), binomial_kernel(m).to(like.device, like.dtype).view(1, 1, 1, -1))
+
+
+def max_blur(
+    x: Tensor, m: int = 3, kernel: int = 2, stride: int = 2, padding_mode: str = "zeros", filter: Tensor | None = None
+) -> Tensor:
+    """Maximum over ``kernel x kernel`` at stride 1 (same size), then :func:`blur`. Zhang 2019.
+
+    Under ``zeros`` a position outside the map takes no part in the maximum and counts as 0 in the blur.
+    """
+    return blur(max_pool(x, kernel, 1, padding_mode), m, stride, padding_mode, filter)
+
+
+def content_adaptive_blur(x: Tensor, weights: Tensor, stride: int = 2, padding_mode: str = "zeros") -> Tensor:
+    """Filter each output with its own weights: ``y[c, u, v] = sum_t weights[g(c), t, u, v] x~[c, s u + p, s v + q]``.
+
+    ``x (N, C, H, W)``, ``weights (N, g, k*k, ceil(H/s), ceil(W/s))``; channel ``c`` uses group ``c * g // C``.
+    Zou et al., Delving deeper into anti-aliasing in ConvNets, 2020.
+    """
+    channels, groups = x.shape[1], weights.shape[1]
+    kernel = math.isqrt(weights.shape[2])
+    size = (weights.shape[3], weights.shape[4])
+    taps = windows(blur_pad(x, kernel, padding_mode), kernel, stride, size)
+    return (taps * _per_channel(weights, channels, groups).movedim(2, 0)).sum(0)
+
+
+def _per_channel(weights: Tensor, channels: int, groups: int) -> Tensor:
+    return weights[:, torch.arange(channels, device=weights.device) * groups // channels]
+
+
+class Blur(Downsample):
+    """Binomial ``m x m`` blur, then subsampling. See :func:`blur`.
+
+    Raises:
+        OperatorError: for ``m`` below 1.
+    """
+
+    name = "blur"
+    strength_argument = "m"
+    filter: Tensor
+
+    def __init__(self, channels: int, stride: int = 2, padding_mode: str = "zeros", m: int = 3) -> None:
+        super().__init__(channels, stride, padding_mode)
+        if m < 1:
+            raise OperatorError(f"{type(self).__name__}: m is {m}, and must be at least 1")
+        self.m = m
+        self.register_buffer("filter", binomial_kernel(m).float(), persistent=False)
+
+    def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:
+        self.check(x)
+        return blur(x, self.m, self.stride, self.padding_mode, self.filter)
+
+    def sampling(self, x: Tensor, outputs: Tensor | None = None, selection: Tensor | None = None) -> Taps:
+        self.check(x)
+        return blur_taps((x.shape[-2], x.shape[-1]), self.m, self.stride, self.padding_mode, x, outputs)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, m={self.m}"
+
+
+class MaxBlur(Blur):
+    """Maximum over ``kernel x kernel`` at stride 1, then :class:`Blur`. See :func:`max_blur`.
+
+    Raises:
+        OperatorError: for ``m`` or ``kernel`` below 1.
+    """
+
+    name = "maxblur"
+
+    def __init__(
+        self,
+        channels: int,
+        stride: int = 2,
+        padding_mode: str = "zeros",
+        m: int = 3,
+        kernel: int | None = None,
+    ) -> None:
+        super().__init__(channels, stride, padding_mode, m)
+        self.kernel = default_kernel(kernel, self.stride)
+        if self.kernel < 1:
+            raise OperatorError(f"MaxBlur: kernel is {kernel}, and must be at least 1")
+
+    def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:
+        self.check(x)
+        return max_blur(x, self.m, self.kernel, self.stride, self.padding_mode, self.filter)
+
+    def sampling(self, x: Tensor, outputs: Tensor | None = None, selection: Tensor | None = None) -> Taps:
+        size = (x.shape[-2], x.shape[-1])
+        before = reach(self.kernel, 1)
+        square = (self.kernel, self.kernel)
+        index = tap_index(size, size, square, (1, 1), (before, before), padding_mode=self.padding_mode).to(x.device)
+        maxima = Taps(index, max_weights(take(x, index, fill=-math.inf)))
+        return super().sampling(x, outputs).after(maxima)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, kernel={self.kernel}"
+
+
+class DDAC(Downsample):
+    """Content-adaptive blur: the filter of every output is predicted from the map. See :func:`content_adaptive_blur`.
+
+    ``weights = softmax over the k*k taps, one per group, of BN(conv_{k x k}(x): C -> g k^2)``. The published softmax
+    runs over all groups together, which divides the mean by ``g``; one softmax per group keeps constants. ``groups``
+    is a most: fewer channels than groups get one group each. Zou et al. 2020.
+
+    Raises:
+        OperatorError: for a kernel or groups below 1.
+    """
+
+    name = "ddac"
+
+    def __init__(
+        self, channels: int, stride: int = 2, padding_mode: str = "zeros", kernel: int = 3, groups: int = 8
+    ) -> None:
+        super().__init__(channels, stride, padding_mode)
+        if kernel < 1 or groups < 1:
+            raise OperatorError(f"DDAC: kernel is {kernel} and groups is {groups}, and both must be at least 1")
+        self.kernel = kernel
+        self.groups = min(groups, channels)
+        self.conv = nn.Conv2d(channels, self.groups * kernel**2, kernel, bias=False)
+        self.norm = nn.BatchNorm2d(self.groups * kernel**2)
+
+    def weights(self, x: Tensor, training: bool) -> Tensor:
+        """Filter weights ``(N, g, k*k, H', W')``.
+
+        Training takes the batch statistics over every position, as the published layer does, and subsamples
+        afterwards; evaluation computes only the positions that are kept: the same numbers.
+        """
+        padded = blur_pad(x, self.kernel, self.padding_mode)
+        if training:
+            logits = self.norm(self.conv(padded))[..., :: self.stride, :: self.stride]
+        else:
+            logits = F.conv2d(padded, self.conv.weight, stride=self.stride)
+            norm = self.norm
+            logits = F.batch_norm(logits, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        return logits.unflatten(1, (self.groups, -1)).softmax(2)
+
+    def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:
+        self.check(x)
+        return content_adaptive_blur(x, self.weights(x, self.training), self.stride, self.padding_mode)
+
+    def sampling(self, x: Tensor, outputs: Tensor | None = None, selection: Tensor | None = None) -> Taps:
+        self.check(x)
+        taps = blur_taps((x.shape[-2], x.shape[-1]), self.kernel, self.stride, self.padding_mode, x, outputs)
+        weights = _per_channel(self.weights(x, training=False), self.channels, self.groups).flatten(3).transpose(2, 3)
+        return Taps(taps.index, weights if outputs is None else weights[:, :, outputs.to(x.device)])
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, kernel={self.kernel}, groups={self.groups}"

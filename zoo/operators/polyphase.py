@@ -1,0 +1,178 @@
+"""Operators that keep one polyphase component of the map, chosen so that it moves along with the map: APS and LPS."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.errors import OperatorError
+from zoo.operators.base import Downsample, mix_phases, output_size, pad_to_multiple, phases, select_phase
+from zoo.operators.blur import binomial_kernel, blur, blur_taps
+from zoo.sampling import Taps, pad, tap_index
+
+
+def phase_norms(x: Tensor, stride: int, p: float = 2.0) -> Tensor:
+    """``||P_k x||_p`` over channels and space jointly: ``(N, C, s*u, s*v) -> (N, s*s)``, in float32 at least."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return torch.linalg.vector_norm(phases(x, stride).to(wide), p, dim=(1, 3, 4))
+
+
+def aps(x: Tensor, stride: int = 2, p: float = 2.0) -> tuple[Tensor, Tensor]:
+    """The polyphase component of greatest ``l_p`` norm, per image; the first of tied ones.
+
+    ``(N, C, s*u, s*v) -> (N, C, u, v)`` and the index ``(N,)`` of the component, row-major. Chaman and Dokmanic, Truly
+    shift-invariant convolutional neural networks, 2021.
+    """
+    index = phase_norms(x, stride, p).argmax(1)
+    return select_phase(x, index, stride), index
+
+
+def lps_scores(x: Tensor, stride: int, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
+    """``z_k = mean conv2(relu(conv1(P_k x)))`` over channels and space, circular padding: ``(N, s*s)``.
+
+    Rojas-Gomez et al., Learnable polyphase sampling for shift invariant and equivariant networks, 2022.
+    """
+    maps = phases(x, stride).transpose(1, 2)
+    hidden = maps.flatten(0, 1)
+    hidden = F.conv2d(pad(hidden, 1, 1, 1, 1, "circular"), first.weight, first.bias).relu()
+    hidden = F.conv2d(pad(hidden, 1, 1, 1, 1, "circular"), second.weight, second.bias)
+    return hidden.mean((1, 2, 3)).unflatten(0, maps.shape[:2])
+
+
+def pick(x: Tensor, selection: Tensor, stride: int) -> Tensor:
+    """The component of an index ``(N,)`` per image, or the mixture of weights ``(N, s*s)``."""
+    if selection.ndim == 1:
+        return select_phase(x, selection, stride)
+    return mix_phases(x, selection.to(x.dtype)[:, None], stride)
+
+
+def phase_taps(
+    size: tuple[int, int], stride: int, padding_mode: str, weights: Tensor, outputs: Tensor | None = None
+) -> Taps:
+    """Taps over the stride cells of a map of ``size`` with phase weights that broadcast to ``(N, C, s*s)``."""
+    square = (stride, stride)
+    index = tap_index(size, output_size(size, stride), square, square, padding_mode=padding_mode, outputs=outputs)
+    return Taps(index.to(weights.device), weights[:, :, None, :])
+
+
+class _Polyphase(Downsample):
+    """A choice among the components of ``x~``: the map or its stride-1 blur, padded to a multiple of ``s``."""
+
+    shares_selection = True
+    filter: Tensor
+
+    def __init__(self, channels: int, stride: int = 2, padding_mode: str = "zeros", blur_size: int = 1) -> None:
+        super().__init__(channels, stride, padding_mode)
+        if blur_size < 1:
+            raise OperatorError(
+                f"{type(self).__name__}: filter is {blur_size}, and must be at least 1 (1 is no filter)"
+            )
+        self.blur_size = blur_size
+        self.register_buffer("filter", binomial_kernel(blur_size).float(), persistent=False)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """``x~``: filtered, then padded at the right and the bottom."""
+        self.check(x)
+        smooth = blur(x, self.blur_size, 1, self.padding_mode, self.filter)
+        return pad_to_multiple(smooth, self.stride, self.padding_mode)
+
+    def choose(self, x: Tensor, training: bool) -> Tensor:
+        """Phase indices ``(N,)`` or phase weights ``(N, s*s)`` for a prepared map."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:
+        x = self.prepare(x)
+        self.selection = self.choose(x, self.training) if selection is None else selection
+        return pick(x, self.selection, self.stride)
+
+    def sampling(self, x: Tensor, outputs: Tensor | None = None, selection: Tensor | None = None) -> Taps:
+        size = (x.shape[-2], x.shape[-1])
+        if selection is None:
+            selection = self.choose(self.prepare(x), training=False)
+        if selection.ndim == 1:
+            selection = F.one_hot(selection, self.stride**2)
+        weights = selection.to(x.dtype)[:, None]
+        taps = phase_taps(size, self.stride, self.padding_mode, weights, outputs)
+        return taps if self.blur_size == 1 else taps.after(blur_taps(size, self.blur_size, 1, self.padding_mode, x))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, filter={self.blur_size}"
+
+
+class APS(_Polyphase):
+    """Adaptive polyphase sampling: keeps the phase of greatest ``l_p`` norm. See :func:`aps`.
+
+    Under circular shifts the output rolls with the input, exactly where the sizes are divisible by the stride and no
+    two norms are equal; elsewhere the padded row or column breaks it.
+
+    Args:
+        p: order of the norm, at least 1; ``inf`` is the largest absolute value.
+        filter: ``m`` of a binomial blur at stride 1 before the choice; 1 for none.
+
+    Raises:
+        OperatorError: for ``p`` or ``filter`` below 1.
+    """
+
+    name = "aps"
+
+    def __init__(
+        self, channels: int, stride: int = 2, padding_mode: str = "zeros", p: float = 2.0, filter: int = 1
+    ) -> None:
+        super().__init__(channels, stride, padding_mode, filter)
+        if not p >= 1:
+            raise OperatorError(f"APS: p is {p}, and must be at least 1 (inf is the largest absolute value)")
+        self.p = float(p)
+
+    def choose(self, x: Tensor, training: bool) -> Tensor:
+        return phase_norms(x, self.stride, self.p).argmax(1)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, p={self.p:g}"
+
+
+class LPS(_Polyphase):
+    """Learned polyphase sampling: two 3x3 convolutions score each phase. See :func:`lps_scores`.
+
+    Training mixes the phases with ``pi = softmax((z + Gumbel) / tau)``, ``tau`` falling linearly from 1 to 0.01 with
+    :meth:`set_progress`; evaluation keeps the phase of greatest score, exactly equivariant as :class:`APS` is. The
+    scoring convolutions pad circularly whatever the ``padding_mode``.
+
+    Args:
+        hidden: channels between the two convolutions; by default those of the input.
+        filter: ``m`` of a binomial blur at stride 1 before the choice; 1 for none.
+
+    Raises:
+        OperatorError: for ``hidden`` or ``filter`` below 1.
+    """
+
+    name = "lps"
+
+    def __init__(
+        self,
+        channels: int,
+        stride: int = 2,
+        padding_mode: str = "zeros",
+        hidden: int | None = None,
+        filter: int = 1,
+    ) -> None:
+        super().__init__(channels, stride, padding_mode, filter)
+        hidden = channels if hidden is None else hidden
+        if hidden < 1:
+            raise OperatorError(f"LPS: hidden is {hidden}, and must be at least 1")
+        self.conv1 = nn.Conv2d(channels, hidden, 3)
+        self.conv2 = nn.Conv2d(hidden, hidden, 3)
+        self.tau = 1.0
+
+    def set_progress(self, fraction: float) -> None:
+        self.tau = 1.0 - 0.99 * min(max(fraction, 0.0), 1.0)
+
+    def choose(self, x: Tensor, training: bool) -> Tensor:
+        scores = lps_scores(x, self.stride, self.conv1, self.conv2)
+        if not training:
+            return scores.argmax(1)
+        gumbel = -torch.empty_like(scores).exponential_().log()
+        return ((scores + gumbel) / self.tau).softmax(1)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, hidden={self.conv1.out_channels}"

@@ -1,0 +1,228 @@
+"""Training recipes: a YAML file of defaults and grids of factors, expanded to one ``Run`` per training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import InputError, OperatorError, RecipeError
+from zoo.manifest import check_zoo_model
+from zoo.model_string import Argument, ModelString
+from zoo.operators import parse_operator
+from zoo.sampling import PADDING_MODES
+from zoo.yaml_lines import Located, read_yaml
+
+OPTIMIZERS = ("adamw", "sgd")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run; its weights follow from these values (on one machine and one version of torch).
+
+    Attributes:
+        architecture: name in ``zoo.architectures.ARCHITECTURES``.
+        operator: operator specification, for example ``soft(beta=4)``; ``strided`` for a published ResNet.
+        padding_mode: of convolutions and operators.
+        seed: gives the initial weights, the order of the images, the augmentation and the operators' noise.
+        model: further arguments of the architecture, for example ``width``.
+        data: data set, of which the split ``train`` is used.
+        epochs: passes over the training images.
+        optimizer: ``adamw`` or ``sgd`` (with Nesterov momentum).
+        lr: peak of the one-cycle learning rate, which is reached after 30 % of the steps.
+        weight_decay: of the optimizer; decoupled for ``adamw``.
+        momentum: of ``sgd``.
+        batch_size: images per step; a last, smaller batch is left out of an epoch.
+        augment_shift: each training image is shifted by up to so many pixels (zero fill = mean), drawn per image.
+        snapshots: epochs after which weights are kept; the last epoch always is.
+        alpha: weight of the operators' ``undo`` loss: ``(1 - alpha) task + alpha undo + failure_weight failure_modes``.
+        failure_weight: weight of the operators' ``failure_modes`` loss.
+        wake_up: number of epochs with the task's loss alone, before the operators' losses count.
+        label: tells apart runs that differ in other factors than those that make up :attr:`id`.
+    """
+
+    architecture: str = "smallcnn"
+    operator: str = "max"
+    padding_mode: str = "zeros"
+    seed: int = 0
+    model: Mapping[str, Argument] = field(default_factory=dict)
+    data: str = "digits"
+    epochs: int = 30
+    optimizer: str = "adamw"
+    lr: float = 0.01
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    batch_size: int = 64
+    augment_shift: int = 0
+    snapshots: tuple[int, ...] = ()
+    alpha: float = 0.35
+    failure_weight: float = 1.0
+    wake_up: int = 5
+    label: str = ""
+
+    @property
+    def id(self) -> str:
+        """Name of the run and of its files, for example ``smallcnn-soft-beta4-circular-s0``."""
+        parts = [self.architecture, _slug(self.operator), self.padding_mode, f"s{self.seed}", _slug(self.label)]
+        return "-".join(part for part in parts if part)
+
+    def snapshot_name(self, epoch: int) -> str:
+        """Name of the checkpoint after an epoch."""
+        return f"{self.id}-e{epoch:03d}"
+
+    @property
+    def snapshot_epochs(self) -> tuple[int, ...]:
+        """Epochs after which weights are kept, ascending, with the last one."""
+        return tuple(sorted({*self.snapshots, self.epochs}))
+
+    def model_string(self, in_channels: int, classes: int) -> str:
+        """The model string of the run's network for images of so many channels and classes."""
+        arguments: dict[str, Argument] = {"operator": self.operator, "padding_mode": self.padding_mode}
+        arguments |= {"in_channels": in_channels, "classes": classes, **self.model}
+        return str(ModelString("zoo", self.architecture, arguments))
+
+
+def read_recipe(path: str | Path) -> list[Run]:
+    """Read a recipe and expand it.
+
+    A recipe is a mapping with ``grid``, one mapping or a list of them, and optional ``defaults``. Keys are the
+    fields of :class:`Run`. In a grid each value may be a list, and a grid stands for all combinations of its lists,
+    the last key varying fastest. (``snapshots`` is a list itself: a list of lists varies it.)
+
+    Raises:
+        RecipeError: for an unknown key, a value of the wrong kind, an unknown architecture or operator, or two runs
+            that are the same or would have the same name; with file and line.
+    """
+    root = read_yaml(path, RecipeError, "recipe")
+    top = root.mapping("the recipe", ("defaults", "grid"), ("grid",))
+    defaults: dict[str, Any] = {}
+    if "defaults" in top:
+        entries = top["defaults"].mapping("defaults", _FIELDS)
+        defaults = {key: _value(key, item, f"defaults: {key}") for key, item in entries.items()}
+    grids = top["grid"].items("grid") if isinstance(top["grid"].value, list) else [top["grid"]]
+    lines: dict[str, int] = {}
+    runs = []
+    for grid in grids:
+        for run in _expand(grid, defaults):
+            for key in (run.id, _same(run)):
+                if key in lines:
+                    raise grid.fail(
+                        f"the run {run.id} stands already in the grid of line {lines[key]}: "
+                        "leave one out, or tell different ones apart by a `label`"
+                    )
+            lines |= {run.id: grid.line, _same(run): grid.line}
+            runs.append(run)
+    return runs
+
+
+def _same(run: Run) -> str:
+    """A key that two runs share when they train the same under different names (``avg`` and ``avg(kernel=2)``)."""
+    operator = operator_factors(run.operator)["operator_spec"]
+    return repr(dataclasses.replace(run, operator=operator, label=""))
+
+
+_FIELDS = tuple(entry.name for entry in dataclasses.fields(Run))
+
+_IN_ID = ("architecture", "operator", "padding_mode", "seed", "label")
+
+
+def _expand(grid: Located, defaults: Mapping[str, Any]) -> list[Run]:
+    entries = grid.mapping("the grid", _FIELDS)
+    levels = [_levels(key, item) for key, item in entries.items()]
+    varied = [key for key, level in zip(entries, levels, strict=True) if len(level) > 1 and key not in _IN_ID]
+    runs = []
+    for combination in itertools.product(*levels):
+        values = {**defaults, **dict(zip(entries, combination, strict=True))}
+        marks = [values.get("label", ""), *(f"{key}={_mark(values[key])}" for key in varied)]
+        run = Run(**{**values, "label": ",".join(mark for mark in marks if mark)})
+        _check(run, entries, grid)
+        runs.append(run)
+    return runs
+
+
+def _levels(key: str, item: Located) -> list[Any]:
+    """The values of one key of a grid, one or several."""
+    several = isinstance(item.value, list)
+    if several and key == "snapshots":
+        several = bool(item.value) and all(isinstance(entry.value, list) for entry in item.value)
+    items = item.items(key) if several else [item]
+    levels = [_value(key, entry, key) for entry in items]
+    for position, level in enumerate(levels):
+        if level in levels[:position]:
+            raise items[position].fail(f"{key} lists {_mark(level)} twice: remove one")
+    return levels
+
+
+def _value(key: str, item: Located, what: str) -> Any:
+    match key:
+        case "architecture" | "operator" | "padding_mode" | "data" | "optimizer" | "label":
+            return item.text(what)
+        case "seed" | "augment_shift" | "wake_up":
+            return item.integer(what, 0)
+        case "epochs" | "batch_size":
+            return item.integer(what, 1)
+        case "lr" | "weight_decay" | "failure_weight":
+            return item.number(what, 0)
+        case "momentum" | "alpha":
+            return item.number(what, 0, 1)
+        case "snapshots":
+            epochs = item.items(what) if item.value != [] else []
+            return tuple(epoch.integer(what, 1) for epoch in epochs)
+        case _:
+            return {name: _argument(entry, f"{what}.{name}") for name, entry in item.mapping(what).items()}
+
+
+def _argument(item: Located, what: str) -> Argument:
+    value = item.scalar(what)
+    if value is None:
+        raise item.fail(f"{what} has no value: give one or leave it out")
+    return value
+
+
+def _check(run: Run, entries: Mapping[str, Located], grid: Located) -> None:
+    """What the type of a value does not show: names that must be known, epochs that must lie within the training."""
+
+    def fail(key: str, message: str) -> InputError:
+        return entries.get(key, grid).fail(message)
+
+    for key, known in (("optimizer", OPTIMIZERS), ("padding_mode", PADDING_MODES)):
+        if getattr(run, key) not in known:
+            raise fail(key, f"{key} is {getattr(run, key)!r}, and must be one of {', '.join(known)}")
+    if run.lr == 0:
+        raise fail("lr", "lr is 0, and must be positive")
+    if run.snapshots and max(run.snapshots) > run.epochs:
+        late = f"a snapshot is wanted after epoch {max(run.snapshots)} of {run.epochs}"
+        raise fail("snapshots", f"{late}: name an earlier one")
+    try:
+        check_zoo_model(ModelString.parse(run.model_string(1, 1)))
+    except OperatorError as problem:
+        raise fail("operator", str(problem)) from None
+    except InputError as problem:
+        raise fail("architecture", str(problem)) from None
+
+
+def operator_factors(operator: str) -> dict[str, Any]:
+    """The factors ``operator`` (without arguments), ``operator_spec`` and ``strength`` of an operator specification."""
+    if operator == "strided":
+        return {"operator": operator, "operator_spec": operator, "strength": None}
+    spec = parse_operator(operator)
+    return {"operator": spec.name, "operator_spec": spec.canonical, "strength": spec.strength}
+
+
+def _mark(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "+".join(f"{key}{entry}" for key, entry in value.items())
+    if isinstance(value, tuple):
+        return "+".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _slug(text: str) -> str:
+    """Text for a file name: ``soft(beta=4)`` -> ``soft-beta4``, ``tips(pool=phase)`` -> ``tips-phase``."""
+    text = re.sub(r"(\w+)=true", r"\1", text, flags=re.IGNORECASE)
+    text = re.sub(r"\w+=(?=[A-Za-z])", "", text)
+    return re.sub(r"[^\w.+]+", "-", text.replace("=", "")).strip("-")

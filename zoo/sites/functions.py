@@ -1,0 +1,231 @@
+"""The functions of torch that downsample, each read from its own arguments: which pixels did this call sample?
+
+Every reader has the signature of the function that it reads, after the call's result. It returns a use; or None where
+the call does not downsample (global pooling, a convolution at stride 1). Uses of stride 1 are links (``Sampled``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.sampling import Taps, max_weights, source_index, take, tap_index
+from zoo.sites.uses import Size, Use, dense, map_size, sampled, unmeasured
+
+GLOBAL_FROM = 4
+"""Pooling of a whole map to 1 x 1 is global, and no site, from this side on; 2 x 2 and 3 x 3 are ordinary windows."""
+
+_PAD_MODES = {"constant": "zeros", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
+
+
+def pair(value: Any) -> Size:
+    """``(height, width)`` of an argument that may be one number or two."""
+    if isinstance(value, (tuple, list, torch.Size)):
+        return (int(value[0]), int(value[-1]))
+    return (int(value), int(value))
+
+
+def _is_global(x: Tensor, y: Tensor, kernel: Size) -> bool:
+    size = map_size(x)
+    covers = kernel[0] >= size[0] and kernel[1] >= size[1]
+    return map_size(y) == (1, 1) and covers and min(size) >= GLOBAL_FROM
+
+
+def _pool(
+    kind: str, x: Tensor, y: Tensor, kernel: Size, stride: Size, padding: Size = (0, 0), dilation: Size = (1, 1)
+) -> Use | None:
+    """Max or average pooling. An average's divisor does not matter: the weights are normalised over the window."""
+    if x.dim() != 4:
+        return unmeasured(kind, x[None], y[None], "its input is one image without a batch dimension", kernel)
+    if _is_global(x, y, kernel):
+        return None
+    size, out = map_size(x), map_size(y)
+
+    def taps(rows: slice, outputs: Tensor | None) -> Taps:
+        index = tap_index(size, out, kernel, stride, padding, dilation, outputs=outputs).to(x.device)
+        if kind == "max":
+            return Taps(index, max_weights(take(x[rows], index, fill=float("-inf"))))
+        share = torch.full((1, 1, 1, index.shape[1]), 1 / index.shape[1], dtype=torch.float64, device=x.device)
+        return Taps(index, share)
+
+    return sampled(kind, x, y, taps, kernel=kernel, stride=stride)
+
+
+def _max_pool2d(
+    result: Any,
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Use | None:
+    y = result[0] if isinstance(result, tuple) else result
+    kernel = pair(kernel_size)
+    return _pool("max", input, y, kernel, pair(stride) if stride else kernel, pair(padding), pair(dilation))
+
+
+def _avg_pool2d(
+    result: Tensor,
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Use | None:
+    kernel = pair(kernel_size)
+    return _pool("avg", input, result, kernel, pair(stride) if stride else kernel, pair(padding))
+
+
+def _adaptive(kind: str, x: Tensor, y: Tensor) -> Use | None:
+    size, out = map_size(x), map_size(y)
+    if out == (1, 1):
+        return None
+    if size[0] % out[0] or size[1] % out[1]:
+        return unmeasured(kind, x, y, f"adaptive pooling from {size} to {out} has windows of several sizes")
+    ratio = size[0] // out[0], size[1] // out[1]
+    return _pool(kind, x, y, ratio, ratio)
+
+
+def _adaptive_avg_pool2d(result: Tensor, input: Tensor, output_size: Any) -> Use | None:
+    return _adaptive("avg", input, result)
+
+
+def _adaptive_max_pool2d(result: Any, input: Tensor, output_size: Any, return_indices: bool = False) -> Use | None:
+    return _adaptive("max", input, result[0] if isinstance(result, tuple) else result)
+
+
+def fixed_filter(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor | None:
+    """The one filter ``(kh, kw)`` of a depthwise averaging, as public BlurPool layers call it; None for all else.
+
+    That is: a filter that is no parameter, not negative, sums to 1 and is the same in every channel; no bias.
+    """
+    if bias is not None or isinstance(weight, nn.Parameter) or weight.shape[:2] != (groups, 1) or groups != x.shape[1]:
+        return None
+    kernel = weight[0, 0].double()
+    averages = bool((kernel >= 0).all()) and abs(float(kernel.sum()) - 1) <= 1e-3
+    return kernel if averages and bool((weight == weight[:1]).all()) else None
+
+
+def _conv2d(
+    result: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Use | None:
+    strides, dilations, kernel = pair(stride), pair(dilation), (int(weight.shape[-2]), int(weight.shape[-1]))
+    if input.dim() != 4:
+        return unmeasured("conv", input[None], result[None], "its input is one image without a batch dimension", kernel)
+    blur = fixed_filter(input, weight, bias, groups) if padding != "same" else None
+    if blur is None and max(strides) == 1:
+        return None
+    pads = (0, 0) if isinstance(padding, str) else pair(padding)
+    if blur is None:
+        return dense(
+            input, weight, bias, result, stride=strides, padding=pads, dilation=dilations, groups=groups
+        )
+    size, out = map_size(input), map_size(result)
+
+    def taps(rows: slice, outputs: Tensor | None) -> Taps:
+        index = tap_index(size, out, kernel, strides, pads, dilations, outputs=outputs).to(input.device)
+        return Taps(index, blur.flatten()[None, None, None])
+
+    return sampled("blur", input, result, taps, kernel=kernel, stride=strides)
+
+
+def _pad(result: Tensor, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Use | None:
+    """Padding of a map, as a link: a site that follows sees each padded position at its source pixel."""
+    widths = [int(width) for width in pad]
+    if input.dim() != 4 or len(widths) > 4 or min(widths, default=0) < 0:
+        return None
+    left, right, top, bottom = widths + [0] * (4 - len(widths))
+    height, width = map_size(input)
+    rows_of = source_index(height, top, bottom, _PAD_MODES[mode])[:, None]
+    columns_of = source_index(width, left, right, _PAD_MODES[mode])[None, :]
+    index = torch.where((rows_of < 0) | (columns_of < 0), -1, rows_of * width + columns_of)
+    index = index.flatten()[:, None].to(input.device)
+    one = torch.ones(1, 1, 1, 1, dtype=torch.float64, device=input.device)
+
+    def taps(rows: slice, outputs: Tensor | None) -> Taps:
+        return Taps(index if outputs is None else index[outputs], one)
+
+    return sampled("pad", input, result, taps, kernel=None, stride=(1, 1))
+
+
+def _getitem(result: Tensor, input: Tensor, index: Any) -> Use | None:
+    """``x[..., a::s, b::t]`` on a feature map, both steps above 1: plain subsampling.
+
+    One axis alone is left out: that is how rotary position embeddings split their channels.
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    if not isinstance(input, Tensor) or input.dim() != 4 or not input.is_floating_point():
+        return None
+    if not all(part is Ellipsis or isinstance(part, slice) for part in parts) or parts.count(Ellipsis) > 1:
+        return None
+    if Ellipsis in parts:
+        at = parts.index(Ellipsis)
+        parts = (*parts[:at], *[slice(None)] * (5 - len(parts)), *parts[at + 1 :])
+    parts = (*parts, *[slice(None)] * (4 - len(parts)))
+    ranges = [range(size)[part] for size, part in zip(input.shape, parts, strict=True)]
+    stride = ranges[2].step, ranges[3].step
+    if min(stride) < 2 or 0 in result.shape:
+        return None
+    x = input[parts[:2]]
+    start = ranges[2].start, ranges[3].start
+    origin = start[0] - start[0] % stride[0], start[1] - start[1] % stride[1]
+    size, out = map_size(x), map_size(result)
+    one = torch.ones(1, 1, 1, 1, dtype=torch.float64, device=x.device)
+
+    def taps(rows: slice, outputs: Tensor | None) -> Taps:
+        index = tap_index(size, out, (1, 1), stride, (-start[0], -start[1]), outputs=outputs)
+        return Taps(index.to(x.device), one)
+
+    return sampled("subsample", x, result, taps, kernel=(1, 1), stride=stride, origin=origin)
+
+
+def _without_weights(kind: str, reason: str) -> Callable[..., Use | None]:
+    """The reader of a function that makes a map smaller in a way that has no sampling weights here."""
+
+    def read(result: Any, input: Tensor, *args: Any, **kwargs: Any) -> Use | None:
+        y = result[0] if isinstance(result, tuple) else result
+        if input.dim() != 4 or map_size(y) == (1, 1):
+            return None
+        return unmeasured(kind, input, y, reason)
+
+    return read
+
+
+_interpolate = _without_weights("interpolate", "interpolation to another size is not sampling at a stride")
+_lp_pool2d = _without_weights("lp", "F.lp_pool2d takes powers of signed values, which are no sampling weights")
+_fractional = _without_weights("fractional_max", "fractional pooling has windows of several sizes")
+_unshuffle = _without_weights("pixel_unshuffle", "it keeps every pixel, as channels: nothing is sampled")
+
+READERS: Mapping[Any, Callable[..., Use | None]] = {
+    F.max_pool2d: _max_pool2d,
+    F.max_pool2d_with_indices: _max_pool2d,
+    torch.max_pool2d: _max_pool2d,
+    F.avg_pool2d: _avg_pool2d,
+    F.adaptive_avg_pool2d: _adaptive_avg_pool2d,
+    F.adaptive_max_pool2d: _adaptive_max_pool2d,
+    F.adaptive_max_pool2d_with_indices: _adaptive_max_pool2d,
+    torch.conv2d: _conv2d,
+    F.pad: _pad,
+    Tensor.__getitem__: _getitem,
+    F.interpolate: _interpolate,
+    F.lp_pool2d: _lp_pool2d,
+    F.fractional_max_pool2d: _fractional,
+    F.fractional_max_pool2d_with_indices: _fractional,
+    F.pixel_unshuffle: _unshuffle,
+}
+"""The reader of every function that is watched."""
