@@ -108,8 +108,9 @@ def indicator_columns(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFra
         if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
             made[name] = column.astype(float)
             continue
-        for value in sorted(column.dropna().astype(str).unique())[1:]:
-            made[f"{name}[{value}]"] = (column.astype(str) == value).astype(float).where(column.notna())
+        codes, levels = pd.factorize(column.astype(object), sort=True)
+        for code, value in enumerate(levels[1:], start=1):
+            made[f"{name}[{value}]"] = pd.Series(np.where(codes < 0, np.nan, codes == code), index=frame.index)
     return pd.DataFrame(made, index=frame.index)
 
 
@@ -151,11 +152,16 @@ class _Block:
             reasons = [self._undefined() if u else reason for u, reason in zip(undefined, reasons, strict=True)]
         estimate = np.where([bool(reason) for reason in reasons], np.nan, estimate)
         records: list[dict[str, object]] = []
+        # Where every cluster is one row, the cluster bootstrap is the bootstrap over rows, and is not made twice.
+        made: dict[bytes, tuple[Array, Array]] = {}
         for name, column in clusters.items():
             codes, n_clusters = cluster_codes(frame[column] if column else np.arange(n))
             low = high = np.full(len(self.pairs), np.nan)
             if n_clusters >= SMALLEST and np.isfinite(estimate).any():
-                low, high = self._interval(estimate, codes, n_clusters, interval, resamples, seed)
+                key = codes.tobytes()
+                if key not in made:
+                    made[key] = self._interval(estimate, codes, n_clusters, interval, resamples, seed)
+                low, high = made[key]
             real = n_clusters if column else dependence
             design = "single" if real == n else "clusters" if column else "rows"
             for index, (a, b) in enumerate(self.pairs):

@@ -58,6 +58,7 @@ def fit(frame: pd.DataFrame, model: FractionalLogit) -> pd.DataFrame:
     """
     needed = [model.y, *model.numeric]
     _need(frame, [*needed, *model.factors, model.cluster])
+    frame = frame[list(dict.fromkeys([*needed, *model.factors, model.cluster]))]
     numbers = frame[needed].apply(pd.to_numeric, errors="coerce").astype(float)
     usable = np.isfinite(numbers).all(axis=1) & frame[[*model.factors, model.cluster]].notna().all(axis=1)
     rows, numbers = frame[usable], numbers[usable]
@@ -119,9 +120,10 @@ def group_slopes(frame: pd.DataFrame, model: FractionalLogit, group: str) -> pd.
 
     A group where the column's standard deviation is below :data:`MIN_SPREAD` gets no slope but the reason.
     """
-    _need(frame, [group, model.numeric[0]])
+    needed = [model.y, *model.numeric, *model.factors, model.cluster]
+    _need(frame, [group, *needed])
     tables = []
-    for value, rows in frame.groupby(group, sort=True):
+    for value, rows in frame[list(dict.fromkeys([group, *needed]))].groupby(group, sort=True):
         spread = rows[model.numeric[0]].std()
         if len(rows) > 1 and spread < MIN_SPREAD:
             reason = f"{model.numeric[0]} hardly varies here (standard deviation {spread:.1g})"

@@ -21,6 +21,9 @@ from collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE, SHIF
 SCORES = ("consistency", "consistency_to_clean", "fidelity", "kappa")
 """The scores that are correlated with MSB, where the frame has them."""
 
+SPLIT_SCORES = ("consistency", "fidelity")
+"""The scores whose slopes are also split into between and within operators."""
+
 PLAIN_SUBSAMPLING = ("subsample", "strided")
 """Operators that pool nothing; the subset ``without subsample`` is the rest."""
 
@@ -62,7 +65,8 @@ class _Cell:
     rows: pd.DataFrame
 
     def tag(self, table: pd.DataFrame, **further: object) -> pd.DataFrame:
-        return pd.DataFrame({**self.labels, **further}, index=table.index).join(table)
+        """The table with the cell's labels in front of every row."""
+        return pd.concat([pd.DataFrame({**self.labels, **further}, index=table.index), table], axis=1)
 
 
 def analyze(
@@ -79,8 +83,8 @@ def analyze(
     """
     from analysis.summary import headline, write_summary
 
-    rows = _prepare(frame)
-    found = [name for name in scores if name in rows.columns]
+    found = [name for name in scores if name in frame.columns]
+    rows = _prepare(frame, found)
     if not found:
         raise TableError(f"the frame has none of the scores {', '.join(scores)}; collect `invariance` first")
     apart, together = list(_cells(rows, ["data"])), list(_cells(rows, []))
@@ -131,20 +135,21 @@ def verdict(estimate: float, low: float, high: float, n_clusters: float) -> str:
     return "negative" if high < 0 else "positive" if low > 0 else "no difference from zero"
 
 
-def _prepare(frame: pd.DataFrame) -> pd.DataFrame:
+def _prepare(frame: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
     missing = [name for name in _NEEDED if name not in frame.columns]
     if missing:
         raise TableError(f"the frame lacks the columns {', '.join(missing)}; make it with `analysis.join(analysis.load(TABLES))`")
     rows = frame[frame["shift_kind"].isin(SHIFT_KINDS)]
     if rows.empty:
         raise TableError("the frame holds no shifts; collect `invariance` with at least one shift kind first")
-    text = {name: rows[name].astype(object).where(rows[name].notna(), other) for name, other in {"fill": ""}.items()}
-    for name in ("operator", "architecture", "padding_mode"):
-        text[name] = rows[name].astype(object).where(rows[name].notna(), NOT_GIVEN)
-    text["operator_spec"] = rows["operator_spec"].astype(object).where(rows["operator_spec"].notna(), text["operator"])
+    rows = rows[[*_NEEDED, *scores]]
+    instead = {"fill": "", **dict.fromkeys(("operator", "architecture", "padding_mode"), NOT_GIVEN)}
+    instead["operator_spec"] = rows["operator"].fillna(NOT_GIVEN)
+    text = {name: rows[name].astype(object).where(rows[name].notna(), other) for name, other in instead.items()}
     # Rounding of the forward pass (1e-9 or so for mixing operators) must not decide ranks.
     readings = {name: rows[name].astype(float).round(9) for name in MSB_READINGS}
-    return rows.assign(**text, **readings).reset_index(drop=True)
+    others = {name: rows[name].astype(object) for name in ("cluster", "data", "shift_kind", "plan", "plan_hash")}
+    return rows.assign(**text, **others, **readings).reset_index(drop=True)
 
 
 def _cells(rows: pd.DataFrame, apart: list[str]) -> Iterator[_Cell]:
@@ -216,6 +221,7 @@ def _regressions(cell: _Cell, scores: list[str]) -> pd.DataFrame:
         for y in scores:
             model = FractionalLogit("fractional logit", y, (x, "accuracy"), factors)
             tables.append(cell.tag(fit(rows, model), x=x))
+        for y in (name for name in scores if name in SPLIT_SCORES):
             model = FractionalLogit("within-between", y, (x, "accuracy"), factors)
             tables.append(cell.tag(within_between(rows, model), x=x))
     x, y = PRIMARY_READING, PRIMARY_SCORE

@@ -14,6 +14,7 @@ import pandas as pd
 
 from collectors.store import Store, task_key
 from collectors.tasks import COLLECTORS, Options, Subject
+from zoo.errors import DataError
 from zoo.files import sha256_file
 from zoo.manifest import Checkpoint
 from zoo.model_string import ModelString
@@ -56,11 +57,12 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """What a run did: tasks measured now, tasks found done, and the failures."""
+    """What a run did: tasks measured now, tasks found done, the failures, and checkpoints that have new weights."""
 
     measured: int = 0
     found: int = 0
     failures: list[Failure] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
 
 
 def collect(
@@ -75,17 +77,19 @@ def collect(
     """Measure every checkpoint on the images and write the tables of ``out``.
 
     Tasks whose parts are there are skipped, so a second run does nothing and a stopped run goes on. The values do not
-    depend on ``jobs``, on the batch size or on the order of the checkpoints.
+    depend on ``jobs``, on the batch size or on the order of the checkpoints. A checkpoint whose weights were replaced
+    since is measured anew, and the rows of the old weights are removed.
 
     Raises:
-        InputError: the folder cannot be written to, or a weights file cannot be read.
+        DataError: the folder cannot be written to, or holds another network under the name of a checkpoint.
     """
     options = options or Options()
     store = Store(out)
     store.prepare()
     store.sweep()
-    pending, found = plan_work(checkpoints, images.fingerprint, options, store)
-    outcome = Outcome(found=found)
+    hashes = {checkpoint.name: sha256_file(checkpoint.weights) for checkpoint in checkpoints}
+    outcome = Outcome(replaced=_forget_replaced(checkpoints, hashes, store))
+    pending, outcome.found = plan_work(checkpoints, hashes, images.fingerprint, options, store)
     total = sum(len(work.tasks) for work in pending)
     threads = max((os.cpu_count() or 1) // jobs, 1)
     with _bar(total, progress and total > 0) as bar:
@@ -97,14 +101,33 @@ def collect(
     return outcome
 
 
+def _forget_replaced(checkpoints: Sequence[Checkpoint], hashes: dict[str, str], store: Store) -> list[str]:
+    """Remove the rows of weights that were replaced; the names of their checkpoints."""
+    replaced = []
+    for checkpoint in checkpoints:
+        slot = _description_slot(checkpoint)
+        known = store.head("checkpoints", slot)
+        if known is None or known["sha256"] == hashes[checkpoint.name]:
+            continue
+        if known["model"] != checkpoint.model:
+            raise DataError(
+                f"{checkpoint.name}: {store.root} holds another network of this name ({known['model']}): "
+                "rename the checkpoint, or name another --out"
+            )
+        store.remove("checkpoints", slot)
+        store.forget(known["sha256"], known["model"])
+        replaced.append(checkpoint.name)
+    return replaced
+
+
 def plan_work(
-    checkpoints: Sequence[Checkpoint], fingerprint: str, options: Options, store: Store
+    checkpoints: Sequence[Checkpoint], hashes: dict[str, str], fingerprint: str, options: Options, store: Store
 ) -> tuple[list[Work], int]:
     """The tasks that are to do, by checkpoint, and how many are done."""
     pending, found, claimed = [], 0, set()
     names = dict.fromkeys(("checkpoints", *options.collect))
     for checkpoint in checkpoints:
-        sha256 = sha256_file(checkpoint.weights)
+        sha256 = hashes[checkpoint.name]
         tasks = []
         for name in names:
             for settings in COLLECTORS[name].settings(checkpoint, options):
@@ -121,13 +144,17 @@ def plan_work(
     return pending, found
 
 
+def _description_slot(checkpoint: Checkpoint) -> str:
+    return task_key(name=checkpoint.name)
+
+
 def _task(checkpoint: Checkpoint, sha256: str, fingerprint: str, name: str, settings: dict[str, Any]) -> Task:
     code = ModelString.parse(checkpoint.model).file(checkpoint.folder)
     identity = {"sha256": sha256, "model": checkpoint.model, "code": sha256_file(code) if code else None}
     if name == "checkpoints":
         # Describes the file and its factors, whatever it is measured on; a new description replaces the old one.
         key = task_key(**identity, collector=name, settings=settings)
-        return Task(name, settings, key, slot=task_key(name=checkpoint.name))
+        return Task(name, settings, key, slot=_description_slot(checkpoint))
     spec = checkpoint.input
     preprocessing = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}
     key = task_key(**identity, data=fingerprint, input=preprocessing, collector=name, settings=settings)

@@ -58,14 +58,25 @@ class Store:
 
     def has(self, table: str, key: str, slot: str | None = None) -> bool:
         """Whether the task's part is there."""
-        path = self.path(table, slot or key)
         if slot is None or slot == key:
-            return path.exists()
-        try:
-            stored = pq.read_table(path, columns=["task"])["task"]
-        except FileNotFoundError:
-            return False
-        return len(stored) > 0 and stored[0].as_py() == key
+            return self.path(table, key).exists()
+        return (self.head(table, slot) or {}).get("task") == key
+
+    def head(self, table: str, slot: str) -> dict[str, str] | None:
+        """Checkpoint, weights, model string and task key of a part's first row; ``None`` where there is no part."""
+        return _head(self.path(table, slot))
+
+    def forget(self, sha256: str, model: str) -> None:
+        """Remove every measurement of a network whose description is gone, unless another name describes it too."""
+        gone = {"sha256": sha256, "model": model}.items()
+        if any(gone <= (_head(path) or {}).items() for path in (self.root / "checkpoints").glob("*.parquet")):
+            return
+        for table, schema in TABLES.items():
+            if table == "checkpoints" or "sha256" not in schema.names:
+                continue
+            for path in (self.root / table).glob("*.parquet"):
+                if gone <= (_head(path) or {}).items():
+                    path.unlink(missing_ok=True)
 
     def write(self, table: str, slot: str, rows: pd.DataFrame) -> Path:
         """Write one part, atomically: under a temporary name in the same folder, then renamed.
@@ -94,6 +105,16 @@ class Store:
             machine, process = path.name.split(".")[-4:-2]
             if machine == _machine() and not _alive(int(process)):
                 path.unlink(missing_ok=True)
+
+
+def _head(path: Path) -> dict[str, str] | None:
+    try:
+        rows = pq.read_table(path, columns=["checkpoint", "sha256", "model", "task"])
+    except FileNotFoundError:
+        return None
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: is no parquet part of these tables: delete it") from error
+    return rows.slice(0, 1).to_pylist()[0] if len(rows) else {}
 
 
 def _machine() -> str:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from analysis.errors import TableError
 from analysis.figures import fits, style
-from analysis.figures.frames import Selection, plan_sentence, select
-from analysis.figures.msb_invariance import coverage
+from analysis.figures.frames import Selection, plan_sentence, select, without
 from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 
@@ -44,12 +40,12 @@ def confounding(
             sentences.append(_accuracy_panel(left, selection, kind, score, width))
             sentences.append(_residual_panel(right, selection.kind(kind), reading, score, covariates, width))
             left.set_ylabel(style.label(score, lines=2))
-            right.set_ylabel(f"{score.replace('_', ' ')} at mean accuracy\n(partial residual)")
-        axes[-1, 0].set_xlabel(style.label("accuracy"))
+            right.set_ylabel(f"{score.replace('_', ' ')}\nat mean accuracy")
+        axes[-1, 0].set_xlabel(style.label("accuracy", lines=1 if width == "double" else 2))
+        axes[-1, 0].locator_params(axis="x", nbins=6 if width == "double" else 3)
         axes[-1, 1].set_xlabel(style.label(reading, lines=1 if width == "double" else 2))
         handles = style.operator_handles(selection.rows["operator"])
-        handles.append(Line2D([], [], color=style.INK, label="fit"))
-        handles.append(Patch(color=style.INK, alpha=style.BAND, linewidth=0, label="95 % band"))
+        handles += style.fit_handles("fit", without(selection.rows) is not None, width)
         style.legend_below(figure, handles, width)
     figure.caption = _caption(selection, reading, score, covariates, sentences)
     return figure
@@ -57,41 +53,53 @@ def confounding(
 
 def _accuracy_panel(ax: Axes, selection: Selection, kind: str, score: str, width: style.Width) -> str:
     rows = selection.kind(kind)
+    rest = without(rows)
     style.scatter_operators(ax, rows, "accuracy", score)
-    _draw_curve(ax, fits.logit_curve(rows["accuracy"], rows[score], rows["operator"]))
+    style.draw_curve(ax, fits.logit_curve(rows["accuracy"], rows[score], rows["operator"]))
     row = fits.correlation_row(rows, "accuracy", score)
     count = f"n = {row['n']}, {row['n_clusters']} operators"
-    text = f"{fits.in_words(row)}, {count}" if width == "double" else f"{count}\n{fits.in_words(row)}"
-    ax.set_title(f"{selection.title(kind)}\n{text}", loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
-    return f"{kind}, accuracy against {score}: Pearson {fits.in_words(row)} over {count}{coverage(row)}."
+    lines = [f"{fits.in_words(row)}, {count}"] if width == "double" else [count, fits.in_words(row)]
+    sentence = f"{kind}, accuracy against {score}: Pearson {fits.in_words(row)} over {count}{fits.coverage(row)}"
+    if rest is not None:
+        style.draw_curve(ax, fits.logit_curve(rest["accuracy"], rest[score], rest["operator"]), apart=True)
+        apart = fits.correlation_row(rest, "accuracy", score)
+        lines.append(f"without subsample: {fits.in_words(apart)}" if width == "double" else fits.in_words(apart, "r*"))
+        sentence += f"; without subsample {fits.in_words(apart)} (n = {apart['n']})"
+    ax.set_title("\n".join([selection.title(kind), *lines]), loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
+    return f"{sentence}."
 
 
 def _residual_panel(
     ax: Axes, rows: pd.DataFrame, reading: str, score: str, covariates: list[str], width: style.Width
 ) -> str:
+    given = "given " + " and ".join(covariates)
     found = fits.partial_residuals(rows, reading, score, covariates, "operator")
     if found is None:
-        ax.set_title(f"no partial residuals:\n{reading} or accuracy\ndoes not vary", loc="left", fontsize=style.SMALLEST_FONT)
-        return f"No partial residuals: {reading} does not vary once {' and '.join(covariates)} are given."
+        text = f"no partial residuals: {reading}\ndoes not vary {given}"
+        ax.set_title(text, loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
+        return f"No partial residuals: {reading} does not vary enough {given}."
     residuals, curve = found
     style.scatter_operators(ax, rows.assign(partial_residual=residuals), reading, "partial_residual")
-    _draw_curve(ax, curve)
+    style.draw_curve(ax, curve)
     row = fits.correlation_row(rows, reading, score, "partial_pearson", covariates=tuple(covariates))
-    slope = f"slope {fits.number(curve.slope)}"
-    if np.isfinite(curve.slope_low):
-        slope += f" [{fits.number(curve.slope_low)}, {fits.number(curve.slope_high)}]"
-    given = "given " + " and ".join(covariates)
-    partial = fits.in_words(row, "partial r" if width == "double" else "r")
-    head = given if width == "single" else f"MSB {given}"
-    lines = [head, f"{partial}, {slope}"] if width == "double" else [head, partial, slope]
+    partial, slope = fits.in_words(row, "partial r"), fits.slope_in_words(curve, "slope")
+    sentence = f"{reading} against {score} {given}: {partial}{fits.coverage(row)}, {slope}"
+    if width == "double":
+        lines = [f"MSB {given} (partial residuals)", f"{partial}, {slope}"]
+    else:
+        lines = [given, fits.in_words(row), fits.slope_in_words(curve, "b")]
+    rest = without(rows)
+    apart = None if rest is None else fits.partial_residuals(rest, reading, score, covariates, "operator")
+    if rest is not None and apart is not None:
+        style.draw_curve(ax, apart[1], apart=True)
+        row = fits.correlation_row(rest, reading, score, "partial_pearson", covariates=tuple(covariates))
+        sentence += f"; without subsample {fits.in_words(row, 'partial r')}, {fits.slope_in_words(apart[1], 'slope')}"
+        if width == "double":
+            lines.append(f"without subsample: {fits.in_words(row, 'partial r')}")
+        else:
+            lines.append(fits.in_words(row, "r*"))
     ax.set_title("\n".join(lines), loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
-    return f"{reading} against {score} {given}: {fits.in_words(row, 'partial r')}{coverage(row)}, {slope}."
-
-
-def _draw_curve(ax: Axes, curve: fits.Curve | None) -> None:
-    if curve is not None:
-        ax.plot(curve.x, curve.y, color=style.INK, zorder=4, label="fit")
-        ax.fill_between(curve.x, curve.low, curve.high, color=style.INK, alpha=style.BAND, linewidth=0, zorder=2, label="band")
+    return f"{sentence}."
 
 
 def _caption(selection: Selection, reading: str, score: str, covariates: list[str], sentences: list[str]) -> str:

@@ -84,7 +84,12 @@ def clustered_mean(values: pd.Series, clusters: pd.Series) -> tuple[float, float
 
 
 def correlation_row(
-    frame: pd.DataFrame, x: str, y: str, method: str = "pearson", clusters: str | None = "operator", covariates: tuple[str, ...] = ()
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    method: str = "pearson",
+    clusters: str | None = "operator",
+    covariates: tuple[str, ...] = (),
 ) -> pd.Series:
     """One coefficient with its interval from a bootstrap over ``clusters`` (None: over rows): a row of :func:`correlate`."""
     name = f"bootstrap over {'rows' if clusters is None else clusters}"
@@ -100,8 +105,25 @@ def in_words(row: pd.Series, symbol: str = "r") -> str:
     """``r = −0.45 [−0.70, −0.20]``, without the brackets where there is no interval, ``r: –`` where there is no number."""
     if not np.isfinite(row["r"]):
         return f"{symbol}: –"
-    interval = f" [{number(row['low'])}, {number(row['high'])}]" if np.isfinite(row["low"]) else ""
-    return f"{symbol} = {number(row['r'])}{interval}"
+    return f"{symbol} = {with_interval(row['r'], row['low'], row['high'])}"
+
+
+def slope_in_words(curve: Curve, symbol: str) -> str:
+    """``slope −0.27 [−0.49, −0.06]``."""
+    joint = " = " if len(symbol) == 1 else " "
+    return f"{symbol}{joint}{with_interval(curve.slope, curve.slope_low, curve.slope_high)}"
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """``0.71 [0.66, 0.76]``, or the value alone where there is no interval."""
+    interval = f" [{number(low)}, {number(high)}]" if np.isfinite(low) and np.isfinite(high) else ""
+    return f"{number(value)}{interval}"
+
+
+def coverage(row: pd.Series) -> str:
+    """`` (nominal 0.95, simulated coverage 0.90)``: what an interval is worth, beside it; empty where there is none."""
+    known = np.isfinite(row["coverage"]) and np.isfinite(row["low"])
+    return f" (nominal {row['nominal']:.2f}, simulated coverage {row['coverage']:.2f})" if known else ""
 
 
 def number(value: float, digits: int = 2) -> str:

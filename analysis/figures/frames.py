@@ -12,6 +12,7 @@ from analysis.errors import TableError
 from analysis.tables import NOT_GIVEN, Tables
 from collectors.schema import SHIFT_KINDS
 
+APART = "subsample"
 PLAN = ["shift_kind", "plan", "fill", "max_shift", "n_shifts"]
 
 
@@ -67,7 +68,9 @@ def select(frame: pd.DataFrame, figure: str, columns: Iterable[str], data: str |
         notes.append(f"Not drawn, for want of {' or '.join(columns)}: {lost} checkpoints ({(~finite).sum()} rows).")
     rows = rows[finite]
     if rows.empty:
-        raise TableError(f"{figure} has no row with all of {', '.join(columns)}: collect `layers` and `invariance` first")
+        raise TableError(
+            f"{figure} has no row with all of {', '.join(columns)}: collect `layers` and `invariance` first"
+        )
     rows = operators_named(rows)
     present = set(rows["shift_kind"])
     kinds = tuple(kind for kind in SHIFT_KINDS if kind in present)
@@ -96,13 +99,17 @@ def _choose_plans(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
         order = ["n", "unsampled", "unusual", "max_shift", "fill"]
         plans = plans.sort_values(order, ascending=[False, True, True, True, False])
         kept.append(of_kind.merge(plans[PLAN].iloc[:1], on=PLAN))
-        left_out += [f"{kind} ≤ {row.max_shift} px × {row.n_shifts} ({row.plan})" for row in plans.iloc[1:].itertuples()]
+        left_out += [
+            f"{kind} ≤ {row.max_shift} px × {row.n_shifts} ({row.plan})" for row in plans.iloc[1:].itertuples()
+        ]
     if left_out:
         notes.append(f"Other shift plans in the tables, not drawn here: {', '.join(left_out)}.")
     chosen = pd.concat(kept, ignore_index=True)
     if "n_images" in chosen:
         chosen = chosen.sort_values("n_images", ascending=False, kind="stable")
-    once = chosen.drop_duplicates(["checkpoint", "model", "shift_kind", "dy", "dx"] if "dy" in chosen else ["checkpoint", "model", "shift_kind"])
+    once = chosen.drop_duplicates(
+        ["checkpoint", "model", "shift_kind", "dy", "dx"] if "dy" in chosen else ["checkpoint", "model", "shift_kind"]
+    )
     if len(once) < len(chosen):
         notes.append(f"Measured on fewer images as well, not drawn here: {len(chosen) - len(once)} rows.")
     return once.sort_index()
@@ -113,10 +120,10 @@ def once_per_checkpoint(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop_duplicates(["checkpoint", "model"])
 
 
-def last_snapshots(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each training run's last epoch; rows without a run or an epoch stay."""
-    last = rows.groupby("run")["epoch"].transform("max")
-    return rows[rows["run"].isna() | rows["epoch"].isna() | (rows["epoch"] == last)]
+def without(rows: pd.DataFrame) -> pd.DataFrame | None:
+    """The rows without plain subsampling, with and without which everything is reported; None where that changes nothing."""
+    rest = rows[rows["operator"] != APART]
+    return rest if 0 < len(rest) < len(rows) else None
 
 
 def operators_named(rows: pd.DataFrame) -> pd.DataFrame:
@@ -130,7 +137,9 @@ def plan_sentence(selection: Selection) -> str:
     for kind in selection.kinds:
         first = selection.kind(kind).iloc[0]
         fill = f", fill {first['fill']}" if first["fill"] else ""
-        plans.append(f"{kind} (≤ {int(first['max_shift'])} px, {int(first['n_shifts'])} per image, {first['plan']}{fill})")
+        plans.append(
+            f"{kind} (≤ {int(first['max_shift'])} px, {int(first['n_shifts'])} per image, {first['plan']}{fill})"
+        )
     return f"Measured on {selection.data}; shifts: {', '.join(plans)}."
 
 

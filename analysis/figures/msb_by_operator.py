@@ -34,23 +34,30 @@ def msb_by_operator(
     with style.theme(width):
         figure = style.new_figure(width, 0.8 + 0.27 * max(len(order), 3))
         panels = 2 if len(depths) else 1
-        axes = figure.subplots(1, panels, squeeze=False, sharey=True, width_ratios=[1.5, 1.0][:panels])[0]
-        sentences = [_distribution(axes[0], y, name, rows[rows["operator"] == name], reading) for y, name in enumerate(order)]
+        axes = figure.subplots(1, panels, squeeze=False, sharey=True, width_ratios=[1.4, 1.0][:panels])[0]
+        sentences = [
+            _distribution(axes[0], y, name, rows[rows["operator"] == name], reading) for y, name in enumerate(order)
+        ]
         axes[0].set_yticks(range(len(order)), [_tick(name, rows) for name in order])
         axes[0].set_ylim(len(order) - 0.4, -0.6)
-        axes[0].set_xlabel(style.label(reading, lines=2))
+        for ax in axes:
+            ax.set_xlabel(style.label(reading, lines=2, short=width == "single" and panels == 2))
         axes[0].set_title("checkpoints", loc="left")
         axes[0].grid(axis="y", visible=False)
         if panels == 2:
             _by_depth(axes[1], depths, order, reading)
-        style.legend_below(figure, _handles(panels), width)
+        style.legend_below(figure, _handles(panels), width, columns=4 if width == "double" else 2)
     figure.caption = "\n".join(
         [
             f"{style.label(reading)} of {len(rows)} checkpoints by operator, ordered by the mean (measured on {selection.data}). "
             "Points: checkpoints, each the mean over its sites. Circles with bars: mean over checkpoints with its 95 % t interval, "
             "training runs as clusters.",
             *sentences,
-            *(["Right: mean per site over the same checkpoints, sites in the order of the forward pass."] if panels == 2 else []),
+            *(
+                ["Right: mean per site over the same checkpoints, sites in the order of the forward pass."]
+                if panels == 2
+                else []
+            ),
             *selection.notes,
         ]
     )
@@ -72,8 +79,7 @@ def _distribution(ax: Axes, y: int, name: str, rows: pd.DataFrame, reading: str)
     if np.isfinite(low):
         ax.plot([low, high], [y, y], color=style.INK, linewidth=1.6, zorder=3, solid_capstyle="butt")
     ax.plot([mean], [y], color=style.INK, marker="o", markersize=4.2, markerfacecolor="white", zorder=3.5, linestyle="")
-    interval = f" [{fits.number(low)}, {fits.number(high)}]" if np.isfinite(low) else ""
-    return f"{name}: {fits.number(mean)}{interval}, n = {len(rows)} in {rows['cluster'].nunique()} runs."
+    return f"{name}: {fits.with_interval(mean, low, high)}, n = {len(rows)} in {rows['cluster'].nunique()} runs."
 
 
 def _spread(values: np.ndarray, height: float = 0.3, bins: int = 40) -> np.ndarray:
@@ -96,20 +102,21 @@ def _depths(sites: pd.DataFrame | None, rows: pd.DataFrame, data: str, reading: 
 
 
 def _by_depth(ax: Axes, depths: pd.DataFrame, order: list[str], reading: str) -> None:
+    last = int(depths["depth"].max())
     for y, name in enumerate(order):
         of_operator = depths[depths["operator"] == name].sort_values("depth")
         mark = style.marks([name])[name]
-        color = to_rgba(mark.color)
-        ax.plot(of_operator[reading], np.full(len(of_operator), y), color=style.GUIDE, linewidth=0.7, zorder=2)
-        last = max(int(depths["depth"].max()), 1)
-        shades = [(*color[:3], 0.25 + 0.75 * depth / last) for depth in of_operator["depth"]]
-        sizes = 14 + 26 * of_operator["depth"] / last
+        progress = of_operator["depth"].to_numpy() / last
+        # The first site stands highest, so that sites of equal value do not hide each other.
+        heights = y + 0.3 * (2 * progress - 1)
+        ax.plot(of_operator[reading], heights, color=mark.color, linewidth=0.8, zorder=2)
+        shades = [(*to_rgba(mark.color)[:3], 0.15 + 0.85 * share) for share in progress]
+        ax.scatter(of_operator[reading], heights, s=11, color="white", marker=mark.marker, linewidths=0, zorder=2.5)
         ax.scatter(
-            of_operator[reading], np.full(len(of_operator), y), s=sizes, c=shades, marker=mark.marker,
-            edgecolors=mark.color, linewidths=0.6, label=name, zorder=3,
+            of_operator[reading], heights, s=11, c=shades, marker=mark.marker, edgecolors=mark.color, linewidths=0.6,
+            label=name, zorder=3,
         )  # fmt: skip
-    ax.set_xlabel(style.label(reading, lines=2))
-    ax.set_title("by site, first to last", loc="left")
+    ax.set_title("mean by site", loc="left")
     ax.grid(axis="y", visible=False)
 
 
@@ -120,7 +127,8 @@ def _handles(panels: int) -> list[Line2D]:
         Line2D([], [], linewidth=1.6, label="mean, 95 % interval", **mean),  # type: ignore[arg-type]
     ]
     if panels == 2:
-        grey = {"color": style.GUIDE, "marker": "o", "linewidth": 0.7}
-        handles.append(Line2D([], [], markersize=3.5, markerfacecolor="#e2e2e2", label="first site", **grey))  # type: ignore[arg-type]
-        handles.append(Line2D([], [], markersize=6, label="last site", **grey))  # type: ignore[arg-type]
+        pale = Line2D([], [], color=style.GUIDE, marker="o", markersize=3.8, linewidth=0.8, label="first site (pale)")
+        pale.set_markerfacecolor("#e8e8e8")
+        dark = Line2D([], [], color=style.GUIDE, marker="o", markersize=3.8, linewidth=0.8, label="last site (dark)")
+        handles += [pale, dark]
     return handles

@@ -6,15 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from analysis.figures import fits, style
-from analysis.figures.frames import Selection, plan_sentence, select
+from analysis.figures.frames import Selection, plan_sentence, select, without
 from collectors.schema import PRIMARY_READING
-
-APART = "subsample"
-"""The operator with and without which everything is reported."""
 
 
 def msb_invariance(
@@ -47,7 +42,9 @@ def msb_invariance(
                     ax.set_ylabel(style.label(score, lines=1 if width == "double" else 2))
         for ax in axes[-1]:
             ax.set_xlabel(style.label(reading, lines=lines))
-        style.legend_below(figure, _handles(selection.rows, width), width)
+        handles = style.operator_handles(selection.rows["operator"])
+        handles += style.fit_handles("fractional logit", without(selection.rows) is not None, width)
+        style.legend_below(figure, handles, width)
     figure.caption = _caption(selection, reading, scores, sentences)
     return figure
 
@@ -62,24 +59,19 @@ def _panels(selection: Selection, scores: Sequence[str], width: style.Width) -> 
 
 def _panel(ax: Axes, selection: Selection, kind: str, reading: str, score: str, width: style.Width) -> str:
     rows = selection.kind(kind)
-    rest = rows[rows["operator"] != APART]
+    rest = without(rows)
     style.scatter_operators(ax, rows, reading, score)
-    curves = [(rows, "-", True)] + ([(rest, "--", False)] if 0 < len(rest) < len(rows) else [])
-    for subset, dashes, band in curves:
-        curve = fits.logit_curve(subset[reading], subset[score], subset["operator"])
-        if curve is None:
-            continue
-        ax.plot(curve.x, curve.y, color=style.INK, linestyle=dashes, zorder=4, label="fit" if band else "fit without subsample")
-        if band:
-            ax.fill_between(curve.x, curve.low, curve.high, color=style.INK, alpha=style.BAND, linewidth=0, zorder=2, label="band")
-    text, sentence = _notes(rows, rest, kind, reading, score, width)
-    ax.set_title(f"{selection.title(kind)}\n{text}", loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
+    style.draw_curve(ax, fits.logit_curve(rows[reading], rows[score], rows["operator"]))
+    if rest is not None:
+        style.draw_curve(ax, fits.logit_curve(rest[reading], rest[score], rest["operator"]), apart=True)
+    lines, sentence = _notes(rows, rest, kind, reading, score, width)
+    ax.set_title("\n".join([selection.title(kind), *lines]), loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
     return sentence
 
 
 def _notes(
-    rows: pd.DataFrame, rest: pd.DataFrame, kind: str, reading: str, score: str, width: style.Width
-) -> tuple[str, str]:
+    rows: pd.DataFrame, rest: pd.DataFrame | None, kind: str, reading: str, score: str, width: style.Width
+) -> tuple[list[str], str]:
     """The lines over a panel and the sentence of the caption, from the same numbers."""
     over_operators = fits.correlation_row(rows, reading, score)
     over_runs = fits.correlation_row(rows, reading, score, clusters="cluster")
@@ -89,34 +81,18 @@ def _notes(
     count = f"n = {over_operators['n']}, {over_operators['n_clusters']} operators"
     sentence = (
         f"{score}, {kind}: Pearson {fits.in_words(over_operators)} over {count}"
-        f"{coverage(over_operators)}; {fits.in_words(over_runs)} from the bootstrap over {over_runs['n_clusters']} "
-        f"operator × run clusters{coverage(over_runs)}; Spearman over operator means {fits.in_words(ranks, 'ρ')}"
+        f"{fits.coverage(over_operators)}; {fits.in_words(over_runs)} from the bootstrap over {over_runs['n_clusters']} "
+        f"operator × run clusters{fits.coverage(over_runs)}; Spearman over operator means {fits.in_words(ranks, 'ρ')}"
     )
-    if 0 < len(rest) < len(rows):
-        without = fits.correlation_row(rest, reading, score)
-        lines.append(f"without subsample: {fits.in_words(without)}" if width == "double" else fits.in_words(without, "r*"))
-        sentence += f"; without subsample {fits.in_words(without)} (n = {without['n']})"
+    if rest is not None:
+        apart = fits.correlation_row(rest, reading, score)
+        lines.append(f"without subsample: {fits.in_words(apart)}" if width == "double" else fits.in_words(apart, "r*"))
+        sentence += f"; without subsample {fits.in_words(apart)} (n = {apart['n']})"
     if width == "double":
         lines = [f"{lines[0]}, {count}", f"{lines[1]} (operator means)", *lines[2:]]
     else:
         lines = [count, *lines]
-    return "\n".join(lines), sentence + "."
-
-
-def coverage(row: pd.Series) -> str:
-    """`` (nominal 0.95, simulated coverage 0.90)``: what an interval is worth, beside it."""
-    value = row["coverage"]
-    return f" (nominal {row['nominal']:.2f}, simulated coverage {value:.2f})" if value == value else ""
-
-
-def _handles(rows: pd.DataFrame, width: style.Width) -> list[Line2D | Patch]:
-    handles = style.operator_handles(rows["operator"])
-    handles.append(Line2D([], [], color=style.INK, label="fractional logit"))
-    handles.append(Patch(color=style.INK, alpha=style.BAND, linewidth=0, label="95 % band"))
-    if APART in set(rows["operator"]) and rows["operator"].nunique() > 1:
-        text = "without subsample" if width == "double" else "without subsample (r*)"
-        handles.append(Line2D([], [], color=style.INK, linestyle="--", label=text))
-    return handles
+    return lines, f"{sentence}."
 
 
 def _caption(selection: Selection, reading: str, scores: Sequence[str], sentences: list[str]) -> str:

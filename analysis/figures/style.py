@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import pandas as pd
@@ -14,6 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis.errors import TableError
+
+if TYPE_CHECKING:
+    from analysis.figures.fits import Curve
 
 Width = Literal["double", "single"]
 
@@ -54,8 +57,7 @@ MARKS = {
 protanopia, deuteranopia or tritanopia and 26 otherwise (``strided``, told by its star, apart). Legend order."""
 
 OTHER_MARKS = tuple(
-    Mark(color, marker)
-    for marker, color in zip("d8H*", ("#117733", "#DDAA33", "#AA4499", "#5A5A5A"), strict=True)
+    Mark(color, marker) for marker, color in zip("d8H*", ("#117733", "#DDAA33", "#AA4499", "#5A5A5A"), strict=True)
 )
 """For operators that the table above does not know, in the order of their names."""
 
@@ -209,8 +211,34 @@ def operator_handles(operators: Iterable[Any]) -> list[Line2D | Patch]:
     ]
 
 
-def legend_below(figure: Figure, handles: Sequence[Line2D | Patch], width: Width, *, columns: int | None = None) -> None:
+def legend_below(
+    figure: Figure, handles: Sequence[Line2D | Patch], width: Width, *, columns: int | None = None
+) -> None:
     """One legend for the whole figure, under the panels and thus never over data."""
     columns = columns or (7 if width == "double" else 4)
     figure.legend(handles=list(handles), loc="outside lower center", ncols=min(columns, len(handles)))
 
+
+def draw_curve(ax: Axes, curve: Curve | None, *, apart: bool = False) -> None:
+    """A fit with its band; the fit without plain subsampling (``apart``) is dashed and has no band."""
+    if curve is None:
+        return
+    ax.plot(
+        curve.x,
+        curve.y,
+        color=INK,
+        linestyle="--" if apart else "-",
+        zorder=4,
+        label="without subsample" if apart else "fit",
+    )
+    if not apart:
+        ax.fill_between(curve.x, curve.low, curve.high, color=INK, alpha=BAND, linewidth=0, zorder=2, label="band")
+
+
+def fit_handles(name: str, apart: bool, width: Width) -> list[Line2D | Patch]:
+    """Legend handles of a fit, its band and, where drawn, the fit without plain subsampling."""
+    handles = [Line2D([], [], color=INK, label=name), Patch(color=INK, alpha=BAND, linewidth=0, label="95 % band")]
+    if apart:
+        text = "without subsample" if width == "double" else "without subsample (r*)"
+        handles.append(Line2D([], [], color=INK, linestyle="--", label=text))
+    return handles

@@ -19,7 +19,7 @@ from collectors.shifts import ShiftPlan
 from collectors.tasks import COLLECTORS, Options
 from zoo.datasets import ImageSet, load_dataset
 from zoo.datasets.inputs import InputSpec, PreparedImages
-from zoo.errors import ShiftError
+from zoo.errors import DataError, ShiftError
 from zoo.loading import build_model, load_checkpoint
 from zoo.manifest import Checkpoint
 
@@ -198,6 +198,29 @@ def test_two_names_of_one_network_are_both_described(zoo: list[Checkpoint], imag
     outcome = collect([zoo[0], twin], images, tmp_path / "out", Options(collect=("layers",), msb_images=8))
     assert outcome.measured == 3  # two descriptions, one measurement
     assert set(read(tmp_path / "out", "checkpoints")["checkpoint"]) == {"max", "twin"}
+
+
+def test_replaced_weights_leave_only_their_own_rows(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
+    options = Options(msb_images=8)
+    collect(zoo, images, tmp_path / "out", options, progress=False)
+    torch.manual_seed(99)
+    save_file(build_model(zoo[0].model).state_dict(), zoo[0].weights)
+    outcome = collect(zoo, images, tmp_path / "out", options, progress=False)
+    assert (outcome.measured, outcome.found, outcome.replaced) == (5, 10, ["max"])
+    collect(zoo, images, tmp_path / "fresh", options, progress=False)
+    for table in ("checkpoints", "layers", "invariance"):
+        pd.testing.assert_frame_equal(read(tmp_path / "out", table), read(tmp_path / "fresh", table))
+
+
+def test_a_name_that_stands_for_another_network_is_refused(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path
+) -> None:
+    options = Options(collect=("checkpoints",))
+    collect(zoo[:1], images, tmp_path / "out", options, progress=False)
+    before = parts(tmp_path / "out")
+    with pytest.raises(DataError, match=r"max: .* holds another network of this name .*rename"):
+        collect([replace(zoo[1], name="max")], images, tmp_path / "out", options, progress=False)
+    assert parts(tmp_path / "out") == before
 
 
 def test_parts_are_readable_with_their_schema(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:

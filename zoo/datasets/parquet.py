@@ -38,7 +38,8 @@ def load_parquet(path: str | None, *, split: str, limit: int | None, size: int |
     files, name = _find(path, split)
     schema = _schema(files[0])
     image, mask, label = _columns(schema, name)
-    table = _read(files, [column for column in (image, mask, label) if column], limit)
+    wanted = {column: schema.field(column).type for column in (image, mask, label) if column}
+    table = _read(files, wanted, limit)
     if table.num_rows == 0:
         raise DataError(f"{name} has no rows: give a data set with at least one image")
     images = decode_images(_encoded(table[image], name), name, size)
@@ -48,7 +49,7 @@ def load_parquet(path: str | None, *, split: str, limit: int | None, size: int |
     if label:
         labels = as_labels(table[label].to_numpy(), name)
         names = features.get(label, {}).get("names") if isinstance(features.get(label), dict) else None
-        classes = _class_names(names, int(labels.max()))
+        classes = _class_names(names, max(int(labels.max()), 0))
     if not mask:
         return ImageSet(name, images, labels, classes)
     masks = decode_masks(_encoded(table[mask], name), name, size)
@@ -83,13 +84,16 @@ def _schema(file: Path) -> pa.Schema:
         raise DataError(f"{file} cannot be read as parquet: replace it by a whole file") from error
 
 
-def _read(files: Sequence[Path], columns: list[str], limit: int | None) -> pa.Table:
+def _read(files: Sequence[Path], wanted: dict[str, pa.DataType], limit: int | None) -> pa.Table:
+    """The first ``limit`` rows of the wanted columns, which every file must hold in the same type."""
     batches: list[pa.RecordBatch] = []
     missing = float("inf") if limit is None else limit
     for file in files:
         try:
             with pq.ParquetFile(file) as parquet:
-                for batch in parquet.iter_batches(int(min(missing, _BATCH_ROWS)), columns=columns):
+                if any(parquet.schema_arrow.field(column).type != type_ for column, type_ in wanted.items()):
+                    raise DataError(f"{file} has other column types than {files[0].name}: write both files alike")
+                for batch in parquet.iter_batches(int(min(missing, _BATCH_ROWS)), columns=list(wanted)):
                     batches.append(batch.slice(0, int(min(missing, batch.num_rows))))
                     missing -= batches[-1].num_rows
                     if missing <= 0:
@@ -101,25 +105,25 @@ def _read(files: Sequence[Path], columns: list[str], limit: int | None) -> pa.Ta
 
 
 def _columns(schema: pa.Schema, name: str) -> tuple[str, str | None, str | None]:
-    """Names of the image, the mask and the label column; the last two may be missing, not both."""
+    """Names of the image, the mask and the label column; one of the last two may be missing."""
+    described = ", ".join(f"{field.name} ({field.type})" for field in schema)
     encoded = [field.name for field in schema if _is_encoded(field.type)]
     masks = [column for column in encoded if any(part in column.lower() for part in MASK_NAMES)]
     images = [column for column in encoded if column not in masks]
     if len(images) > 1:
         images = [column for column in images if column.lower() in IMAGE_NAMES]
-    whole = [field.name for field in schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)]
-    labels = [column for known in LABEL_NAMES for column in whole if column.lower() == known] or whole
-    described = ", ".join(f"{field.name} ({field.type})" for field in schema)
     if len(images) != 1 or len(masks) > 1:
         raise DataError(
             f"{name} has the columns {described}: give one image column (struct with bytes, named image or img where "
             "there are several) and at most one mask column"
         )
-    known = [column for column in labels if column.lower() in LABEL_NAMES]
-    if not masks and not known and len(labels) != 1:
+    numbers = [field.name for field in schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)]
+    labels = [column for known in LABEL_NAMES for column in numbers if column.lower() == known]
+    if not labels and len(numbers) == 1 and not masks:
+        labels = numbers
+    if not labels and not masks:
         raise DataError(f"{name} has the columns {described}: give an integer column named label, or a mask column")
-    label = known[0] if known else labels[0] if len(labels) == 1 and not masks else None
-    return images[0], masks[0] if masks else None, label
+    return images[0], masks[0] if masks else None, labels[0] if labels else None
 
 
 def _is_encoded(type_: pa.DataType) -> bool:

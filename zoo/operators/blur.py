@@ -140,6 +140,7 @@ class MaxBlur(Blur):
         return max_blur(x, self.m, self.kernel, self.stride, self.padding_mode, self.filter)
 
     def sampling(self, x: Tensor, outputs: Tensor | None = None, selection: Tensor | None = None) -> Taps:
+        self.check(x)
         size = (x.shape[-2], x.shape[-1])
         before = reach(self.kernel, 1)
         square = (self.kernel, self.kernel)

@@ -87,6 +87,7 @@ class _Polyphase(Downsample):
         return pick(x, self.selection, self.stride)
 
     def sampling(self, x: Tensor, outputs: Tensor | None = None, selection: Tensor | None = None) -> Taps:
+        self.check(x)
         size = (x.shape[-2], x.shape[-1])
         if selection is None:
             selection = self.choose(self.prepare(x), training=False)

@@ -132,9 +132,7 @@ def _conv2d(
         return None
     pads = (0, 0) if isinstance(padding, str) else pair(padding)
     if blur is None:
-        return dense(
-            input, weight, bias, result, stride=strides, padding=pads, dilation=dilations, groups=groups
-        )
+        return dense(input, weight, bias, result, stride=strides, padding=pads, dilation=dilations, groups=groups)
     size, out = map_size(input), map_size(result)
 
     def taps(rows: slice, outputs: Tensor | None) -> Taps:

@@ -101,9 +101,9 @@ class Sampled(Use):
         def taps(rows: slice, outputs: Tensor | None) -> Taps:
             return self.taps(rows, outputs).after(first.taps(rows, None))
 
-        kernel = self.kernel
-        if kernel is not None and first.kernel is not None:
-            kernel = (kernel[0] + first.kernel[0] - 1, kernel[1] + first.kernel[1] - 1)
+        kernel = self.kernel or first.kernel
+        if self.kernel is not None and first.kernel is not None:
+            kernel = (self.kernel[0] + first.kernel[0] - 1, self.kernel[1] + first.kernel[1] - 1)
         kind = self.kind if first.kind == "pad" else first.kind if self.kind == "pad" else f"{first.kind}+{self.kind}"
         size = first.input_size
         return replace(self, kind=kind, kernel=kernel, channels=first.channels, input_size=size, x=first.x, taps=taps)
@@ -186,9 +186,7 @@ def dense(
 ) -> Dense:
     """A :class:`Dense` use of a strided convolution's arguments and its output ``y``."""
     kernel = int(weight.shape[-2]), int(weight.shape[-1])
-    size = [
-        int(x.shape[2 + axis]) + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) for axis in (0, 1)
-    ]
+    size = [int(x.shape[2 + axis]) + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) for axis in (0, 1)]
     return Dense(
         "conv",
         kernel,

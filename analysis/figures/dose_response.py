@@ -1,0 +1,191 @@
+"""One knob, nothing else changed: MSB, consistency and accuracy as the strength of `soft(beta)` and `lp(p)` pooling rises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from analysis.errors import TableError
+from analysis.figures import fits, style
+from analysis.figures.frames import Selection, once_per_checkpoint, plan_sentence, select
+from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
+
+KNOBS = {
+    "soft": "β of soft pooling",
+    "lp": "p of Lp pooling",
+    "blur": "filter size m of blur",
+    "maxblur": "filter size m of max-blur",
+}
+_ALIKE = ["architecture", "padding_mode", "training_data", "seed"]
+
+
+def dose_response(
+    frame: pd.DataFrame,
+    *,
+    operators: Sequence[str] = ("soft", "lp"),
+    reading: str = PRIMARY_READING,
+    score: str = PRIMARY_SCORE,
+    data: str | None = None,
+    width: style.Width = "double",
+) -> style.CaptionedFigure:
+    """Per operator: ``reading``, ``score`` (each shift kind) and accuracy against the strength, 0 and infinity included.
+
+    A thin line joins the last snapshots of the runs that differ in strength only (same architecture, padding, training data
+    and seed); thick lines are means with 95 % t intervals over runs. The strength axis is logarithmic; 0 stands one octave
+    below the smallest positive strength. ``frame`` is :func:`analysis.tables.join`'s. Raises :class:`TableError` when no
+    operator has two strengths.
+    """
+    selection = select(_doses(frame, operators), "dose_response", [reading, score, "accuracy"], data)
+    present = set(selection.rows["operator"])
+    families = [name for name in operators if name in present]
+    columns = [reading, score, "accuracy"]
+    with style.theme(width):
+        shape = (len(families), 3) if width == "double" else (3, len(families))
+        figure = style.new_figure(width, 0.55 + shape[0] * (1.9 if width == "double" else 1.5))
+        axes = figure.subplots(*shape, squeeze=False)
+        axes = axes if width == "double" else axes.T
+        sentences = []
+        for line, family in zip(axes, families, strict=True):
+            sentences += _family(line, selection, family, columns, width)
+        _share_limits(axes)
+        style.legend_below(figure, _handles(selection.kinds), width, columns=5 if width == "double" else 2)
+    figure.caption = "\n".join(
+        [
+            f"{style.label(reading)}, {score} and accuracy against the strength of {' and '.join(families)}: the last snapshots of "
+            f"{selection.rows['run'].nunique()} runs. Thin lines join runs that differ in strength only; thick lines are means with "
+            "95 % t intervals over runs. The strength axis is logarithmic, with 0 one octave below the smallest positive strength.",
+            plan_sentence(selection),
+            *sentences,
+            *selection.notes,
+        ]
+    )
+    return figure
+
+
+def dose_positions(
+    strengths: Sequence[float] | NDArray[np.float64] | pd.Series, known: Sequence[float]
+) -> NDArray[np.float64]:
+    """Where strengths stand on the axis: ``log2``, 0 one octave below the smallest positive of ``known``, infinity one above the largest."""
+    values = np.asarray(strengths, dtype=float)
+    finite = [value for value in known if 0 < value < np.inf] or [1.0]
+    inside = np.clip(values, min(finite) / 2, max(finite) * 2)
+    return np.log2(inside)
+
+
+def _doses(frame: pd.DataFrame, operators: Sequence[str]) -> pd.DataFrame:
+    missing = [name for name in ("strength", "final", "run", *_ALIKE) if name not in frame.columns]
+    if missing:
+        raise TableError(
+            f"dose_response needs the columns {', '.join(missing)}: give it the frame of analysis.tables.join"
+        )
+    rows = frame[frame["operator"].isin(operators) & frame["strength"].notna() & frame["final"]]
+    levels = rows.groupby("operator")["strength"].nunique()
+    rows = rows[rows["operator"].isin(levels.index[levels >= 2])]
+    if rows.empty:
+        raise TableError(
+            f"dose_response needs checkpoints of {' or '.join(operators)} at two strengths or more: train some, "
+            "for example soft(beta=0), soft(beta=2), soft(beta=8)"
+        )
+    if (rows["strength"] < 0).any():
+        raise TableError(
+            "dose_response: a strength below 0 has no place on its axis; leave such checkpoints out of the tables"
+        )
+    return rows
+
+
+def _family(
+    axes: Sequence[Axes], selection: Selection, family: str, columns: list[str], width: style.Width
+) -> list[str]:
+    rows = selection.rows[selection.rows["operator"] == family]
+    known = sorted(rows["strength"].unique())
+    plain = once_per_checkpoint(rows)
+    color, marker = style.marks([family])[family]
+    sentences = [
+        f"{family}: strengths {', '.join(_text(value) for value in known)}; n = {len(plain)} checkpoints in "
+        f"{plain['run'].nunique()} runs, {plain.groupby(_ALIKE, dropna=False).ngroups} lines."
+    ]
+    for ax, column in zip(axes, columns, strict=True):
+        if column == columns[1]:
+            for kind in selection.kinds:
+                of_kind = rows[rows["shift_kind"] == kind]
+                look, dashes, shape = style.KIND_MARKS[kind]
+                sentences.append(_line(ax, of_kind, column, known, look, dashes, shape, f"{family}, {kind}"))
+        else:
+            sentences.append(
+                _line(ax, plain, column, known, color if column == columns[0] else style.INK, "-", marker, family)
+            )
+        _strength_axis(ax, known, family)
+        ax.set_ylabel(style.label(column, lines=2))
+    axes[0].set_title(f"{family}: n = {len(plain)}", loc="left")
+    return sentences
+
+
+def _line(
+    ax: Axes, rows: pd.DataFrame, column: str, known: list[float], color: str, dashes: object, marker: str, name: str
+) -> str:
+    for _, alike in rows.groupby(_ALIKE, dropna=False, sort=True):
+        ordered = alike.sort_values("strength")
+        x = dose_positions(ordered["strength"], known)
+        ax.plot(x, ordered[column], color=color, linestyle=dashes, linewidth=0.5, alpha=0.4, zorder=2, label="_run")  # type: ignore[arg-type]
+    found = [
+        fits.clustered_mean(of_dose[column], of_dose["run"].fillna(of_dose["checkpoint"]))
+        for _, of_dose in rows.groupby("strength", sort=True)
+    ]
+    mean, low, high = np.array(found).T
+    x = (
+        dose_positions(known, known)
+        if len(found) == len(known)
+        else dose_positions(sorted(rows["strength"].unique()), known)
+    )
+    errors = np.nan_to_num(np.stack([mean - low, high - mean]))
+    ax.errorbar(
+        x, mean, yerr=errors, color=color, linestyle=dashes, marker=marker, markersize=3.8, linewidth=1.3, elinewidth=0.9,
+        markeredgecolor="white", markeredgewidth=0.4, zorder=3, label=name,
+    )  # fmt: skip
+    ends = [f"{fits.number(value)}" for value in (mean[0], mean[-1])]
+    return f"{name}, {column}: mean {ends[0]} at the lowest strength, {ends[1]} at the highest."
+
+
+def _strength_axis(ax: Axes, known: list[float], family: str, gap: float = 0.11) -> None:
+    positions = dose_positions(known, known)
+    span = max(float(np.ptp(positions)), 1.0)
+    kept = [0]
+    for index in range(1, len(known)):
+        if positions[index] - positions[kept[-1]] >= gap * span:
+            kept.append(index)
+    ax.set_xticks(positions[kept], [_text(known[index]) for index in kept])
+    ax.set_xticks(positions, minor=True)
+    ax.set_xlim(positions[0] - 0.06 * span, positions[-1] + 0.06 * span)
+    ax.set_xlabel(KNOBS.get(family, f"strength of {family}"))
+
+
+def _share_limits(axes: NDArray[np.object_]) -> None:
+    """MSB from 0 to 1 everywhere; scores and accuracies on one common scale, so that what moves can be compared."""
+    for group in (axes[:, :1].ravel(), axes[:, 1:].ravel()):
+        low = min(ax.get_ylim()[0] for ax in group)
+        high = max(ax.get_ylim()[1] for ax in group)
+        for ax in group:
+            ax.set_ylim(low, high)
+
+
+def _text(strength: float) -> str:
+    return "∞" if np.isinf(strength) else f"{strength:g}"
+
+
+def _handles(kinds: Sequence[str]) -> list[Line2D | Patch]:
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], color=color, linestyle=dashes, marker=marker, markersize=3.8, label=f"{kind} shift")
+        for kind, (color, dashes, marker) in style.KIND_MARKS.items()
+        if kind in kinds
+    ]
+    handles.append(Line2D([], [], color=style.GUIDE, linewidth=0.6, label="same seed"))
+    handles.append(
+        Line2D([], [], color=style.GUIDE, linewidth=1.3, marker="|", markersize=7, label="mean, 95 % interval")
+    )
+    return handles

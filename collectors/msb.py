@@ -1,0 +1,296 @@
+"""Maximum-sampling bias: how strongly every downsampling site of a network prefers the maximum of its window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from collectors.schema import MSB_READINGS
+from zoo.errors import DataError, InputError, ModelError
+from zoo.sites import Site, Use, View, record
+
+if TYPE_CHECKING:
+    from zoo.datasets.inputs import PreparedImages
+
+Array = npt.NDArray[np.float64]
+
+PATCH_CELL = 16
+"""Pixels of a stride cell from which a strided convolution's windows are sampled: so many times its cost is the dense."""
+
+PATCH_WINDOWS = 64
+"""Output locations sampled per image there, unless the caller asks for another number."""
+
+CHUNK = 1 << 20
+"""Window entries handled at once."""
+
+_SUMS = ("windows", "flat", "equal", "weight", "top", "corrected")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The distinct pixels of every window: stride cell and support together.
+
+    ``pixels (L, M)``, -1 where a window has fewer; ``size (L,)`` their number. ``slot (L, K)`` says which of the
+    window's pixels each tap is (``M``: none, it lies in zero padding); ``copies``: whether a pixel is tapped twice.
+    """
+
+    pixels: Tensor
+    size: Tensor
+    slot: Tensor
+    copies: bool
+
+
+def windows(cells: Tensor, index: Tensor) -> Windows:
+    """The windows of outputs whose stride cells are ``cells (L, Q)`` and whose taps are at ``index (L, K)``."""
+    listed, order = torch.cat([index, cells.to(index.device)], 1).sort(stable=True)
+    first = torch.ones_like(listed, dtype=torch.bool)
+    first[:, 1:] = listed[:, 1:] != listed[:, :-1]
+    first &= listed >= 0
+    size = first.sum(1)
+    widest = max(int(size.max()), 1)
+    rank = torch.where(listed >= 0, first.cumsum(1) - 1, widest)
+    pixels = torch.full((len(listed), widest + 1), -1, device=listed.device).scatter_(1, rank, listed)[:, :widest]
+    slot = torch.empty_like(rank).scatter_(1, order, rank)[:, : index.shape[1]]
+    ordered = slot.sort(1).values
+    copies = bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] < widest)).any())
+    return Windows(pixels, size, slot, copies)
+
+
+def window_sums(view: View, places: Windows) -> Array:
+    """Sums over the windows of each image: ``(n, 6)``, columns ``windows, flat, equal, weight, top, corrected``.
+
+    The last four are over windows that are not flat: outputs equal to the window's maximum; weight on the maximum; share
+    of the positions of greatest weight that are maxima; ``(weight - t/|W|) / (1 - t/|W|)`` with ``t`` tied maxima.
+    """
+    values = _gather(view.pixels, places.pixels)
+    maximum = values.amax(-1)
+    ties = (values == maximum[..., None]).sum(-1)
+    weights = view.taps.weights
+    weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
+    inside = places.slot < places.pixels.shape[1]
+    if not bool(inside.all()):
+        weights = weights * inside
+    tapped = _gather(view.pixels, torch.where(inside, view.taps.index, -1)) == maximum[..., None]
+    mass = weights.sum(-1, dtype=torch.float64)
+    weight = (weights * tapped).sum(-1, dtype=torch.float64) / mass
+
+    if places.copies:
+        weights = _merge(weights, places)
+        tapped = values == maximum[..., None]
+    # Weights that are equal but for the rounding of their sums are tied.
+    greatest = weights >= weights.amax(-1, keepdim=True) * (1 - 16 * torch.finfo(weights.dtype).eps)
+    top = (greatest & tapped).sum(-1) / greatest.sum(-1)
+
+    sampled = (mass > 0).expand_as(ties)
+    mixed = sampled & (ties < places.size)
+    corrected = (weight * places.size - ties) / (places.size - ties)
+    readings = [view.outputs == maximum, weight, top, corrected]
+    columns = [sampled, sampled & ~mixed, *(torch.where(mixed, reading, 0) for reading in readings)]
+    return torch.stack([column.sum((1, 2), dtype=torch.float64) for column in columns], 1).cpu().numpy()
+
+
+def _gather(pixels: Tensor, index: Tensor) -> Tensor:
+    """``pixels (n, C, P)`` at ``index (L, M)``: ``(n, C, L, M)``, minus infinity where the index is -1."""
+    values = pixels.index_select(2, index.clamp(min=0).flatten()).unflatten(2, index.shape)
+    outside = index < 0
+    return values.masked_fill_(outside, float("-inf")) if bool(outside.any()) else values
+
+
+def _merge(weights: Tensor, places: Windows) -> Tensor:
+    """Weights per pixel of the window from weights per tap: those of one pixel's copies add up."""
+    length, widest = places.pixels.shape
+    weights = weights.expand(*weights.shape[:2], length, places.slot.shape[1])
+    slot = places.slot.expand_as(weights)
+    merged = weights.new_zeros(*weights.shape[:2], length, widest + 1)
+    return merged.scatter_add_(3, slot, weights)[..., :widest]
+
+
+def ratio_jackknife(numerator: Array, denominator: Array) -> tuple[float, float]:
+    """The pooled ratio ``sum(a) / sum(b)`` over images and its standard error, the jackknife over images.
+
+    ``se^2 = (n-1)/n sum_i (R_i - mean R)^2`` with ``R_i`` the ratio without image ``i``. Both are NaN where the ratio
+    is undefined; the error is also where it is undefined without one of the images.
+    """
+    total, whole, n = numerator.sum(), denominator.sum(), len(numerator)
+    if whole == 0:
+        return float("nan"), float("nan")
+    rest = whole - denominator
+    if n < 2 or (rest == 0).any():
+        return float(total / whole), float("nan")
+    left_out = (total - numerator) / rest
+    return float(total / whole), float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
+
+
+@dataclass
+class _Tally:
+    """What one site has given so far: its sums per image."""
+
+    site: Site
+    sums: list[Array] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        """The site's columns of the table ``layers``."""
+        site = self.site
+        stacked = np.concatenate(self.sums) if self.sums else np.zeros((0, len(_SUMS)))
+        count = dict(zip(_SUMS, stacked.T, strict=True))
+        mixed = count["windows"] - count["flat"]
+        reason = site.reason
+        if reason is None and not mixed.any():
+            reason = "every window is flat" if count["windows"].any() else "no window has a sampled pixel"
+        ratios = {
+            "msb": (count["equal"], mixed),
+            "msb_all": (count["equal"] + count["flat"], count["windows"] * mixed.any()),
+            "msb_weight": (count["weight"], mixed),
+            "msb_top": (count["top"], mixed),
+            "msb_corrected": (count["corrected"], mixed),
+            "flat_fraction": (count["flat"], count["windows"]),
+        }
+        row: dict[str, Any] = {
+            "depth": site.depth,
+            "site": site.name,
+            "site_kind": site.kind,
+            "kernel": _by(site.kernel),
+            "stride": _by(site.stride),
+            "channels": site.channels,
+            "input_size": _by(site.input_size),
+            "output_size": _by(site.output_size),
+            "n_windows": int(count["windows"].sum()),
+            "n_images": len(stacked),
+        }
+        for name in (*MSB_READINGS, "flat_fraction"):
+            row[name], row[f"{name}_se"] = ratio_jackknife(*ratios[name])
+        return {**row, "reason": reason}
+
+
+def _by(size: tuple[int, int] | None) -> str | None:
+    return None if size is None else f"{size[0]}x{size[1]}"
+
+
+@dataclass
+class _Measurement:
+    """The consumer of recorded uses: measures each one and keeps a tally per site."""
+
+    dense_images: int
+    windows_per_image: int | None
+    seed: int
+    tallies: dict[str, _Tally] = field(default_factory=dict)
+    start: int = 0
+    """Index of the batch's first image."""
+
+    def __call__(self, site: Site, use: Use) -> None:
+        tally = self.tallies.setdefault(site.name, _Tally(site))
+        if tally.site != site:
+            raise ModelError(
+                f"site {site.name} changes from batch to batch ({tally.site.input_size} and then {site.input_size}, as "
+                f"number {tally.site.depth} and then {site.depth}): give the network images on which it does the same"
+            )
+        if site.reason is not None:
+            return
+        images = min(use.rows, self.dense_images - self.start) if use.costs_dense else use.rows
+        if images <= 0:
+            return
+        sums = np.zeros((images, len(_SUMS)))
+        for rows, outputs in self._parts(site, use, images):
+            view = use.view(rows, outputs)
+            if not bool(torch.isfinite(view.pixels).all()):
+                raise ModelError(
+                    f"site {site.name} has NaN or infinite values: check the network's weights and the images' range"
+                )
+            sums[rows] += window_sums(view, windows(view.cells, view.taps.index))
+        tally.sums.append(sums)
+
+    def _parts(self, site: Site, use: Use, images: int) -> Iterator[tuple[slice, Tensor | None]]:
+        """Rows and outputs to look at together: all outputs of some images, or some outputs of one."""
+        locations = use.output_size[0] * use.output_size[1]
+        cell = use.stride[0] * use.stride[1] if use.stride else 1
+        limit = self.windows_per_image
+        if limit is None and use.costs_dense and cell >= PATCH_CELL:
+            limit = PATCH_WINDOWS
+        taps = use.view(slice(0, 1), torch.zeros(1, dtype=torch.long)).taps.index.shape[1]
+        entries = use.channels * max(taps, cell)
+        if limit is not None and limit < locations:
+            for row in range(images):
+                draw = np.random.default_rng([self.seed, site.depth, self.start + row])
+                chosen = np.sort(draw.choice(locations, limit, replace=False))
+                for part in torch.from_numpy(chosen).split(max(CHUNK // entries, 1)):
+                    yield slice(row, row + 1), part
+            return
+        at_once = CHUNK // (entries * locations)
+        for row in range(0, images, max(at_once, 1)):
+            rows = slice(row, min(row + max(at_once, 1), images))
+            if at_once:
+                yield rows, None
+            else:
+                for part in torch.arange(locations).split(max(CHUNK // entries, 1)):
+                    yield rows, part
+
+
+def measure_msb(
+    model: nn.Module,
+    images: Tensor | PreparedImages,
+    *,
+    batch_size: int = 64,
+    dense_images: int = 256,
+    windows_per_image: int | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The maximum-sampling bias of every downsampling site of a network: one row per site, in forward order.
+
+    The window ``W(o)`` of an output is the union of its stride cell (``s x s`` pixels from ``s o``) and its operator's
+    support, as pixels of the site's input; the sampling weights are normalised over it. Over the windows that are not
+    flat (all values equal): ``msb``, share with ``y_o == max W(o)``; ``msb_weight``, mean weight on the maximum; ``msb_top``, mean share of the positions of greatest weight that are maxima; ``msb_corrected``, mean
+    of ``(weight - t/|W|) / (1 - t/|W|)`` with ``t`` tied maxima. ``msb_all`` is ``msb`` with flat windows as hits,
+    ``flat_fraction`` their share. Each is a ratio pooled over all windows of all images, with its jackknife standard
+    error over images (``_se``). Windows of which no sampled pixel lies in the map are left out.
+
+    Args:
+        images: ``(N, C, H, W)`` as the network takes them; moved to its device and floating-point type.
+        dense_images: strided convolutions are measured on their dense (stride 1) output, on that many first images.
+        windows_per_image: output locations per image and site (every channel at each), drawn without replacement
+            from ``seed``; all by default, except ``PATCH_WINDOWS`` where a convolution's stride is 4 or more.
+
+    Returns:
+        The measurement columns of the table ``layers``; readings are NaN, with the ``reason``, where there are none. A
+        network without sites gives one row with a null ``site``.
+
+    Raises:
+        ModelError: when the forward pass fails, or a site holds NaN or infinite values.
+        DataError: for no images.
+    """
+    settings = {"batch_size": batch_size, "dense_images": dense_images, "windows_per_image": windows_per_image}
+    for name, value in settings.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}, and must be at least 1")
+    if seed < 0:
+        raise InputError(f"seed is {seed}, and must be 0 or more")
+    if len(images) == 0:
+        raise DataError("there are no images to measure MSB on: give at least one")
+    measurement = _Measurement(dense_images, windows_per_image, seed)
+    for start in range(0, len(images), batch_size):
+        measurement.start = start
+        record(model, _for(model, images[start : start + batch_size]), measurement)
+    tallies = sorted(measurement.tallies.values(), key=lambda tally: tally.site.depth)
+    rows = [tally.row() for tally in tallies] or [_no_site(len(images))]
+    frame = pd.DataFrame(rows)
+    frame.insert(1, "n_sites", len(tallies))
+    return frame
+
+
+def _for(model: nn.Module, images: Tensor) -> Tensor:
+    """Images on the device and in the floating-point type of the network's first parameter."""
+    parameter = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), None)
+    return images if parameter is None else images.to(parameter.device, parameter.dtype)
+
+
+def _no_site(images: int) -> dict[str, Any]:
+    """The row of a network without a downsampling site."""
+    empty = Site(0, "", "", "", None, None, 0, (0, 0), (0, 0), "the network has no downsampling site")
+    row = {**_Tally(empty).row(), "n_images": images}
+    return {**row, **dict.fromkeys(("site", "site_kind", "channels", "input_size", "output_size"))}

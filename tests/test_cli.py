@@ -1,0 +1,210 @@
+"""The command line: what it prints, its exit codes, and one clear line for every bad input."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import shiftscope
+from zoo.loading import build_model
+
+ENTRY = """
+  - name: {name}
+    model: {model}
+    weights: {weights}
+    input: {{size: 32, mean: 0.5, std: 0.25}}
+    labels: digits
+    factors: {{operator: {name}, run: {name}}}
+"""
+MODEL = "zoo:smallcnn?operator={operator}&width=4&in_channels=1"
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Path:
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    text = "checkpoints:"
+    for operator in ("max", "avg"):
+        model = MODEL.format(operator=operator)
+        torch.manual_seed(0)
+        save_file(build_model(model).state_dict(), folder / f"{operator}.safetensors")
+        text += ENTRY.format(name=operator, model=model, weights=f"{operator}.safetensors")
+    (folder / "zoo.yaml").write_text(text)
+    return folder
+
+
+def run(*arguments: object) -> int:
+    return shiftscope.main([str(argument) for argument in arguments])
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert "Traceback" not in error
+    return error
+
+
+def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = tmp_path / "tables"
+    command = ("collect", zoo, "--data", "digits", "--out", tables, "--limit", 40, "--msb-images", 8)
+    assert run(*command) == shiftscope.DONE
+    assert "10 tasks measured, 0 were done, 0 failed" in capsys.readouterr().out
+    assert run(*command) == shiftscope.DONE
+    assert "0 tasks measured, 10 were done, 0 failed" in capsys.readouterr().out
+    assert run("analyze", tables, "--out", tmp_path / "results") == shiftscope.DONE
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {
+        "correlations.csv",
+        "regressions.csv",
+        "summary.md",
+    }
+    capsys.readouterr()
+    code = run("figures", tables, "--out", tmp_path / "figures", "--only", "msb_invariance", "--format", "png,svg")
+    assert code == shiftscope.DONE
+    drawn = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert drawn == ["msb_invariance.png", "msb_invariance.svg", "msb_invariance.txt"]
+
+
+def test_a_failing_checkpoint_gives_exit_code_3(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file({"stray": torch.zeros(1)}, zoo / "avg.safetensors")
+    command = ("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20, "--collect", "checkpoints")
+    assert run(*command) == shiftscope.WITH_FAILURES
+    printed = capsys.readouterr()
+    assert "1 tasks measured, 0 were done, 1 failed" in printed.out
+    assert "stray" in printed.err
+    assert "Traceback" not in printed.err
+    [row] = pq.read_table(tmp_path / "t" / "failures").to_pylist()
+    assert (row["checkpoint"], row["stage"], row["error"]) == ("avg", "load", "WeightsError")
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_not_run(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    (zoo / "max.pth").write_bytes(pickle.dumps({"state_dict": Hostile()}))
+    text = (zoo / "zoo.yaml").read_text().replace("max.safetensors", "max.pth")
+    (zoo / "zoo.yaml").write_text(text)
+    command = ("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20, "--collect", "checkpoints")
+    assert run(*command) == shiftscope.WITH_FAILURES
+    assert "max: load: WeightsError" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        (None, ["--data", "digit"], "unknown data set 'digit': did you mean 'digits'? known are"),
+        (None, ["--data", "parquet:nowhere.parquet"], "nowhere.parquet"),
+        (None, ["--data", "digits", "--shift", "circle"], "unknown shift kind 'circle': did you mean 'circular'?"),
+        (None, ["--data", "digits", "--collect", "layer"], "unknown collector 'layer': did you mean 'layers'?"),
+        (None, ["--data", "digits", "--jobs", "0"], "--jobs is 0"),
+        (None, ["--data", "digits", "--batch-size", "0"], "--batch-size is 0"),
+        (("operator=max", "operator=mix"), ["--data", "digits"], "zoo.yaml"),
+        (("operator=max", "operator=mix"), ["--data", "digits"], "unknown operator 'mix': did you mean 'max'?"),
+        (("max.safetensors", "gone.safetensors"), ["--data", "digits"], "gone.safetensors"),
+        (("checkpoints:", "checkpoint:"), ["--data", "digits"], "checkpoints"),
+        (("size: 32", "size: small"), ["--data", "digits"], "size"),
+        (("checkpoints:", "checkpoints: ["), ["--data", "digits"], "zoo.yaml"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    zoo: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: tuple[str, str] | None,
+    arguments: list[str],
+    message: str,
+) -> None:
+    if change:
+        (zoo / "zoo.yaml").write_text((zoo / "zoo.yaml").read_text().replace(*change))
+    assert run("collect", zoo, "--out", tmp_path / "t", *arguments) == shiftscope.BAD_INPUT
+    assert message in one_line(capsys)
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_missing_manifest_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("collect", tmp_path / "none", "--data", "digits", "--out", tmp_path / "t") == shiftscope.BAD_INPUT
+    assert str(tmp_path / "none") in one_line(capsys)
+
+
+@pytest.mark.parametrize("command", ["analyze", "figures"])
+@pytest.mark.parametrize("folder", ["missing", "empty"])
+def test_tables_that_are_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, folder: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run(command, tmp_path / folder, "--out", tmp_path / "out") == shiftscope.BAD_INPUT
+    assert str(tmp_path / folder) in one_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_figure_is_refused(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20, "--msb-images", 4)
+    capsys.readouterr()
+    code = run("figures", tmp_path / "t", "--out", tmp_path / "f", "--only", "msb_invariant")
+    assert code == shiftscope.BAD_INPUT
+    assert "msb_invariance" in one_line(capsys)
+
+
+def test_sites_as_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sites", "zoo:smallcnn?operator=tips&width=4", "--size", 32) == shiftscope.DONE
+    assert capsys.readouterr().out.count("tips") == 3
+    assert run("sites", "zoo:smallcnn?operator=tips&width=4", "--json") == shiftscope.DONE
+    sites = json.loads(capsys.readouterr().out)
+    assert [site["kind"] for site in sites] == ["tips"] * 3
+    assert run("sites", "zoo:nonet") == shiftscope.BAD_INPUT
+    assert "unknown architecture 'nonet'" in one_line(capsys)
+
+
+def test_train_writes_a_zoo_that_can_be_collected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("defaults: {data: digits, epochs: 1, model: {width: 2}}\ngrid: {operator: [max, soft(4)]}\n")
+    assert run("train", recipe, "--out", tmp_path / "zoo") == shiftscope.DONE
+    assert "2 runs trained, 0 were done, 0 failed" in capsys.readouterr().out
+    command = ("collect", tmp_path / "zoo", "--data", "digits", "--out", tmp_path / "t", "--limit", 20)
+    assert run(*command, "--collect", "checkpoints") == shiftscope.DONE
+    rows = pq.read_table(tmp_path / "t" / "checkpoints").to_pandas().set_index("operator")
+    assert rows["strength"]["soft"] == 4
+    assert rows["operator_spec"].to_dict() == {"max": "max", "soft": "soft(beta=4)"}
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "sites", "collect", "analyze", "figures"])
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(command, "--help")
+    assert stop.value.code == 0
+    assert f"Example: shiftscope {command}" in capsys.readouterr().out
+
+
+def test_a_misspelt_option_is_exit_code_2() -> None:
+    with pytest.raises(SystemExit) as stop:
+        run("collect", "zoo", "--dta", "digits", "--out", "t")
+    assert stop.value.code == shiftscope.BAD_INPUT
+
+
+def test_ctrl_c_leaves_whole_parts_and_says_how_to_go_on(zoo: Path, tmp_path: Path) -> None:
+    code = (
+        "import shiftscope, sys, collectors.tasks as t, collections.abc\n"
+        "import collectors.msb as m\n"
+        "def stop(*a, **k): raise KeyboardInterrupt\n"
+        "m.measure_msb = stop\n"
+        f"sys.exit(shiftscope.main(['collect', {str(zoo)!r}, '--data', 'digits', '--limit', '20',"
+        f" '--out', {str(tmp_path / 't')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == shiftscope.INTERRUPTED
+    assert "the same command goes on from there" in done.stderr
+    assert "Traceback" not in done.stderr
+    for path in (tmp_path / "t").rglob("*.parquet"):
+        pq.read_table(path)
+    assert not list((tmp_path / "t").rglob("*.tmp"))

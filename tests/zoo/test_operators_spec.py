@@ -1,0 +1,120 @@
+"""Specification strings, the registry, and what operators refuse."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import zoo.operators
+from zoo.errors import OperatorError
+from zoo.operators import OPERATORS, OperatorSpec, build_operator, operator_arguments, parse_operator
+from zoo.operators.base import Downsample
+
+
+def test_names_cost_no_torch() -> None:
+    code = "import zoo.operators as o, sys; list(o.OPERATORS); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_operator_is_registered_under_its_name() -> None:
+    names = {"max", "avg", "subsample", "lp", "soft", "blur", "maxblur", "ddac", "aps", "lps", "tips"}
+    assert set(OPERATORS) == names
+    for name, cls in OPERATORS.items():
+        assert issubclass(cls, Downsample)
+        assert cls.name == name
+        assert getattr(zoo.operators, cls.__name__) is cls
+        assert list(inspect.signature(cls).parameters)[:3] == ["channels", "stride", "padding_mode"]
+        assert cls.strength_argument is None or cls.strength_argument in operator_arguments(name)
+        operator = build_operator(name, 6, 3, "circular")
+        assert type(operator) is cls
+        assert (operator.channels, operator.stride, operator.padding_mode) == (6, 3, "circular")
+
+
+def test_an_unknown_class_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="BlurPool"):
+        _ = zoo.operators.BlurPool
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "canonical", "strength"),
+    [
+        ("soft", {}, "soft(beta=1)", 1.0),
+        ("soft(4)", {"beta": 4.0}, "soft(beta=4)", 4.0),
+        (" soft ( kernel = 3 , beta = 0.5 ) ", {"kernel": 3, "beta": 0.5}, "soft(beta=0.5, kernel=3)", 0.5),
+        ("soft(4, none)", {"beta": 4.0, "kernel": None}, "soft(beta=4)", 4.0),
+        ("lp(inf)", {"p": math.inf}, "lp(p=inf)", math.inf),
+        ("max()", {}, "max", None),
+        ("max(3)", {"kernel": 3}, "max(kernel=3)", None),
+        ("blur(5)", {"m": 5}, "blur(m=5)", 5.0),
+        ("maxblur(3)", {"m": 3}, "maxblur(m=3)", 3.0),
+        ("ddac(5, 2)", {"kernel": 5, "groups": 2}, "ddac(kernel=5, groups=2)", None),
+        ("aps(1,filter=3)", {"p": 1.0, "filter": 3}, "aps(p=1, filter=3)", None),
+        ("lps(hidden=7)", {"hidden": 7}, "lps(hidden=7)", None),
+        ("tips(quadrant)", {"pool": "quadrant"}, "tips", None),
+        ("tips(phase, TRUE)", {"pool": "phase", "hard": True}, "tips(pool=phase, hard=true)", None),
+    ],
+)
+def test_parse(text: str, arguments: dict, canonical: str, strength: float | None) -> None:
+    spec = parse_operator(text)
+    assert spec == OperatorSpec(text.split("(")[0].strip(), arguments)
+    assert spec.canonical == canonical
+    assert spec.strength == strength
+    assert parse_operator(canonical).canonical == canonical
+    assert parse_operator(spec) is spec
+    assert repr(build_operator(spec, 4)) == repr(build_operator(canonical, 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sofft", "did you mean 'soft'.*aps, avg, blur, ddac, lp, lps, max, maxblur, soft, subsample, tips"),
+        ("soft(4", "cannot be read: write it as"),
+        ("soft((4))", "cannot be read"),
+        ("", "cannot be read"),
+        (None, "cannot be read"),
+        ("soft(gamma=1)", "soft has no argument 'gamma', it takes beta=1, kernel=none"),
+        ("soft(1, 2, 3)", "'3' stands where no argument of soft does"),
+        ("soft(beta=1, 2)", "'2' stands where no argument"),
+        ("subsample(3)", "subsample takes no arguments"),
+        ("soft(1, beta=2)", "beta is given twice"),
+        ("soft(a)", "beta is 'a', and must be of type float"),
+        ("soft(true)", "beta is 'true', and must be of type float"),
+        ("blur(2.5)", "m is '2.5', and must be of type int"),
+        ("lps(x)", r"hidden is 'x', and must be of type int \| None"),
+        ("tips(hard=3)", "hard is '3', and must be of type bool"),
+    ],
+)
+def test_parse_refuses(text: str, said: str) -> None:
+    with pytest.raises(OperatorError, match=said):
+        parse_operator(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max(0)", "avg(-1)", "soft(-1)", "soft(nan)", "lp(0.5)", "lp(nan)", "blur(0)", "maxblur(0)", "maxblur(3, 0)",
+        "ddac(0)", "ddac(3, 0)", "aps(0.5)", "aps(2, 0)", "lps(0)", "lps(filter=0)", "tips(pool=x)",
+        "tips(phase_order=x)", "tips(failure=x)", "tips(undo_shift=1)", "tips(undo_shift=-0.1)",
+    ],
+)  # fmt: skip
+def test_build_refuses_values(text: str) -> None:
+    with pytest.raises(OperatorError):
+        build_operator(text, 4)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_every_operator_refuses_bad_sizes(name: str) -> None:
+    for arguments in ((0,), (4, 0), (4, 1.5), (4, 2, "mirror")):
+        with pytest.raises(OperatorError, match="must be"):
+            build_operator(name, *arguments)
+    operator = build_operator(name, 4)
+    for shape in ((4, 8, 8), (2, 3, 8, 8), (2, 4, 0, 8)):
+        with pytest.raises(OperatorError, match=r"must be \(N, 4, H, W\)"):
+            operator(torch.zeros(shape))
+        with pytest.raises(OperatorError, match=r"must be \(N, 4, H, W\)"):
+            operator.sampling(torch.zeros(shape))

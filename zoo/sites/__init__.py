@@ -1,0 +1,14 @@
+"""Find the downsampling sites of any network, and see what each of them sampled in a forward pass.
+
+    from zoo.sites import find_sites
+
+    for site in find_sites(model, torch.zeros(1, 3, 224, 224)):
+        print(site)
+
+``recorder`` watches a forward pass, ``functions`` reads the calls of torch's functions, ``uses`` holds what a site did.
+"""
+
+from zoo.sites.recorder import Site, find_sites, record
+from zoo.sites.uses import Use, View
+
+__all__ = ["Site", "Use", "View", "find_sites", "record"]
