@@ -2,13 +2,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types zoo clean
+.PHONY: demo test test-full lint types zoo clean
 
 demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in out/demo
 	$(BIN)/shiftscope demo --out out/demo
 
 test: lint types  ## linter, formatter check, type check, tests
 	$(BIN)/pytest -q -n 2
+
+test-full: lint types  ## the tests on all of the real data as well (half an hour)
+	SHIFTSCOPE_FULL=1 $(BIN)/pytest -q tests/test_third_party.py --timeout 7200
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

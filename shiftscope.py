@@ -193,7 +193,7 @@ class Analyze:
         """Analyse, print the headline, write the results."""
         from analysis import analyze, join, load, write_results
 
-        results = analyze(join(load(self.tables)), progress=sys.stderr.isatty())
+        results = analyze(join(load(self.tables)))
         for line in results.headline:
             print(line)
         for path in write_results(results, self.out):

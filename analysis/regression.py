@@ -56,30 +56,39 @@ def fit(frame: pd.DataFrame, model: FractionalLogit) -> pd.DataFrame:
     ``leading`` = the clusters with the largest shares, ``coverage`` = share of simulated data sets of this very design (same
     columns, fitted means and intra-cluster correlation, Gaussian errors) whose interval holds the truth, ``reason``.
     """
-    needed = [model.y, *model.numeric]
-    _need(frame, [*needed, *model.factors, model.cluster])
-    frame = frame[list(dict.fromkeys([*needed, *model.factors, model.cluster]))]
-    numbers = frame[needed].apply(pd.to_numeric, errors="coerce").astype(float)
-    usable = np.isfinite(numbers).all(axis=1) & frame[[*model.factors, model.cluster]].notna().all(axis=1)
-    rows, numbers = frame[usable], numbers[usable]
-    y = numbers[model.y].to_numpy()
-    codes, n_clusters = cluster_codes(rows[model.cluster])
-    shared = {"n": len(rows), "n_missing": int((~usable).sum()), "n_clusters": n_clusters}
-    columns, left_out = _design(rows, numbers, model)
-    reason = _obstacle(model, y, columns, left_out, n_clusters)
+    return _frame(model, _fit(_columns(frame, model), model))
+
+
+def _columns(frame: pd.DataFrame, model: FractionalLogit) -> dict[str, Any]:
+    """The model's columns as arrays: numbers as floats, factors and clusters as objects."""
+    _need(frame, [model.y, *model.numeric, *model.factors, model.cluster])
+    numbers = {name: pd.to_numeric(frame[name], errors="coerce") for name in (model.y, *model.numeric)}
+    columns: dict[str, Any] = {name: column.to_numpy(dtype=float) for name, column in numbers.items()}
+    return columns | {name: frame[name].to_numpy(dtype=object) for name in (*model.factors, model.cluster)}
+
+
+def _fit(columns: dict[str, Any], model: FractionalLogit) -> list[dict[str, Any]]:
+    usable = np.logical_and.reduce([np.isfinite(columns[name]) for name in (model.y, *model.numeric)])
+    for name in (*model.factors, model.cluster):
+        usable &= ~pd.isna(columns[name])
+    rows = {name: column[usable] for name, column in columns.items()}
+    y, (codes, n_clusters) = rows[model.y], cluster_codes(rows[model.cluster])
+    shared = {"n": len(y), "n_missing": int((~usable).sum()), "n_clusters": n_clusters}
+    terms, left_out = _design(rows, model)
+    reason = _obstacle(model, y, terms, left_out, n_clusters)
     if reason:
-        return _frame(model, [{**shared, "term": name, "reason": reason} for name in model.numeric])
-    design = np.column_stack(list(columns.values()))
+        return [{**shared, "term": name, "reason": reason} for name in model.numeric]
+    design = np.column_stack(list(terms.values()))
     result = _estimate(y, design, codes)
     if isinstance(result, str):
-        return _frame(model, [{**shared, "term": name, "reason": result} for name in model.numeric])
+        return [{**shared, "term": name, "reason": result} for name in model.numeric]
     mean = result.mu
     weight = mean * (1 - mean)
-    names = rows[model.cluster].astype(str).drop_duplicates().to_numpy()
+    names = pd.unique(rows[model.cluster])
     coverage = _coverage(design, mean, y, codes, n_clusters)
     width = stats.t.ppf((1 + NOMINAL) / 2, n_clusters - 1)
     records = []
-    for index, name in enumerate(columns):
+    for index, name in enumerate(terms):
         estimate, se = float(result.params[index]), float(result.bse[index])
         p = float(2 * stats.t.sf(abs(estimate / se), n_clusters - 1)) if n_clusters >= MIN_CLUSTERS else np.nan
         record = {**shared, "term": name, "estimate": estimate, "se": se, "df": n_clusters - 1, "p": p}
@@ -88,8 +97,7 @@ def fit(frame: pd.DataFrame, model: FractionalLogit) -> pd.DataFrame:
             record["effect"] = estimate * weight.mean()
             record |= _information(design, weight, index, codes, names)
         records.append(record)
-    records += [{**shared, "term": name, "reason": text} for name, text in left_out.items()]
-    return _frame(model, records)
+    return records + [{**shared, "term": name, "reason": text} for name, text in left_out.items()]
 
 
 def split(frame: pd.DataFrame, columns: Sequence[str], group: str) -> pd.DataFrame:
@@ -120,18 +128,20 @@ def group_slopes(frame: pd.DataFrame, model: FractionalLogit, group: str) -> pd.
 
     A group where the column's standard deviation is below :data:`MIN_SPREAD` gets no slope but the reason.
     """
-    needed = [model.y, *model.numeric, *model.factors, model.cluster]
-    _need(frame, [group, *needed])
-    tables = []
-    for value, rows in frame[list(dict.fromkeys([group, *needed]))].groupby(group, sort=True):
-        spread = rows[model.numeric[0]].std()
-        if len(rows) > 1 and spread < MIN_SPREAD:
-            reason = f"{model.numeric[0]} hardly varies here (standard deviation {spread:.1g})"
-            table = _frame(model, [{"term": model.numeric[0], "n": len(rows), "reason": reason}])
+    _need(frame, [group])
+    columns, focal = _columns(frame, model), model.numeric[0]
+    codes, values = pd.factorize(frame[group].astype(object), sort=True)
+    records = []
+    for code, value in enumerate(values):
+        rows = {name: column[codes == code] for name, column in columns.items()}
+        spread = np.nanstd(rows[focal]) if np.isfinite(rows[focal]).any() else np.nan
+        if spread < MIN_SPREAD:
+            reason = f"{focal} hardly varies here (standard deviation {spread:.1g})"
+            found: dict[str, Any] = {"term": focal, "n": len(rows[focal]), "reason": reason}
         else:
-            table = fit(rows, model).query("term == @model.numeric[0]")
-        tables.append(table.assign(group=f"{group}={value}"))
-    return pd.concat(tables, ignore_index=True) if tables else _frame(model, [])
+            found = next(record for record in _fit(rows, model) if record["term"] == focal)
+        records.append({**found, "group": f"{group}={value}"})
+    return _frame(model, records)
 
 
 def _need(frame: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -145,14 +155,13 @@ def _frame(model: FractionalLogit, records: list[dict[str, Any]]) -> pd.DataFram
     return pd.DataFrame([{**_BLANK, **shared, **record} for record in records], columns=_COLUMNS)
 
 
-def _design(
-    rows: pd.DataFrame, numbers: pd.DataFrame, model: FractionalLogit
-) -> tuple[dict[str, Array], dict[str, str]]:
+def _design(rows: dict[str, Any], model: FractionalLogit) -> tuple[dict[str, Array], dict[str, str]]:
     """Independent columns by name, intercept first, and why the others are left out; ``numeric[0]`` yields to the rest."""
-    n = len(rows)
+    n = len(rows[model.y])
+    factors = pd.DataFrame({name: rows[name] for name in model.factors if len(pd.unique(rows[name])) > 1})
     candidates = {"intercept": np.ones(n)}
-    candidates |= {name: column.to_numpy() for name, column in indicator_columns(rows, model.factors).items()}
-    candidates |= {name: numbers[name].to_numpy() for name in reversed(model.numeric)}
+    candidates |= {str(name): column.to_numpy() for name, column in indicator_columns(factors, list(factors)).items()}
+    candidates |= {name: rows[name] for name in reversed(model.numeric)}
     columns: dict[str, Array] = {}
     left_out: dict[str, str] = {}
     basis = np.empty((n, 0))

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.correlation import correlate
-from analysis.coverage import MIN_CLUSTERS
 from analysis.errors import TableError
+from analysis.findings import BY_CHECKPOINT, BY_OPERATOR, BY_RUN, CELL, verdict
 from analysis.regression import FractionalLogit, fit, group_slopes, within_between
+from analysis.summary import headline, write_summary
 from analysis.tables import NOT_GIVEN
 from collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE, SHIFT_KINDS
 
@@ -27,17 +28,12 @@ SPLIT_SCORES = ("consistency", "fidelity")
 PLAIN_SUBSAMPLING = ("subsample", "strided")
 """Operators that pool nothing; the subset ``without subsample`` is the rest."""
 
-BY_CHECKPOINT, BY_RUN, BY_OPERATOR = (
-    "bootstrap over checkpoints",
-    "cluster bootstrap over operator x run",
-    "bootstrap over operators",
-)
 PRIMARY_KINDS = ("circular", "zero")
 PRIMARY_SHIFTS = 9
 _PLAN = ["shift_kind", "fill", "n_shifts", "plan"]
 _NEEDED = [
     *("checkpoint", "operator", "operator_spec", "architecture", "padding_mode", "cluster", "final", "data", "accuracy"),
-    *("max_shift", "plan_hash", *_PLAN, *MSB_READINGS),
+    *("max_shift", "plan_hash", "n_sites_unmeasured", *_PLAN, *MSB_READINGS),
 ]
 
 
@@ -81,8 +77,6 @@ def analyze(
     Raises:
         TableError: the frame lacks a column, or holds no shifts.
     """
-    from analysis.summary import headline, write_summary
-
     found = [name for name in scores if name in frame.columns]
     rows = _prepare(frame, found)
     if not found:
@@ -123,16 +117,6 @@ def write_results(results: Results, folder: Path | str) -> list[Path]:
             if path.exists():
                 path.unlink()
     return [root / name for name in texts]
-
-
-def verdict(estimate: float, low: float, high: float, n_clusters: float) -> str:
-    """``negative`` or ``positive`` where the interval excludes 0, ``no difference from zero`` where it does not,
-    ``too few clusters`` below :data:`~analysis.coverage.MIN_CLUSTERS`, ``no number``."""
-    if not np.isfinite([estimate, low, high]).all():
-        return "no number"
-    if n_clusters < MIN_CLUSTERS:
-        return "too few clusters"
-    return "negative" if high < 0 else "positive" if low > 0 else "no difference from zero"
 
 
 def _prepare(frame: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
@@ -246,7 +230,6 @@ def _regressions(cell: _Cell, scores: list[str]) -> pd.DataFrame:
 
 def _primary(correlations: pd.DataFrame, regressions: pd.DataFrame) -> pd.DataFrame:
     """The statements fixed in advance, for every cell; ``role`` says which were fixed and which are the same on other rows."""
-    labels = ["data", "shift_kind", "fill", "max_shift", "n_shifts", "plan", "subset", "snapshots"]
     kept = ["estimate", "low", "high", "effect", "n", "n_clusters", "effective_clusters", "leading", "nominal", "coverage"]
     kept += ["reason"]
     means = correlations.query("level == 'operator means' and method == 'spearman'")
@@ -256,7 +239,7 @@ def _primary(correlations: pd.DataFrame, regressions: pd.DataFrame) -> pd.DataFr
     fits = fits[fits["cluster"] == "operator"]
     b = fits[(fits["model"] == "fractional logit") & (fits["term"] == PRIMARY_READING)].assign(statement="b")
     c = fits[(fits["model"] == "within-between") & (fits["term"] == f"{PRIMARY_READING}_within")].assign(statement="c")
-    table = pd.concat([part[[*labels, "statement", *kept]] for part in (a, b, c)], ignore_index=True)
+    table = pd.concat([part[[*CELL, "statement", *kept]] for part in (a, b, c)], ignore_index=True)
     table["verdict"] = [
         verdict(row.estimate, row.low, row.high, row.n_clusters) for row in table.itertuples(index=False)
     ]

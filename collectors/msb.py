@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 
 PATCH_CELL = 16
-"""Pixels of a stride cell from which a strided convolution's windows are sampled: so many times its cost is the dense."""
+"""Pixels of a stride cell from which a strided convolution's windows are sampled: its dense output costs as many times
+the layer."""
 
 PATCH_WINDOWS = 64
 """Output locations sampled per image there, unless the caller asks for another number."""
 
-CHUNK = 1 << 20
-"""Window entries handled at once."""
+CHUNK, LARGEST_CHUNK = 1 << 20, 1 << 23
+"""Window entries handled at once: so many of several images; the outputs of one image are divided from so many on."""
 
 _SUMS = ("windows", "flat", "equal", "weight", "top", "corrected")
 
@@ -38,13 +39,12 @@ class Windows:
     """The distinct pixels of every window: stride cell and support together.
 
     ``pixels (L, M)``, -1 where a window has fewer; ``size (L,)`` their number. ``slot (L, K)`` says which of the
-    window's pixels each tap is (``M``: none, it lies in zero padding); ``copies``: whether a pixel is tapped twice.
+    window's pixels each tap is (``M``: none, it lies in zero padding), or is None where tap ``k`` is pixel ``k``.
     """
 
     pixels: Tensor
     size: Tensor
-    slot: Tensor
-    copies: bool
+    slot: Tensor | None
 
 
 def windows(cells: Tensor, index: Tensor) -> Windows:
@@ -54,39 +54,33 @@ def windows(cells: Tensor, index: Tensor) -> Windows:
     first[:, 1:] = listed[:, 1:] != listed[:, :-1]
     first &= listed >= 0
     size = first.sum(1)
+    # A tap is listed before the cell's pixels: where all firsts are taps, each once, the taps are the window.
+    if bool((size == (index >= 0).sum(1)).all()) and bool((order[first] < index.shape[1]).all()):
+        return Windows(index, size, None)
     widest = max(int(size.max()), 1)
     rank = torch.where(listed >= 0, first.cumsum(1) - 1, widest)
     pixels = torch.full((len(listed), widest + 1), -1, device=listed.device).scatter_(1, rank, listed)[:, :widest]
-    slot = torch.empty_like(rank).scatter_(1, order, rank)[:, : index.shape[1]]
-    ordered = slot.sort(1).values
-    copies = bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] < widest)).any())
-    return Windows(pixels, size, slot, copies)
+    return Windows(pixels, size, torch.empty_like(rank).scatter_(1, order, rank)[:, : index.shape[1]])
 
 
 def window_sums(view: View, places: Windows) -> Array:
     """Sums over the windows of each image: ``(n, 6)``, columns ``windows, flat, equal, weight, top, corrected``.
 
-    The last four are over windows that are not flat: outputs equal to the window's maximum; weight on the maximum; share
-    of the positions of greatest weight that are maxima; ``(weight - t/|W|) / (1 - t/|W|)`` with ``t`` tied maxima.
+    The last four are over windows that are not flat: outputs equal to the window's maximum; weight on the maximum;
+    share of the positions of greatest weight that are maxima; ``(weight - t/|W|) / (1 - t/|W|)`` with ``t`` tied
+    maxima.
     """
     values = _gather(view.pixels, places.pixels)
     maximum = values.amax(-1)
-    ties = (values == maximum[..., None]).sum(-1)
+    hit = values == maximum[..., None]
+    ties = hit.sum(-1)
     weights = view.taps.weights
-    weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
-    inside = places.slot < places.pixels.shape[1]
-    if not bool(inside.all()):
-        weights = weights * inside
-    tapped = _gather(view.pixels, torch.where(inside, view.taps.index, -1)) == maximum[..., None]
+    weights = _on_window(weights.to(torch.promote_types(weights.dtype, torch.float32)), places)
     mass = weights.sum(-1, dtype=torch.float64)
-    weight = (weights * tapped).sum(-1, dtype=torch.float64) / mass
-
-    if places.copies:
-        weights = _merge(weights, places)
-        tapped = values == maximum[..., None]
+    weight = (weights * hit).sum(-1, dtype=torch.float64) / mass
     # Weights that are equal but for the rounding of their sums are tied.
     greatest = weights >= weights.amax(-1, keepdim=True) * (1 - 16 * torch.finfo(weights.dtype).eps)
-    top = (greatest & tapped).sum(-1) / greatest.sum(-1)
+    top = (greatest & hit).sum(-1) / greatest.sum(-1, dtype=torch.float64)
 
     sampled = (mass > 0).expand_as(ties)
     mixed = sampled & (ties < places.size)
@@ -103,13 +97,15 @@ def _gather(pixels: Tensor, index: Tensor) -> Tensor:
     return values.masked_fill_(outside, float("-inf")) if bool(outside.any()) else values
 
 
-def _merge(weights: Tensor, places: Windows) -> Tensor:
+def _on_window(weights: Tensor, places: Windows) -> Tensor:
     """Weights per pixel of the window from weights per tap: those of one pixel's copies add up."""
     length, widest = places.pixels.shape
+    if places.slot is None:
+        outside = places.pixels < 0
+        return weights.masked_fill(outside, 0) if bool(outside.any()) else weights
     weights = weights.expand(*weights.shape[:2], length, places.slot.shape[1])
-    slot = places.slot.expand_as(weights)
     merged = weights.new_zeros(*weights.shape[:2], length, widest + 1)
-    return merged.scatter_add_(3, slot, weights)[..., :widest]
+    return merged.scatter_add_(3, places.slot.expand_as(weights), weights)[..., :widest]
 
 
 def ratio_jackknife(numerator: Array, denominator: Array) -> tuple[float, float]:
@@ -219,17 +215,17 @@ class _Measurement:
             for row in range(images):
                 draw = np.random.default_rng([self.seed, site.depth, self.start + row])
                 chosen = np.sort(draw.choice(locations, limit, replace=False))
-                for part in torch.from_numpy(chosen).split(max(CHUNK // entries, 1)):
+                for part in torch.from_numpy(chosen).split(max(LARGEST_CHUNK // entries, 1)):
                     yield slice(row, row + 1), part
             return
-        at_once = CHUNK // (entries * locations)
-        for row in range(0, images, max(at_once, 1)):
-            rows = slice(row, min(row + max(at_once, 1), images))
-            if at_once:
-                yield rows, None
-            else:
-                for part in torch.arange(locations).split(max(CHUNK // entries, 1)):
-                    yield rows, part
+        if entries * locations > LARGEST_CHUNK:
+            for row in range(images):
+                for part in torch.arange(locations).split(max(LARGEST_CHUNK // entries, 1)):
+                    yield slice(row, row + 1), part
+            return
+        at_once = max(CHUNK // (entries * locations), 1)
+        for row in range(0, images, at_once):
+            yield slice(row, min(row + at_once, images)), None
 
 
 def measure_msb(
@@ -244,11 +240,16 @@ def measure_msb(
     """The maximum-sampling bias of every downsampling site of a network: one row per site, in forward order.
 
     The window ``W(o)`` of an output is the union of its stride cell (``s x s`` pixels from ``s o``) and its operator's
-    support, as pixels of the site's input; the sampling weights are normalised over it. Over the windows that are not
-    flat (all values equal): ``msb``, share with ``y_o == max W(o)``; ``msb_weight``, mean weight on the maximum; ``msb_top``, mean share of the positions of greatest weight that are maxima; ``msb_corrected``, mean
-    of ``(weight - t/|W|) / (1 - t/|W|)`` with ``t`` tied maxima. ``msb_all`` is ``msb`` with flat windows as hits,
-    ``flat_fraction`` their share. Each is a ratio pooled over all windows of all images, with its jackknife standard
-    error over images (``_se``). Windows of which no sampled pixel lies in the map are left out.
+    support, as pixels of the site's input; the sampling weights are normalised over it. Windows of which no sampled
+    pixel lies in the map are left out. Over the windows that are not flat (all values equal):
+
+    * ``msb``: share with ``y_o == max W(o)``, exactly, in the type of the forward pass;
+    * ``msb_weight``: mean weight on the maximum;
+    * ``msb_top``: mean share of the positions of greatest weight that are maxima;
+    * ``msb_corrected``: mean of ``(weight - t/|W|) / (1 - t/|W|)`` with ``t`` tied maxima.
+
+    ``msb_all`` is ``msb`` over all windows with the flat ones as hits, ``flat_fraction`` is their share. Each is a
+    ratio pooled over all windows of all images, with its jackknife standard error over images (``_se``).
 
     Args:
         images: ``(N, C, H, W)`` as the network takes them; moved to its device and floating-point type.

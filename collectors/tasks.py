@@ -107,7 +107,7 @@ class Collector:
 
 
 def _describe_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
-    return [{"name": checkpoint.name, "factors": json.loads(json.dumps(checkpoint.factors, default=str))}]
+    return [{"name": checkpoint.name, "factors": json.loads(json.dumps(dict(checkpoint.factors), default=str))}]
 
 
 def _describe(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """Where a figure's function is (``module:function``) and which frames it takes, in order: names of :data:`FRAMES`."""
+    """Where a figure's function is (``module:function``), and the frames it takes in order: names of :data:`FRAMES`."""
 
     target: str
     frames: tuple[str, ...] = ("joined",)
@@ -66,11 +66,12 @@ def save_figures(
     data: str | None = None,
     skipped: Callable[[str, str], None] | None = None,
 ) -> list[Path]:
-    """Write each figure (``only`` the named ones) as ``folder/NAME.FORMAT``, with its caption as ``NAME.txt`` beside it.
+    """Write each figure (``only`` the named ones) as ``folder/NAME.FORMAT``, its caption as ``NAME.txt`` beside it.
 
     One-column figures are named ``NAME-single``. A file is written under another name and renamed, so that it exists
-    whole or not at all. A figure for which the tables have no rows is passed over and given to ``skipped(name, reason)``,
-    by default as a line on stderr. Equal tables give equal bytes.
+    whole or not at all. A figure for which the tables have no rows is passed over and told to
+    ``skipped(name, reason)``, by default a line on stderr. Equal tables give equal bytes. ``data`` names the data set
+    to draw where the tables hold several. Returns the files written.
 
     Raises:
         TableError: an unknown figure, format or width, or nothing that could be drawn at all.

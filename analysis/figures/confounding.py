@@ -1,4 +1,4 @@
-"""What accuracy has to do with it: accuracy against consistency, and MSB against consistency with accuracy held fixed."""
+"""What accuracy has to do with it: accuracy against consistency, and MSB against consistency given accuracy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from analysis.errors import TableError
 from analysis.figures import fits, style
-from analysis.figures.frames import Selection, plan_sentence, select, without
+from analysis.figures.frames import Selection, counts, plan_sentence, select, without
 from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 
@@ -21,9 +21,10 @@ def confounding(
 ) -> style.CaptionedFigure:
     """Per shift kind: accuracy against ``score``, and the partial residual plot of ``reading`` given accuracy.
 
-    The residual plot is of the OLS ``score ~ reading + accuracy`` (and architecture, where there are several); a point is
-    ``residual + b (x - mean x) + mean score``, the line has slope ``b``. Bands: 95 %, errors clustered by operator. ``frame`` is
-    :func:`analysis.tables.join`'s. Raises :class:`TableError` when there is nothing to draw.
+    The residual plot is of the OLS ``score ~ reading + accuracy`` (and architecture, where there are several); a
+    point is ``residual + b (x - mean x) + mean score``, the line has slope ``b``. Bands: 95 %, errors clustered by
+    operator; dashed: without plain subsampling. ``frame`` is :func:`analysis.tables.join`'s. Raises
+    :class:`TableError` when there is nothing to draw.
     """
     if score == "accuracy":
         raise TableError("confounding draws accuracy against another score: choose a score such as consistency")
@@ -34,13 +35,16 @@ def confounding(
     with style.theme(width):
         rows = len(selection.kinds)
         figure = style.new_figure(width, 0.75 + rows * (2.2 if width == "double" else 1.85))
-        axes = figure.subplots(rows, 2, squeeze=False, sharex="col", sharey="row")
+        axes = figure.subplots(
+            rows, 2, squeeze=False, sharex="col", sharey="row", width_ratios=[1, 1 if width == "double" else 1.12]
+        )
         sentences = []
         for (left, right), kind in zip(axes, selection.kinds, strict=True):
             sentences.append(_accuracy_panel(left, selection, kind, score, width))
             sentences.append(_residual_panel(right, selection.kind(kind), reading, score, covariates, width))
             left.set_ylabel(style.label(score, lines=2))
-            right.set_ylabel(f"{score.replace('_', ' ')}\nat mean accuracy")
+            adjusted = "{}\nat mean accuracy" if width == "double" else "adjusted {}"
+            right.set_ylabel(adjusted.format(score.replace("_", " ")))
         axes[-1, 0].set_xlabel(style.label("accuracy", lines=1 if width == "double" else 2))
         axes[-1, 0].locator_params(axis="x", nbins=6 if width == "double" else 3)
         axes[-1, 1].set_xlabel(style.label(reading, lines=1 if width == "double" else 2))
@@ -85,7 +89,7 @@ def _residual_panel(
     partial, slope = fits.in_words(row, "partial r"), fits.slope_in_words(curve, "slope")
     sentence = f"{reading} against {score} {given}: {partial}{fits.coverage(row)}, {slope}"
     if width == "double":
-        lines = [f"MSB {given} (partial residuals)", f"{partial}, {slope}"]
+        lines = [f"MSB {given}", partial, slope]
     else:
         lines = [given, fits.in_words(row), fits.slope_in_words(curve, "b")]
     rest = without(rows)
@@ -106,12 +110,12 @@ def _caption(selection: Selection, reading: str, score: str, covariates: list[st
     rows = selection.rows
     return "\n".join(
         [
-            f"Left: accuracy against {score}, with a fractional logit. Right: partial residuals of {style.label(reading)} in the OLS "
-            f"of {score} on it and {' and '.join(covariates)}. One point per checkpoint ({rows['checkpoint'].nunique()} checkpoints, "
-            f"{rows['operator'].nunique()} operators, {rows['cluster'].nunique()} operator × run clusters).",
+            f"Left: accuracy against {score}, with a fractional logit. Right: partial residuals of "
+            f"{style.label(reading)} in the OLS of {score} on it and {' and '.join(covariates)}, shown as {score} adjusted "
+            f"to mean accuracy. One point per checkpoint ({counts(rows)}). Dashed: the fit without subsample.",
             plan_sentence(selection),
-            "Bands and slopes: 95 %, errors clustered by operator with t quantiles of (operators - 1) degrees of freedom. Brackets "
-            "after r: 95 % percentile intervals of a bootstrap that draws whole operators.",
+            "Bands and slopes: 95 %, errors clustered by operator with t quantiles of (operators - 1) degrees of "
+            "freedom. Brackets after r: 95 % percentile intervals of a bootstrap that draws whole operators.",
             *sentences,
             *selection.notes,
         ]

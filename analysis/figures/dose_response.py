@@ -1,14 +1,15 @@
-"""One knob, nothing else changed: MSB, consistency and accuracy as the strength of `soft(beta)` and `lp(p)` pooling rises."""
+"""One knob, nothing else changed: MSB, consistency and accuracy as the strength of `soft` and `lp` pooling rises."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from analysis.errors import TableError
@@ -34,12 +35,12 @@ def dose_response(
     data: str | None = None,
     width: style.Width = "double",
 ) -> style.CaptionedFigure:
-    """Per operator: ``reading``, ``score`` (each shift kind) and accuracy against the strength, 0 and infinity included.
+    """Per operator: ``reading``, ``score`` (each shift kind) and accuracy against the strength.
 
-    A thin line joins the last snapshots of the runs that differ in strength only (same architecture, padding, training data
-    and seed); thick lines are means with 95 % t intervals over runs. The strength axis is logarithmic; 0 stands one octave
-    below the smallest positive strength. ``frame`` is :func:`analysis.tables.join`'s. Raises :class:`TableError` when no
-    operator has two strengths.
+    A thin line joins the last snapshots of the runs that differ in strength only (same architecture, padding, training
+    data and seed); thick lines are means with 95 % t intervals over runs. The strength axis is logarithmic; 0 stands
+    one octave below the smallest positive strength, infinity one above the largest finite one. ``frame`` is
+    :func:`analysis.tables.join`'s. Raises :class:`TableError` when no operator has two strengths.
     """
     selection = select(_doses(frame, operators), "dose_response", [reading, score, "accuracy"], data)
     present = set(selection.rows["operator"])
@@ -52,14 +53,17 @@ def dose_response(
         axes = axes if width == "double" else axes.T
         sentences = []
         for line, family in zip(axes, families, strict=True):
-            sentences += _family(line, selection, family, columns, width)
+            sentences += _family(line, selection, family, columns)
         _share_limits(axes)
+        if width == "single":
+            _label_outside(axes)
         style.legend_below(figure, _handles(selection.kinds), width, columns=5 if width == "double" else 2)
     figure.caption = "\n".join(
         [
-            f"{style.label(reading)}, {score} and accuracy against the strength of {' and '.join(families)}: the last snapshots of "
-            f"{selection.rows['run'].nunique()} runs. Thin lines join runs that differ in strength only; thick lines are means with "
-            "95 % t intervals over runs. The strength axis is logarithmic, with 0 one octave below the smallest positive strength.",
+            f"{style.label(reading)}, {score} and accuracy against the strength of {' and '.join(families)}: the "
+            f"last snapshots of {selection.rows['cluster'].nunique()} runs. Thin lines join runs that differ in "
+            "strength only; thick lines are means with 95 % t intervals over runs. The strength axis is logarithmic, "
+            "with 0 one octave below the smallest positive strength.",
             plan_sentence(selection),
             *sentences,
             *selection.notes,
@@ -71,7 +75,7 @@ def dose_response(
 def dose_positions(
     strengths: Sequence[float] | NDArray[np.float64] | pd.Series, known: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Where strengths stand on the axis: ``log2``, 0 one octave below the smallest positive of ``known``, infinity one above the largest."""
+    """Where strengths stand on the axis: ``log2``; 0 and infinity one octave outside the others of ``known``."""
     values = np.asarray(strengths, dtype=float)
     finite = [value for value in known if 0 < value < np.inf] or [1.0]
     inside = np.clip(values, min(finite) / 2, max(finite) * 2)
@@ -79,7 +83,7 @@ def dose_positions(
 
 
 def _doses(frame: pd.DataFrame, operators: Sequence[str]) -> pd.DataFrame:
-    missing = [name for name in ("strength", "final", "run", *_ALIKE) if name not in frame.columns]
+    missing = [name for name in ("strength", "final", *_ALIKE) if name not in frame.columns]
     if missing:
         raise TableError(
             f"dose_response needs the columns {', '.join(missing)}: give it the frame of analysis.tables.join"
@@ -99,16 +103,14 @@ def _doses(frame: pd.DataFrame, operators: Sequence[str]) -> pd.DataFrame:
     return rows
 
 
-def _family(
-    axes: Sequence[Axes], selection: Selection, family: str, columns: list[str], width: style.Width
-) -> list[str]:
+def _family(axes: Sequence[Axes], selection: Selection, family: str, columns: list[str]) -> list[str]:
     rows = selection.rows[selection.rows["operator"] == family]
     known = sorted(rows["strength"].unique())
     plain = once_per_checkpoint(rows)
     color, marker = style.marks([family])[family]
     sentences = [
         f"{family}: strengths {', '.join(_text(value) for value in known)}; n = {len(plain)} checkpoints in "
-        f"{plain['run'].nunique()} runs, {plain.groupby(_ALIKE, dropna=False).ngroups} lines."
+        f"{plain['cluster'].nunique()} runs, {plain.groupby(_ALIKE, dropna=False).ngroups} lines."
     ]
     for ax, column in zip(axes, columns, strict=True):
         if column == columns[1]:
@@ -127,15 +129,14 @@ def _family(
 
 
 def _line(
-    ax: Axes, rows: pd.DataFrame, column: str, known: list[float], color: str, dashes: object, marker: str, name: str
+    ax: Axes, rows: pd.DataFrame, column: str, known: list[float], color: str, dashes: Any, marker: str, name: str
 ) -> str:
     for _, alike in rows.groupby(_ALIKE, dropna=False, sort=True):
         ordered = alike.sort_values("strength")
         x = dose_positions(ordered["strength"], known)
-        ax.plot(x, ordered[column], color=color, linestyle=dashes, linewidth=0.5, alpha=0.4, zorder=2, label="_run")  # type: ignore[arg-type]
+        ax.plot(x, ordered[column], color=color, linestyle=dashes, linewidth=0.5, alpha=0.4, zorder=2, label="_run")
     found = [
-        fits.clustered_mean(of_dose[column], of_dose["run"].fillna(of_dose["checkpoint"]))
-        for _, of_dose in rows.groupby("strength", sort=True)
+        fits.clustered_mean(of_dose[column], of_dose["cluster"]) for _, of_dose in rows.groupby("strength", sort=True)
     ]
     mean, low, high = np.array(found).T
     x = (
@@ -145,11 +146,11 @@ def _line(
     )
     errors = np.nan_to_num(np.stack([mean - low, high - mean]))
     ax.errorbar(
-        x, mean, yerr=errors, color=color, linestyle=dashes, marker=marker, markersize=3.8, linewidth=1.3, elinewidth=0.9,
-        markeredgecolor="white", markeredgewidth=0.4, zorder=3, label=name,
+        x, mean, yerr=errors, color=color, linestyle=dashes, marker=marker, markersize=3.8, linewidth=1.3,
+        elinewidth=0.9, markeredgecolor="white", markeredgewidth=0.4, zorder=3, label=name,
     )  # fmt: skip
-    ends = [f"{fits.number(value)}" for value in (mean[0], mean[-1])]
-    return f"{name}, {column}: mean {ends[0]} at the lowest strength, {ends[1]} at the highest."
+    first, last = (fits.with_interval(*found[index]) for index in (0, -1))
+    return f"{name}, {column}: mean {first} at the lowest strength, {last} at the highest."
 
 
 def _strength_axis(ax: Axes, known: list[float], family: str, gap: float = 0.11) -> None:
@@ -174,17 +175,27 @@ def _share_limits(axes: NDArray[np.object_]) -> None:
             ax.set_ylim(low, high)
 
 
+def _label_outside(axes: NDArray[np.object_]) -> None:
+    """With families side by side (``axes[family, quantity]``) only the outer axes are named."""
+    for (family, quantity), ax in np.ndenumerate(axes):
+        if family > 0:
+            ax.set_ylabel("")
+            ax.tick_params(labelleft=False)
+        if quantity < axes.shape[1] - 1:
+            ax.set_xlabel("")
+
+
 def _text(strength: float) -> str:
     return "∞" if np.isinf(strength) else f"{strength:g}"
 
 
-def _handles(kinds: Sequence[str]) -> list[Line2D | Patch]:
-    handles: list[Line2D | Patch] = [
+def _handles(kinds: Sequence[str]) -> list[Artist]:
+    handles: list[Artist] = [
         Line2D([], [], color=color, linestyle=dashes, marker=marker, markersize=3.8, label=f"{kind} shift")
         for kind, (color, dashes, marker) in style.KIND_MARKS.items()
         if kind in kinds
     ]
-    handles.append(Line2D([], [], color=style.GUIDE, linewidth=0.6, label="same seed"))
+    handles.append(Line2D([], [], color=style.GUIDE, linewidth=0.6, label="one seed"))
     handles.append(
         Line2D([], [], color=style.GUIDE, linewidth=1.3, marker="|", markersize=7, label="mean, 95 % interval")
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,15 +38,15 @@ class Curve:
 def logit_curve(x: pd.Series, y: pd.Series, clusters: pd.Series, points: int = 81) -> Curve | None:
     """Fractional logit ``E y = expit(a + b x)`` (Papke & Wooldridge 1996) over the range of ``x``.
 
-    The band is ``expit(η ± t · se(η))`` with cluster-robust errors and ``G - 1`` degrees of freedom; the slope is ``b``.
-    None where ``x`` or ``y`` is constant, or with fewer than 4 rows.
+    The band is ``expit(η ± t · se(η))`` with cluster-robust errors and ``G - 1`` degrees of freedom; the slope is
+    ``b``. None where ``x`` or ``y`` is constant, or with fewer than 4 rows.
     """
     if len(x) < 4 or np.ptp(x) < 1e-12 or np.ptp(y) < 1e-12:
         return None
     design = _design(x)
     model = sm.GLM(y.to_numpy(float), design, family=sm.families.Binomial())
     at = np.linspace(x.min(), x.max(), points)
-    return _curve(model, _design(at), at, clusters, slope=1, link=special.expit)
+    return _curve(model, _design(at), at, clusters, special.expit)
 
 
 def partial_residuals(
@@ -64,7 +66,7 @@ def partial_residuals(
     model = sm.OLS(outcome, design)
     at = np.linspace(values.min(), values.max(), points)
     means = np.broadcast_to(extra.mean(axis=0), (points, extra.shape[1]))
-    curve = _curve(model, np.column_stack([_design(at), means]), at, frame[clusters], slope=1, link=np.asarray)
+    curve = _curve(model, np.column_stack([_design(at), means]), at, frame[clusters], _identity)
     residual = outcome - design @ model.fit().params
     return residual + curve.slope * (values - values.mean()) + outcome.mean(), curve
 
@@ -91,7 +93,7 @@ def correlation_row(
     clusters: str | None = "operator",
     covariates: tuple[str, ...] = (),
 ) -> pd.Series:
-    """One coefficient with its interval from a bootstrap over ``clusters`` (None: over rows): a row of :func:`correlate`."""
+    """One coefficient with its interval, a row of :func:`correlate`; ``clusters`` None draws single rows."""
     name = f"bootstrap over {'rows' if clusters is None else clusters}"
     return correlate(frame, [x], [y], methods=(method,), covariates=covariates, clusters={name: clusters}).iloc[0]
 
@@ -102,7 +104,7 @@ def operator_means(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 
 
 def in_words(row: pd.Series, symbol: str = "r") -> str:
-    """``r = −0.45 [−0.70, −0.20]``, without the brackets where there is no interval, ``r: –`` where there is no number."""
+    """``r = −0.45 [−0.70, −0.20]``; no brackets where there is no interval, ``r: –`` where there is no number."""
     if not np.isfinite(row["r"]):
         return f"{symbol}: –"
     return f"{symbol} = {with_interval(row['r'], row['low'], row['high'])}"
@@ -133,11 +135,15 @@ def number(value: float, digits: int = 2) -> str:
     return text.replace("-", "−")
 
 
+def _identity(values: Array) -> Array:
+    return values
+
+
 def _design(values: pd.Series | Array) -> Array:
     return np.column_stack([np.ones(len(values)), np.asarray(values, dtype=float)])
 
 
-def _curve(model: sm.GLM | sm.OLS, at: Array, x: Array, clusters: pd.Series, slope: int, link: np.ufunc) -> Curve:
+def _curve(model: Any, at: Array, x: Array, clusters: pd.Series, link: Callable[[Array], Array]) -> Curve:
     codes = pd.factorize(clusters)[0]
     groups = int(codes.max()) + 1
     if groups < FEWEST_CLUSTERS:
@@ -146,7 +152,7 @@ def _curve(model: sm.GLM | sm.OLS, at: Array, x: Array, clusters: pd.Series, slo
         fit = model.fit(cov_type="cluster", cov_kwds={"groups": codes})
         t = stats.t.ppf(0.975, groups - 1)
         half = t * np.sqrt(np.einsum("ij,jk,ik->i", at, fit.cov_params(), at).clip(min=0))
-    center, error = at @ fit.params, t * fit.bse[slope]
-    b = float(fit.params[slope])
+    center, error = at @ fit.params, t * fit.bse[1]
+    b = float(fit.params[1])
     ends = (link(center), link(center - half), link(center + half))
     return Curve(x, *ends, slope=b, slope_low=b - error, slope_high=b + error, n=int(model.nobs), n_clusters=groups)

@@ -1,4 +1,4 @@
-"""From the joined tables to the rows that one figure draws: one data set, one shift plan per kind, nothing dropped unsaid."""
+"""From the joined tables to the rows of one figure: one data set, one shift plan per kind, nothing dropped unsaid."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Selection:
         return self.rows[self.rows["shift_kind"] == kind]
 
     def title(self, kind: str) -> str:
-        """The heading of a panel: the shift kind with the largest displacement, and the fill where it is not the usual one."""
+        """The heading of a panel: the shift kind with the largest displacement, and the fill where it is black."""
         first = self.kind(kind).iloc[0]
         black = ", black" if first["fill"] == "black" else ""
         return f"{kind} shift, ≤ {int(first['max_shift'])} px{black}"
@@ -62,7 +62,7 @@ def select(frame: pd.DataFrame, figure: str, columns: Iterable[str], data: str |
     data = _choose_data(rows, figure, data, notes)
     rows = rows[rows["data"] == data]
     rows = _choose_plans(rows, notes)
-    finite = np.isfinite(rows[columns].astype(float)).all(axis=1) if columns else pd.Series(True, index=rows.index)
+    finite = pd.Series(np.isfinite(rows[columns].to_numpy(float)).all(axis=1), index=rows.index)
     if not finite.all():
         lost = rows.loc[~finite, "checkpoint"].nunique()
         notes.append(f"Not drawn, for want of {' or '.join(columns)}: {lost} checkpoints ({(~finite).sum()} rows).")
@@ -107,9 +107,8 @@ def _choose_plans(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     chosen = pd.concat(kept, ignore_index=True)
     if "n_images" in chosen:
         chosen = chosen.sort_values("n_images", ascending=False, kind="stable")
-    once = chosen.drop_duplicates(
-        ["checkpoint", "model", "shift_kind", "dy", "dx"] if "dy" in chosen else ["checkpoint", "model", "shift_kind"]
-    )
+    key = ["checkpoint", "model", "shift_kind", *(axis for axis in ("dy", "dx") if axis in chosen)]
+    once = chosen.drop_duplicates(key)
     if len(once) < len(chosen):
         notes.append(f"Measured on fewer images as well, not drawn here: {len(chosen) - len(once)} rows.")
     return once.sort_index()
@@ -121,9 +120,17 @@ def once_per_checkpoint(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def without(rows: pd.DataFrame) -> pd.DataFrame | None:
-    """The rows without plain subsampling, with and without which everything is reported; None where that changes nothing."""
+    """The rows without plain subsampling; None where there is none, or nothing else."""
     rest = rows[rows["operator"] != APART]
     return rest if 0 < len(rest) < len(rows) else None
+
+
+def counts(rows: pd.DataFrame) -> str:
+    """``264 checkpoints, 11 operators, 132 operator × run clusters``."""
+    return (
+        f"{rows['checkpoint'].nunique()} checkpoints, {rows['operator'].nunique()} operators, "
+        f"{rows['cluster'].nunique()} operator × run clusters"
+    )
 
 
 def operators_named(rows: pd.DataFrame) -> pd.DataFrame:
@@ -147,12 +154,12 @@ _FACTORS = ["operator", "operator_spec", "strength", "architecture", "padding_mo
 
 
 def surface_frame(tables: Tables) -> pd.DataFrame:
-    """Table ``surface`` with the factors of each checkpoint and ``cluster`` = ``operator|run``: a row per checkpoint, plan and shift."""
+    """Table ``surface`` with the factors of each checkpoint: a row per checkpoint, plan and shift."""
     return _with_factors(tables.surface, tables)
 
 
 def site_frame(tables: Tables) -> pd.DataFrame:
-    """The measured sites of table ``layers`` with the factors of each checkpoint: a row per checkpoint, data set and site."""
+    """The sites of table ``layers`` with the factors of each checkpoint: a row per checkpoint, data set and site."""
     return _with_factors(tables.layers[tables.layers["site"].notna()], tables)
 
 

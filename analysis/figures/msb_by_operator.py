@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
 from analysis.figures import fits, style
-from analysis.figures.frames import once_per_checkpoint, operators_named, select
+from analysis.figures.frames import counts, once_per_checkpoint, operators_named, select
 from collectors.schema import PRIMARY_READING
 
 
@@ -21,11 +22,11 @@ def msb_by_operator(
     data: str | None = None,
     width: style.Width = "double",
 ) -> style.CaptionedFigure:
-    """Operators ordered by their mean ``reading``: every checkpoint (mean over its sites) and the mean with its 95 % interval.
+    """Operators ordered by their mean ``reading``: every checkpoint (mean over its sites), the mean and its interval.
 
-    With ``sites`` (:func:`analysis.figures.frames.site_frame`) a second panel shows each operator's mean per site, from the
-    first to the last in the network. ``frame`` is :func:`analysis.tables.join`'s. Intervals: t, training runs as the sampling
-    unit. Raises :class:`TableError` when there is nothing to draw.
+    With ``sites`` (:func:`analysis.figures.frames.site_frame`) a second panel shows each operator's mean per site, from
+    the first to the last in the network. ``frame`` is :func:`analysis.tables.join`'s. Intervals: 95 % t, training runs
+    as the sampling unit. Raises :class:`TableError` when there is nothing to draw.
     """
     selection = select(frame, "msb_by_operator", [reading], data)
     rows = once_per_checkpoint(selection.rows)
@@ -41,7 +42,10 @@ def msb_by_operator(
         axes[0].set_yticks(range(len(order)), [_tick(name, rows) for name in order])
         axes[0].set_ylim(len(order) - 0.4, -0.6)
         for ax in axes:
-            ax.set_xlabel(style.label(reading, lines=2, short=width == "single" and panels == 2))
+            narrow = width == "single" and panels == 2
+            ax.set_xlabel(
+                style.label(reading, short=True).replace(", ", ",\n") if narrow else style.label(reading, lines=2)
+            )
         axes[0].set_title("checkpoints", loc="left")
         axes[0].grid(axis="y", visible=False)
         if panels == 2:
@@ -49,15 +53,11 @@ def msb_by_operator(
         style.legend_below(figure, _handles(panels), width, columns=4 if width == "double" else 2)
     figure.caption = "\n".join(
         [
-            f"{style.label(reading)} of {len(rows)} checkpoints by operator, ordered by the mean (measured on {selection.data}). "
-            "Points: checkpoints, each the mean over its sites. Circles with bars: mean over checkpoints with its 95 % t interval, "
-            "training runs as clusters.",
+            f"{style.label(reading)} by operator, ordered by the mean ({counts(rows)}; measured on {selection.data}). "
+            "Points: checkpoints, each the mean over its sites. Circles with bars: mean over checkpoints with its 95 % "
+            "t interval, training runs as clusters.",
             *sentences,
-            *(
-                ["Right: mean per site over the same checkpoints, sites in the order of the forward pass."]
-                if panels == 2
-                else []
-            ),
+            *(["Right: mean per site over the same checkpoints, the first site on top."] if panels == 2 else []),
             *selection.notes,
         ]
     )
@@ -96,8 +96,8 @@ def _depths(sites: pd.DataFrame | None, rows: pd.DataFrame, data: str, reading: 
     if sites is None or sites.empty:
         return pd.DataFrame()
     known = operators_named(sites)
-    known = known[(known["data"] == data) & known["checkpoint"].isin(rows["checkpoint"]) & known[reading].notna()]
-    means = known.groupby(["operator", "depth"], as_index=False)[reading].mean()
+    known = known.loc[(known["data"] == data) & known["checkpoint"].isin(rows["checkpoint"])].dropna(subset=[reading])
+    means = known.groupby(["operator", "depth"])[[reading]].mean().reset_index()
     return means if means["depth"].nunique() > 1 else pd.DataFrame()
 
 
@@ -120,9 +120,9 @@ def _by_depth(ax: Axes, depths: pd.DataFrame, order: list[str], reading: str) ->
     ax.grid(axis="y", visible=False)
 
 
-def _handles(panels: int) -> list[Line2D]:
+def _handles(panels: int) -> list[Artist]:
     mean = {"color": style.INK, "marker": "o", "markersize": 4.2, "markerfacecolor": "white"}
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], color=style.GUIDE, marker="o", markersize=3.5, linestyle="", alpha=0.7, label="checkpoint"),
         Line2D([], [], linewidth=1.6, label="mean, 95 % interval", **mean),  # type: ignore[arg-type]
     ]

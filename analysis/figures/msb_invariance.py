@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.figures import fits, style
-from analysis.figures.frames import Selection, plan_sentence, select, without
+from analysis.figures.frames import Selection, counts, plan_sentence, select, without
 from collectors.schema import PRIMARY_READING
 
 
@@ -22,9 +22,10 @@ def msb_invariance(
 ) -> style.CaptionedFigure:
     """Every checkpoint as a point: ``reading`` on the x axis, each score on a y axis, shift kinds as facets.
 
-    The curve is a fractional logit with a 95 % band (errors clustered by operator), dashed without plain subsampling. Over
-    each panel: Pearson's r over checkpoints and Spearman's rho over operator means with their 95 % bootstrap intervals over
-    operators. ``frame`` is :func:`analysis.tables.join`'s. Raises :class:`TableError` when there is nothing to draw.
+    The curve is a fractional logit with a 95 % band (errors clustered by operator), dashed without plain subsampling.
+    Over each panel: Pearson's r over checkpoints and Spearman's rho over operator means with their 95 % bootstrap
+    intervals over operators. ``frame`` is :func:`analysis.tables.join`'s. Raises :class:`TableError` when there is
+    nothing to draw.
     """
     selection = select(frame, "msb_invariance", [reading, *scores], data)
     with style.theme(width):
@@ -81,8 +82,9 @@ def _notes(
     count = f"n = {over_operators['n']}, {over_operators['n_clusters']} operators"
     sentence = (
         f"{score}, {kind}: Pearson {fits.in_words(over_operators)} over {count}"
-        f"{fits.coverage(over_operators)}; {fits.in_words(over_runs)} from the bootstrap over {over_runs['n_clusters']} "
-        f"operator × run clusters{fits.coverage(over_runs)}; Spearman over operator means {fits.in_words(ranks, 'ρ')}"
+        f"{fits.coverage(over_operators)}; {fits.in_words(over_runs)} from the bootstrap over "
+        f"{over_runs['n_clusters']} operator × run clusters{fits.coverage(over_runs)}; Spearman over operator means "
+        f"{fits.in_words(ranks, 'ρ')}{fits.coverage(ranks)}"
     )
     if rest is not None:
         apart = fits.correlation_row(rest, reading, score)
@@ -99,13 +101,20 @@ def _caption(selection: Selection, reading: str, scores: Sequence[str], sentence
     rows = selection.rows
     return "\n".join(
         [
-            f"{style.label(reading)} against {' and '.join(scores)}: one point per checkpoint "
-            f"({rows['checkpoint'].nunique()} checkpoints, {rows['operator'].nunique()} operators, "
-            f"{rows['cluster'].nunique()} operator × run clusters).",
+            f"{style.label(reading)} against {' and '.join(scores)}: one point per checkpoint ({counts(rows)}).",
             plan_sentence(selection),
-            "Curves: fractional logit; bands: pointwise 95 %, errors clustered by operator with t quantiles of (operators - 1) "
-            "degrees of freedom. Brackets: 95 % percentile intervals of a bootstrap that draws whole operators.",
+            "Curves: fractional logit, dashed without subsample; bands: pointwise 95 %, errors clustered by operator "
+            "with t quantiles of (operators - 1) degrees of freedom. r: Pearson over checkpoints; ρ: Spearman over "
+            "operator means; r*: r without subsample. Brackets: 95 % percentile intervals of a bootstrap that draws "
+            "whole operators.",
+            *_standard_errors(rows, scores),
             *sentences,
             *selection.notes,
         ]
     )
+
+
+def _standard_errors(rows: pd.DataFrame, scores: Sequence[str]) -> list[str]:
+    known = {score: rows[f"{score}_se"].median() for score in scores if f"{score}_se" in rows}
+    told = [f"{score} {error:.3f}" for score, error in known.items() if error == error]
+    return [f"Median standard error of one point, over images: {', '.join(told)}."] if told else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,23 @@ from matplotlib.figure import SubFigure
 
 from analysis.errors import TableError
 from analysis.figures import fits, style
-from analysis.figures.frames import Selection, plan_sentence, select
+from analysis.figures.frames import Selection, counts, plan_sentence, select
 
 COLORS = "viridis"
 MOST_KINDS = 2
+
+
+class Mean(NamedTuple):
+    """The mean of an operator's checkpoints, its 95 % interval, and how many they are."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def text(self) -> str:
+        return fits.with_interval(self.value, self.low, self.high)
 
 
 def shift_surface(
@@ -29,10 +43,10 @@ def shift_surface(
 ) -> style.CaptionedFigure:
     """A heat map per operator and shift kind, and three of them as 3-D surfaces, on one colour scale.
 
-    ``value`` is ``agreement`` (share of images predicted as without the shift) or ``accuracy``, averaged over an operator's
-    checkpoints; over each map its mean over all shifts but the null shift, with a 95 % t interval over training runs. At most
-    two kinds are drawn unless ``kinds`` names them. ``frame`` is :func:`analysis.figures.frames.surface_frame`'s.
-    Raises :class:`TableError` when there is nothing to draw.
+    ``value`` is ``agreement`` (share of images predicted as without the shift) or ``accuracy``, averaged over an
+    operator's checkpoints; over each map its mean over all shifts but the null shift, with a 95 % t interval over
+    training runs. At most two kinds are drawn unless ``kinds`` names them. ``frame`` is
+    :func:`analysis.figures.frames.surface_frame`'s. Raises :class:`TableError` when there is nothing to draw.
     """
     if "dy" in frame.columns and frame.empty:
         raise TableError("shift_surface has no rows to draw: collect `surface` first")
@@ -40,17 +54,17 @@ def shift_surface(
     drawn = _kinds(selection, kinds)
     maps = {kind: _maps(selection.kind(kind), value) for kind in drawn}
     means = {kind: _means(selection.kind(kind), value) for kind in drawn}
-    order = means[drawn[0]]["mean"].sort_values(ascending=False, kind="stable").index.tolist()
+    order = sorted(means[drawn[0]], key=lambda name: -means[drawn[0]][name].value)
     scale = Normalize(
         np.floor(20 * min(m.min().min() for of_kind in maps.values() for m in of_kind.values()) - 1e-9) / 20, 1.0
     )
     across = min(6 if width == "double" else 4, len(order))
     down = -(-len(order) // across)
-    cell = 1.22 if width == "double" else 0.98
-    heights = [*(0.65 + cell * down for _ in drawn), 2.35 if width == "double" else 2.0]
+    cell = 1.38 if width == "double" else 0.88
+    heights = [*(0.7 + cell * down for _ in drawn), 2.3 if width == "double" else 1.8]
     with style.theme(width):
         figure = style.new_figure(width, sum(heights))
-        parts = figure.subfigures(len(heights), 1, height_ratios=heights)
+        parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         for part, kind in zip(parts[:-1], drawn, strict=True):
             _heat_maps(part, selection, kind, order, maps[kind], means[kind], scale, (down, across), value, width)
         _surfaces(
@@ -84,15 +98,14 @@ def _maps(rows: pd.DataFrame, value: str) -> dict[str, pd.DataFrame]:
     }
 
 
-def _means(rows: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Per operator: mean over checkpoints and shifts without the null shift, 95 % interval, checkpoints."""
+def _means(rows: pd.DataFrame, value: str) -> dict[str, Mean]:
+    """Per operator, over checkpoints and all shifts but the null shift."""
     moved = rows[(rows["dy"] != 0) | (rows["dx"] != 0)]
-    each = moved.groupby(["operator", "cluster", "checkpoint"], as_index=False)[value].mean()
-    found = {
-        str(name): (*fits.clustered_mean(of_operator[value], of_operator["cluster"]), len(of_operator))
+    each = moved.groupby(["operator", "cluster", "checkpoint", "model"], as_index=False)[value].mean()
+    return {
+        str(name): Mean(*fits.clustered_mean(of_operator[value], of_operator["cluster"]), len(of_operator))
         for name, of_operator in each.groupby("operator")
     }
-    return pd.DataFrame.from_dict(found, orient="index", columns=["mean", "low", "high", "n"])
 
 
 def _heat_maps(
@@ -101,7 +114,7 @@ def _heat_maps(
     kind: str,
     order: list[str],
     maps: dict[str, pd.DataFrame],
-    means: pd.DataFrame,
+    means: dict[str, Mean],
     scale: Normalize,
     shape: tuple[int, int],
     value: str,
@@ -114,12 +127,8 @@ def _heat_maps(
         ax.set_axis_off()
     for index, (ax, name) in enumerate(zip(axes.ravel(), names, strict=False)):
         _heat_map(ax, maps[name], scale)
-        mean, low, high, n = means.loc[name]
-        lines = (
-            [f"{name} (n = {n:.0f})", fits.with_interval(mean, low, high)]
-            if width == "double"
-            else [name, fits.number(mean)]
-        )
+        mean = means[name]
+        lines = [f"{name} (n = {mean.n})", mean.text] if width == "double" else [name, fits.number(mean.value)]
         ax.set_title("\n".join(lines), fontsize=style.SMALLEST_FONT, linespacing=1.2)
         lowest = index + shape[1] >= len(names)
         ax.tick_params(labelbottom=lowest, labelleft=index % shape[1] == 0)
@@ -127,7 +136,7 @@ def _heat_maps(
     part.supylabel("shift down (px)", fontsize=style.SMALLEST_FONT)
     bar = part.colorbar(ScalarMappable(scale, COLORS), ax=axes, location="right", aspect=25, pad=0.01)
     bar.set_label(style.label(value, lines=2), fontsize=style.SMALLEST_FONT)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def _heat_map(ax: Axes, values: pd.DataFrame, scale: Normalize) -> None:
@@ -156,7 +165,8 @@ def _surfaces(
         ax = part.add_subplot(1, len(names), index + 1, projection="3d")
         dx, dy = np.meshgrid(maps[name].columns, maps[name].index)
         ax.plot_surface(
-            dx, dy, maps[name].to_numpy(), cmap=COLORS, norm=scale, rstride=1, cstride=1, linewidth=0.2, edgecolor="#ffffff80",
+            dx, dy, maps[name].to_numpy(), cmap=COLORS, norm=scale, rstride=1, cstride=1, linewidth=0.2,
+            edgecolor="#ffffff80",
         )  # fmt: skip
         ax.set(zlim=(scale.vmin, 1.0), xlabel="right (px)", ylabel="down (px)", zlabel=value)
         ax.set_title(name, fontsize=style.SMALLEST_FONT, y=0.97)
@@ -165,29 +175,27 @@ def _surfaces(
         for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
             axis.labelpad = -8
             axis.set_pane_color((1, 1, 1, 0))
-        ax.set_box_aspect((1, 1, 0.75), zoom=0.9)
-        ax.locator_params(nbins=5)
+        ax.set_box_aspect((1, 1, 0.75), zoom=0.9 if len(names) > 2 else 0.8)
+        ax.locator_params(nbins=5 if len(names) > 2 else 3)
 
 
 def _caption(
-    selection: Selection, kinds: list[str], order: list[str], means: dict[str, pd.DataFrame], value: str
+    selection: Selection, kinds: list[str], order: list[str], means: dict[str, dict[str, Mean]], value: str
 ) -> str:
     rows = selection.rows
     left_out = [kind for kind in selection.kinds if kind not in kinds]
     sentences = [
-        f"{kind}, {name}: mean {fits.with_interval(*means[kind].loc[name, ['mean', 'low', 'high']])}, "
-        f"n = {means[kind].loc[name, 'n']:.0f}."
+        f"{kind}, {name}: mean {means[kind][name].text}, n = {means[kind][name].n}."
         for kind in kinds
         for name in order
-        if name in means[kind].index
+        if name in means[kind]
     ]
     what = "agreement with the prediction on the unshifted image" if value == "agreement" else value
     return "\n".join(
         [
-            f"Mean {what} over shifts, per operator, on one colour scale ({rows['checkpoint'].nunique()} checkpoints, "
-            f"{rows['operator'].nunique()} operators, {rows['cluster'].nunique()} operator × run clusters). Over each map: mean over "
-            "all shifts but the null shift with its 95 % t interval, training runs as clusters. Below: operators with the "
-            "highest, a middle and the lowest mean as surfaces.",
+            f"Mean {what} over shifts, per operator, on one colour scale ({counts(rows)}). Over each map: mean over "
+            "all shifts but the null shift with its 95 % t interval, training runs as clusters. Below: operators from "
+            "the highest to the lowest mean as surfaces.",
             plan_sentence(selection),
             *sentences,
             *([f"Also in the tables, not drawn here: shift kinds {', '.join(left_out)}."] if left_out else []),

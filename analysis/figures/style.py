@@ -1,4 +1,4 @@
-"""The look of every figure: theme, sizes, one colour and marker per operator, axis labels and the shared drawing steps."""
+"""The look of every figure: theme, sizes, one colour and marker per operator, axis labels, shared drawing steps."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -33,7 +35,7 @@ INK, GUIDE = "#222222", "#8a8a8a"
 
 
 class Mark(NamedTuple):
-    """How an operator is drawn; colour and marker each identify it, so that a grey print still tells operators apart."""
+    """How an operator is drawn; colour and marker each identify it, so that a grey print still tells them apart."""
 
     color: str
     marker: str
@@ -61,7 +63,7 @@ OTHER_MARKS = tuple(
 )
 """For operators that the table above does not know, in the order of their names."""
 
-KIND_MARKS = {
+KIND_MARKS: dict[str, tuple[str, Any, str]] = {
     "circular": ("#0072B2", "-", "o"),
     "zero": ("#D55E00", "--", "s"),
     "crop": ("#009E73", "-.", "^"),
@@ -98,8 +100,8 @@ _SCORE_UNITS = {
 }
 
 
-_TEXT_SIZES = ("font.size", "axes.titlesize", "axes.labelsize", "figure.titlesize", "figure.labelsize")
-_SETTINGS = {
+_TEXT_SIZES: tuple[Any, ...] = ("font.size", "axes.titlesize", "axes.labelsize", "figure.titlesize", "figure.labelsize")
+_SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "legend.fontsize": SMALLEST_FONT,
     "xtick.labelsize": SMALLEST_FONT,
@@ -135,7 +137,7 @@ _SETTINGS = {
 
 @contextmanager
 def theme(width: Width = "double") -> Iterator[None]:
-    """The settings of every figure for the length of a ``with`` block, whatever the reader's own matplotlib settings are."""
+    """The settings of every figure for the length of a ``with`` block, whatever the process's own settings are."""
     if width not in WIDTHS:
         raise TableError(f"unknown figure width {width!r}: choose one of {', '.join(WIDTHS)}")
     with mpl.rc_context():
@@ -147,16 +149,15 @@ def theme(width: Width = "double") -> Iterator[None]:
 
 
 class CaptionedFigure(Figure):
-    """A matplotlib figure with ``caption``: what is drawn, from how many checkpoints and clusters, with what interval."""
+    """A figure with ``caption``: what is drawn, from how many checkpoints and clusters, with what interval."""
 
     caption: str = ""
 
 
 def new_figure(width: Width, height: float) -> CaptionedFigure:
     """An empty figure of a named width and ``height`` inches with constrained layout, unknown to pyplot."""
-    figure = CaptionedFigure(figsize=(WIDTHS[width], height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.04, hspace=0.04)  # type: ignore[union-attr]
-    return figure
+    engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.04, hspace=0.04)
+    return CaptionedFigure(figsize=(WIDTHS[width], height), layout=engine)
 
 
 def label(column: str, *, lines: int = 1, short: bool = False) -> str:
@@ -203,7 +204,7 @@ def scatter_operators(ax: Axes, frame: pd.DataFrame, x: str, y: str, *, size: fl
         )
 
 
-def operator_handles(operators: Iterable[Any]) -> list[Line2D | Patch]:
+def operator_handles(operators: Iterable[Any]) -> list[Artist]:
     """Legend handles, one per operator present."""
     return [
         Line2D([], [], color=mark.color, marker=mark.marker, linestyle="", markersize=4.5, label=name)
@@ -211,12 +212,13 @@ def operator_handles(operators: Iterable[Any]) -> list[Line2D | Patch]:
     ]
 
 
-def legend_below(
-    figure: Figure, handles: Sequence[Line2D | Patch], width: Width, *, columns: int | None = None
-) -> None:
+def legend_below(figure: Figure, handles: Sequence[Artist], width: Width, *, columns: int | None = None) -> None:
     """One legend for the whole figure, under the panels and thus never over data."""
     columns = columns or (7 if width == "double" else 4)
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=min(columns, len(handles)))
+    length = 2.0 if width == "double" else 1.6
+    figure.legend(
+        handles=list(handles), loc="outside lower center", ncols=min(columns, len(handles)), handlelength=length
+    )
 
 
 def draw_curve(ax: Axes, curve: Curve | None, *, apart: bool = False) -> None:
@@ -235,10 +237,11 @@ def draw_curve(ax: Axes, curve: Curve | None, *, apart: bool = False) -> None:
         ax.fill_between(curve.x, curve.low, curve.high, color=INK, alpha=BAND, linewidth=0, zorder=2, label="band")
 
 
-def fit_handles(name: str, apart: bool, width: Width) -> list[Line2D | Patch]:
+def fit_handles(name: str, apart: bool, width: Width) -> list[Artist]:
     """Legend handles of a fit, its band and, where drawn, the fit without plain subsampling."""
-    handles = [Line2D([], [], color=INK, label=name), Patch(color=INK, alpha=BAND, linewidth=0, label="95 % band")]
+    band = Patch(color=INK, alpha=BAND, linewidth=0, label="95 % band")
+    handles: list[Artist] = [Line2D([], [], color=INK, label=name), band]
     if apart:
-        text = "without subsample" if width == "double" else "without subsample (r*)"
+        text = "without subsample" if width == "double" else "no subsample (r*)"
         handles.append(Line2D([], [], color=INK, linestyle="--", label=text))
     return handles

@@ -145,6 +145,13 @@ def test_kappa_of_one_class_is_undefined_and_quiet():
     assert np.isnan([almost.se, almost.low, almost.high]).all()
 
 
+def test_kappa_of_images_that_all_agree_is_bounded_though_one_image_alone_has_its_class():
+    estimate = kappa(np.array([[0, 0]] * 9 + [[1, 1]]))
+    chance = 0.9**2 + 0.1**2
+    assert (estimate.value, estimate.se, estimate.high) == (pytest.approx(1.0), 0.0, pytest.approx(1.0))
+    assert estimate.low == pytest.approx((0.7 - chance) / (1 - chance))
+
+
 def test_kappa_may_be_negative_and_stays_above_minus_one():
     estimate = kappa(np.array([[0, 1], [1, 0], [0, 1], [1, 0]]))
     assert estimate.value == -1.0

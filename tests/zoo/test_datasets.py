@@ -179,6 +179,8 @@ def test_image_sets_travel_as_arrays():
     assert torch.equal(again.labels, shapes.labels)
     assert (again.name, again.classes, again.mask_classes) == (shapes.name, shapes.classes, shapes.mask_classes)
     assert again.fingerprint == shapes.fingerprint
+    # The hash travels along, so that no process computes it again.
+    assert ImageSet.from_numpy({**parts, "fingerprint": "given"}).fingerprint == "given"
     assert make().to_numpy()["masks"] is None
 
 

@@ -72,17 +72,8 @@ def test_tap_index_is_the_loop(
     size: tuple[int, int], kernel: int, stride: int, before: int, after: int, dilation: int, mode: str
 ) -> None:
     out = (-(-size[0] // stride), -(-size[1] // stride))
-    index = tap_index(
-        size,
-        out,
-        (kernel, kernel),
-        (stride, stride),
-        (before, before),
-        (dilation, dilation),
-        mode,
-        None,
-        (after, after),
-    )
+    geometry = (size, out, *[(n, n) for n in (kernel, stride, before, dilation)], mode)
+    index = tap_index(*geometry, None, (after, after))
     expected = []
     for u in range(out[0]):
         for v in range(out[1]):
@@ -98,17 +89,7 @@ def test_tap_index_is_the_loop(
             expected.append(row)
     assert index.tolist() == expected
     wanted = torch.tensor([out[0] * out[1] - 1, 0])
-    some = tap_index(
-        size,
-        out,
-        (kernel, kernel),
-        (stride, stride),
-        (before, before),
-        (dilation, dilation),
-        mode,
-        wanted,
-        (after, after),
-    )
+    some = tap_index(*geometry, wanted, (after, after))
     assert some.tolist() == [expected[-1], expected[0]]
 
 

@@ -66,7 +66,7 @@ def avg_pool(x: Tensor, kernel: int = 2, stride: int = 2, padding_mode: str = "z
     mean = F.avg_pool2d(frame.padded, kernel, stride)
     if frame.outside is None:
         return mean
-    return mean * (kernel**2 / (~frame.outside).sum(0)).to(x.dtype)
+    return mean * (kernel**2 / (~frame.outside).sum(0, dtype=x.dtype))
 
 
 def subsample(x: Tensor, stride: int = 2) -> Tensor:

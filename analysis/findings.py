@@ -1,0 +1,261 @@
+"""What the numbers say about each other: whether a result survives another reading, score, subset, covariate or cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.coverage import MIN_CLUSTERS
+from collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE
+
+BY_CHECKPOINT = "bootstrap over checkpoints"
+BY_RUN = "cluster bootstrap over operator x run"
+BY_OPERATOR = "bootstrap over operators"
+
+CELL = ["data", "shift_kind", "fill", "max_shift", "n_shifts", "plan", "subset", "snapshots"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence; ``holds``: the result stays (True), changes or fails (False), or cannot be compared (None)."""
+
+    holds: bool | None
+    text: str
+
+
+def verdict(estimate: float, low: float, high: float, n_clusters: float) -> str:
+    """What an interval allows to be said of an estimate.
+
+    ``negative`` or ``positive`` where it excludes 0, ``no difference from zero`` where it does not, ``too few clusters`` below
+    :data:`~analysis.coverage.MIN_CLUSTERS`, ``no number`` where one is missing.
+    """
+    if not np.isfinite([estimate, low, high]).all():
+        return "no number"
+    if n_clusters < MIN_CLUSTERS:
+        return "too few clusters"
+    return "negative" if high < 0 else "positive" if low > 0 else "no difference from zero"
+
+
+def verdict_of(row: Any) -> str:
+    """The verdict of a row of correlations (``r``) or regressions (``estimate``)."""
+    estimate = row["r"] if "r" in row.index else row["estimate"]
+    return verdict(estimate, row["low"], row["high"], row["n_clusters"])
+
+
+def with_interval(row: Any) -> str:
+    """``-0.62 (-0.81 to -0.35)``, or why there is no such thing."""
+    estimate = row["r"] if "r" in row.index else row["estimate"]
+    if not np.isfinite(estimate):
+        return f"no number ({row['reason']})"
+    if not np.isfinite(row["low"]):
+        return f"{estimate:.2f} ({row['reason']})"
+    return f"{estimate:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+
+
+def paradoxes(correlations: pd.DataFrame) -> pd.DataFrame:
+    """Pooled and within-operator Pearson correlation of every cell; ``paradox`` where Simpson's paradox is found.
+
+    That is: the signs are opposite, and both 95 % intervals (cluster bootstrap over operator × run, at least
+    :data:`~analysis.coverage.MIN_CLUSTERS` clusters) exclude 0.
+    """
+    rows = correlations[
+        (correlations["x"] == PRIMARY_READING)
+        & (correlations["y"] == PRIMARY_SCORE)
+        & (correlations["interval"] == BY_RUN)
+    ]
+    pooled = rows[rows["method"] == "pearson"].set_index(CELL)
+    within = rows[rows["method"] == "within_pearson"].set_index(CELL)
+    table = pooled[["r", "low", "high", "n_clusters", "reason"]].join(
+        within[["r", "low", "high", "n_clusters", "reason"]], lsuffix="_pooled", rsuffix="_within"
+    )
+    verdicts = {
+        level: [
+            verdict(*values)
+            for values in table[[f"{name}_{level}" for name in ("r", "low", "high", "n_clusters")]].to_numpy(dtype=object)
+        ]
+        for level in ("pooled", "within")
+    }
+    pairs = zip(verdicts["pooled"], verdicts["within"], strict=True)
+    table["paradox"] = [set(pair) == {"negative", "positive"} for pair in pairs]
+    return table.reset_index()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that was computed for one data set and shift plan; ``cell`` holds their labels."""
+
+    cell: dict[str, Any]
+    correlations: pd.DataFrame
+    regressions: pd.DataFrame
+
+    def correlation(self, **where: Any) -> pd.Series | None:
+        """The one row of correlations with these labels; by default the pooled Spearman correlation of the primary columns."""
+        wanted = {"x": PRIMARY_READING, "y": PRIMARY_SCORE, "method": "spearman", "level": "checkpoints", "interval": BY_RUN}
+        wanted |= {"given": "", "subset": "all operators", "snapshots": "final"}
+        return _only(self.correlations, {**wanted, **self.cell, **where})
+
+    def regression(self, **where: Any) -> pd.DataFrame:
+        """Rows of regressions with these labels (its data label may be that of all data sets together)."""
+        wanted = {"x": PRIMARY_READING, "y": PRIMARY_SCORE, "subset": "all operators", "snapshots": "final"}
+        cell = {name: value for name, value in self.cell.items() if name != "data"}
+        return _matching(self.regressions, {**wanted, **cell, **where})
+
+    def findings(self) -> list[Finding]:
+        """Every comparison that the tables allow."""
+        made = [
+            *self._given_accuracy(),
+            self._many("reading of MSB", "x", MSB_READINGS),
+            self._many("score", "y", list(self.correlations["y"].unique())),
+            self._subset(),
+            self._snapshots(),
+            self._resampling_operators(),
+            self._within(),
+            self._groups("operator"),
+            self._groups("operator_spec"),
+            self._shape(),
+        ]
+        return [finding for finding in made if finding is not None]
+
+    def _given_accuracy(self) -> list[Finding]:
+        base = self.correlation()
+        found = []
+        for given in ("accuracy", "accuracy + architecture + padding_mode", "accuracy + architecture", "accuracy + padding_mode"):
+            other = self.correlation(method="partial_spearman", given=given)
+            if base is not None and other is not None:
+                covariates = given.replace(" + ", ", ").replace("_", " ")
+                found.append(_compare(base, other, f"Given {covariates}, Spearman's correlation"))
+        accuracy = self.correlation(x="accuracy")
+        if accuracy is not None and np.isfinite(accuracy["r"]):
+            clear = verdict_of(accuracy) in ("negative", "positive")
+            text = f"Accuracy alone has a Spearman correlation of {with_interval(accuracy)} with consistency"
+            end = ", so a raw correlation of MSB may borrow from it." if clear else "."
+            found.append(Finding(False if clear else None, text + end))
+        return found
+
+    def _many(self, what: str, axis: str, names: Sequence[str]) -> Finding | None:
+        base = self.correlation()
+        if base is None:
+            return None
+        rows = {name: self.correlation(**{axis: name}) for name in names}
+        told = {name: row for name, row in rows.items() if row is not None}
+        others = {name: row for name, row in told.items() if name != base[axis]}
+        if not others:
+            return None
+        listed = ", ".join(f"`{name}` {with_interval(row)}" for name, row in told.items())
+        agreed = {name: _agree(base, row) for name, row in others.items()}
+        changed = [f"`{name}`" for name, same in agreed.items() if same is False]
+        if changed:
+            return Finding(False, f"The choice of {what} matters: the conclusion is another for {', '.join(changed)}. {listed}.")
+        if None in agreed.values():
+            return Finding(None, f"By {what}, with too few clusters or no number for some: {listed}.")
+        return Finding(True, f"Every {what} leads to the same conclusion: {listed}.")
+
+    def _subset(self) -> Finding | None:
+        base, other = self.correlation(), self.correlation(subset="without subsample")
+        if base is None or other is None:
+            return None
+        return _compare(base, other, "Without plain subsampling, Spearman's correlation over the checkpoints")
+
+    def _snapshots(self) -> Finding | None:
+        base, other = self.correlation(), self.correlation(snapshots="all")
+        if base is None or other is None:
+            return None
+        return _compare(base, other, "With all snapshots along training, Spearman's correlation")
+
+    def _resampling_operators(self) -> Finding | None:
+        base, other = self.correlation(), self.correlation(interval=BY_OPERATOR)
+        if base is None or other is None or not np.isfinite([base["low"], other["low"]]).all():
+            return None
+        text = (
+            f"Drawing whole operators instead of runs, the interval of the pooled Spearman correlation ({base['r']:.2f}) is "
+            f"{other['low']:.2f} to {other['high']:.2f} instead of {base['low']:.2f} to {base['high']:.2f} "
+            f"({int(other['n_clusters'])} operators against {int(base['n_clusters'])} runs)"
+        )
+        holds_zero = other["low"] <= 0 <= other["high"]
+        if holds_zero and verdict_of(base) in ("negative", "positive"):
+            return Finding(False, f"{text}: what holds for these operators need not hold for others.")
+        same = _agree(base, other)
+        return Finding(same, text + (f"; {MIN_CLUSTERS} operators would be needed to lean on it." if same is None else "."))
+
+    def _within(self) -> Finding | None:
+        pooled, within = (
+            self.correlation(method=method, level=level)
+            for method, level in (("pearson", "checkpoints"), ("within_pearson", "within operator"))
+        )
+        if pooled is None or within is None:
+            return None
+        if {verdict_of(pooled), verdict_of(within)} == {"negative", "positive"}:
+            return Finding(
+                False,
+                f"This is **Simpson's paradox**: pooled over operators, Pearson's r is {with_interval(pooled)}, but inside the "
+                f"operators it is {with_interval(within)}, the opposite sign, and both intervals exclude zero. The pooled "
+                "correlation describes differences between operators, not what more MSB does.",
+            )
+        return _compare(pooled, within, "Inside operators (each centred at its own mean), Pearson's r")
+
+    def _groups(self, group: str) -> Finding | None:
+        rows = self.regression(model=f"slope within each {group}")
+        if rows.empty:
+            return None
+        defined = rows[np.isfinite(rows["estimate"])]
+        what = "operators" if group == "operator" else "operator settings"
+        if defined.empty:
+            return Finding(None, f"None of the {len(rows)} {what} has a slope of its own: MSB hardly varies inside them.")
+        clear = defined[[verdict_of(row) in ("negative", "positive") for _, row in defined.iterrows()]]
+        signs = {name: int((defined["estimate"] < 0).sum() if name == "negative" else (defined["estimate"] > 0).sum())
+                 for name in ("negative", "positive")}
+        text = (
+            f"Inside single {what}, {signs['negative']} of {len(defined)} slopes are negative and {signs['positive']} positive "
+            f"({len(rows) - len(defined)} more {what} have no slope: MSB or consistency hardly varies there, or too few rows)"
+        )
+        listed = ", ".join(f"{row['group'].partition('=')[2]} {with_interval(row)}" for _, row in clear.iterrows())
+        text += f"; clear of zero, in logits per unit of MSB: {listed}." if listed else "; none is clear of zero."
+        mixed = len(set(np.sign(clear["estimate"]))) > 1
+        return Finding(False if mixed else None if clear.empty else True, text)
+
+    def _shape(self) -> Finding | None:
+        rows = self.regression(model="curved fractional logit")
+        square, slope = (rows[rows["term"] == name] for name in (f"{PRIMARY_READING}_squared", PRIMARY_READING))
+        if square.empty or slope.empty or not np.isfinite(square.iloc[0]["low"]):
+            return None
+        bend, line = square.iloc[0], slope.iloc[0]
+        told = f"curvature {with_interval(bend)} logits per squared unit of MSB, clusters operator x run"
+        if verdict_of(bend) not in ("negative", "positive"):
+            return Finding(None, f"No curvature is established on the logit scale ({told}).")
+        way = "levels off" if bend["estimate"] * line["estimate"] < 0 else "steepens"
+        trend = "fall" if line["estimate"] < 0 else "rise"
+        return Finding(False, f"A straight line is the wrong shape even on the logit scale: the {trend} {way} ({told}).")
+
+
+def _matching(table: pd.DataFrame, wanted: dict[str, Any]) -> pd.DataFrame:
+    keep = np.ones(len(table), dtype=bool)
+    for name, value in wanted.items():
+        keep &= (table[name] == value).to_numpy()
+    return table[keep]
+
+
+def _only(table: pd.DataFrame, wanted: dict[str, Any]) -> pd.Series | None:
+    found = _matching(table, wanted)
+    return None if found.empty else found.iloc[0]
+
+
+def _agree(base: pd.Series, other: pd.Series) -> bool | None:
+    """Whether two rows lead to the same conclusion; None where one of them leads to none and the signs do not differ."""
+    verdicts = verdict_of(base), verdict_of(other)
+    if "no number" in verdicts:
+        return None
+    if "too few clusters" in verdicts:
+        signs = [np.sign(row["r"] if "r" in row.index else row["estimate"]) for row in (base, other)]
+        return None if signs[0] == signs[1] else False
+    return verdicts[0] == verdicts[1]
+
+
+def _compare(base: pd.Series, other: pd.Series, subject: str) -> Finding:
+    same = _agree(base, other)
+    text = f"{subject} is {with_interval(other)}; without that condition it is {with_interval(base)}"
+    ends = {True: ": the same conclusion.", False: ": **another conclusion**.", None: "."}
+    return Finding(same, text + ends[same])

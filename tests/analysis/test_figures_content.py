@@ -1,0 +1,436 @@
+"""What is drawn is what the tables say: points, curves, means, maps and numbers against independent computations."""
+
+from __future__ import annotations
+
+import re
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.formula.api as smf
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from scipy import optimize, stats
+
+from analysis.correlation import correlate
+from analysis.errors import TableError
+from analysis.figures import fits, frames
+from analysis.figures.confounding import confounding
+from analysis.figures.dose_response import dose_positions, dose_response
+from analysis.figures.msb_by_operator import msb_by_operator
+from analysis.figures.msb_invariance import msb_invariance
+from analysis.figures.shift_surface import shift_surface
+from analysis.tables import Tables, join
+
+
+@pytest.fixture(scope="module")
+def tables(simulate: ModuleType) -> Tables:
+    return simulate.simulate_tables(
+        simulate.Zoo(seeds=2, epochs=(8.0, 24.0), padding_modes=("zeros",), surface_shift=2)
+    )
+
+
+@pytest.fixture(scope="module")
+def frame(tables: Tables) -> pd.DataFrame:
+    return join(tables)
+
+
+def points(ax: Axes) -> dict[str, np.ndarray]:
+    """The offsets of each labelled scatter, rows sorted."""
+    found = {c.get_label(): np.asarray(c.get_offsets()) for c in ax.collections if isinstance(c, PathCollection)}
+    return {name: in_order(values) for name, values in found.items() if not name.startswith("_")}
+
+
+def in_order(values: np.ndarray) -> np.ndarray:
+    return values[np.lexsort(values.T[::-1])]
+
+
+def expected(rows: pd.DataFrame, x: str, y: str) -> dict[str, np.ndarray]:
+    return {name: in_order(part[[x, y]].to_numpy()) for name, part in rows.groupby("operator")}
+
+
+def assert_same_points(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+    assert found.keys() == wanted.keys()
+    for name, values in wanted.items():
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-12)
+
+
+def line(ax: Axes, label: str) -> np.ndarray:
+    (found,) = [drawn for drawn in ax.lines if drawn.get_label() == label]
+    return np.asarray(found.get_xydata())
+
+
+def heading(ax: Axes) -> str:
+    return ax.get_title(loc="left").replace("−", "-")
+
+
+def numbers_after(text: str, symbol: str) -> list[float]:
+    """``r = -0.45 [-0.70, -0.20]`` -> [-0.45, -0.70, -0.20]."""
+    found = re.search(rf"{re.escape(symbol)} =? ?(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]", text)
+    assert found, (symbol, text)
+    return [float(number) for number in found.groups()]
+
+
+def bootstrap(
+    rows: pd.DataFrame, x: str, y: str, method: str = "pearson", cluster: str | None = "operator", **options
+) -> list[float]:
+    row = correlate(rows, [x], [y], methods=(method,), clusters={"b": cluster}, **options).iloc[0]
+    return [round(row[name], 2) for name in ("r", "low", "high")]
+
+
+@pytest.mark.parametrize("width", ["double", "single"])
+def test_the_headline_shows_the_frame(frame: pd.DataFrame, width: str) -> None:
+    figure = msb_invariance(frame, width=width)
+    panels = [(score, kind) for score in ("consistency", "fidelity") for kind in ("circular", "zero")]
+    assert len(figure.axes) == 4
+    for ax, (score, kind) in zip(figure.axes, panels, strict=True):
+        rows = frame[frame["shift_kind"] == kind]
+        rest = rows[rows["operator"] != "subsample"]
+        assert_same_points(points(ax), expected(rows, "msb_corrected", score))
+        text = heading(ax)
+        assert text.startswith(f"{kind} shift, ≤ 4 px\n")
+        assert f"n = {len(rows)}, 11 operators" in text
+        assert numbers_after(text, "\nr" if "\nr =" in text else "r")[0] == round(
+            stats.pearsonr(rows["msb_corrected"], rows[score])[0], 2
+        )
+        assert numbers_after(text, "r") == bootstrap(rows, "msb_corrected", score)
+        means = rows.groupby("operator")[["msb_corrected", score]].mean().reset_index()
+        assert numbers_after(text, "ρ") == bootstrap(means, "msb_corrected", score, "spearman", None)
+        assert numbers_after(text, "without subsample: r" if width == "double" else "r*") == bootstrap(
+            rest, "msb_corrected", score
+        )
+        assert line(ax, "fit")[0, 0] == rows["msb_corrected"].min()
+        assert line(ax, "fit")[-1, 0] == rows["msb_corrected"].max()
+        fit = smf.glm(f"{score} ~ msb_corrected", rest, family=_binomial()).fit()
+        drawn = line(ax, "without subsample")
+        np.testing.assert_allclose(drawn[:, 1], fit.predict(pd.DataFrame({"msb_corrected": drawn[:, 0]})), atol=1e-8)
+    assert figure.axes[0].get_ylabel().replace("\n", " ") == "consistency (share of shift pairs)"
+    assert figure.axes[2].get_xlabel().replace("\n", " ") == "MSB, chance-corrected (1 = always the maximum)"
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert set(frame["operator"]) <= labels
+    assert "95 % band" in labels
+
+
+def _binomial():
+    import statsmodels.api as sm
+
+    return sm.families.Binomial()
+
+
+def test_other_readings_and_scores_can_be_drawn(frame: pd.DataFrame) -> None:
+    figure = msb_invariance(frame, reading="msb", scores=["kappa"])
+    rows = frame[frame["shift_kind"] == "zero"]
+    assert_same_points(points(figure.axes[1]), expected(rows, "msb", "kappa"))
+    assert figure.axes[0].get_xlabel() == "MSB, literal (share of windows)"
+
+
+def test_the_logit_curve_is_the_quasi_likelihood_maximum_with_a_sandwich_band(frame: pd.DataFrame) -> None:
+    rows = frame[frame["shift_kind"] == "zero"]
+    x, y, groups = rows["msb_corrected"].to_numpy(), rows["consistency"].to_numpy(), rows["operator"].to_numpy()
+
+    def loss(beta: np.ndarray) -> float:
+        eta = beta[0] + beta[1] * x
+        return float(np.sum(np.logaddexp(0, eta) - y * eta))
+
+    beta = optimize.minimize(loss, np.zeros(2), tol=1e-12).x
+    mu = 1 / (1 + np.exp(-(beta[0] + beta[1] * x)))
+    bread, meat = np.zeros((2, 2)), np.zeros((2, 2))
+    for m, value in zip(mu, x, strict=True):
+        bread += m * (1 - m) * np.outer([1, value], [1, value])
+    for group in np.unique(groups):
+        score = np.zeros(2)
+        for index in np.flatnonzero(groups == group):
+            score += (y[index] - mu[index]) * np.array([1, x[index]])
+        meat += np.outer(score, score)
+    n, size = len(np.unique(groups)), len(x)
+    covariance = np.linalg.inv(bread) @ meat @ np.linalg.inv(bread) * n / (n - 1) * (size - 1) / (size - 2)
+    curve = fits.logit_curve(rows["msb_corrected"], rows["consistency"], rows["operator"])
+    assert curve.slope == pytest.approx(beta[1], abs=1e-4)
+    t = stats.t.ppf(0.975, n - 1)
+    assert curve.slope_high - curve.slope == pytest.approx(t * np.sqrt(covariance[1, 1]), rel=1e-3)
+    for index in (0, 40, 80):
+        at = np.array([1, curve.x[index]])
+        eta, error = at @ beta, t * np.sqrt(at @ covariance @ at)
+        assert curve.low[index] == pytest.approx(1 / (1 + np.exp(-(eta - error))), abs=1e-3)
+        assert curve.high[index] == pytest.approx(1 / (1 + np.exp(-(eta + error))), abs=1e-3)
+    assert (curve.n, curve.n_clusters) == (size, n)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [([1.0, 1, 1, 1, 1], [0.1, 0.2, 0.3, 0.4, 0.5]), ([1.0, 2, 3, 4, 5], [1.0, 1, 1, 1, 1]), ([1.0, 2], [0, 1])],
+)
+def test_no_curve_through_what_does_not_vary(x: list[float], y: list[float]) -> None:
+    assert fits.logit_curve(pd.Series(x), pd.Series(y), pd.Series(range(len(x)))) is None
+
+
+def test_two_clusters_give_a_curve_without_a_band() -> None:
+    x, y = pd.Series([0.0, 0.2, 0.5, 0.9, 1.0]), pd.Series([0.9, 0.8, 0.7, 0.5, 0.6])
+    curve = fits.logit_curve(x, y, pd.Series(list("aabbb")))
+    assert np.isfinite(curve.y).all()
+    assert np.isnan(curve.low).all()
+    assert np.isnan(curve.slope_low)
+
+
+def test_clustered_mean_equals_the_cluster_robust_regression_on_a_constant(frame: pd.DataFrame) -> None:
+    rows = frame[frame["operator"] == "soft"].reset_index(drop=True)
+    codes = pd.factorize(rows["cluster"])[0]
+    fit = smf.ols("consistency ~ 1", rows).fit(cov_type="cluster", cov_kwds={"groups": codes, "use_correction": False})
+    groups = codes.max() + 1
+    half = stats.t.ppf(0.975, groups - 1) * fit.bse["Intercept"] * np.sqrt(groups / (groups - 1))
+    mean, low, high = fits.clustered_mean(rows["consistency"], rows["cluster"])
+    np.testing.assert_allclose([mean, low, high], [fit.params["Intercept"], mean - half, mean + half], atol=1e-12)
+    assert np.isnan(fits.clustered_mean(rows["consistency"], pd.Series(["a"] * len(rows)))[1])
+
+
+def test_clustered_mean_of_single_rows_is_the_t_interval() -> None:
+    values = pd.Series([0.1, 0.4, 0.35, 0.9])
+    low, high = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
+    np.testing.assert_allclose(fits.clustered_mean(values, pd.Series(range(4))), [values.mean(), low, high])
+
+
+def test_confounding_shows_accuracy_and_partial_residuals(frame: pd.DataFrame) -> None:
+    figure = confounding(frame)
+    for index, kind in enumerate(("circular", "zero")):
+        rows = frame[frame["shift_kind"] == kind].reset_index(drop=True)
+        left, right = figure.axes[2 * index : 2 * index + 2]
+        assert_same_points(points(left), expected(rows, "accuracy", "consistency"))
+        assert numbers_after(heading(left), "r") == bootstrap(rows, "accuracy", "consistency")
+        ols = smf.ols("consistency ~ msb_corrected + accuracy", rows).fit()
+        slope = ols.params["msb_corrected"]
+        x = rows["msb_corrected"]
+        rows["adjusted"] = ols.resid + slope * (x - x.mean()) + rows["consistency"].mean()
+        assert_same_points(points(right), expected(rows, "msb_corrected", "adjusted"))
+        drawn = line(right, "fit")
+        assert np.polyfit(drawn[:, 0], drawn[:, 1], 1)[0] == pytest.approx(slope, abs=1e-9)
+        assert np.interp(x.mean(), drawn[:, 0], drawn[:, 1]) == pytest.approx(rows["consistency"].mean(), abs=1e-9)
+        text = heading(right)
+        assert numbers_after(text, "partial r") == bootstrap(
+            rows, "msb_corrected", "consistency", "partial_pearson", covariates=("accuracy",)
+        )
+        robust = smf.ols("consistency ~ msb_corrected + accuracy", rows).fit(
+            cov_type="cluster", cov_kwds={"groups": pd.factorize(rows["operator"])[0]}
+        )
+        half = stats.t.ppf(0.975, rows["operator"].nunique() - 1) * robust.bse["msb_corrected"]
+        assert numbers_after(text, "slope") == [round(v, 2) for v in (slope, slope - half, slope + half)]
+        assert "without subsample: partial r" in text
+    assert figure.axes[2].get_xlabel() == "accuracy (share of images)"
+    with pytest.raises(TableError, match="another score"):
+        confounding(frame, score="accuracy")
+
+
+def test_architecture_joins_the_covariates_where_there_are_several(simulate: ModuleType) -> None:
+    zoo = simulate.Zoo(
+        seeds=2, epochs=(8.0,), padding_modes=("zeros",), architectures=("smallcnn", "resnet20"), shift_kinds=("zero",)
+    )
+    rows = simulate.simulate_frame(zoo)
+    figure = confounding(rows)
+    slope = smf.ols("consistency ~ msb_corrected + accuracy + C(architecture)", rows).fit().params["msb_corrected"]
+    assert "given accuracy and architecture" in heading(figure.axes[1])
+    drawn = line(figure.axes[1], "fit")
+    assert np.polyfit(drawn[:, 0], drawn[:, 1], 1)[0] == pytest.approx(slope, abs=1e-9)
+
+
+def test_operators_are_ordered_and_every_checkpoint_is_there(frame: pd.DataFrame, tables: Tables) -> None:
+    figure = msb_by_operator(frame, frames.site_frame(tables))
+    rows = frame[frame["shift_kind"] == "zero"]
+    means = rows.groupby("operator")["msb_corrected"].mean().sort_values(ascending=False)
+    counts = rows["operator"].value_counts()
+    left, right = figure.axes
+    assert [tick.get_text() for tick in left.get_yticklabels()] == [
+        f"{name} (n = {counts[name]})" for name in means.index
+    ]
+    assert left.get_ylim()[0] > left.get_ylim()[1]
+    for position, name in enumerate(means.index):
+        drawn = points(left)[name]
+        np.testing.assert_allclose(np.sort(drawn[:, 0]), np.sort(rows.loc[rows["operator"] == name, "msb_corrected"]))
+        assert np.abs(drawn[:, 1] - position).max() <= 0.3 + 1e-9
+        mean, low, high = fits.clustered_mean(
+            rows.loc[rows["operator"] == name, "msb_corrected"], rows.loc[rows["operator"] == name, "cluster"]
+        )
+        lines = [drawn.get_xydata().tolist() for drawn in left.lines]
+        assert [[mean, position]] in lines
+        assert [[low, position], [high, position]] in lines
+        text = f"{name}: {mean:.2f} [{low:.2f}, {high:.2f}], n = {counts[name]} in".replace("-", "−")
+        assert text.replace("−0.00", "0.00") in figure.caption
+    sites = tables.layers.merge(tables.checkpoints[["sha256", "operator"]], on="sha256")
+    for name, part in sites.groupby("operator"):
+        drawn = points(right)[name]
+        by_depth = part.groupby("depth")["msb_corrected"].mean().to_numpy()
+        order = np.argsort(drawn[:, 1])
+        np.testing.assert_allclose(drawn[order, 0], by_depth, atol=1e-12)
+    assert len(msb_by_operator(frame).axes) == 1
+
+
+def test_surface_maps_are_means_over_checkpoints_on_one_scale(tables: Tables) -> None:
+    surface = frames.surface_frame(tables)
+    figure = shift_surface(surface)
+    assert len(figure.subfigs) == 3
+    norms = set()
+    for part, kind in zip(figure.subfigs, ("circular", "zero"), strict=False):
+        assert part.get_suptitle() == f"{kind} shift, ≤ 2 px"
+        assert (part.get_supxlabel(), part.get_supylabel()) == ("shift right (px)", "shift down (px)")
+        of_kind = surface[surface["shift_kind"] == kind]
+        maps = [ax for ax in part.axes if ax.images]
+        assert len(maps) == 11
+        averages = []
+        for ax in maps:
+            name, n, mean = re.match(r"(\w+) \(n = (\d+)\)\n([\d.]+) \[", ax.get_title()).groups()
+            rows = of_kind[of_kind["operator"] == name]
+            (image,) = ax.images
+            norms.add((image.norm.vmin, image.norm.vmax))
+            left, right, bottom, top = image.get_extent()
+            assert (left, right, bottom, top) == (-2.5, 2.5, 2.5, -2.5)
+            for dy in range(-2, 3):
+                for dx in range(-2, 3):
+                    there = rows[(rows["dy"] == dy) & (rows["dx"] == dx)]
+                    assert image.get_array()[dy + 2, dx + 2] == pytest.approx(there["agreement"].mean(), abs=1e-12)
+            assert int(n) == rows["checkpoint"].nunique()
+            moved = rows[(rows["dy"] != 0) | (rows["dx"] != 0)]["agreement"].mean()
+            assert float(mean) == pytest.approx(moved, abs=0.005 + 1e-9)
+            averages.append(moved)
+        if kind == "circular":
+            assert averages == sorted(averages, reverse=True)
+    assert len(norms) == 1
+    low, high = norms.pop()
+    assert high == 1
+    lowest = surface.groupby(["shift_kind", "operator", "dy", "dx"])["agreement"].mean().min()
+    assert lowest - 0.05 <= low <= lowest
+    solid = [ax for ax in figure.subfigs[2].axes if ax.name == "3d"]
+    assert len(solid) == 3
+    assert {ax.get_zlim() for ax in solid} == {(low, 1.0)}
+    assert (solid[0].get_xlabel(), solid[0].get_ylabel(), solid[0].get_zlabel()) == (
+        "right (px)",
+        "down (px)",
+        "agreement",
+    )
+
+
+def test_an_unmeasured_shift_is_left_blank(tables: Tables) -> None:
+    surface = frames.surface_frame(tables)
+    gone = (surface["operator"] == "max") & (surface["dy"] == 1) & (surface["dx"] == -2)
+    figure = shift_surface(surface[~gone], kinds=["zero"])
+    (ax,) = [ax for ax in figure.axes if ax.get_title().startswith("max (")]
+    assert np.isnan(ax.images[0].get_array().filled(np.nan)[3, 0])
+    assert np.isfinite(np.delete(ax.images[0].get_array().filled(np.nan).ravel(), 15)).all()
+    with pytest.raises(TableError, match="no rows of kind 'crop'; the tables hold circular, zero"):
+        shift_surface(surface, kinds=["crop"])
+
+
+def test_doses_stand_on_a_logarithmic_axis_with_zero_and_infinity() -> None:
+    known = [0, 0.5, 1, 2, 32, np.inf]
+    np.testing.assert_allclose(dose_positions(known, known), [-2, -1, 0, 1, 5, 6])
+    np.testing.assert_allclose(dose_positions([3.0], [3.0]), [np.log2(3)])
+
+
+@pytest.mark.parametrize("width", ["double", "single"])
+def test_dose_lines_join_runs_and_means_are_means(frame: pd.DataFrame, width: str) -> None:
+    figure = dose_response(frame, width=width)
+    grid = np.array(figure.axes).reshape((2, 3) if width == "double" else (3, 2))
+    grid = grid if width == "double" else grid.T
+    last = frame[frame["epoch"] == 24]
+    for row, family in zip(grid, ("soft", "lp"), strict=True):
+        rows = last[last["operator"] == family]
+        one = rows[rows["shift_kind"] == "zero"]
+        doses = sorted(one["strength"].unique())
+        x = dose_positions(doses, doses)
+        assert row[0].get_title(loc="left") == f"{family}: n = {len(one)}"
+        for ax, column, part, label in [
+            (row[0], "msb_corrected", one, family),
+            (row[1], "consistency", one, f"{family}, zero"),
+            (row[1], "consistency", rows[rows["shift_kind"] == "circular"], f"{family}, circular"),
+            (row[2], "accuracy", one, family),
+        ]:
+            (container,) = [c for c in ax.containers if c.get_label() == label]
+            found = container.lines[0].get_xydata()
+            means = part.groupby("strength")[column].mean()
+            np.testing.assert_allclose(found, np.column_stack([x, means]), atol=1e-12)
+            ends = np.array(container.lines[2][0].get_segments())[:, :, 1]
+            for index, dose in enumerate(doses):
+                values = part.loc[part["strength"] == dose, column]
+                interval = stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
+                np.testing.assert_allclose(ends[index], interval, atol=1e-12)
+            thin = [drawn.get_xydata() for drawn in ax.lines if drawn.get_label() == "_run"]
+            for seed in (0, 1):
+                wanted = part[part["seed"] == seed].sort_values("strength")[column].to_numpy()
+                assert any(np.allclose(drawn[:, 1], wanted, atol=1e-12) for drawn in thin)
+        assert [tick.get_text() for tick in row[2].get_xticklabels()] == [f"{dose:g}" for dose in doses]
+    assert grid[0][1].get_ylim() == grid[1][2].get_ylim()
+    assert grid[0][2].get_xlabel() == "β of soft pooling"
+
+
+def test_infinite_doses_are_drawn_and_negative_ones_refused(frame: pd.DataFrame) -> None:
+    endless = frame.assign(strength=frame["strength"].replace(9.0, np.inf))
+    figure = dose_response(endless, operators=["lp"])
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()][-1] == "∞"
+    with pytest.raises(TableError, match="below 0"):
+        dose_response(frame.assign(strength=frame["strength"].replace(9.0, -1.0)))
+    with pytest.raises(TableError, match="two strengths"):
+        dose_response(frame.assign(strength=2.0))
+
+
+def test_crowded_doses_keep_their_marks_and_lose_labels(frame: pd.DataFrame) -> None:
+    close = frame.assign(strength=frame["strength"].replace({8.0: 31.0}))
+    ax = dose_response(close, operators=["soft"]).axes[0]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "0.5", "1", "2", "31"]
+    assert len(ax.get_xticks(minor=True)) + len(ax.get_xticks()) >= 6
+
+
+def test_one_data_set_and_one_plan_are_chosen_and_the_rest_is_named(frame: pd.DataFrame) -> None:
+    few = frame[frame["checkpoint"].isin(frame["checkpoint"].unique()[:5])]
+    wider = few.assign(max_shift=8, consistency=0.0)
+    usual = frame.assign(max_shift=2, n_shifts=5, consistency=0.1)
+    path = frame.assign(plan="path", consistency=0.2)
+    elsewhere = few.assign(data="cifar10 test", consistency=0.3)
+    smaller = few.assign(n_images=10, consistency=0.4)
+    everything = pd.concat([wider, usual, smaller, path, elsewhere, frame], ignore_index=True)
+    selection = frames.select(everything, "test", ["consistency"])
+    assert selection.data == "digits test"
+    pd.testing.assert_series_equal(
+        selection.rows.set_index(["checkpoint", "shift_kind"])["consistency"].sort_index(),
+        frame.set_index(["checkpoint", "shift_kind"])["consistency"].sort_index(),
+    )
+    notes = " ".join(selection.notes)
+    assert "cifar10 test" in notes
+    assert "circular ≤ 8 px × 9 (sampled)" in notes
+    assert "zero ≤ 2 px × 5 (sampled)" in notes
+    assert "zero ≤ 4 px × 9 (path)" in notes
+    assert f"{len(few)} rows" in notes
+    other = frames.select(everything, "test", ["consistency"], data="cifar10 test")
+    assert set(other.rows["consistency"]) == {0.3}
+
+
+def test_black_fill_is_said_in_the_heading(frame: pd.DataFrame) -> None:
+    black = frame[frame["shift_kind"] == "zero"].assign(fill="black")
+    assert heading(msb_invariance(black).axes[0]).startswith("zero shift, ≤ 4 px, black")
+
+
+def test_values_that_cannot_be_drawn_are_counted(frame: pd.DataFrame) -> None:
+    holes = frame.copy()
+    holes.loc[holes["operator"] == "avg", "msb_corrected"] = np.nan
+    holes.loc[holes["operator"] == "tips", "consistency"] = np.inf
+    figure = msb_invariance(holes)
+    assert {"avg", "tips"}.isdisjoint(points(figure.axes[0]))
+    assert "Not drawn, for want of msb_corrected or consistency or fidelity: 8 checkpoints (16 rows)." in figure.caption
+    with pytest.raises(TableError, match="no row with all of msb_corrected"):
+        msb_invariance(frame.assign(msb_corrected=np.nan))
+    with pytest.raises(TableError, match="needs the columns msb_corrected"):
+        msb_invariance(frame.drop(columns="msb_corrected"))
+
+
+def test_five_kinds_stand_below_each_other(simulate: ModuleType) -> None:
+    kinds = ("circular", "zero", "reflect", "replicate", "crop")
+    rows = simulate.simulate_frame(
+        simulate.Zoo(n_operators=3, seeds=1, epochs=(8.0,), padding_modes=("zeros",), shift_kinds=kinds)
+    )
+    figure = msb_invariance(rows)
+    assert [heading(ax).split()[0] for ax in figure.axes[::2]] == list(kinds)
+    assert len(figure.axes) == 10
+
+
+def test_numbers_are_written_with_a_minus_sign_and_no_negative_zero() -> None:
+    assert fits.number(-0.456) == "−0.46"
+    assert fits.number(-0.001) == "0.00"
+    assert fits.with_interval(0.5, np.nan, np.nan) == "0.50"
+    assert fits.in_words(pd.Series({"r": np.nan, "low": np.nan, "high": np.nan})) == "r: –"
