@@ -223,11 +223,8 @@ class Figures:
         from analysis.figures import save_figures
 
         only = _names(self.only) if self.only else None
-        drawn = save_figures(load(self.tables), self.out, only=only, formats=_names(self.format))
-        for path in drawn.paths:
+        for path in save_figures(load(self.tables), self.out, only=only, formats=_names(self.format)):
             print(f"figure: {path}")
-        for name, reason in drawn.skipped.items():
-            print(f"no figure {name}: {reason}", file=sys.stderr)
         return DONE
 
 

@@ -1,4 +1,6 @@
-"""What the tables mean: correlations, regressions, a summary in words and figures; reads parquet, never imports torch."""
+"""What the tables mean: correlations, regressions, a summary in words and figures; reads parquet, never imports
+torch.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Correlation matrices of every resample at once: Pearson, Spearman, Kendall, partial and within groups.
 
-All functions take ``values`` ``(n, k)`` without missing entries, ``codes`` ``(n,)`` = the cluster of each row, and ``counts``
-``(B, G)`` = how often each resample draws each cluster, and return ``(B, k, k)``. A row of ones in ``counts`` gives the plain
-statistic of the data. Undefined entries (a column constant in the resample) are NaN.
+All functions take ``values`` ``(n, k)`` without missing entries, ``codes`` ``(n,)`` = the cluster of each row, and
+``counts`` ``(B, G)`` = how often each resample draws each cluster, and return ``(B, k, k)``. A row of ones in
+``counts`` gives the plain statistic of the data. Undefined entries (a column constant in the resample) are NaN.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ _CELLS = 4_000_000
 
 
 def covariance(values: Array, codes: Codes, counts: Array, groups: Codes | None = None) -> Array:
-    """Weighted sums of squares and products about the mean, or about the means of ``groups`` ``(n,)``; of standardised columns.
+    """Weighted sums of squares and products about the mean, or about the means of ``groups`` ``(n,)``; of standardised
+    columns.
 
-    With ``groups`` every resample is centred at its own group means, which makes the correlation the repeated-measures one
-    (Bakdash & Marusich 2017). Cost O(B·G·k²), whatever the number of rows.
+    With ``groups`` every resample is centred at its own group means, which makes the correlation the repeated-measures
+    one (Bakdash & Marusich 2017). Cost O(B·G·k²), whatever the number of rows.
     """
     scaled = _standardise(values)
     n, k = scaled.shape
@@ -48,7 +49,8 @@ def covariance(values: Array, codes: Codes, counts: Array, groups: Codes | None 
 def rank_covariance(values: Array, codes: Codes, counts: Array) -> Array:
     """Sums of squares and products of the mid-ranks that each resample gives its rows.
 
-    The centred mid-rank of row ``a`` is ``½ Σ_b w_b sign(x_a - x_b)``: linear in the counts, so that no resample is sorted.
+    The centred mid-rank of row ``a`` is ``½ Σ_b w_b sign(x_a - x_b)``: linear in the counts, so that no resample is
+    sorted.
     """
     n, k = values.shape
     half_signs = np.concatenate([0.5 * _sign_sums(values[:, j], codes, counts.shape[1]).T for j in range(k)], axis=1)
@@ -63,8 +65,8 @@ def rank_covariance(values: Array, codes: Codes, counts: Array) -> Array:
 def kendall_sums(values: Array, codes: Codes, counts: Array, pairs: list[tuple[int, int]]) -> Array:
     """``(B, k, k)`` sums ``Σ_ab w_a w_b sign(x_a - x_b) sign(y_a - y_b)`` for ``pairs`` and the diagonal, 0 elsewhere.
 
-    A quadratic form in the counts, whose matrix is made once per pair. The diagonal counts the pairs that are not tied, so
-    that dividing by its roots gives Kendall's tau-b.
+    A quadratic form in the counts, whose matrix is made once per pair. The diagonal counts the pairs that are not tied,
+    so that dividing by its roots gives Kendall's tau-b.
     """
     k = values.shape[1]
     order = np.argsort(codes, kind="stable")
@@ -77,14 +79,17 @@ def kendall_sums(values: Array, codes: Codes, counts: Array, pairs: list[tuple[i
 
 
 def correlation(sums: Array, size: Array, floor: float = _NEGLIGIBLE) -> Array:
-    """Correlations from sums of squares and products; NaN where a column's sum is below ``floor · size`` (``(B,)`` or a number)."""
+    """Correlations from sums of squares and products; NaN where a column's sum is below ``floor · size`` (``(B,)`` or a
+    number).
+    """
     squares = np.diagonal(sums, axis1=1, axis2=2)
     spread = np.where(squares > floor * np.reshape(size, (-1, 1)), squares, np.nan)
     return np.clip(sums / np.sqrt(spread[:, :, None] * spread[:, None, :]), -1, 1)
 
 
 def given(sums: Array, kept: list[int], covariates: list[int]) -> Array:
-    """Sums of squares and products of the ``kept`` columns' residuals on the ``covariates``: ``S_ab - S_az S_zz⁺ S_zb``.
+    """Sums of squares and products of the ``kept`` columns' residuals on the ``covariates``: ``S_ab - S_az S_zz⁺
+    S_zb``.
 
     Entries whose residual variance is rounding (a column that the covariates determine) are NaN.
     """

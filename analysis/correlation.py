@@ -1,4 +1,6 @@
-"""Correlations of many column pairs in one call, each with an interval from a (cluster) bootstrap and what that interval is worth."""
+"""Correlations of many column pairs in one call, each with an interval from a (cluster) bootstrap and what that
+interval is worth.
+"""
 
 from __future__ import annotations
 
@@ -49,15 +51,15 @@ def correlate(
 ) -> pd.DataFrame:
     """Every pair of an ``x`` and a ``y`` column, by every method, with every bootstrap.
 
-    ``pearson``, ``spearman`` (Pearson of mid-ranks), ``kendall`` (tau-b); ``partial_*`` given ``covariates`` (numbers, or
-    categories as indicator columns; ``partial_spearman`` ranks all columns first); ``within_*`` of deviations from the means
-    of the groups in column ``within`` (the repeated-measures correlation). ``clusters`` maps the name of a bootstrap to the
-    column whose values are drawn as wholes, or to None for drawing rows. Intervals are nominal 95 %.
+    ``pearson``, ``spearman`` (Pearson of mid-ranks), ``kendall`` (tau-b); ``partial_*`` given ``covariates`` (numbers,
+    or categories as indicator columns; ``partial_spearman`` ranks all columns first); ``within_*`` of deviations from
+    the means of the groups in column ``within`` (the repeated-measures correlation). ``clusters`` maps the name of a
+    bootstrap to the column whose values are drawn as wholes, or to None for drawing rows. Intervals are nominal 95 %.
 
-    Returns one row per pair × method × bootstrap: ``x, y, method, given, within, r, low, high, interval, n`` (rows used),
-    ``n_missing`` (rows without a finite value in each column), ``n_clusters, nominal, coverage`` (simulated for so many
-    clusters, see :mod:`analysis.coverage`; that of drawing rows supposes that the rows depend on each other within the first
-    cluster column), ``reason`` (why there is no number).
+    Returns one row per pair × method × bootstrap: ``x, y, method, given, within, r, low, high, interval, n`` (rows
+    used), ``n_missing`` (rows without a finite value in each column), ``n_clusters, nominal, coverage`` (simulated for
+    so many clusters, see :mod:`analysis.coverage`; that of drawing rows supposes that the rows depend on each other
+    within the first cluster column), ``reason`` (why there is no number).
 
     Raises:
         TableError: an unknown method or column.
@@ -74,7 +76,7 @@ def correlate(
     records: list[dict[str, object]] = []
     for method in methods:
         partial = "partial" in method
-        usable = np.isfinite(extra).all(axis=1).to_numpy() if partial else np.ones(len(frame), dtype=bool)
+        usable = np.isfinite(extra.to_numpy()).all(axis=1) if partial else np.ones(len(frame), dtype=bool)
         shared = {
             "method": method,
             "given": " + ".join(covariates) if partial else "",
@@ -84,7 +86,9 @@ def correlate(
             names = list(dict.fromkeys(name for pair in pairs for name in pair))
             block = _Block(
                 method=method,
-                values=np.hstack([numbers.loc[rows, names].to_numpy(), extra.loc[rows].to_numpy()[:, : None if partial else 0]]),
+                values=np.hstack(
+                    [numbers.loc[rows, names].to_numpy(), extra.loc[rows].to_numpy()[:, : None if partial else 0]]
+                ),
                 names=names,
                 groups=cluster_codes(frame.loc[rows, within])[0] if shared["within"] and rows.any() else None,
                 pairs=pairs,
@@ -119,7 +123,9 @@ def constant(values: Array) -> bool:
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
 
 
-def _by_missing(numbers: pd.DataFrame, pairs: list[Pair], usable: np.ndarray) -> Iterator[tuple[np.ndarray, list[Pair]]]:
+def _by_missing(
+    numbers: pd.DataFrame, pairs: list[Pair], usable: np.ndarray
+) -> Iterator[tuple[np.ndarray, list[Pair]]]:
     """Pairs that have the same rows together, so that each resample is computed once for all of them."""
     finite = {name: np.isfinite(numbers[name].to_numpy()) for name in numbers}
     together: dict[bytes, tuple[np.ndarray, list[Pair]]] = {}
@@ -174,7 +180,11 @@ class _Block:
                         **{"x": a, "y": b, "r": estimate[index], "interval": name, "n": n, "n_clusters": n_clusters},
                         **{"low": low[index] if np.isfinite(estimate[index]) else np.nan},
                         **{"high": high[index] if np.isfinite(estimate[index]) else np.nan},
-                        **{"nominal": NOMINAL, "coverage": simulated_coverage(self.method, real, design), "reason": reason},
+                        **{
+                            "nominal": NOMINAL,
+                            "coverage": simulated_coverage(self.method, real, design),
+                            "reason": reason,
+                        },
                     }
                 )
         return records

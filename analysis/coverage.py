@@ -1,4 +1,6 @@
-"""How often a bootstrap interval really holds the truth: a table for the number of clusters, and the simulation that made it."""
+"""How often a bootstrap interval really holds the truth: a table for the number of clusters, and the simulation that
+made it.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,9 @@ COVERAGE: Mapping[tuple[str, str], tuple[float, ...]] = MappingProxyType(
 )
 """Coverage of the nominal 95 % percentile interval at each of :data:`SIZES` clusters, per method and design.
 
-Made by :func:`simulate_coverage` with 2,000 simulations of 599 resamples (standard error 0.006). Designs: ``single`` one row per
-cluster, ``clusters`` five rows per cluster and whole clusters drawn, ``rows`` the same data with rows drawn as if independent.
+Made by :func:`simulate_coverage` with 2,000 simulations of 599 resamples (standard error 0.006). Designs: ``single``
+one row per cluster, ``clusters`` five rows per cluster and whole clusters drawn, ``rows`` the same data with rows drawn
+as if independent.
 """
 
 _RHO = -0.5
@@ -50,7 +53,9 @@ _GROUPS = 4
 
 
 def simulated_coverage(method: str, n_clusters: int, design: str) -> float:
-    """The simulated coverage at ``n_clusters``, between the table's sizes linearly, beyond the largest its value; NaN below the smallest."""
+    """The simulated coverage at ``n_clusters``, between the table's sizes linearly, beyond the largest its value; NaN
+    below the smallest.
+    """
     key = (method.replace("within_partial", "within"), design)
     if n_clusters < SMALLEST or key not in COVERAGE:
         return np.nan
@@ -70,10 +75,11 @@ def simulate_coverage(
 ) -> float:
     """Share of nominal 95 % percentile bootstrap intervals that hold the true coefficient.
 
-    Simulations that give no interval (too many resamples without a number) are left out. Bivariate normal data with correlation -0.5 in ``n_clusters`` clusters of ``cluster_size`` rows; the share ``icc`` of both
-    variables' variance, and of their covariance, lies between clusters. ``method``: ``pearson``, ``spearman``, ``kendall``;
-    ``partial_pearson``, ``partial_spearman`` given a third variable that explains a fifth of each; ``within_pearson`` with
-    the clusters in four groups of different means. ``by_rows`` draws rows as if they were independent.
+    Simulations that give no interval (too many resamples without a number) are left out. Bivariate normal data with
+    correlation -0.5 in ``n_clusters`` clusters of ``cluster_size`` rows; the share ``icc`` of both variables' variance,
+    and of their covariance, lies between clusters. ``method``: ``pearson``, ``spearman``, ``kendall``;
+    ``partial_pearson``, ``partial_spearman`` given a third variable that explains a fifth of each; ``within_pearson``
+    with the clusters in four groups of different means. ``by_rows`` draws rows as if they were independent.
     """
     rng = np.random.default_rng([seed, n_clusters, cluster_size])
     truth = _truth(method)

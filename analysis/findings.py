@@ -1,4 +1,6 @@
-"""What the numbers say about each other: whether a result survives another reading, score, subset, covariate or cluster."""
+"""What the numbers say about each other: whether a result survives another reading, score, subset, covariate or
+cluster.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ class Finding:
 def verdict(estimate: float, low: float, high: float, n_clusters: float) -> str:
     """What an interval allows to be said of an estimate.
 
-    ``negative`` or ``positive`` where it excludes 0, ``no difference from zero`` where it does not, ``too few clusters`` below
-    :data:`~analysis.coverage.MIN_CLUSTERS`, ``no number`` where one is missing.
+    ``negative`` or ``positive`` where it excludes 0, ``no difference from zero`` where it does not, ``too few
+    clusters`` below :data:`~analysis.coverage.MIN_CLUSTERS`, ``no number`` where one is missing.
     """
     if not np.isfinite([estimate, low, high]).all():
         return "no number"
@@ -69,18 +71,13 @@ def paradoxes(correlations: pd.DataFrame) -> pd.DataFrame:
     ]
     pooled = rows[rows["method"] == "pearson"].set_index(CELL)
     within = rows[rows["method"] == "within_pearson"].set_index(CELL)
-    table = pooled[["r", "low", "high", "n_clusters", "reason"]].join(
-        within[["r", "low", "high", "n_clusters", "reason"]], lsuffix="_pooled", rsuffix="_within"
-    )
-    verdicts = {
-        level: [
-            verdict(*values)
-            for values in table[[f"{name}_{level}" for name in ("r", "low", "high", "n_clusters")]].to_numpy(dtype=object)
-        ]
+    numbers = ["r", "low", "high", "n_clusters"]
+    table = pooled[numbers].join(within[numbers], lsuffix="_pooled", rsuffix="_within")
+    verdicts = [
+        [verdict(*values) for values in table[[f"{name}_{level}" for name in numbers]].to_numpy(dtype=float)]
         for level in ("pooled", "within")
-    }
-    pairs = zip(verdicts["pooled"], verdicts["within"], strict=True)
-    table["paradox"] = [set(pair) == {"negative", "positive"} for pair in pairs]
+    ]
+    table["paradox"] = [set(pair) == {"negative", "positive"} for pair in zip(*verdicts, strict=True)]
     return table.reset_index()
 
 
@@ -93,15 +90,20 @@ class Comparison:
     regressions: pd.DataFrame
 
     def correlation(self, **where: Any) -> pd.Series | None:
-        """The one row of correlations with these labels; by default the pooled Spearman correlation of the primary columns."""
-        wanted = {"x": PRIMARY_READING, "y": PRIMARY_SCORE, "method": "spearman", "level": "checkpoints", "interval": BY_RUN}
-        wanted |= {"given": "", "subset": "all operators", "snapshots": "final"}
+        """The one row of correlations with these labels; by default the pooled Spearman correlation of the primary
+        columns.
+        """
+        wanted = {"x": PRIMARY_READING, "y": PRIMARY_SCORE, "method": "spearman", "level": "checkpoints", "given": ""}
+        wanted |= {"interval": BY_RUN, "subset": "all operators", "snapshots": "final"}
         return _only(self.correlations, {**wanted, **self.cell, **where})
 
     def regression(self, **where: Any) -> pd.DataFrame:
         """Rows of regressions with these labels (its data label may be that of all data sets together)."""
         wanted = {"x": PRIMARY_READING, "y": PRIMARY_SCORE, "subset": "all operators", "snapshots": "final"}
         cell = {name: value for name, value in self.cell.items() if name != "data"}
+        # Several data sets, each shifted by its own eighth, have one regression together.
+        if self.cell["max_shift"] not in set(self.regressions["max_shift"]):
+            del cell["max_shift"]
         return _matching(self.regressions, {**wanted, **cell, **where})
 
     def findings(self) -> list[Finding]:
@@ -123,7 +125,7 @@ class Comparison:
     def _given_accuracy(self) -> list[Finding]:
         base = self.correlation()
         found = []
-        for given in ("accuracy", "accuracy + architecture + padding_mode", "accuracy + architecture", "accuracy + padding_mode"):
+        for given in sorted(name for name in self.correlations["given"].unique() if name):
             other = self.correlation(method="partial_spearman", given=given)
             if base is not None and other is not None:
                 covariates = given.replace(" + ", ", ").replace("_", " ")
@@ -149,7 +151,9 @@ class Comparison:
         agreed = {name: _agree(base, row) for name, row in others.items()}
         changed = [f"`{name}`" for name, same in agreed.items() if same is False]
         if changed:
-            return Finding(False, f"The choice of {what} matters: the conclusion is another for {', '.join(changed)}. {listed}.")
+            return Finding(
+                False, f"The choice of {what} matters: the conclusion is another for {', '.join(changed)}. {listed}."
+            )
         if None in agreed.values():
             return Finding(None, f"By {what}, with too few clusters or no number for some: {listed}.")
         return Finding(True, f"Every {what} leads to the same conclusion: {listed}.")
@@ -171,15 +175,17 @@ class Comparison:
         if base is None or other is None or not np.isfinite([base["low"], other["low"]]).all():
             return None
         text = (
-            f"Drawing whole operators instead of runs, the interval of the pooled Spearman correlation ({base['r']:.2f}) is "
-            f"{other['low']:.2f} to {other['high']:.2f} instead of {base['low']:.2f} to {base['high']:.2f} "
+            f"Drawing whole operators instead of runs, the interval of the pooled Spearman correlation "
+            f"({base['r']:.2f}) is {other['low']:.2f} to {other['high']:.2f} instead of {base['low']:.2f} to {base['high']:.2f} "
             f"({int(other['n_clusters'])} operators against {int(base['n_clusters'])} runs)"
         )
         holds_zero = other["low"] <= 0 <= other["high"]
         if holds_zero and verdict_of(base) in ("negative", "positive"):
             return Finding(False, f"{text}: what holds for these operators need not hold for others.")
         same = _agree(base, other)
-        return Finding(same, text + (f"; {MIN_CLUSTERS} operators would be needed to lean on it." if same is None else "."))
+        return Finding(
+            same, text + (f"; {MIN_CLUSTERS} operators would be needed to lean on it." if same is None else ".")
+        )
 
     def _within(self) -> Finding | None:
         pooled, within = (
@@ -191,9 +197,9 @@ class Comparison:
         if {verdict_of(pooled), verdict_of(within)} == {"negative", "positive"}:
             return Finding(
                 False,
-                f"This is **Simpson's paradox**: pooled over operators, Pearson's r is {with_interval(pooled)}, but inside the "
-                f"operators it is {with_interval(within)}, the opposite sign, and both intervals exclude zero. The pooled "
-                "correlation describes differences between operators, not what more MSB does.",
+                f"This is **Simpson's paradox**: pooled over operators, Pearson's r is {with_interval(pooled)}, but "
+                f"inside the operators it is {with_interval(within)}, the opposite sign, and both intervals exclude "
+                "zero. The pooled correlation describes differences between operators and says nothing of more or less MSB inside one.",
             )
         return _compare(pooled, within, "Inside operators (each centred at its own mean), Pearson's r")
 
@@ -204,16 +210,21 @@ class Comparison:
         defined = rows[np.isfinite(rows["estimate"])]
         what = "operators" if group == "operator" else "operator settings"
         if defined.empty:
-            return Finding(None, f"None of the {len(rows)} {what} has a slope of its own: MSB hardly varies inside them.")
+            return Finding(
+                None, f"None of the {len(rows)} {what} has a slope of its own: MSB hardly varies inside them."
+            )
         clear = defined[[verdict_of(row) in ("negative", "positive") for _, row in defined.iterrows()]]
-        signs = {name: int((defined["estimate"] < 0).sum() if name == "negative" else (defined["estimate"] > 0).sum())
-                 for name in ("negative", "positive")}
-        text = (
-            f"Inside single {what}, {signs['negative']} of {len(defined)} slopes are negative and {signs['positive']} positive "
-            f"({len(rows) - len(defined)} more {what} have no slope: MSB or consistency hardly varies there, or too few rows)"
-        )
+        negative = int((defined["estimate"] < 0).sum())
+        text = f"Inside single {what}, {negative} of {len(defined)} slopes are negative"
+        if len(rows) > len(defined):
+            text += f" ({len(rows) - len(defined)} more {what} have none: {_first_reason(rows)})"
         listed = ", ".join(f"{row['group'].partition('=')[2]} {with_interval(row)}" for _, row in clear.iterrows())
-        text += f"; clear of zero, in logits per unit of MSB: {listed}." if listed else "; none is clear of zero."
+        if listed:
+            text += f"; clear of zero, in logits per unit of MSB: {listed}."
+        elif (defined["n_clusters"] < MIN_CLUSTERS).all():
+            text += f"; each has fewer than {MIN_CLUSTERS} runs, so none is a statement of significance."
+        else:
+            text += "; none is clear of zero."
         mixed = len(set(np.sign(clear["estimate"]))) > 1
         return Finding(False if mixed else None if clear.empty else True, text)
 
@@ -223,12 +234,16 @@ class Comparison:
         if square.empty or slope.empty or not np.isfinite(square.iloc[0]["low"]):
             return None
         bend, line = square.iloc[0], slope.iloc[0]
-        told = f"curvature {with_interval(bend)} logits per squared unit of MSB, clusters operator x run"
+        told = f"curvature {with_interval(bend)} logits per squared unit of MSB, {int(bend['n_clusters'])} operators"
         if verdict_of(bend) not in ("negative", "positive"):
             return Finding(None, f"No curvature is established on the logit scale ({told}).")
+        if verdict_of(line) not in ("negative", "positive"):
+            return Finding(False, f"A straight line is the wrong shape even on the logit scale ({told}).")
         way = "levels off" if bend["estimate"] * line["estimate"] < 0 else "steepens"
         trend = "fall" if line["estimate"] < 0 else "rise"
-        return Finding(False, f"A straight line is the wrong shape even on the logit scale: the {trend} {way} ({told}).")
+        return Finding(
+            False, f"A straight line is the wrong shape even on the logit scale: the {trend} {way} ({told})."
+        )
 
 
 def _matching(table: pd.DataFrame, wanted: dict[str, Any]) -> pd.DataFrame:
@@ -238,13 +253,21 @@ def _matching(table: pd.DataFrame, wanted: dict[str, Any]) -> pd.DataFrame:
     return table[keep]
 
 
+def _first_reason(rows: pd.DataFrame) -> str:
+    """The commonest reason for having no slope, without its numbers."""
+    reasons = rows.loc[~np.isfinite(rows["estimate"]), "reason"].str.partition(" (")[0]
+    return str(reasons.value_counts().index[0])
+
+
 def _only(table: pd.DataFrame, wanted: dict[str, Any]) -> pd.Series | None:
     found = _matching(table, wanted)
     return None if found.empty else found.iloc[0]
 
 
 def _agree(base: pd.Series, other: pd.Series) -> bool | None:
-    """Whether two rows lead to the same conclusion; None where one of them leads to none and the signs do not differ."""
+    """Whether two rows lead to the same conclusion; None where one of them leads to none and the signs do not
+    differ.
+    """
     verdicts = verdict_of(base), verdict_of(other)
     if "no number" in verdicts:
         return None
@@ -256,6 +279,6 @@ def _agree(base: pd.Series, other: pd.Series) -> bool | None:
 
 def _compare(base: pd.Series, other: pd.Series, subject: str) -> Finding:
     same = _agree(base, other)
-    text = f"{subject} is {with_interval(other)}; without that condition it is {with_interval(base)}"
+    text = f"{subject} is {with_interval(other)} instead of {with_interval(base)}"
     ends = {True: ": the same conclusion.", False: ": **another conclusion**.", None: "."}
     return Finding(same, text + ends[same])

@@ -28,8 +28,9 @@ class FractionalLogit:
     """``E[y] = 1 / (1 + exp(-(intercept + Σ slope·numeric + factors)))`` for ``y`` in [0, 1] (Papke & Wooldridge 1996).
 
     Quasi-likelihood estimate (binomial family, logit link); standard errors robust to clusters (``G/(G-1)·(n-1)/(n-k)``
-    correction), intervals and p-values from t with ``G - 1`` degrees of freedom. ``numeric[0]`` is the slope that the model
-    is about. Factors enter as indicator columns; those of one level, and columns that the others determine, are left out.
+    correction), intervals and p-values from t with ``G - 1`` degrees of freedom. ``numeric[0]`` is the slope that the
+    model is about. Factors enter as indicator columns; those of one level, and columns that the others determine, are
+    left out.
     """
 
     name: str
@@ -51,10 +52,11 @@ def fit(frame: pd.DataFrame, model: FractionalLogit) -> pd.DataFrame:
     """Fit the model; one row per term.
 
     Columns: ``estimate, se, low, high`` (nominal 95 %) in logits per unit of the term, ``df``, ``p`` (only from
-    :data:`~analysis.coverage.MIN_CLUSTERS` clusters on), ``effect`` = average change of ``y`` per unit (``slope · mean μ(1-μ)``), ``n``,
-    ``n_missing``, ``n_clusters``, ``effective_clusters`` = 1/Σ share² of the clusters' shares in the information on the slope,
-    ``leading`` = the clusters with the largest shares, ``coverage`` = share of simulated data sets of this very design (same
-    columns, fitted means and intra-cluster correlation, Gaussian errors) whose interval holds the truth, ``reason``.
+    :data:`~analysis.coverage.MIN_CLUSTERS` clusters on), ``effect`` = average change of ``y`` per unit (``slope · mean
+    μ(1-μ)``), ``n``, ``n_missing``, ``n_clusters``, ``effective_clusters`` = 1/Σ share² of the clusters' shares in the
+    information on the slope, ``leading`` = the clusters with the largest shares, ``coverage`` = share of simulated data
+    sets of this very design (same columns, fitted means and intra-cluster correlation, Gaussian errors) whose interval
+    holds the truth, ``reason``.
     """
     return _frame(model, _fit(_columns(frame, model), model))
 
@@ -115,7 +117,8 @@ def within_between(frame: pd.DataFrame, model: FractionalLogit, group: str = "op
     ``<column>_between``. Rows with a missing value are left out before the means are taken.
     """
     _need(frame, [model.y, *model.numeric, *model.factors, model.cluster, group])
-    finite = np.isfinite(frame[[model.y, *model.numeric]].astype(float)).all(axis=1) & frame[group].notna()
+    values = frame[[model.y, *model.numeric]].to_numpy(dtype=float)
+    finite = np.isfinite(values).all(axis=1) & frame[group].notna().to_numpy()
     kept = split(frame[finite], model.numeric, group)
     first, *others = model.numeric
     terms = (f"{first}_within", f"{first}_between", *(f"{c}_{part}" for c in others for part in ("within", "between")))
@@ -147,7 +150,9 @@ def group_slopes(frame: pd.DataFrame, model: FractionalLogit, group: str) -> pd.
 def _need(frame: pd.DataFrame, columns: Sequence[str]) -> None:
     missing = [name for name in columns if name not in frame.columns]
     if missing:
-        raise TableError(f"regression: no such columns {', '.join(missing)}; join the tables with `analysis.join` first")
+        raise TableError(
+            f"regression: no such columns {', '.join(missing)}; join the tables with `analysis.join` first"
+        )
 
 
 def _frame(model: FractionalLogit, records: list[dict[str, Any]]) -> pd.DataFrame:
@@ -156,11 +161,13 @@ def _frame(model: FractionalLogit, records: list[dict[str, Any]]) -> pd.DataFram
 
 
 def _design(rows: dict[str, Any], model: FractionalLogit) -> tuple[dict[str, Array], dict[str, str]]:
-    """Independent columns by name, intercept first, and why the others are left out; ``numeric[0]`` yields to the rest."""
+    """Independent columns by name, intercept first, and why the others are left out; ``numeric[0]`` yields to all."""
     n = len(rows[model.y])
     factors = pd.DataFrame({name: rows[name] for name in model.factors if len(pd.unique(rows[name])) > 1})
     candidates = {"intercept": np.ones(n)}
-    candidates |= {str(name): column.to_numpy() for name, column in indicator_columns(factors, list(factors)).items()}
+    candidates |= {
+        str(name): column.to_numpy() for name, column in indicator_columns(factors, factors.columns.tolist()).items()
+    }
     candidates |= {name: rows[name] for name in reversed(model.numeric)}
     columns: dict[str, Array] = {}
     left_out: dict[str, str] = {}
@@ -212,7 +219,7 @@ def _estimate(y: Array, design: Array, codes: np.ndarray) -> Any:
         except (ModelWarning, RuntimeWarning, np.linalg.LinAlgError) as problem:
             return f"the fit failed: {str(problem).splitlines()[0]}"
     if not result.converged or not np.isfinite(result.bse).all() or not (result.bse > 0).all():
-        return "the fit has no finite slope or standard error: the columns separate the scores, or the clusters are too few"
+        return "no finite slope or standard error: the columns separate the scores, or the clusters are too few"
     return result
 
 
@@ -224,15 +231,15 @@ def _information(design: Array, weight: Array, index: int, codes: np.ndarray, na
     rest = column - others @ np.linalg.lstsq(others, column, rcond=None)[0]
     shares = np.bincount(codes, rest**2) / (rest**2).sum()
     first = [cluster for cluster in np.argsort(-shares, kind="stable")[:3] if shares[cluster] >= 0.1]
-    leading = ", ".join(f"{names[cluster]} {shares[cluster]:.0%}" for cluster in first)
+    leading = ", ".join(f"{names[cluster]} {100 * shares[cluster]:.0f} %" for cluster in first)
     return {"effective_clusters": float(1 / (shares**2).sum()), "leading": leading}
 
 
 def _coverage(design: Array, mean: Array, y: Array, codes: np.ndarray, n_clusters: int) -> Array:
     """Simulated coverage of each coefficient's t interval, from the first-order expansion of the estimator.
 
-    Errors ``sqrt(μ(1-μ)) · (√ρ · cluster + √(1-ρ) · row)``, standard normal, ρ the intra-cluster correlation of the Pearson residuals
-    (analysis of variance estimate); the size of the errors cancels.
+    Errors ``sqrt(μ(1-μ)) · (√ρ · cluster + √(1-ρ) · row)``, standard normal, ρ the intra-cluster correlation of the
+    Pearson residuals (analysis of variance estimate); the size of the errors cancels.
     """
     n, k = design.shape
     spread = np.sqrt(mean * (1 - mean))

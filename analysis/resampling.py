@@ -1,4 +1,6 @@
-"""Bootstrap and jackknife over clusters, as matrices of how often each cluster is drawn, and the intervals made from them."""
+"""Bootstrap and jackknife over clusters, as matrices of how often each cluster is drawn, and the intervals made from
+them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ MIN_DEFINED = 0.95
 
 def cluster_codes(clusters: ArrayLike) -> tuple[NDArray[np.intp], int]:
     """Codes 0, 1, … of the clusters in order of appearance, and how many there are."""
-    _, first, inverse = np.unique(np.asarray(clusters, dtype=object).astype(str), return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(
+        np.asarray(clusters, dtype=object).astype(str), return_index=True, return_inverse=True
+    )
     order = np.empty(len(first), dtype=np.intp)
     order[np.argsort(first)] = np.arange(len(first))
     return order[inverse], len(first)
@@ -41,25 +45,27 @@ def jackknife_counts(n_clusters: int) -> Array:
 
 
 def jackknife_error(leave_one_out: Array) -> Array:
-    """Standard error from leave-one-out values along axis 0: ``sqrt((G - 1)/G · Σ (θ_g - mean θ)²)``; NaN where one is undefined."""
+    """Standard error from leave-one-out values along axis 0: ``sqrt((G - 1)/G · Σ (θ_g - mean θ)²)``; NaN where one is
+    undefined.
+    """
     groups = len(leave_one_out)
     deviation = leave_one_out - leave_one_out.mean(axis=0)
     return np.sqrt((groups - 1) / groups * (deviation**2).sum(axis=0))
 
 
 def percentile_interval(resampled: Array, level: float = 0.95) -> tuple[Array, Array]:
-    """Lower and upper percentile along axis 0, over the resamples that give a number; NaN where too few do (:data:`MIN_DEFINED`)."""
+    """Lower and upper percentile along axis 0, over the resamples that give a number; NaN where too few do
+    (:data:`MIN_DEFINED`).
+    """
     tail = (1 - level) / 2
     return _quantiles(resampled, np.full(resampled.shape[1:], tail), np.full(resampled.shape[1:], 1 - tail))
 
 
-def bca_interval(
-    estimate: Array, resampled: Array, leave_one_out: Array, level: float = 0.95
-) -> tuple[Array, Array]:
+def bca_interval(estimate: Array, resampled: Array, leave_one_out: Array, level: float = 0.95) -> tuple[Array, Array]:
     """Bias-corrected and accelerated interval (Efron 1987) along axis 0.
 
-    ``z0`` from the share of resamples below the estimate (ties count half), the acceleration from the jackknife over the
-    same clusters: ``a = Σ d³ / (6 (Σ d²)^{3/2})``, ``d = mean θ - θ_g``. NaN where ``a`` or ``z0`` has no value.
+    ``z0`` from the share of resamples below the estimate (ties count half), the acceleration from the jackknife over
+    the same clusters: ``a = Σ d³ / (6 (Σ d²)^{3/2})``, ``d = mean θ - θ_g``. NaN where ``a`` or ``z0`` has no value.
     """
     defined = np.isfinite(resampled)
     below = ((resampled < estimate) + 0.5 * (resampled == estimate)).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)

@@ -1,4 +1,6 @@
-"""The whole analysis of a joined frame: every correlation and regression, the statements fixed in advance, the words for them."""
+"""The whole analysis of a joined frame: every correlation and regression, the statements fixed in advance, the words
+for them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +35,17 @@ PRIMARY_KINDS = ("circular", "zero")
 PRIMARY_SHIFTS = 9
 _PLAN = ["shift_kind", "fill", "n_shifts", "plan"]
 _NEEDED = [
-    *("checkpoint", "operator", "operator_spec", "architecture", "padding_mode", "cluster", "final", "data", "accuracy"),
+    *(
+        "checkpoint",
+        "operator",
+        "operator_spec",
+        "architecture",
+        "padding_mode",
+        "cluster",
+        "final",
+        "data",
+        "accuracy",
+    ),
     *("max_shift", "plan_hash", "n_sites_unmeasured", *_PLAN, *MSB_READINGS),
 ]
 
@@ -41,9 +54,9 @@ _NEEDED = [
 class Results:
     """What an analysis found.
 
-    ``correlations``, ``regressions``: every number, one row each. ``primary``: the statements fixed in advance, (a) Spearman over
-    operator means, (b) the fractional logit's slope given accuracy, (c) the slope within operators, with their verdicts.
-    ``summary``: the same in words, as Markdown. ``headline``: a few lines for a terminal.
+    ``correlations``, ``regressions``: every number, one row each. ``primary``: the statements fixed in advance, (a)
+    Spearman over operator means, (b) the fractional logit's slope given accuracy, (c) the slope within operators, with
+    their verdicts. ``summary``: the same in words, as Markdown. ``headline``: a few lines for a terminal.
     """
 
     correlations: pd.DataFrame
@@ -65,14 +78,12 @@ class _Cell:
         return pd.concat([pd.DataFrame({**self.labels, **further}, index=table.index), table], axis=1)
 
 
-def analyze(
-    frame: pd.DataFrame, *, scores: Sequence[str] = SCORES, resamples: int = 2000, seed: int = 0
-) -> Results:
+def analyze(frame: pd.DataFrame, *, scores: Sequence[str] = SCORES, resamples: int = 2000, seed: int = 0) -> Results:
     """Correlations, regressions and the primary statements of a frame from :func:`analysis.tables.join`.
 
-    Each shift kind and plan is analysed apart; with and without plain subsampling; on the last snapshot of every run and, where
-    there are others, on all snapshots. Correlations are taken per data set, regressions over all of them with the data set as a
-    factor. ``resamples`` bootstrap resamples are drawn from ``seed``.
+    Each shift kind and plan is analysed apart; with and without plain subsampling; on the last snapshot of every run
+    and, where there are others, on all snapshots. Correlations are taken per data set, regressions over all of them
+    with the data set as a factor. ``resamples`` bootstrap resamples are drawn from ``seed``.
 
     Raises:
         TableError: the frame lacks a column, or holds no shifts.
@@ -122,12 +133,14 @@ def write_results(results: Results, folder: Path | str) -> list[Path]:
 def _prepare(frame: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
     missing = [name for name in _NEEDED if name not in frame.columns]
     if missing:
-        raise TableError(f"the frame lacks the columns {', '.join(missing)}; make it with `analysis.join(analysis.load(TABLES))`")
+        raise TableError(
+            f"the frame lacks the columns {', '.join(missing)}; make it with `analysis.join(analysis.load(TABLES))`"
+        )
     rows = frame[frame["shift_kind"].isin(SHIFT_KINDS)]
     if rows.empty:
         raise TableError("the frame holds no shifts; collect `invariance` with at least one shift kind first")
     rows = rows[[*_NEEDED, *scores]]
-    instead = {"fill": "", **dict.fromkeys(("operator", "architecture", "padding_mode"), NOT_GIVEN)}
+    instead: dict[str, Any] = {"fill": "", **dict.fromkeys(("operator", "architecture", "padding_mode"), NOT_GIVEN)}
     instead["operator_spec"] = rows["operator"].fillna(NOT_GIVEN)
     text = {name: rows[name].astype(object).where(rows[name].notna(), other) for name, other in instead.items()}
     # Rounding of the forward pass (1e-9 or so for mixing operators) must not decide ranks.
@@ -137,8 +150,10 @@ def _prepare(frame: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
 
 
 def _cells(rows: pd.DataFrame, apart: list[str]) -> Iterator[_Cell]:
-    """One cell per (data set and) shift plan × subset of operators × choice of snapshots; subsets that change nothing left out."""
-    # Data sets of different image sizes are each shifted by their own eighth: only several plans on the same data are told apart.
+    """One cell per (data set and) shift plan × subset of operators × choice of snapshots; subsets that change nothing
+    left out.
+    """
+    # Data sets of different image sizes are each shifted by their own eighth: only several on the same data differ.
     several = rows.groupby(["data", *_PLAN])["max_shift"].nunique().max() > 1
     keys = [*apart, *_PLAN, *(["max_shift"] if several else [])]
     for _, plan in rows.groupby(keys, sort=True):
@@ -167,7 +182,7 @@ def _concat(tables: Iterator[pd.DataFrame]) -> pd.DataFrame:
 def _correlations(cell: _Cell, scores: list[str], resamples: int, seed: int) -> pd.DataFrame:
     rows, readings = cell.rows, list(MSB_READINGS)
     draws = {BY_CHECKPOINT: None, BY_RUN: "cluster", BY_OPERATOR: "operator"}
-    options = {"resamples": resamples, "seed": seed}
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     tables = [
         cell.tag(correlate(rows, [*readings, "accuracy"], scores, clusters=draws, **options), level="checkpoints")
     ]
@@ -220,7 +235,7 @@ def _regressions(cell: _Cell, scores: list[str]) -> pd.DataFrame:
             tables.append(cell.tag(fit(rows, model), x=x))
         square = f"{x}_squared"
         curved = rows.assign(**{square: (rows[x] - rows[x].mean()) ** 2})
-        model = FractionalLogit("curved fractional logit", y, (square, x, "accuracy"), factors, "cluster")
+        model = FractionalLogit("curved fractional logit", y, (square, x, "accuracy"), factors)
         tables.append(cell.tag(fit(curved, model), x=x))
         for group in ("operator", "operator_spec"):
             model = FractionalLogit(f"slope within each {group}", y, (x,), factors, "cluster")
@@ -229,20 +244,34 @@ def _regressions(cell: _Cell, scores: list[str]) -> pd.DataFrame:
 
 
 def _primary(correlations: pd.DataFrame, regressions: pd.DataFrame) -> pd.DataFrame:
-    """The statements fixed in advance, for every cell; ``role`` says which were fixed and which are the same on other rows."""
-    kept = ["estimate", "low", "high", "effect", "n", "n_clusters", "effective_clusters", "leading", "nominal", "coverage"]
+    """The statements fixed in advance, for every cell; ``role`` says which were fixed and which are the same on other
+    rows.
+    """
+    kept = [
+        "estimate",
+        "low",
+        "high",
+        "effect",
+        "n",
+        "n_clusters",
+        "effective_clusters",
+        "leading",
+        "nominal",
+        "coverage",
+    ]
     kept += ["reason"]
     means = correlations.query("level == 'operator means' and method == 'spearman'")
     means = means[(means["x"] == PRIMARY_READING) & (means["y"] == PRIMARY_SCORE)]
-    a = means.rename(columns={"r": "estimate"}).assign(statement="a", leading="", effect=np.nan, effective_clusters=np.nan)
+    a = means.rename(columns={"r": "estimate"}).assign(
+        statement="a", leading="", effect=np.nan, effective_clusters=np.nan
+    )
     fits = regressions[(regressions["x"] == PRIMARY_READING) & (regressions["y"] == PRIMARY_SCORE)]
     fits = fits[fits["cluster"] == "operator"]
     b = fits[(fits["model"] == "fractional logit") & (fits["term"] == PRIMARY_READING)].assign(statement="b")
     c = fits[(fits["model"] == "within-between") & (fits["term"] == f"{PRIMARY_READING}_within")].assign(statement="c")
     table = pd.concat([part[[*CELL, "statement", *kept]] for part in (a, b, c)], ignore_index=True)
-    table["verdict"] = [
-        verdict(row.estimate, row.low, row.high, row.n_clusters) for row in table.itertuples(index=False)
-    ]
+    numbers = table[["estimate", "low", "high", "n_clusters"]].to_numpy(dtype=float)
+    table["verdict"] = [verdict(*row) for row in numbers]
     fixed = (
         table["shift_kind"].isin(PRIMARY_KINDS)
         & table["fill"].isin(("", "mean"))

@@ -14,17 +14,19 @@ from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 _PLAN = ["shift_kind", "fill", "max_shift", "n_shifts", "plan"]
 _READ = (
-    "MSB is the reading `{reading}`, averaged over a network's downsampling sites; *consistency* is the probability that two shifts "
-    "of an image get the same prediction. Ranges in brackets are nominal 95 % intervals. *Coverage* is how often such an interval "
-    "held the truth in simulations with as many clusters. Below {least} clusters no statement of significance is made, whatever "
-    "the interval. These are associations in the checkpoints at hand: they do not show what causes what."
+    "MSB is the reading `{reading}`, averaged over a network's downsampling sites; *consistency* is the probability "
+    "that two shifts of an image get the same prediction. Ranges in brackets are nominal 95 % intervals. *Coverage* is "
+    "how often such an interval held the truth in simulations with as many clusters. Below {least} clusters no "
+    "statement of significance is made, whatever the interval. These are associations in the checkpoints at hand: they do not show what causes what."
 )
 
 
 def write_summary(
     rows: pd.DataFrame, correlations: pd.DataFrame, regressions: pd.DataFrame, primary: pd.DataFrame
 ) -> str:
-    """The whole summary as Markdown: in short, the primary statements, what changes, what stays, what cannot be said, limits."""
+    """The whole summary as Markdown: in short, the primary statements, what changes, what stays, what cannot be said,
+    limits.
+    """
     simpson = paradoxes(correlations)
     parts = [
         "# Does maximum-sampling bias go with shift invariance?",
@@ -41,7 +43,11 @@ def write_summary(
     for kind in _disagreeing_kinds(primary):
         findings[False].append(kind)
     for holds, title, empty in (
-        (False, "What changes or does not hold", "Nothing: every comparison below leads to the same conclusion or to none."),
+        (
+            False,
+            "What changes or does not hold",
+            "Nothing: every comparison below leads to the same conclusion or to none.",
+        ),
         (True, "What stays", "Nothing can be said to stay the same."),
         (None, "What these tables cannot tell", "Nothing of what was compared."),
     ):
@@ -105,7 +111,8 @@ def _material(rows: pd.DataFrame) -> str:
     text = (
         f"{_count(final['checkpoint'].nunique(), 'checkpoint')} of {_count(rows['operator'].nunique(), 'operator')} "
         f"({_count(rows['operator_spec'].nunique(), 'operator setting')}), "
-        f"{_count(rows['cluster'].nunique(), 'operator x run cluster')}, {_count(rows['architecture'].nunique(), 'architecture')}, "
+        f"{_count(rows['cluster'].nunique(), 'operator x run cluster')}, "
+        f"{_count(rows['architecture'].nunique(), 'architecture')}, "
         f"measured on {', '.join(sorted(rows['data'].unique()))}."
     )
     return text + (f" {_count(snapshots, 'earlier snapshot')} of the same runs enter where said." if snapshots else "")
@@ -126,16 +133,16 @@ def _in_short(primary: pd.DataFrame, simpson: pd.DataFrame) -> list[str]:
     statements = primary[primary["role"] == "primary"]
     if statements.empty:
         lines.append(
-            "None of these measurements is of the kind fixed in advance (circular or zero shifts, sampled, nine per image); "
-            "all statements below are secondary."
+            "None of these measurements is of the kind fixed in advance (circular or zero shifts, sampled, nine per "
+            "image); all statements below are secondary."
         )
         statements = primary[primary["snapshots"] == "final"]
     for plan, rows in statements.groupby(_PLAN, sort=True):
         lines.append(f"{_plan_words(dict(zip(_PLAN, plan, strict=True))).capitalize()}: {_verdicts(rows)}")
     for row in simpson[simpson["paradox"] & (simpson["snapshots"] == "final")].to_dict("records"):
         lines.append(
-            f"**Simpson's paradox** under {row['shift_kind']} shifts ({row['subset']}): pooled Pearson's r is {row['r_pooled']:.2f}, "
-            f"inside operators it is {row['r_within']:.2f}."
+            f"**Simpson's paradox** under {row['shift_kind']} shifts ({row['subset']}): pooled Pearson's r is "
+            f"{row['r_pooled']:.2f}, inside operators it is {row['r_within']:.2f}."
         )
     return lines
 
@@ -145,16 +152,22 @@ def _verdicts(rows: pd.DataFrame) -> str:
     if told.empty:
         return f"no primary statement can be made ({rows.iloc[0]['reason']})."
     signs = np.sign(told["estimate"])
-    lean = f"{int((signs < 0).sum())} of {len(told)} primary estimates are negative and {int((signs > 0).sum())} positive"
+    lean = (
+        f"{int((signs < 0).sum())} of {len(told)} primary estimates are negative and {int((signs > 0).sum())} positive"
+    )
     if "too few clusters" in set(told["verdict"]):
         fewest = int(told["n_clusters"].max())
         return f"{lean}, but with {_count(fewest, 'operator')} (fewer than {MIN_CLUSTERS}) none is called significant."
     verdicts = told["verdict"].value_counts()
     if list(verdicts.index) == ["no difference from zero"]:
-        return f"no relation between MSB and consistency is established: all {len(told)} primary intervals include zero."
+        return (
+            f"no relation between MSB and consistency is established: all {len(told)} primary intervals include zero."
+        )
     if len(verdicts) == 1:
         less = "less" if verdicts.index[0] == "negative" else "more"
-        return f"more MSB goes with {less} consistency: all {len(told)} primary intervals exclude zero on the same side."
+        return (
+            f"more MSB goes with {less} consistency: all {len(told)} primary intervals exclude zero on the same side."
+        )
     counts = ", ".join(f"{count} {name}" for name, count in verdicts.items())
     return f"the primary statements do not agree ({counts})."
 
@@ -167,13 +180,15 @@ def _primary_sections(primary: pd.DataFrame) -> list[str]:
         parts.append(f"### {_plan_words(dict(zip(_PLAN, plan, strict=True))).capitalize()}{secondary}")
         lines = []
         for subset, of_subset in rows.groupby("subset", sort=True):
-            name = "With plain subsampling" if subset == "all operators" else "Pooling operators alone"
-            lines += [f"{name}, {_statement(row)}" for row in of_subset.to_dict("records")]
+            both = rows["subset"].nunique() > 1
+            name = "With plain subsampling" if both else "All operators"
+            name = name if subset == "all operators" else "Pooling operators alone"
+            lines += [f"{name}, {_statement(row)}" for _, row in of_subset.iterrows()]
         parts += _bullets(lines)
     return parts
 
 
-def _statement(row: dict[str, Any]) -> str:
+def _statement(row: pd.Series) -> str:
     subjects = {
         "a": f"(a) Spearman's correlation of the operators' mean MSB and mean consistency on {row['data']}",
         "b": "(b) the fractional logit's slope at equal accuracy, architecture and data set",
@@ -184,10 +199,9 @@ def _statement(row: dict[str, Any]) -> str:
         return f"{subject}: no number ({row['reason']})."
     if not np.isfinite(row["low"]):
         return f"{subject} is {row['estimate']:.2f} ({row['reason']})."
-    text = f"{subject} is {with_interval(pd.Series(row))}"
+    text = f"{subject} is {with_interval(row)}"
     if row["statement"] != "a":
-        less = "fewer" if row["effect"] < 0 else "more"
-        text += f" logits per unit of MSB: 0.1 more MSB goes with {abs(row['effect']) * 10:.1f} points {less} of consistency"
+        text += f" logits per unit of MSB: 0.1 more MSB goes with {row['effect'] * 10:+.1f} points of consistency"
     text += f" (n = {row['n']:.0f}, {_count(int(row['n_clusters']), 'operator')}{_coverage(row)})"
     if row["statement"] == "c" and row["leading"]:
         text += f"; it rests on {row['leading']} of the variation, worth {row['effective_clusters']:.1f} operators"
@@ -206,7 +220,8 @@ _CONCLUSIONS = {
 def _findings(correlations: pd.DataFrame, regressions: pd.DataFrame) -> Iterator[tuple[str, Finding]]:
     cells = correlations[["data", *_PLAN]].drop_duplicates()
     several = cells["data"].nunique() > 1
-    for cell in cells.to_dict("records"):
+    for record in cells.to_dict("records"):
+        cell = {str(name): value for name, value in record.items()}
         heading = f"{str(cell['shift_kind']).capitalize()} shifts"
         if cells["shift_kind"].eq(cell["shift_kind"]).sum() > cells["data"].nunique():
             heading = _plan_words(cell).capitalize()
@@ -227,29 +242,50 @@ def _disagreeing_kinds(primary: pd.DataFrame) -> list[str]:
     return lines
 
 
+def _share_between(rows: pd.DataFrame) -> str:
+    """How much of the variance of MSB lies between operators."""
+    finite = rows[np.isfinite(rows[PRIMARY_READING])].drop_duplicates("checkpoint")
+    total = finite[PRIMARY_READING].var(ddof=0)
+    if not total > 0:
+        return "MSB does not vary"
+    between = finite.groupby("operator")[PRIMARY_READING].transform("mean").var(ddof=0)
+    return f"{100 * between / total:.0f} % of the variance of MSB lies between operators"
+
+
 def _limits(rows: pd.DataFrame, primary: pd.DataFrame) -> list[str]:
     operators = rows["operator"].nunique()
     lines = [
-        f"MSB varies mostly between operators, so the number of observations is nearer to the {_count(operators, 'operator')} than "
-        f"to the {_count(rows['checkpoint'].nunique(), 'checkpoint')}. Intervals from drawing checkpoints or runs speak about these "
-        "operators only; those from drawing operators about others like them."
+        f"{_share_between(rows)}. For what lies between operators the observations are the "
+        f"{_count(operators, 'operator')}, not the {_count(rows['checkpoint'].nunique(), 'checkpoint')}. "
+        "Intervals from drawing checkpoints or runs speak about these operators only; those from drawing operators about others like them."
     ]
     weakest = primary[(primary["role"] == "primary")]["coverage"].min()
     if np.isfinite(weakest) and weakest < 0.93:
-        lines.append(f"The primary intervals are too short: the weakest is estimated to hold the truth {weakest:.0%} of the time, not 95 %.")
+        lines.append(
+            f"The primary intervals are too short: the weakest holds the truth in {100 * weakest:.0f} % of "
+            "simulations, not in 95 %."
+        )
     lost = rows[~np.isfinite(rows[[PRIMARY_READING, PRIMARY_SCORE, "accuracy"]].astype(float)).all(axis=1)]
     if len(lost):
-        lines.append(f"{_count(lost['checkpoint'].nunique(), 'checkpoint')} lack MSB, consistency or accuracy and take no part.")
+        lines.append(
+            f"{_count(lost['checkpoint'].nunique(), 'checkpoint')} lack MSB, consistency or accuracy and take no part."
+        )
     unmeasured = rows.loc[rows["n_sites_unmeasured"].fillna(0) > 0, "checkpoint"].nunique()
     if unmeasured:
-        lines.append(f"{_count(unmeasured, 'checkpoint')} have sites without a number; their MSB is the mean over the others.")
+        lines.append(
+            f"{_count(unmeasured, 'checkpoint')} have sites without a number; their MSB is the mean over the others."
+        )
     mixed = rows.groupby(["data", *_PLAN])["plan_hash"].nunique()
     if (mixed > 1).any():
-        lines.append("Not all checkpoints of a shift kind were measured under the same shifts (their plan hashes differ).")
+        lines.append(
+            "Not all checkpoints of a shift kind were measured under the same shifts (their plan hashes differ)."
+        )
     if not rows["operator"].isin(("subsample", "strided")).any():
         lines.append("No checkpoint subsamples plainly, so the statements with and without it are the same.")
     elif rows["operator"].isin(("subsample", "strided")).all():
         lines.append("Every checkpoint subsamples plainly, so there is no statement about pooling operators alone.")
-    lines.append("Nine shifts per image of up to an eighth of the input size were fixed in advance; other plans are secondary.")
+    lines.append(
+        "Nine shifts per image of up to an eighth of the input size were fixed in advance; other plans are secondary."
+    )
     lines.append("All intervals are taken one at a time: no correction is made for the number of them in the tables.")
     return lines

@@ -39,7 +39,9 @@ _FACTORS = [
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables that the analysis reads, each with the columns of :data:`collectors.schema.TABLES`; empty where not collected."""
+    """The tables that the analysis reads, each with the columns of :data:`collectors.schema.TABLES`; empty where not
+    collected.
+    """
 
     checkpoints: pd.DataFrame
     layers: pd.DataFrame
@@ -59,7 +61,9 @@ def load(folder: Path | str) -> Tables:
     root = Path(folder)
     if not root.is_dir():
         raise TableError(f"{root}: no such folder of tables; make one with `shiftscope collect ZOO --out {root}`")
-    parts = {name: sorted((root / name).glob("*.parquet")) for name in ("checkpoints", "layers", "invariance", "surface")}
+    parts = {
+        name: sorted((root / name).glob("*.parquet")) for name in ("checkpoints", "layers", "invariance", "surface")
+    }
     if not any(parts.values()):
         raise TableError(f"{root}: holds no table parts; fill it with `shiftscope collect ZOO --out {root}`")
     return Tables(**{name: _read(name, files) for name, files in parts.items()})
@@ -100,14 +104,14 @@ def join(tables: Tables) -> pd.DataFrame:
     """One row per checkpoint × data set × shift plan.
 
     Columns: ``checkpoint``, ``sha256``, ``model``; the factors (``architecture``, ``operator``, ``operator_spec``,
-    ``strength``, ``padding_mode``, ``training_data``, ``seed``, ``run``, ``epoch``, ``n_params``) and the manifest's further
-    ones as ``factor_<name>``; ``data``, ``data_fingerprint``; the plan (``shift_kind``, ``fill``, ``max_shift``, ``n_shifts``,
-    ``plan``, ``plan_hash``); every score with its standard error (``consistency``, ``consistency_se``), ``accuracy`` from the
-    unshifted images, ``n_images``, ``n_pairs``; every MSB reading and ``flat_fraction`` as the unweighted mean over the
-    measured sites, with ``_se`` = the mean of the sites' standard errors (the sites see the same images, so their errors
-    are correlated by an unknown amount: this is the largest that the error of the mean can be); ``n_sites``,
-    ``n_sites_unmeasured``; ``cluster`` = ``operator|run`` (the checkpoint's name where no run is given); ``final`` = the last
-    snapshot of its run.
+    ``strength``, ``padding_mode``, ``training_data``, ``seed``, ``run``, ``epoch``, ``n_params``) and the manifest's
+    further ones as ``factor_<name>``; ``data``, ``data_fingerprint``; the plan (``shift_kind``, ``fill``,
+    ``max_shift``, ``n_shifts``, ``plan``, ``plan_hash``); every score with its standard error (``consistency``,
+    ``consistency_se``), ``accuracy`` from the unshifted images, ``n_images``, ``n_pairs``; every MSB reading and
+    ``flat_fraction`` as the unweighted mean over the measured sites, with ``_se`` = the mean of the sites' standard
+    errors (the sites see the same images, so their errors are correlated by an unknown amount: this is the largest that
+    the error of the mean can be); ``n_sites``, ``n_sites_unmeasured``; ``cluster`` = ``operator|run`` (the checkpoint's
+    name where no run is given); ``final`` = the last snapshot of its run.
 
     MSB and accuracy are taken from the same images where both were measured on them, else (crop shifts are measured on
     larger images) from the data set of the same name.
@@ -128,8 +132,8 @@ def join(tables: Tables) -> pd.DataFrame:
     lost = rows["checkpoint"].isna()
     if lost.any():
         raise TableError(
-            f"{rows.loc[lost, _KEY].drop_duplicates().shape[0]} measured checkpoints are not in table checkpoints (the first "
-            f"has the model string {rows.loc[lost, 'model'].iloc[0]!r}); collect `checkpoints` for the same zoo"
+            f"{rows.loc[lost, _KEY].drop_duplicates().shape[0]} measured checkpoints are not in table checkpoints "
+            f"(the first has the model string {rows.loc[lost, 'model'].iloc[0]!r}); collect `checkpoints` for the same zoo"
         )
     rows["cluster"] = (
         rows["operator"].astype(object).where(rows["operator"].notna(), NOT_GIVEN).astype(str)
@@ -151,8 +155,8 @@ def _described(tables: Tables) -> pd.DataFrame:
     if len(twice):
         names = [repr(name) for name in twice["checkpoint"].iloc[:2]]
         raise TableError(
-            f"the checkpoints {' and '.join(names)} are the same weights with the same model string; keep one of them in the "
-            "manifest and delete the other's part of table checkpoints"
+            f"the checkpoints {' and '.join(names)} are the same weights with the same model string; keep one of them "
+            "in the manifest and delete the other's part of table checkpoints"
         )
     further = pd.DataFrame([_further_factors(row) for row in rows[["checkpoint", "factors"]].itertuples(index=False)])
     further.index = rows.index
@@ -163,7 +167,9 @@ def _further_factors(row: Any) -> dict[str, Any]:
     try:
         factors = json.loads(row.factors)
     except ValueError as error:
-        raise TableError(f"checkpoint {row.checkpoint!r}: its factors are not JSON; collect `checkpoints` again") from error
+        raise TableError(
+            f"checkpoint {row.checkpoint!r}: its factors are not JSON; collect `checkpoints` again"
+        ) from error
     return {f"factor_{name}": value for name, value in factors.items() if name not in _FACTORS}
 
 
@@ -172,8 +178,8 @@ def _refuse_repeats(rows: pd.DataFrame, keys: list[str], table: str) -> None:
     if len(repeated):
         first = repeated.iloc[0]
         raise TableError(
-            f"table {table} holds two measurements of checkpoint {first['checkpoint']!r} on {first['data']} that differ in "
-            f"their settings only (task {first['task']} is one); collect each setting into a folder of its own"
+            f"table {table} holds two measurements of checkpoint {first['checkpoint']!r} on {first['data']} that "
+            f"differ in their settings only (task {first['task']} is one); collect each setting into a folder of its own"
         )
 
 
@@ -183,7 +189,7 @@ def _scores(shifted: pd.DataFrame) -> pd.DataFrame:
     # A missing fill would drop out of a pivot's index.
     shifted = shifted.assign(fill=shifted["fill"].astype(object).where(shifted["fill"].notna(), ""))
     wide = shifted.pivot(index=keys, columns="score", values=["value", "se"])
-    wide.columns = [score if kind == "value" else f"{score}_se" for kind, score in wide.columns]
+    wide.columns = [name if kind == "value" else f"{name}_se" for kind, name in wide.columns.to_flat_index()]
     ordered = [name for score in SCORES for name in (score, f"{score}_se") if name in wide.columns]
     counts = shifted.groupby(keys)[["n_images", "n_pairs"]].max()
     rows = wide[ordered].astype(float).join(counts).reset_index()

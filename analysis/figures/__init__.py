@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from analysis.errors import TableError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from analysis.figures.style import CaptionedFigure, Width
     from analysis.tables import Tables
 
@@ -50,10 +52,7 @@ def draw(name: str, tables: Tables, *, width: Width = "double", **options: Any) 
     Raises:
         TableError: no such figure, or nothing in the tables that it could show.
     """
-    entry = _entry(name)
-    frames = [_load(FRAMES[frame])(tables) for frame in entry.frames]
-    figure: CaptionedFigure = _load(entry.target)(*frames, width=width, **options)
-    return figure
+    return _draw(name, tables, {}, width=width, **options)
 
 
 def save_figures(
@@ -86,11 +85,13 @@ def save_figures(
             raise TableError(f"unknown figure format {kind!r}: choose from {', '.join(FORMATS)}")
     if width not in WIDTHS:
         raise TableError(f"unknown figure width {width!r}: choose one of {', '.join(WIDTHS)}")
-    target, written, reasons = Path(folder), [], {}
+    target, written = Path(folder), []
+    made: dict[str, pd.DataFrame] = {}
+    reasons: dict[str, str] = {}
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
         try:
-            figure = draw(name, tables, width=width, data=data)
+            figure = _draw(name, tables, made, width=width, data=data)
         except TableError as error:
             reasons[name] = str(error)
             (skipped or _tell)(name, str(error))
@@ -111,6 +112,16 @@ def render(figure: CaptionedFigure, kind: str = "png", *, width: Width = "double
     with theme(width):
         figure.savefig(buffer, format=kind, metadata=_NO_STAMPS[kind])
     return buffer.getvalue()
+
+
+def _draw(name: str, tables: Tables, made: dict[str, pd.DataFrame], **options: Any) -> CaptionedFigure:
+    """The figure, from frames that are kept in ``made`` for the next one."""
+    entry = _entry(name)
+    for frame in entry.frames:
+        if frame not in made:
+            made[frame] = _load(FRAMES[frame])(tables)
+    figure: CaptionedFigure = _load(entry.target)(*(made[frame] for frame in entry.frames), **options)
+    return figure
 
 
 def _entry(name: str) -> Entry:

@@ -111,8 +111,8 @@ def _caption(selection: Selection, reading: str, score: str, covariates: list[st
     return "\n".join(
         [
             f"Left: accuracy against {score}, with a fractional logit. Right: partial residuals of "
-            f"{style.label(reading)} in the OLS of {score} on it and {' and '.join(covariates)}, shown as {score} adjusted "
-            f"to mean accuracy. One point per checkpoint ({counts(rows)}). Dashed: the fit without subsample.",
+            f"{style.label(reading)} in the OLS of {score} on it and {' and '.join(covariates)}, shown as "
+            f"{score} adjusted to mean accuracy. One point per checkpoint ({counts(rows)}). Dashed: fit without subsample.",
             plan_sentence(selection),
             "Bands and slopes: 95 %, errors clustered by operator with t quantiles of (operators - 1) degrees of "
             "freedom. Brackets after r: 95 % percentile intervals of a bootstrap that draws whole operators.",

@@ -77,7 +77,7 @@ def _notes(
     over_operators = fits.correlation_row(rows, reading, score)
     over_runs = fits.correlation_row(rows, reading, score, clusters="cluster")
     means = fits.operator_means(rows, [reading, score])
-    ranks = fits.correlation_row(means, reading, score, "spearman", clusters=None)
+    ranks = fits.correlation_row(means, reading, score, "spearman")
     lines = [fits.in_words(over_operators), fits.in_words(ranks, "ρ")]
     count = f"n = {over_operators['n']}, {over_operators['n_clusters']} operators"
     sentence = (

@@ -140,15 +140,19 @@ def _heat_maps(
 
 
 def _heat_map(ax: Axes, values: pd.DataFrame, scale: Normalize) -> None:
-    dy, dx = values.index.to_numpy(), values.columns.to_numpy()
+    dy, dx = values.index, values.columns
     ax.set_facecolor("#d9d9d9")
     ax.grid(visible=False)
     half_y, half_x = (0.5 * (steps[1] - steps[0]) if len(steps) > 1 else 0.5 for steps in (dy, dx))
     extent = (dx[0] - half_x, dx[-1] + half_x, dy[-1] + half_y, dy[0] - half_y)
     ax.imshow(values.to_numpy(), extent=extent, cmap=COLORS, norm=scale, interpolation="nearest", aspect="equal")
-    ax.set_xticks(sorted({int(dx[0]), 0, int(dx[-1])}))
-    ax.set_yticks(sorted({int(dy[0]), 0, int(dy[-1])}))
+    ax.set_xticks(_ends_and_zero(dx))
+    ax.set_yticks(_ends_and_zero(dy))
     ax.spines[["left", "bottom"]].set_visible(False)
+
+
+def _ends_and_zero(steps: Sequence[int] | pd.Index) -> list[int]:
+    return sorted({int(steps[0]), 0, int(steps[-1])})
 
 
 def _ends(order: list[str], count: int) -> list[str]:
@@ -170,13 +174,15 @@ def _surfaces(
         )  # fmt: skip
         ax.set(zlim=(scale.vmin, 1.0), xlabel="right (px)", ylabel="down (px)", zlabel=value)
         ax.set_title(name, fontsize=style.SMALLEST_FONT, y=0.97)
+        ax.set_xticks(_ends_and_zero(maps[name].columns))
+        ax.set_yticks(_ends_and_zero(maps[name].index))
         ax.view_init(elev=26, azim=-58)
         ax.tick_params(pad=-3)
         for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
             axis.labelpad = -8
             axis.set_pane_color((1, 1, 1, 0))
         ax.set_box_aspect((1, 1, 0.75), zoom=0.9 if len(names) > 2 else 0.8)
-        ax.locator_params(nbins=5 if len(names) > 2 else 3)
+        ax.locator_params(axis="z", nbins=5 if len(names) > 2 else 3)
 
 
 def _caption(

@@ -2,8 +2,8 @@
 
     logit(consistency) = 1.5 + between·(M_o - ½) + within·(m - M_o) + 6·(accuracy - 0.95) + operator + run + noise
 
-with ``m`` a checkpoint's MSB and ``M_o`` the mean of its operator's. ``between = within`` is one common slope, both 0 a null
-zoo, opposite signs Simpson's paradox.
+with ``m`` a checkpoint's MSB and ``M_o`` the mean of its operator's. ``between = within`` is one common slope, both 0 a
+null zoo, opposite signs Simpson's paradox.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ TRUTHS = {"negative": (-2.5, -2.5), "null": (0.0, 0.0), "simpson": (4.0, -4.0)}
 
 @dataclass(frozen=True)
 class Zoo:
-    """A zoo to simulate; ``n_operators`` None = the project's own operators, else that many with MSB drawn at random."""
+    """A zoo to simulate; ``n_operators`` None = the project's own operators, else that many with MSB drawn at
+    random.
+    """
 
     truth: str = "negative"
     n_operators: int | None = None
@@ -67,8 +69,12 @@ def simulate_tables(zoo: Zoo | None = None) -> Tables:
     zoo = zoo or Zoo()
     rng = np.random.default_rng(zoo.seed)
     truth = _truth(zoo, rng)
-    invariance = pd.concat([_invariance(zoo, row, rng) for row in truth.itertuples()], ignore_index=True)
-    layers = pd.concat([_layers(zoo, row, rng) for row in truth.itertuples()], ignore_index=True)
+    invariance = pd.DataFrame([record for row in truth.itertuples() for record in _invariance(zoo, row, rng)])
+    spread = np.sqrt(np.maximum(invariance["value"] * (1 - invariance["value"]), 0) / zoo.n_images)
+    invariance = invariance.assign(
+        se=spread, low=invariance["value"] - 2 * spread, high=invariance["value"] + 2 * spread
+    )
+    layers = pd.DataFrame([record for row in truth.itertuples() for record in _layers(row, rng)])
     surface = [_surface(zoo, row, rng) for row in truth.itertuples() if zoo.surface_shift and row.last]
     checkpoints = _finish("checkpoints", _checkpoints(truth))
     return Tables(
@@ -149,11 +155,13 @@ def _operators(zoo: Zoo, rng: np.random.Generator) -> dict:
 
 
 def _checkpoints(truth: pd.DataFrame) -> pd.DataFrame:
-    factors = [json.dumps({"operator": o, "run": r, "width": 8}) for o, r in zip(truth["operator"], truth["run"], strict=True)]
+    factors = [
+        json.dumps({"operator": o, "run": r, "width": 8}) for o, r in zip(truth["operator"], truth["run"], strict=True)
+    ]
     return truth.assign(training_data="digits train", n_params=5000, factors=factors)
 
 
-def _invariance(zoo: Zoo, row, rng: np.random.Generator) -> pd.DataFrame:
+def _invariance(zoo: Zoo, row, rng: np.random.Generator) -> list[dict]:
     n, accuracy = zoo.n_images, row.accuracy
     shared = {"checkpoint": row.checkpoint, "sha256": row.sha256, "model": row.model, "n_images": n}
     none = {"shift_kind": "none", "fill": None, "max_shift": 0, "n_shifts": 0, "plan": "none", "plan_hash": "0"}
@@ -172,12 +180,10 @@ def _invariance(zoo: Zoo, row, rng: np.random.Generator) -> pd.DataFrame:
         plan = {"shift_kind": kind, "fill": "mean" if kind == "zero" else None, "max_shift": 4, "n_shifts": 9}
         plan |= {"plan": "sampled", "plan_hash": f"plan-{kind}"}
         rows += [{**shared, **plan, "score": s, "value": v, "n_pairs": 36 * n} for s, v in scores.items()]
-    frame = pd.DataFrame(rows)
-    spread = np.sqrt(np.maximum(frame["value"] * (1 - frame["value"]), 0) / n)
-    return frame.assign(se=spread, low=(frame["value"] - 1.96 * spread).clip(0, 1), high=frame["value"] + 1.96 * spread)
+    return rows
 
 
-def _layers(zoo: Zoo, row, rng: np.random.Generator) -> pd.DataFrame:
+def _layers(row, rng: np.random.Generator) -> list[dict]:
     sites = []
     for depth, offset in enumerate((-0.02, 0.0, 0.02)):
         m, flat = float(np.clip(row.m + offset, -0.05, 1)), 0.35 - 0.1 * depth
@@ -198,20 +204,12 @@ def _layers(zoo: Zoo, row, rng: np.random.Generator) -> pd.DataFrame:
                 **{f"{name}_se": 0.002 for name in (*MSB_READINGS, "flat_fraction")},
             }
         )
-    return pd.DataFrame(sites).assign(
-        checkpoint=row.checkpoint,
-        sha256=row.sha256,
-        model=row.model,
-        n_sites=3,
-        kernel="2x2",
-        stride="2x2",
-        channels=8,
-        input_size="32x32",
-        output_size="16x16",
-        n_windows=1000,
-        n_images=256,
-        reason=None,
-    )
+    shared = {
+        **{"checkpoint": row.checkpoint, "sha256": row.sha256, "model": row.model, "n_sites": 3, "kernel": "2x2"},
+        **{"stride": "2x2", "channels": 8, "input_size": "32x32", "output_size": "16x16", "n_windows": 1000},
+        **{"n_images": 256, "reason": None},
+    }
+    return [{**shared, **site} for site in sites]
 
 
 def _surface(zoo: Zoo, row, rng: np.random.Generator) -> pd.DataFrame:

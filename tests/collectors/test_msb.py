@@ -139,6 +139,14 @@ def test_window_of_one_pixel_is_flat() -> None:
     assert row["flat_fraction"] == 0.25
 
 
+def test_window_of_a_copied_pixel_and_one_that_is_not_sampled() -> None:
+    images = torch.tensor([[0.0, 1.0], [1.0, 0.0], [3.0, 2.0]]).view(3, 1, 1, 2)
+    row = one(nn.Sequential(nn.ReplicationPad2d((1, 0, 0, 0)), nn.AvgPool2d((1, 2))), images)
+    assert (row["n_windows"], row["flat_fraction"]) == (3, 0.0)
+    assert row["msb"] == row["msb_weight"] == row["msb_top"] == 2 / 3
+    assert row["msb_corrected"] == pytest.approx(1 / 3)
+
+
 def test_windows_outside_the_map_are_left_out() -> None:
     # Taps at -2 and 1, then at 0 and 3 of the one column: the first row and column of outputs keep one tap each.
     row = one(nn.MaxPool2d((2, 1), (2, 1), (1, 0), dilation=(3, 1)), torch.tensor([[0.0, 1.0, 2.0]]).mT[None, None])
