@@ -69,10 +69,10 @@ def paradoxes(correlations: pd.DataFrame) -> pd.DataFrame:
         & (correlations["y"] == PRIMARY_SCORE)
         & (correlations["interval"] == BY_RUN)
     ]
-    pooled = rows[rows["method"] == "pearson"].set_index(CELL)
-    within = rows[rows["method"] == "within_pearson"].set_index(CELL)
     numbers = ["r", "low", "high", "n_clusters"]
-    table = pooled[numbers].join(within[numbers], lsuffix="_pooled", rsuffix="_within")
+    pooled = rows[rows["method"] == "pearson"].set_index(CELL)[numbers].add_suffix("_pooled")
+    within = rows[rows["method"] == "within_pearson"].set_index(CELL)[numbers].add_suffix("_within")
+    table = pooled.join(within)
     verdicts = [
         [verdict(*values) for values in table[[f"{name}_{level}" for name in numbers]].to_numpy(dtype=float)]
         for level in ("pooled", "within")
@@ -176,7 +176,8 @@ class Comparison:
             return None
         text = (
             f"Drawing whole operators instead of runs, the interval of the pooled Spearman correlation "
-            f"({base['r']:.2f}) is {other['low']:.2f} to {other['high']:.2f} instead of {base['low']:.2f} to {base['high']:.2f} "
+            f"({base['r']:.2f}) is {other['low']:.2f} to {other['high']:.2f} "
+            f"instead of {base['low']:.2f} to {base['high']:.2f} "
             f"({int(other['n_clusters'])} operators against {int(base['n_clusters'])} runs)"
         )
         holds_zero = other["low"] <= 0 <= other["high"]
@@ -199,7 +200,8 @@ class Comparison:
                 False,
                 f"This is **Simpson's paradox**: pooled over operators, Pearson's r is {with_interval(pooled)}, but "
                 f"inside the operators it is {with_interval(within)}, the opposite sign, and both intervals exclude "
-                "zero. The pooled correlation describes differences between operators and says nothing of more or less MSB inside one.",
+                "zero. The pooled correlation describes differences between operators and says "
+                "nothing of more or less MSB inside one.",
             )
         return _compare(pooled, within, "Inside operators (each centred at its own mean), Pearson's r")
 

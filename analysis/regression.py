@@ -191,6 +191,8 @@ def _obstacle(
     model: FractionalLogit, y: Array, columns: dict[str, Array], left_out: dict[str, str], n_clusters: int
 ) -> str:
     focal = model.numeric[0]
+    if not len(y):
+        return "no row has a value in every column of the model"
     if len(y) <= len(columns):
         return f"{len(y)} complete rows are too few for {len(columns)} coefficients"
     if y.min() < 0 or y.max() > 1:

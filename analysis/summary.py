@@ -17,7 +17,8 @@ _READ = (
     "MSB is the reading `{reading}`, averaged over a network's downsampling sites; *consistency* is the probability "
     "that two shifts of an image get the same prediction. Ranges in brackets are nominal 95 % intervals. *Coverage* is "
     "how often such an interval held the truth in simulations with as many clusters. Below {least} clusters no "
-    "statement of significance is made, whatever the interval. These are associations in the checkpoints at hand: they do not show what causes what."
+    "statement of significance is made, whatever the interval. These are associations in "
+    "the checkpoints at hand: they do not show what causes what."
 )
 
 
@@ -257,7 +258,8 @@ def _limits(rows: pd.DataFrame, primary: pd.DataFrame) -> list[str]:
     lines = [
         f"{_share_between(rows)}. For what lies between operators the observations are the "
         f"{_count(operators, 'operator')}, not the {_count(rows['checkpoint'].nunique(), 'checkpoint')}. "
-        "Intervals from drawing checkpoints or runs speak about these operators only; those from drawing operators about others like them."
+        "Intervals from drawing checkpoints or runs speak about these operators only; those "
+        "from drawing operators about others like them."
     ]
     weakest = primary[(primary["role"] == "primary")]["coverage"].min()
     if np.isfinite(weakest) and weakest < 0.93:

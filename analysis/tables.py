@@ -133,7 +133,8 @@ def join(tables: Tables) -> pd.DataFrame:
     if lost.any():
         raise TableError(
             f"{rows.loc[lost, _KEY].drop_duplicates().shape[0]} measured checkpoints are not in table checkpoints "
-            f"(the first has the model string {rows.loc[lost, 'model'].iloc[0]!r}); collect `checkpoints` for the same zoo"
+            f"(the first has the model string {rows.loc[lost, 'model'].iloc[0]!r}); "
+            "collect `checkpoints` for the same zoo"
         )
     rows["cluster"] = (
         rows["operator"].astype(object).where(rows["operator"].notna(), NOT_GIVEN).astype(str)
@@ -179,7 +180,8 @@ def _refuse_repeats(rows: pd.DataFrame, keys: list[str], table: str) -> None:
         first = repeated.iloc[0]
         raise TableError(
             f"table {table} holds two measurements of checkpoint {first['checkpoint']!r} on {first['data']} that "
-            f"differ in their settings only (task {first['task']} is one); collect each setting into a folder of its own"
+            f"differ in their settings only (task {first['task']} is one); "
+            "collect each setting into a folder of its own"
         )
 
 
@@ -189,7 +191,7 @@ def _scores(shifted: pd.DataFrame) -> pd.DataFrame:
     # A missing fill would drop out of a pivot's index.
     shifted = shifted.assign(fill=shifted["fill"].astype(object).where(shifted["fill"].notna(), ""))
     wide = shifted.pivot(index=keys, columns="score", values=["value", "se"])
-    wide.columns = [name if kind == "value" else f"{name}_se" for kind, name in wide.columns.to_flat_index()]
+    wide = pd.concat([wide["value"], wide["se"].add_suffix("_se")], axis=1)
     ordered = [name for score in SCORES for name in (score, f"{score}_se") if name in wide.columns]
     counts = shifted.groupby(keys)[["n_images", "n_pairs"]].max()
     rows = wide[ordered].astype(float).join(counts).reset_index()

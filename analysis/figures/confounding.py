@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from analysis.errors import TableError
 from analysis.figures import fits, style
-from analysis.figures.frames import Selection, counts, plan_sentence, select, without
+from analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select, without
 from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 
@@ -17,6 +17,7 @@ def confounding(
     reading: str = PRIMARY_READING,
     score: str = PRIMARY_SCORE,
     data: str | None = None,
+    snapshots: Snapshots = "final",
     width: style.Width = "double",
 ) -> style.CaptionedFigure:
     """Per shift kind: accuracy against ``score``, and the partial residual plot of ``reading`` given accuracy.
@@ -28,7 +29,7 @@ def confounding(
     """
     if score == "accuracy":
         raise TableError("confounding draws accuracy against another score: choose a score such as consistency")
-    selection = select(frame, "confounding", [reading, score, "accuracy"], data)
+    selection = select(frame, "confounding", [reading, score, "accuracy"], data, snapshots)
     covariates = ["accuracy"]
     if "architecture" in selection.rows and selection.rows["architecture"].nunique() > 1:
         covariates.append("architecture")
@@ -112,7 +113,7 @@ def _caption(selection: Selection, reading: str, score: str, covariates: list[st
         [
             f"Left: accuracy against {score}, with a fractional logit. Right: partial residuals of "
             f"{style.label(reading)} in the OLS of {score} on it and {' and '.join(covariates)}, shown as "
-            f"{score} adjusted to mean accuracy. One point per checkpoint ({counts(rows)}). Dashed: fit without subsample.",
+            f"{score} adjusted to mean accuracy. One point per checkpoint ({counts(rows)}). Dashed: without subsample.",
             plan_sentence(selection),
             "Bands and slopes: 95 %, errors clustered by operator with t quantiles of (operators - 1) degrees of "
             "freedom. Brackets after r: 95 % percentile intervals of a bootstrap that draws whole operators.",

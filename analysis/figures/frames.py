@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from analysis.errors import TableError
+from analysis.study import PLAIN_SUBSAMPLING
 from analysis.tables import NOT_GIVEN, Tables
-from collectors.schema import SHIFT_KINDS
+from collectors.schema import MSB_READINGS, SHIFT_KINDS
 
-APART = "subsample"
+Snapshots = Literal["final", "all"]
 PLAN = ["shift_kind", "plan", "fill", "max_shift", "n_shifts"]
 
 
@@ -46,27 +48,42 @@ def need(frame: pd.DataFrame, columns: Iterable[str], figure: str) -> None:
         )
 
 
-def select(frame: pd.DataFrame, figure: str, columns: Iterable[str], data: str | None = None) -> Selection:
+def select(
+    frame: pd.DataFrame,
+    figure: str,
+    columns: Iterable[str],
+    data: str | None = None,
+    snapshots: Snapshots = "final",
+) -> Selection:
     """The rows to draw: of one data set (``data``, else the one with most rows) and, per shift kind, of one plan.
 
     The plan of a kind is the one measured on most checkpoints; among equals the one with nine shifts per image, as the
-    primary analysis fixes in advance, then the smallest shift. Rows with a missing or infinite value in ``columns``
-    cannot be drawn; their number goes into the notes. Raises :class:`TableError` when nothing is left.
+    primary analysis fixes in advance, then the smallest shift. ``snapshots``: the last ones of each training run, as in
+    the primary statements, or ``all``. Rows with a missing or infinite value in ``columns`` cannot be drawn; their
+    number goes into the notes. MSB readings are rounded to 9 decimals, as in the statistics. Raises
+    :class:`TableError` when nothing is left.
     """
     columns = list(columns)
-    need(frame, ["checkpoint", "model", "operator", "cluster", "data", *PLAN, *columns], figure)
+    need(frame, ["checkpoint", "model", "operator", "cluster", "final", "data", *PLAN, *columns], figure)
     rows = frame[frame["shift_kind"].isin(SHIFT_KINDS)]
     if rows.empty:
         raise TableError(f"{figure} has no rows to draw: collect `invariance` with at least one shift kind first")
     notes: list[str] = []
     data = _choose_data(rows, figure, data, notes)
     rows = rows[rows["data"] == data]
+    if snapshots not in ("final", "all"):
+        raise TableError(f"unknown choice of snapshots {snapshots!r}: choose final or all")
+    if snapshots == "final" and not rows["final"].all():
+        earlier = rows.loc[~rows["final"], "checkpoint"].nunique()
+        notes.append(f"Earlier snapshots of the training runs, not drawn here: {earlier} checkpoints.")
+        rows = rows[rows["final"]]
     rows = _choose_plans(rows, notes)
     finite = pd.Series(np.isfinite(rows[columns].to_numpy(float)).all(axis=1), index=rows.index)
     if not finite.all():
         lost = rows.loc[~finite, "checkpoint"].nunique()
         notes.append(f"Not drawn, for want of {' or '.join(columns)}: {lost} checkpoints ({(~finite).sum()} rows).")
     rows = rows[finite]
+    rows = rows.assign(**{name: rows[name].astype(float).round(9) for name in columns if name in MSB_READINGS})
     if rows.empty:
         raise TableError(
             f"{figure} has no row with all of {', '.join(columns)}: collect `layers` and `invariance` first"
@@ -121,7 +138,7 @@ def once_per_checkpoint(rows: pd.DataFrame) -> pd.DataFrame:
 
 def without(rows: pd.DataFrame) -> pd.DataFrame | None:
     """The rows without plain subsampling; None where there is none, or nothing else."""
-    rest = rows[rows["operator"] != APART]
+    rest = rows[~rows["operator"].isin(PLAIN_SUBSAMPLING)]
     return rest if 0 < len(rest) < len(rows) else None
 
 
@@ -168,4 +185,6 @@ def _with_factors(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     factors = tables.checkpoints[[*keys, *_FACTORS]].drop_duplicates(keys)
     merged = operators_named(rows.merge(factors, on=keys, how="left"))
     run = merged["run"].astype(object).where(merged["run"].notna(), merged["checkpoint"])
-    return merged.assign(cluster=merged["operator"].astype(str) + "|" + run.astype(str))
+    last = merged.groupby("run")["epoch"].transform("max")
+    final = merged["run"].isna() | merged["epoch"].isna() | (merged["epoch"] == last)
+    return merged.assign(cluster=merged["operator"].astype(str) + "|" + run.astype(str), final=final)

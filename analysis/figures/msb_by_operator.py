@@ -10,8 +10,11 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
 from analysis.figures import fits, style
-from analysis.figures.frames import counts, once_per_checkpoint, operators_named, select
+from analysis.figures.frames import Snapshots, counts, once_per_checkpoint, operators_named, select
 from collectors.schema import PRIMARY_READING
+
+ABOVE, BELOW = 0.14, 0.27
+"""How far, of a row's height, the points stand above its middle and the mean below it: a tight cloud stays visible."""
 
 
 def msb_by_operator(
@@ -20,6 +23,7 @@ def msb_by_operator(
     *,
     reading: str = PRIMARY_READING,
     data: str | None = None,
+    snapshots: Snapshots = "final",
     width: style.Width = "double",
 ) -> style.CaptionedFigure:
     """Operators ordered by their mean ``reading``: every checkpoint (mean over its sites), the mean and its interval.
@@ -28,7 +32,7 @@ def msb_by_operator(
     the first to the last in the network. ``frame`` is :func:`analysis.tables.join`'s. Intervals: 95 % t, training runs
     as the sampling unit. Raises :class:`TableError` when there is nothing to draw.
     """
-    selection = select(frame, "msb_by_operator", [reading], data)
+    selection = select(frame, "msb_by_operator", [reading], data, snapshots)
     rows = once_per_checkpoint(selection.rows)
     order = rows.groupby("operator")[reading].mean().sort_values(ascending=False, kind="stable").index.tolist()
     depths = _depths(sites, rows, selection.data, reading)
@@ -41,6 +45,8 @@ def msb_by_operator(
         ]
         axes[0].set_yticks(range(len(order)), [_tick(name, rows) for name in order])
         axes[0].set_ylim(len(order) - 0.4, -0.6)
+        # No reading exceeds 1; the interval of two or three runs may, and would squeeze the points.
+        axes[0].set_xlim(min(0.0, float(rows[reading].min())) - 0.05, 1.05)
         for ax in axes:
             narrow = width == "single" and panels == 2
             ax.set_xlabel(
@@ -70,19 +76,28 @@ def _tick(name: str, rows: pd.DataFrame) -> str:
 
 def _distribution(ax: Axes, y: int, name: str, rows: pd.DataFrame, reading: str) -> str:
     mark = style.marks([name])[name]
-    spread = _spread(rows[reading].to_numpy(float))
+    spread = _spread(rows[reading].to_numpy(float)) - ABOVE
     ax.scatter(
         rows[reading], y + spread, s=11, color=mark.color, marker=mark.marker, alpha=0.6, linewidths=0.3,
         edgecolors="white", label=name, zorder=2.5,
     )  # fmt: skip
     mean, low, high = fits.clustered_mean(rows[reading], rows["cluster"])
     if np.isfinite(low):
-        ax.plot([low, high], [y, y], color=style.INK, linewidth=1.6, zorder=3, solid_capstyle="butt")
-    ax.plot([mean], [y], color=style.INK, marker="o", markersize=4.2, markerfacecolor="white", zorder=3.5, linestyle="")
+        ax.plot([low, high], [y + BELOW, y + BELOW], color=style.INK, linewidth=1.6, zorder=3, solid_capstyle="butt")
+    ax.plot(
+        [mean],
+        [y + BELOW],
+        color=style.INK,
+        marker="o",
+        markersize=4.2,
+        markerfacecolor="white",
+        zorder=3.5,
+        linestyle="",
+    )
     return f"{name}: {fits.with_interval(mean, low, high)}, n = {len(rows)} in {rows['cluster'].nunique()} runs."
 
 
-def _spread(values: np.ndarray, height: float = 0.3, bins: int = 40) -> np.ndarray:
+def _spread(values: np.ndarray, height: float = 0.2, bins: int = 40) -> np.ndarray:
     """Vertical offsets that keep near-equal values apart, without chance: each bin's points fan out from the middle."""
     scale = np.floor(np.nan_to_num(values) * bins).astype(int)
     within = pd.Series(scale).groupby(scale).cumcount().to_numpy()
@@ -121,7 +136,7 @@ def _by_depth(ax: Axes, depths: pd.DataFrame, order: list[str], reading: str) ->
 
 
 def _handles(panels: int) -> list[Artist]:
-    mean = {"color": style.INK, "marker": "o", "markersize": 4.2, "markerfacecolor": "white"}
+    mean = {"color": style.INK, "marker": "o", "markersize": 3.0, "markeredgewidth": 0.8, "markerfacecolor": "white"}
     handles: list[Artist] = [
         Line2D([], [], color=style.GUIDE, marker="o", markersize=3.5, linestyle="", alpha=0.7, label="checkpoint"),
         Line2D([], [], linewidth=1.6, label="mean, 95 % interval", **mean),  # type: ignore[arg-type]

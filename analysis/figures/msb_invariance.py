@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.figures import fits, style
-from analysis.figures.frames import Selection, counts, plan_sentence, select, without
+from analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select, without
 from collectors.schema import PRIMARY_READING
 
 
@@ -18,6 +18,7 @@ def msb_invariance(
     reading: str = PRIMARY_READING,
     scores: Sequence[str] = ("consistency", "fidelity"),
     data: str | None = None,
+    snapshots: Snapshots = "final",
     width: style.Width = "double",
 ) -> style.CaptionedFigure:
     """Every checkpoint as a point: ``reading`` on the x axis, each score on a y axis, shift kinds as facets.
@@ -27,7 +28,7 @@ def msb_invariance(
     intervals over operators. ``frame`` is :func:`analysis.tables.join`'s. Raises :class:`TableError` when there is
     nothing to draw.
     """
-    selection = select(frame, "msb_invariance", [reading, *scores], data)
+    selection = select(frame, "msb_invariance", [reading, *scores], data, snapshots)
     with style.theme(width):
         panels = _panels(selection, scores, width)
         rows, columns = len(panels), len(panels[0])

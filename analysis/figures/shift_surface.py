@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import SubFigure
+from numpy.typing import NDArray
 
 from analysis.errors import TableError
 from analysis.figures import fits, style
-from analysis.figures.frames import Selection, counts, plan_sentence, select
+from analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select
 
 COLORS = "viridis"
 MOST_KINDS = 2
@@ -39,6 +40,7 @@ def shift_surface(
     value: str = "agreement",
     kinds: Sequence[str] | None = None,
     data: str | None = None,
+    snapshots: Snapshots = "final",
     width: style.Width = "double",
 ) -> style.CaptionedFigure:
     """A heat map per operator and shift kind, and three of them as 3-D surfaces, on one colour scale.
@@ -50,7 +52,7 @@ def shift_surface(
     """
     if "dy" in frame.columns and frame.empty:
         raise TableError("shift_surface has no rows to draw: collect `surface` first")
-    selection = select(frame, "shift_surface", ["dy", "dx", value], data)
+    selection = select(frame, "shift_surface", ["dy", "dx", value], data, snapshots)
     drawn = _kinds(selection, kinds)
     maps = {kind: _maps(selection.kind(kind), value) for kind in drawn}
     means = {kind: _means(selection.kind(kind), value) for kind in drawn}
@@ -140,7 +142,7 @@ def _heat_maps(
 
 
 def _heat_map(ax: Axes, values: pd.DataFrame, scale: Normalize) -> None:
-    dy, dx = values.index, values.columns
+    dy, dx = values.index.to_numpy(int), values.columns.to_numpy(int)
     ax.set_facecolor("#d9d9d9")
     ax.grid(visible=False)
     half_y, half_x = (0.5 * (steps[1] - steps[0]) if len(steps) > 1 else 0.5 for steps in (dy, dx))
@@ -151,7 +153,7 @@ def _heat_map(ax: Axes, values: pd.DataFrame, scale: Normalize) -> None:
     ax.spines[["left", "bottom"]].set_visible(False)
 
 
-def _ends_and_zero(steps: Sequence[int] | pd.Index) -> list[int]:
+def _ends_and_zero(steps: Sequence[int] | NDArray[np.int_]) -> list[int]:
     return sorted({int(steps[0]), 0, int(steps[-1])})
 
 
@@ -174,8 +176,8 @@ def _surfaces(
         )  # fmt: skip
         ax.set(zlim=(scale.vmin, 1.0), xlabel="right (px)", ylabel="down (px)", zlabel=value)
         ax.set_title(name, fontsize=style.SMALLEST_FONT, y=0.97)
-        ax.set_xticks(_ends_and_zero(maps[name].columns))
-        ax.set_yticks(_ends_and_zero(maps[name].index))
+        ax.set_xticks(_ends_and_zero(maps[name].columns.to_numpy(int)))
+        ax.set_yticks(_ends_and_zero(maps[name].index.to_numpy(int)))
         ax.view_init(elev=26, azim=-58)
         ax.tick_params(pad=-3)
         for axis in (ax.xaxis, ax.yaxis, ax.zaxis):

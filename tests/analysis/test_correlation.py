@@ -1,0 +1,166 @@
+"""The tidy frame of correlations: agreement with scipy and pingouin, and a reason wherever there is no number."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis import TableError
+from analysis.correlation import METHODS, correlate, indicator_columns
+from analysis.resampling import bootstrap_counts, cluster_codes
+
+DRAWS = {"rows": None, "runs": "cluster"}
+FAST = {"clusters": DRAWS, "resamples": 200}
+
+
+@pytest.fixture(scope="module")
+def frame():
+    rng = np.random.default_rng(7)
+    cluster = np.repeat(np.arange(30), 3)
+    z = rng.normal(size=90)
+    x = np.round(0.5 * z + rng.normal(size=30)[cluster] + rng.normal(size=90), 1)
+    y = np.round(-0.6 * x + 0.8 * z + rng.normal(size=90), 1)
+    names = {"x": x, "x2": x**2, "y": y, "y2": np.exp(y), "z": z, "cluster": [f"c{c}" for c in cluster]}
+    return pd.DataFrame(names).assign(group=[f"g{c % 6}" for c in cluster], kind=np.where(z > 0.3, "a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("method", "reference"),
+    [("pearson", stats.pearsonr), ("spearman", stats.spearmanr), ("kendall", stats.kendalltau)],
+)
+def test_plain_coefficients_equal_scipy(frame, method, reference):
+    table = correlate(frame, ["x", "x2"], ["y", "y2"], methods=[method], **FAST)
+    assert len(table) == 8
+    for row in table.itertuples():
+        assert row.r == pytest.approx(reference(frame[row.x], frame[row.y]).statistic, abs=1e-8)
+        assert row.low < row.r < row.high
+        assert (row.n, row.n_missing, row.nominal, row.reason) == (90, 0, 0.95, "")
+        assert row.n_clusters == (90 if row.interval == "rows" else 30)
+
+
+@pytest.mark.parametrize("method", ["pearson", "spearman"])
+def test_partial_coefficients_equal_pingouin(frame, method):
+    pingouin = pytest.importorskip("pingouin")
+    table = correlate(frame, ["x"], ["y"], methods=[f"partial_{method}"], covariates=["z", "x2"], **FAST)
+    expected = pingouin.partial_corr(frame, x="x", y="y", covar=["z", "x2"], method=method)["r"].iloc[0]
+    assert table["r"].iloc[0] == pytest.approx(expected, abs=1e-8)
+    assert set(table["given"]) == {"z + x2"}
+
+
+def test_a_category_is_held_fixed_through_its_indicator_columns(frame):
+    pingouin = pytest.importorskip("pingouin")
+    table = correlate(frame, ["x"], ["y"], methods=["partial_pearson"], covariates=["z", "group"], **FAST)
+    dummies = pd.get_dummies(frame["group"], drop_first=True, dtype=float)
+    wide = pd.concat([frame[["x", "y", "z"]], dummies], axis=1)
+    expected = pingouin.partial_corr(wide, x="x", y="y", covar=["z", *dummies.columns])["r"].iloc[0]
+    assert table["r"].iloc[0] == pytest.approx(expected, abs=1e-8)
+
+
+def test_the_within_group_coefficient_equals_the_repeated_measures_one(frame):
+    pingouin = pytest.importorskip("pingouin")
+    table = correlate(frame, ["x"], ["y"], methods=["within_pearson"], within="group", **FAST)
+    expected = pingouin.rm_corr(frame, x="x", y="y", subject="group")["r"].iloc[0]
+    assert table["r"].iloc[0] == pytest.approx(expected, abs=1e-8)
+
+
+def test_the_partial_within_group_coefficient_holds_groups_and_covariate_fixed(frame):
+    found = correlate(frame, ["x"], ["y"], methods=["within_partial_pearson"], covariates=["z"], within="group", **FAST)
+    expected = correlate(frame, ["x"], ["y"], methods=["partial_pearson"], covariates=["z", "group"], **FAST)
+    assert found["r"].iloc[0] == pytest.approx(expected["r"].iloc[0], abs=1e-10)
+
+
+def test_the_cluster_interval_equals_a_loop_over_the_same_resamples(frame):
+    row = correlate(
+        frame, ["x"], ["y"], methods=["spearman"], clusters={"runs": "cluster"}, resamples=150, seed=4
+    ).iloc[0]
+    codes, number = cluster_codes(frame["cluster"])
+    drawn = []
+    for counts in bootstrap_counts(number, 150, seed=4):
+        rows = np.repeat(np.arange(90), counts[codes].astype(int))
+        drawn.append(stats.spearmanr(frame["x"].iloc[rows], frame["y"].iloc[rows]).statistic)
+    assert (row["low"], row["high"]) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=1e-8)
+
+
+def test_bca_differs_from_percentile_and_holds_the_estimate(frame):
+    tables = [correlate(frame, ["x"], ["y2"], interval=kind, **FAST) for kind in ("percentile", "bca")]
+    assert (tables[0]["r"] == tables[1]["r"]).all()
+    assert (tables[0]["low"] != tables[1]["low"]).all()
+    assert (tables[1]["low"] < tables[1]["r"]).all()
+    assert (tables[1]["r"] < tables[1]["high"]).all()
+
+
+def test_drawing_clusters_of_copies_gives_a_wider_interval_than_drawing_rows(frame):
+    copies = frame.iloc[np.repeat(np.arange(0, 90, 3), 3)].reset_index(drop=True)
+    table = correlate(copies, ["x"], ["y"], methods=["pearson"], **FAST).set_index("interval")
+    width = table["high"] - table["low"]
+    assert width["runs"] > 1.3 * width["rows"]
+    assert table.loc["rows", "coverage"] < 0.9 < table.loc["runs", "coverage"]
+
+
+def test_missing_and_infinite_values_are_left_out_pair_by_pair_and_counted(frame):
+    holes = frame.copy()
+    holes.loc[:4, "x"] = np.nan
+    holes.loc[3:9, "y"] = np.inf
+    holes.loc[50, "z"] = np.nan
+    table = correlate(holes, ["x", "x2"], ["y", "y2"], methods=["pearson", "partial_pearson"], covariates=["z"], **FAST)
+    for row in table.itertuples():
+        columns = [row.x, row.y] + (["z"] if row.given else [])
+        kept = holes[np.isfinite(holes[columns]).all(axis=1)]
+        assert (row.n, row.n_missing) == (len(kept), 90 - len(kept))
+        if not row.given:
+            assert row.r == pytest.approx(kept[row.x].corr(kept[row.y]), abs=1e-8)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_constant_column_gives_a_reason_and_no_warning(frame, method, recwarn):
+    table = correlate(frame.assign(x=0.1), ["x"], ["y"], methods=[method], covariates=["z"], within="group", **FAST)
+    assert table["r"].isna().all()
+    assert table[["low", "high"]].isna().all(axis=None)
+    assert set(table["reason"]) == {"x is constant (0.1)"}
+    assert not recwarn.list
+
+
+def test_a_column_constant_inside_every_group_gives_a_reason(frame):
+    flat = frame.assign(x=pd.factorize(frame["group"])[0])
+    table = correlate(flat, ["x"], ["y"], methods=["within_pearson"], within="group", **FAST)
+    assert set(table["reason"]) == {"no variation left within groups"}
+    table = correlate(frame.assign(z=frame["x"]), ["x"], ["y"], methods=["partial_pearson"], covariates=["z"], **FAST)
+    assert set(table["reason"]) == {"no variation left given the covariates"}
+
+
+def test_few_rows_and_few_clusters_give_reasons(frame):
+    two = correlate(frame.iloc[:2], ["x"], ["y"], **FAST)
+    assert two["r"].isna().all()
+    assert two["reason"].str.contains("2 rows .* fewer than 3").all()
+    none = correlate(frame.iloc[:0], ["x"], ["y"], **FAST)
+    assert none["reason"].str.contains("0 rows").all()
+    one = correlate(frame.assign(cluster="same"), ["x"], ["y"], **FAST)
+    one = one[one["interval"] == "runs"]
+    assert one["r"].notna().all()
+    assert one["low"].isna().all()
+    assert set(one["reason"]) == {"no interval: 1 clusters are fewer than 5"}
+    assert one["coverage"].isna().all()
+
+
+def test_a_column_that_is_constant_in_many_resamples_has_no_interval(frame):
+    rare = frame.assign(x=[1.0] + [0.0] * 89)
+    row = correlate(rare, ["x"], ["y"], methods=["pearson"], clusters={"rows": None}, resamples=300).iloc[0]
+    assert np.isfinite(row["r"])
+    assert np.isnan(row["low"])
+    assert row["reason"] == "no interval: undefined in too many resamples"
+
+
+def test_unknown_columns_and_methods_are_named(frame):
+    with pytest.raises(TableError, match=r"no such columns nowhere; there are x, x2"):
+        correlate(frame, ["nowhere"], ["y"], **FAST)
+    with pytest.raises(TableError, match=r"no such methods persson; there are pearson"):
+        correlate(frame, ["x"], ["y"], methods=["persson"], **FAST)
+
+
+def test_indicator_columns_leave_out_the_first_level_and_keep_missing_ones_missing():
+    made = indicator_columns(pd.DataFrame({"k": ["b", "a", None, "c"], "v": [1, 2, 3, 4]}), ["v", "k"])
+    assert list(made) == ["v", "k[b]", "k[c]"]
+    assert made["k[b]"].tolist()[:2] == [1.0, 0.0]
+    assert np.isnan(made["k[b]"][2])
