@@ -83,12 +83,12 @@ def dose_positions(
 
 
 def _doses(frame: pd.DataFrame, operators: Sequence[str]) -> pd.DataFrame:
-    missing = [name for name in ("strength", "final", *_ALIKE) if name not in frame.columns]
+    missing = [name for name in ("strength", *_ALIKE) if name not in frame.columns]
     if missing:
         raise TableError(
             f"dose_response needs the columns {', '.join(missing)}: give it the frame of analysis.tables.join"
         )
-    rows = frame[frame["operator"].isin(operators) & frame["strength"].notna() & frame["final"]]
+    rows = frame[frame["operator"].isin(operators) & frame["strength"].notna()]
     levels = rows.groupby("operator")["strength"].nunique()
     rows = rows[rows["operator"].isin(levels.index[levels >= 2])]
     if rows.empty:

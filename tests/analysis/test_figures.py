@@ -212,7 +212,7 @@ def test_drawing_leaves_no_trace_in_matplotlib(small: Tables) -> None:
 
     before = dict(mpl.rcParams)
     state = np.random.get_state()[1].copy()  # noqa: NPY002
-    with mpl.rc_context({"font.size": 30, "axes.grid": False}):
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "red"}):
         strange = render(draw("msb_by_operator", small))
     assert strange == render(draw("msb_by_operator", small))
     assert dict(mpl.rcParams) == before

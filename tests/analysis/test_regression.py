@@ -196,23 +196,32 @@ def test_missing_columns_are_named(frame):
 
 
 def test_the_coverage_beside_the_interval_is_what_refitting_gives():
-    """New errors on one design, refitted: the share of intervals that hold the slope, against the expansion's."""
-    base = _make(seed=3, clusters=8, size=4)
+    """New errors on one unbalanced design, refitted: the share of intervals that hold the slope, against the stated one."""
+    base = _make(seed=3, clusters=8, size=30, cluster_sd=0.8)
+    base = base[(base["operator"] == "op00") | (base.groupby("operator").cumcount() < 3)].reset_index(drop=True)
     model = FractionalLogit("logit", "c", ("m",))
     stated = fit(base, model).set_index("term").loc["m", "coverage"]
+    mean = _by_formula("c ~ m", base, "operator").fittedvalues.to_numpy()
+    spread = np.sqrt(mean * (1 - mean))
+    rho = _intracluster_by_loop((base["c"] - mean) / spread, base["operator"])
     rng = np.random.default_rng(4)
     codes, simulations, hits = pd.factorize(base["operator"])[0], 250, 0
-    mean = _by_formula("c ~ m", base, "operator").fittedvalues.to_numpy()
-    residual = (base["c"] - mean) / np.sqrt(mean * (1 - mean))
-    rho = 0.9 if residual.groupby(codes).mean().var() > residual.var() / 2 else 0.3
+    # The fitted means lie on the logistic curve, so their own logits give the true slope.
+    truth = np.polyfit(base["m"], np.log(mean / (1 - mean)), 1)[0]
     for _ in range(simulations):
         noise = np.sqrt(rho) * rng.normal(size=8)[codes] + np.sqrt(1 - rho) * rng.normal(size=len(codes))
-        row = fit(base.assign(c=mean + 0.05 * np.sqrt(mean * (1 - mean)) * noise), model).iloc[1]
-        hits += row["low"] <= fit_truth(mean, base["m"]) <= row["high"]
+        row = fit(base.assign(c=mean + 0.05 * spread * noise), model).iloc[1]
+        hits += row["low"] <= truth <= row["high"]
+    assert stated < 0.85
     # Four standard errors of 250 simulations.
     assert hits / simulations == pytest.approx(stated, abs=4 * np.sqrt(stated * (1 - stated) / simulations))
 
 
-def fit_truth(mean, m):
-    """The slope of the fitted means themselves: they lie on the logistic curve exactly."""
-    return np.polyfit(m, np.log(mean / (1 - mean)), 1)[0]
+def _intracluster_by_loop(residual, clusters):
+    """The analysis-of-variance estimate of the intra-cluster correlation."""
+    groups = [np.array([r for r, c in zip(residual, clusters, strict=True) if c == name]) for name in clusters.unique()]
+    n, g = len(residual), len(groups)
+    between = sum(len(group) * (group.mean() - residual.mean()) ** 2 for group in groups) / (g - 1)
+    within = sum(((group - group.mean()) ** 2).sum() for group in groups) / (n - g)
+    typical = (n - sum(len(group) ** 2 for group in groups) / n) / (g - 1)
+    return (between - within) / (between + (typical - 1) * within)
