@@ -140,8 +140,11 @@ def theme(width: Width = "double") -> Iterator[None]:
     """The settings of every figure for the length of a ``with`` block, whatever the process's own settings are."""
     if width not in WIDTHS:
         raise TableError(f"unknown figure width {width!r}: choose one of {', '.join(WIDTHS)}")
+    import seaborn as sns
+
     with mpl.rc_context():
         mpl.rcdefaults()
+        mpl.rcParams.update(sns.axes_style("ticks"))
         text = 8.0 if width == "double" else SMALLEST_FONT
         mpl.rcParams.update(_SETTINGS)
         mpl.rcParams.update(dict.fromkeys(_TEXT_SIZES, text))

@@ -196,7 +196,7 @@ def test_missing_columns_are_named(frame):
 
 
 def test_the_coverage_beside_the_interval_is_what_refitting_gives():
-    """New errors on one unbalanced design, refitted: the share of intervals that hold the slope, against the stated one."""
+    """New errors on one unbalanced design, refitted: the coverage found, against the stated one."""
     base = _make(seed=3, clusters=8, size=30, cluster_sd=0.8)
     base = base[(base["operator"] == "op00") | (base.groupby("operator").cumcount() < 3)].reset_index(drop=True)
     model = FractionalLogit("logit", "c", ("m",))
