@@ -275,13 +275,32 @@ def _report(outcome: Outcome, out: Path) -> int:
     return WITH_FAILURES if outcome.failures else DONE
 
 
+def _description() -> str:
+    from analysis.figures import FIGURES
+    from collectors.schema import SHIFT_KINDS
+    from collectors.tasks import COLLECTORS
+    from zoo.architectures import ARCHITECTURES
+    from zoo.datasets import DATASETS
+    from zoo.operators import OPERATORS
+
+    known = {
+        "Operators": OPERATORS,
+        "Architectures": ARCHITECTURES,
+        "Data sets": DATASETS,
+        "Collectors": COLLECTORS,
+        "Shift kinds": SHIFT_KINDS,
+        "Figures": FIGURES,
+    }
+    return "\n\n".join([__doc__ or "", *(f"{title}: {', '.join(names)}." for title, names in known.items())])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     import tyro
 
     from analysis.errors import TableError
 
-    command = tyro.cli(Command, prog="shiftscope", description=__doc__, args=arguments)
+    command = tyro.cli(Command, prog="shiftscope", description=_description(), args=arguments)
     try:
         return command.run()
     except (InputError, TableError) as error:

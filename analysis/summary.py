@@ -116,7 +116,16 @@ def _material(rows: pd.DataFrame) -> str:
         f"{_count(rows['architecture'].nunique(), 'architecture')}, "
         f"measured on {', '.join(sorted(rows['data'].unique()))}."
     )
-    return text + (f" {_count(snapshots, 'earlier snapshot')} of the same runs enter where said." if snapshots else "")
+    if snapshots:
+        text += f" {_count(snapshots, 'earlier snapshot')} of the same runs enter where said."
+    copies = rows.attrs.get("copies", [])
+    if copies:
+        are = "is a copy" if len(copies) == 1 else "are copies"
+        text += (
+            f" {_count(len(copies), 'further checkpoint')} {are} of another (the same weights and model) and not "
+            f"counted: {', '.join(copies)}."
+        )
+    return text
 
 
 def _count(number: int, noun: str) -> str:

@@ -116,9 +116,11 @@ def join(tables: Tables) -> pd.DataFrame:
     MSB and accuracy are taken from the same images where both were measured on them, else (crop shifts are measured on
     larger images) from the data set of the same name.
 
+    A network listed under several names counts once, under the first of them; ``attrs["copies"]`` holds the others.
+
     Raises:
-        TableError: no checkpoint described, no shift measured, a measured checkpoint that is not described, weights
-            listed under two names, or two measurements of the same thing.
+        TableError: no checkpoint described, no shift measured, a measured checkpoint that is not described, a name
+            that is described twice, or two measurements of the same thing.
     """
     checkpoints = _described(tables)
     shifted = tables.invariance[tables.invariance["shift_kind"] != "none"]
@@ -145,23 +147,28 @@ def join(tables: Tables) -> pd.DataFrame:
     rows["final"] = rows["run"].isna() | rows["epoch"].isna() | (rows["epoch"] == last)
     first = ["checkpoint", *_KEY, *_FACTORS, "cluster", "final", *_DATA, *PLAN_COLUMNS]
     order = [*first, *(column for column in rows.columns if column not in first)]
-    return rows[order].sort_values(["data", "shift_kind", "max_shift", "checkpoint"], ignore_index=True)
+    rows = rows[order].sort_values(["data", "shift_kind", "max_shift", "checkpoint"], ignore_index=True)
+    rows.attrs["copies"] = checkpoints.attrs["copies"]
+    return rows
 
 
 def _described(tables: Tables) -> pd.DataFrame:
     rows = tables.checkpoints
     if rows.empty:
         raise TableError("table checkpoints is empty; collect `checkpoints` first")
-    twice = rows[rows.duplicated(_KEY, keep=False)].sort_values([*_KEY, "checkpoint"])
+    twice = rows.loc[rows.duplicated("checkpoint"), "checkpoint"]
     if len(twice):
-        names = [repr(name) for name in twice["checkpoint"].iloc[:2]]
         raise TableError(
-            f"the checkpoints {' and '.join(names)} are the same weights with the same model string; keep one of them "
-            "in the manifest and delete the other's part of table checkpoints"
+            f"table checkpoints describes {twice.iloc[0]!r} twice; collect zoos that share names into several folders"
         )
+    rows = rows.sort_values("checkpoint")
+    is_copy = rows.duplicated(_KEY)
+    copies, rows = rows.loc[is_copy, "checkpoint"].tolist(), rows[~is_copy]
     further = pd.DataFrame([_further_factors(row) for row in rows[["checkpoint", "factors"]].itertuples(index=False)])
     further.index = rows.index
-    return pd.concat([rows[["checkpoint", *_KEY, *_FACTORS]], further], axis=1)
+    described = pd.concat([rows[["checkpoint", *_KEY, *_FACTORS]], further], axis=1)
+    described.attrs["copies"] = copies
+    return described
 
 
 def _further_factors(row: Any) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from zoo.errors import DataError, InputError, ModelError, ShiftError
 
 Images = Tensor | PreparedImages
 
+BORDERS = 256
+"""First images whose borders are looked at before a crop, whatever the batch size."""
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -306,19 +309,23 @@ def _check_inputs(images: Images, labels: Tensor | np.ndarray, batch_size: int) 
         raise DataError(f"images are {found}: give floating-point images (N, C, H, W), normalised for the network")
     if len(images) == 0:
         raise DataError("there are no images: give at least one")
-    labels = torch.as_tensor(labels).cpu()
+    try:
+        labels = torch.as_tensor(labels).cpu()
+    except (TypeError, ValueError) as error:
+        raise DataError("labels are no numbers: give whole numbers from 0") from error
     if labels.shape != (len(images),):
         raise DataError(
             f"labels have shape {tuple(labels.shape)} and there are {len(images)} images: give one for each"
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(f"labels are {labels.dtype}: give whole numbers from 0")
+    labels = labels.long()
     if int(labels.min()) < 0:
         row = int((labels < 0).nonzero()[0])
         raise DataError(
             f"image {row} has the label {int(labels[row])}: give labels from 0 (a data set of masks has none)"
         )
-    return labels.long()
+    return labels
 
 
 def _batch(images: Images, start: int, stop: int) -> Tensor:
@@ -348,11 +355,16 @@ def _fill_value(images: Images, plan: ShiftPlan, fill: float | Tensor | None) ->
 
 def _refuse_padded(images: Images, batch_size: int) -> None:
     """Refuse images whose border is one constant colour: a crop of them is a zero shift under another name."""
-    batch = _batch(images, 0, min(batch_size, len(images)))
-    sides = (batch[..., 0, :], batch[..., -1, :], batch[..., :, 0], batch[..., :, -1])
-    border = torch.cat(sides, dim=2)
-    if bool((border == border[:1, :, :1]).all()):
-        raise ShiftError(
-            f"crop: the border of all of the first {len(batch)} images is one constant colour, so that a moving window "
-            "is a zero shift under another name: use kind zero, or larger images without a margin"
-        )
+    looked_at = min(BORDERS, len(images))
+    colour: Tensor | None = None
+    for start in range(0, looked_at, batch_size):
+        batch = _batch(images, start, min(start + batch_size, looked_at))
+        sides = (batch[..., 0, :], batch[..., -1, :], batch[..., :, 0], batch[..., :, -1])
+        border = torch.cat(sides, dim=2)
+        colour = border[:1, :, :1] if colour is None else colour
+        if not bool((border == colour).all()):
+            return
+    raise ShiftError(
+        f"crop: the border of all of the first {looked_at} images is one constant colour, so that a moving window "
+        "is a zero shift under another name: use kind zero, or larger images without a margin"
+    )

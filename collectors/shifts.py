@@ -16,6 +16,12 @@ from torch import Tensor
 from collectors.schema import SHIFT_KINDS
 from zoo.errors import ShiftError, unknown
 
+LARGEST_SHIFT = 1 << 20
+"""Pixels: far beyond any image, and small enough for every integer type that shifts are counted in."""
+
+LARGEST_SEED = (1 << 128) - 1
+"""The width of the random generator's key."""
+
 FILLS = ("mean", "black")
 MODES = ("sampled", "grid", "path")
 
@@ -36,7 +42,8 @@ class ShiftPlan:
         offsets: ``(N, K, 2)`` int32, or ``(1, K, 2)`` for a grid; read-only.
 
     Raises:
-        ShiftError: for an unknown kind, mode or fill, or offsets of another shape or past ``max_shift``.
+        ShiftError: for an unknown kind, mode or fill, or offsets of another shape or past ``max_shift``,
+            or a ``max_shift`` that is no whole number.
     """
 
     kind: str
@@ -55,6 +62,8 @@ class ShiftPlan:
             raise ShiftError(f"fill of a zero shift is {self.fill!r}: use one of {', '.join(FILLS)}")
         if self.kind != "zero" and self.fill is not None:
             raise ShiftError(f"a {self.kind} shift has no fill and was given {self.fill!r}: use None")
+        if isinstance(self.max_shift, bool) or not isinstance(self.max_shift, int) or self.max_shift > LARGEST_SHIFT:
+            raise ShiftError(f"max_shift is {self.max_shift!r}: give a whole number of at most {LARGEST_SHIFT}")
         offsets = np.array(self.offsets)
         if offsets.ndim != 3 or offsets.shape[2] != 2 or 0 in offsets.shape or offsets.dtype.kind not in "iu":
             found = f"{offsets.dtype} of shape {offsets.shape}"
@@ -306,14 +315,16 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _check_counts(n_images: int, max_shift: int, n_shifts: int, seed: int) -> None:
-    for name, value, least in (
-        ("n_images", n_images, 1),
-        ("max_shift", max_shift, 0),
-        ("n_shifts", n_shifts, 1),
-        ("seed", seed, 0),
+    for name, value, least, most in (
+        ("n_images", n_images, 1, None),
+        ("max_shift", max_shift, 0, LARGEST_SHIFT),
+        ("n_shifts", n_shifts, 1, None),
+        ("seed", seed, 0, LARGEST_SEED),
     ):
         if isinstance(value, bool) or int(value) != value or value < least:
             raise ShiftError(f"{name} is {value!r}: give a whole number of at least {least}")
+        if most is not None and value > most:
+            raise ShiftError(f"{name} is {value!r}: give a whole number of at most {most}")
 
 
 def _random_words(seed: int, n_images: int, per_image: int) -> np.ndarray:

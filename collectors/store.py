@@ -102,8 +102,9 @@ class Store:
     def sweep(self) -> None:
         """Remove temporary files that a killed run of this machine left behind, and no others."""
         for path in self.root.glob("*/.*.tmp"):
-            machine, process = path.name.split(".")[-4:-2]
-            if machine == _machine() and not _alive(int(process)):
+            name = path.name.split(".")
+            mine = len(name) == 6 and name[2] == _machine() and name[3].isdecimal()
+            if mine and not _alive(int(name[3])):
                 path.unlink(missing_ok=True)
 
 

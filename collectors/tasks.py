@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from collectors.schema import SHIFT_KINDS
-from zoo.errors import ShiftError, unknown
+from zoo.errors import DataError, ShiftError, unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,6 +52,10 @@ class Options:
         for kind in self.shift:
             if kind not in SHIFT_KINDS:
                 raise ShiftError(unknown("shift kind", kind, SHIFT_KINDS))
+        # As slices of the data these would mean other images: -1 all but the last.
+        for name, count in (("msb_images", self.msb_images), ("surface_images", self.surface_images)):
+            if count < 1:
+                raise DataError(f"{name} is {count}: take at least one image")
 
 
 @dataclass
@@ -93,7 +97,7 @@ class Subject:
                 plan,
                 batch_size=self.batch_size,
             )
-            self._predictions = {key: (plan, predictions)}
+            self._predictions[key] = plan, predictions
         return self._predictions[key]
 
 

@@ -14,7 +14,12 @@ import torch
 from safetensors.torch import save_file
 
 import shiftscope
+from analysis.figures import FIGURES
+from collectors.tasks import COLLECTORS
+from zoo.architectures import ARCHITECTURES
+from zoo.datasets import DATASETS
 from zoo.loading import build_model
+from zoo.operators import OPERATORS
 
 ENTRY = """
   - name: {name}
@@ -184,6 +189,14 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
         run(command, "--help")
     assert stop.value.code == 0
     assert f"Example: shiftscope {command}" in capsys.readouterr().out
+
+
+def test_help_lists_everything_that_is_registered(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("--help")
+    printed = " ".join(capsys.readouterr().out.split())
+    for registry in (OPERATORS, ARCHITECTURES, DATASETS, COLLECTORS, FIGURES):
+        assert f"{', '.join(registry)}." in printed
 
 
 def test_a_misspelt_option_is_exit_code_2() -> None:

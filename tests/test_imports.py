@@ -29,15 +29,15 @@ def _imports(source: str) -> set[str]:
     return names
 
 
+def _is_wrong(package: str, name: str) -> bool:
+    top = name.split(".")[0]
+    if name == "relative import" or (package == "analysis" and top in HEAVY_FOR_ANALYSIS):
+        return True
+    return top in OURS and not {top, name} & ALLOWED[package]
+
+
 def _wrong_imports(package: str, source: str) -> set[str]:
-    wrong = set()
-    for name in _imports(source):
-        top = name.split(".")[0]
-        if name == "relative import" or (package == "analysis" and top in HEAVY_FOR_ANALYSIS):
-            wrong.add(name)
-        elif top in OURS and top not in ALLOWED[package] and name not in ALLOWED[package]:
-            wrong.add(name)
-    return wrong
+    return {name for name in _imports(source) if _is_wrong(package, name)}
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED))

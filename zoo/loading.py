@@ -217,6 +217,11 @@ def _timm(parts: ModelString, folder: Path) -> Callable[..., Any]:
     if not re.fullmatch(r"[\w.]+", parts.target):
         raise ModelError(f"model {str(parts)!r} names a network outside of timm: give the name of one of timm's")
     _refuse_download(parts, ("pretrained",))
+    if "checkpoint_path" in parts.arguments:
+        # timm would read the file itself, in its older releases by running its pickle.
+        raise ModelError(
+            f"model {str(parts)!r}: checkpoint_path goes past the checks of weights: name it as the weights"
+        )
     return functools.partial(timm.create_model, parts.target, pretrained=False)
 
 

@@ -144,7 +144,8 @@ def theme(width: Width = "double") -> Iterator[None]:
 
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(sns.axes_style("ticks"))
+        ticks: dict[Any, Any] = dict(sns.axes_style("ticks"))
+        mpl.rcParams.update(ticks)
         text = 8.0 if width == "double" else SMALLEST_FONT
         mpl.rcParams.update(_SETTINGS)
         mpl.rcParams.update(dict.fromkeys(_TEXT_SIZES, text))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import TableError, join, load
+from analysis import TableError, analyze, join, load
 from collectors.schema import MSB_READINGS, TABLES
 
 
@@ -150,13 +150,23 @@ def _twice(tables, name):
     return replace(tables, **{name: pd.concat([rows, rows.iloc[[0]]], ignore_index=True)})
 
 
+def test_a_network_of_two_names_counts_once_and_is_told(tables):
+    first = tables.checkpoints.sort_values("checkpoint").iloc[[0]]
+    twin = first.assign(checkpoint="zz-copy")
+    frame = join(replace(tables, checkpoints=pd.concat([twin, tables.checkpoints], ignore_index=True)))
+    pd.testing.assert_frame_equal(frame, join(tables))
+    assert frame.attrs["copies"] == ["zz-copy"]
+    told = "1 further checkpoint is a copy of another (the same weights and model) and not counted: zz-copy."
+    assert told in analyze(frame, resamples=50).summary
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda t: replace(t, checkpoints=t.checkpoints.iloc[:0]), "table checkpoints is empty"),
         (lambda t: replace(t, invariance=t.invariance[t.invariance["shift_kind"] == "none"]), "holds no shifts"),
         (lambda t: replace(t, checkpoints=t.checkpoints.iloc[1:]), "1 measured checkpoints are not in table"),
-        (lambda t: _twice(t, "checkpoints"), "are the same weights with the same model string"),
+        (lambda t: _twice(t, "checkpoints"), "describes 'smallcnn-.*' twice"),
         (lambda t: _twice(t, "layers"), "table layers holds two measurements of checkpoint 'smallcnn-max"),
         (lambda t: _twice(t, "invariance"), "table invariance holds two measurements"),
         (lambda t: replace(t, checkpoints=t.checkpoints.assign(factors="{")), "factors are not JSON"),

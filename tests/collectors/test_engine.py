@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.dataset as ds
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from collectors.engine import collect
-from collectors.invariance import measure_accuracy, predict, score
+from collectors.invariance import Predictions, measure_accuracy, predict, score
 from collectors.msb import measure_msb
 from collectors.shifts import ShiftPlan
 from collectors.tasks import COLLECTORS, Options
@@ -239,3 +240,26 @@ def test_parts_are_readable_with_their_schema(zoo: list[Checkpoint], images: Ima
 def test_unknown_names_are_refused(options: dict[str, tuple[str, ...]], message: str) -> None:
     with pytest.raises(ShiftError, match=message):
         Options(**options)
+
+
+@pytest.mark.parametrize("name", ["msb_images", "surface_images"])
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_number_of_images_below_one_is_refused(name: str, count: int) -> None:
+    with pytest.raises(DataError, match=f"{name} is {count}: take at least one image"):
+        Options(**{name: count})
+
+
+def test_predictions_are_made_once_for_all_tables(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: list[str] = []
+
+    def counted(*args: Any, **options: Any) -> Predictions:
+        kinds.append(args[3].kind)
+        return predict(*args, **options)
+
+    monkeypatch.setattr("collectors.invariance.predict", counted)
+    options = Options(collect=("invariance", "predictions"), shift=("circular", "zero"))
+    outcome = collect(zoo[:1], images, tmp_path / "out", options, progress=False)
+    assert outcome.measured == 1 + 3 + 2
+    assert kinds == ["circular", "zero"]

@@ -261,6 +261,7 @@ def test_networks_without_logits_are_refused_in_one_line(images, labels, make, m
         (lambda x, y: (x, y - 1), "image 0 has the label -1"),
         (lambda x, y: (x, y.float()), "torch.float32"),
         (lambda x, y: (x, y.double() * float("nan")), "torch.float64"),
+        (lambda x, y: (x, np.array(list("ab"))[y % 2]), "labels are no numbers"),
         (lambda x, y: (x, y[:5]), r"shape \(5,\) and there are 23 images"),
         (lambda x, y: (x, y[:, None]), "give one for each"),
         (lambda x, y: (x[:0], y[:0]), "no images"),
@@ -303,10 +304,18 @@ def test_a_crop_of_zero_padded_images_is_refused(images, labels):
     network = Returning(lambda x: x.mean((2, 3)).repeat(1, 2))
     padded = nn.functional.pad(images, (2, 2, 2, 2))
     plan = ShiftPlan.sampled(23, 2, kind="crop")
-    with pytest.raises(ShiftError, match="zero shift under another name"):
-        predict(network, padded, labels, plan, size=8)
+    for batch_size in (1, 2, 256):
+        with pytest.raises(ShiftError, match=r"all of the first 23 images .* zero shift under another name"):
+            predict(network, padded, labels, plan, size=8, batch_size=batch_size)
     padded[3, 0, 0, 5] = 1.0
-    predict(network, padded, labels, plan, size=8)
+    for batch_size in (1, 2, 256):
+        predict(network, padded, labels, plan, size=8, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_labels_of_any_integer_type_give_the_same_accuracy(model, images, labels, dtype):
+    expected = measure_accuracy(model, images, labels)
+    assert measure_accuracy(model, images, np.asarray(labels).astype(dtype)).equals(expected)
 
 
 def test_batch_size_below_one_is_refused(model, images, labels):

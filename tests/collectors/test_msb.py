@@ -48,6 +48,17 @@ class Net(nn.Module):
         return (self.down(x) + x[..., ::2, ::2]).mean((2, 3))
 
 
+class Every(nn.Module):
+    """Plain slicing."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.step, :: self.step]
+
+
 @pytest.mark.parametrize("kernel", [2, 3, 5])
 @pytest.mark.parametrize("stride", [2, 3])
 @pytest.mark.parametrize("ceil_mode", [False, True])
@@ -280,6 +291,15 @@ def test_blur_layer_of_another_library_is_a_blur() -> None:
     assert ours["kernel"] == circular["kernel"]
     for name in READINGS:
         assert circular[name] == pytest.approx(ours[name], abs=1e-6)
+
+
+def test_maximum_that_is_sliced_is_max_pooling() -> None:
+    """Its window reaches back to the maximum's input: over the maxima alone it would look like blind subsampling."""
+    images = noise(4, 3, 16, 16)
+    row = one(nn.Sequential(nn.MaxPool2d(2, 1), Every(2)), images)
+    assert row["site_kind"] == "max+subsample"
+    assert [row[name] for name in MSB_READINGS] == [1.0] * 5
+    assert row["n_windows"] == one(nn.MaxPool2d(2), images)["n_windows"] == 4 * 3 * 64
 
 
 def test_shared_selection_is_what_was_sampled() -> None:

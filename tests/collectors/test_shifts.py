@@ -229,6 +229,8 @@ def test_a_changed_plan_is_refused():
         ({"offsets": [[[0, 0]], [[0, 0], [1, 1]]]}, "ragged"),
         ({"offsets": [[0, 0]]}, r"shape \(images, shifts, 2\)"),
         ({"max_shift": 1}, "max_shift is 1"),
+        ({"max_shift": "4"}, "max_shift is '4': give a whole number"),
+        ({"max_shift": 1 << 40, "offsets": [[[1 << 32, 0]]]}, "a whole number of at most"),
         ({"more": 1}, "has the entries"),
     ):
         with pytest.raises(ShiftError, match=message):
@@ -253,6 +255,8 @@ def test_a_plan_cannot_be_changed():
         (lambda: ShiftPlan.sampled(3, 1, n_shifts=10), "10 different shifts were asked for and max_shift=1 has 9"),
         (lambda: ShiftPlan.sampled(0, 1), "n_images is 0"),
         (lambda: ShiftPlan.sampled(3, -1), "max_shift is -1"),
+        (lambda: ShiftPlan.sampled(3, 1 << 31), "max_shift is 2147483648: give a whole number of at most"),
+        (lambda: ShiftPlan.sampled(3, 1, seed=1 << 128), "seed is .*: give a whole number of at most"),
         (lambda: ShiftPlan.sampled(3, 1.5), "whole number"),
         (lambda: ShiftPlan.sampled(3, 2, n_shifts=0), "n_shifts is 0"),
         (lambda: ShiftPlan.sampled(3, 2, kind="zeros"), "did you mean 'zero'"),

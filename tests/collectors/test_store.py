@@ -85,10 +85,13 @@ def test_sweep_removes_what_a_dead_process_left_and_nothing_else(store: Store) -
     left = list(store.root.rglob("*.tmp"))
     assert len(left) == 1
     mine = left[0].with_name(left[0].name.replace(left[0].name.split(".")[-3], str(os.getpid()), 1))
-    mine.touch()
+    machine = left[0].name.split(".")[2]
+    foreign = [store.root / "timings" / name for name in (".a.tmp", ".a.b.c.d.tmp", f".a.{machine}.process.b.tmp")]
+    for path in (mine, *foreign):
+        path.touch()
     store.sweep()
     assert not left[0].exists()
-    assert mine.exists()
+    assert all(path.exists() for path in (mine, *foreign))
     assert not list(store.root.rglob("*.parquet"))
 
 

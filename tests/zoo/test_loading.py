@@ -277,6 +277,8 @@ def test_foreign_packages_are_never_asked_to_download(monkeypatch: pytest.Monkey
     for model in ("timm:resnet18?pretrained=true", "torchvision:deeplab?weights=DEFAULT"):
         with pytest.raises(ModelError, match="would download"):
             build_model(model)
+    with pytest.raises(ModelError, match="checkpoint_path goes past the checks of weights"):
+        build_model("timm:resnet18?checkpoint_path=evil.pth")
     with pytest.raises(ModelError, match="outside of timm"):
         build_model("timm:hf-hub:someone/something")
 

@@ -143,6 +143,12 @@ def test_padding_and_stride_one_filters_belong_to_the_site_after_them() -> None:
     assert find_sites(pooled, IMAGE) == [Site(0, "1", "1", "max", (3, 3), (2, 2), 3, (16, 16), (8, 8))]
     composite = nn.Sequential(nn.MaxPool2d(2, 1), nn.ReflectionPad2d(1), nn.AvgPool2d(3, 2))
     assert find_sites(composite, IMAGE) == [Site(0, "2", "2", "max+avg", (4, 4), (2, 2), 3, (16, 16), (8, 8))]
+    for every_second in (lambda x: x[..., ::2, ::2], lambda x: x[:, :, ::2, ::2]):
+        sliced = nn.Sequential(nn.MaxPool2d(2, 1), Call(every_second))
+        (site,) = find_sites(sliced, IMAGE)
+        assert (site.kind, site.kernel, site.input_size) == ("max+subsample", (2, 2), (16, 16))
+    fewer = nn.Sequential(nn.MaxPool2d(2, 1), Call(lambda x: x[:, :2, ::2, ::2]))
+    assert kinds(fewer) == [("1", "subsample")]
     operators = nn.Sequential(build_operator("blur", 3, stride=1), build_operator("aps", 3))
     assert kinds(operators) == [("1", "blur+aps")]
     # Something between the two, also in place, makes them two operations: only the second has a stride.

@@ -179,7 +179,8 @@ def _getitem(result: Tensor, input: Tensor, index: Any) -> Use | None:
     stride = ranges[2].step, ranges[3].step
     if min(stride) < 2 or 0 in result.shape:
         return None
-    x = input[parts[:2]]
+    # The very tensor where nothing of it is left out: what was at stride 1 before belongs to this site.
+    x = input if ranges[:2] == [range(size) for size in input.shape[:2]] else input[parts[:2]]
     start = ranges[2].start, ranges[3].start
     origin = start[0] - start[0] % stride[0], start[1] - start[1] % stride[1]
     size, out = map_size(x), map_size(result)
