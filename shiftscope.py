@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 DONE, BAD_INPUT, WITH_FAILURES, INTERRUPTED = 0, 2, 3, 130
 """Exit codes: all done; bad input (one line says what); done, but some tasks failed; stopped by Ctrl-C."""
 
+DEMO_IMAGES = 256
+"""Test images of the demo, of 602: it is to take three minutes on two cores."""
+
 BUNDLED_ZOO = Path(__file__).resolve().parent / "data" / "zoo"
 
 
@@ -41,8 +44,15 @@ class Demo:
         from collectors.tasks import Options
 
         tables = self.out / "tables"
-        options = Options(collect=("checkpoints", "layers", "invariance", "surface"), surface_images=64, surface_step=2)
-        code = _report(_collect(BUNDLED_ZOO, "digits", tables, options, jobs=self.jobs), tables)
+        # Batches of 64 fit the caches: 1.3 to 1.9 times as fast as batches of 256 on this zoo.
+        options = Options(
+            collect=("checkpoints", "layers", "invariance", "surface"),
+            msb_images=128,
+            surface_images=32,
+            surface_step=2,
+            batch_size=64,
+        )
+        code = _report(_collect(BUNDLED_ZOO, "digits", tables, options, self.jobs, limit=DEMO_IMAGES), tables)
         Analyze(tables, self.out / "results").run()
         Figures(tables, self.out / "figures").run()
         return code
@@ -98,10 +108,9 @@ class Sites:
         from zoo.loading import build_model
         from zoo.sites import find_sites
 
+        size, channels = _at_least_one("--size", self.size), _at_least_one("--channels", self.channels)
         model = build_model(self.model)
-        rows = [
-            dataclasses.asdict(site) for site in find_sites(model, torch.zeros(1, self.channels, self.size, self.size))
-        ]
+        rows = [dataclasses.asdict(site) for site in find_sites(model, torch.zeros(1, channels, size, size))]
         if self.json:
             print(json.dumps(rows, indent=1))
         elif rows:

@@ -89,6 +89,7 @@ def collect(
     store.sweep()
     hashes = {checkpoint.name: sha256_file(checkpoint.weights) for checkpoint in checkpoints}
     outcome = Outcome(replaced=_forget_replaced(checkpoints, hashes, store))
+    store.forget_failures(hashes)
     pending, outcome.found = plan_work(checkpoints, hashes, images.fingerprint, options, store)
     total = sum(len(work.tasks) for work in pending)
     threads = max((os.cpu_count() or 1) // jobs, 1)
@@ -235,7 +236,7 @@ def _measure_task(store: Store, work: Work, task: Task, subject: Subject) -> Non
 def _failed(store: Store, work: Work, task: Task, data: str, stage: str, error: Exception) -> Failure:
     message = " ".join(str(error).split()) or "no message"
     failure = Failure(work.checkpoint.name, stage, type(error).__name__, message[:1000])
-    row = {**failure.__dict__, "data": data, "task": task.key, **versions()}
+    row = {**failure.__dict__, "sha256": work.sha256, "data": data, "task": task.key, **versions()}
     store.write("failures", task.key, pd.DataFrame([row]))
     return failure
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from collectors.scores import Estimate, accuracy, mean_over_images, shift_scores
 from collectors.shifts import ShiftPlan, apply_shift, crop_window
-from zoo.datasets.inputs import PreparedImages
+from zoo.datasets.inputs import PreparedImages, place
 from zoo.errors import DataError, InputError, ModelError, ShiftError
 
 Images = Tensor | PreparedImages
@@ -110,11 +110,11 @@ def predict(
         _refuse_padded(images, batch_size)
     fill = _fill_value(images, plan, fill)
     parts = []
-    with _evaluating(model) as device, torch.inference_mode():
+    with _evaluating(model), torch.inference_mode():
         for start in range(0, len(images), batch_size):
             stop = min(start + batch_size, len(images))
-            batch = _batch(images, start, stop).to(device)
-            offsets = torch.from_numpy(every_offset[start:stop].astype(np.int64)).to(device)
+            batch = place(_batch(images, start, stop), model)
+            offsets = torch.from_numpy(every_offset[start:stop].astype(np.int64)).to(batch.device)
             parts.append(_predict_batch(model, batch, highest, offsets, plan.kind, fill, size))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return Predictions(labels.numpy(), columns[0], columns[1], every_offset, *columns[2:])
@@ -165,10 +165,10 @@ def measure_accuracy(
     """
     labels = _check_inputs(images, labels, batch_size)
     hits = []
-    with _evaluating(model) as device, torch.inference_mode():
+    with _evaluating(model), torch.inference_mode():
         for start in range(0, len(images), batch_size):
             wanted = labels[start : start + batch_size]
-            logits = _logits(model, _batch(images, start, start + len(wanted)).to(device), int(labels.max()))
+            logits = _logits(model, place(_batch(images, start, start + len(wanted)), model), int(labels.max()))
             hits.append((logits.argmax(1).cpu() == wanted).numpy())
     return _accuracy_frame(np.concatenate(hits))
 
@@ -288,13 +288,12 @@ def _logits(model: nn.Module, batch: Tensor, highest: int) -> Tensor:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[torch.device]:
-    """Evaluation mode inside, every module's own mode restored after; gives the network's device."""
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, every module's own mode restored after."""
     modes = [(module, module.training) for module in model.modules()]
-    parameter = next(iter(model.parameters()), None)
     model.eval()
     try:
-        yield torch.device("cpu") if parameter is None else parameter.device
+        yield
     finally:
         for module, mode in modes:
             module.training = mode

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from collectors.schema import MSB_READINGS
+from zoo.datasets.inputs import place
 from zoo.errors import DataError, InputError, ModelError
 from zoo.sites import Site, Use, View, record
 
@@ -276,18 +277,12 @@ def measure_msb(
     measurement = _Measurement(dense_images, windows_per_image, seed)
     for start in range(0, len(images), batch_size):
         measurement.start = start
-        record(model, _for(model, images[start : start + batch_size]), measurement)
+        record(model, place(images[start : start + batch_size], model), measurement)
     tallies = sorted(measurement.tallies.values(), key=lambda tally: tally.site.depth)
     rows = [tally.row() for tally in tallies] or [_no_site(len(images))]
     frame = pd.DataFrame(rows)
     frame.insert(1, "n_sites", len(tallies))
     return frame
-
-
-def _for(model: nn.Module, images: Tensor) -> Tensor:
-    """Images on the device and in the floating-point type of the network's first parameter."""
-    parameter = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), None)
-    return images if parameter is None else images.to(parameter.device, parameter.dtype)
 
 
 def _no_site(images: int) -> dict[str, Any]:

@@ -146,9 +146,9 @@ SURFACE = pa.schema(
         _field("dy", _INT, "input pixels", "shift down"),
         _field("dx", _INT, "input pixels", "shift right"),
         _field("agreement", _REAL, "1", "share of images predicted as without the shift"),
-        _field("agreement_se", _REAL, "1", "its standard error over images"),
+        _optional("agreement_se", _REAL, "1", "its standard error over images"),
         _field("accuracy", _REAL, "1", "share of images predicted right under the shift"),
-        _field("accuracy_se", _REAL, "1", "its standard error over images"),
+        _optional("accuracy_se", _REAL, "1", "its standard error over images"),
         _field("n_images", _INT, "images", "images measured"),
         *_PROVENANCE,
     ]
@@ -174,11 +174,12 @@ PREDICTIONS = pa.schema(
 FAILURES = pa.schema(
     [
         _field("checkpoint", _TEXT, "", "name of the checkpoint in its manifest"),
+        _field("sha256", _TEXT, "hex", "SHA-256 of the weights file that failed"),
         _field("stage", _TEXT, "", "what failed: load, or the collector's name"),
         _field("error", _TEXT, "", "class of the error"),
         _field("message", _TEXT, "", "its message, one line"),
         _field("data", _TEXT, "", "data set measured on, with its split"),
-        _field("task", _TEXT, "hex", "key of the task that failed; a later success removes the row"),
+        _field("task", _TEXT, "hex", "key of the task that failed; its success, or other weights, remove the row"),
         _field("shiftscope_version", _TEXT, "", "version of this package"),
         _field("torch_version", _TEXT, "", "version of torch, with its build"),
     ]

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Store:
         """Whether the task's part is there."""
         if slot is None or slot == key:
             return self.path(table, key).exists()
-        return (self.head(table, slot) or {}).get("task") == key
+        return (_head(self.path(table, slot), ("task",)) or {}).get("task") == key
 
     def head(self, table: str, slot: str) -> dict[str, str] | None:
         """Checkpoint, weights, model string and task key of a part's first row; ``None`` where there is no part."""
@@ -77,6 +78,13 @@ class Store:
             for path in (self.root / table).glob("*.parquet"):
                 if gone <= (_head(path) or {}).items():
                     path.unlink(missing_ok=True)
+
+    def forget_failures(self, hashes: Mapping[str, str]) -> None:
+        """Remove the failures of weights that these checkpoints (name -> SHA-256) no longer have."""
+        for path in (self.root / "failures").glob("*.parquet"):
+            head = _head(path, ("checkpoint", "sha256")) or {}
+            if hashes.get(head.get("checkpoint", ""), head.get("sha256")) != head.get("sha256"):
+                path.unlink(missing_ok=True)
 
     def write(self, table: str, slot: str, rows: pd.DataFrame) -> Path:
         """Write one part, atomically: under a temporary name in the same folder, then renamed.
@@ -108,14 +116,17 @@ class Store:
                 path.unlink(missing_ok=True)
 
 
-def _head(path: Path) -> dict[str, str] | None:
+def _head(path: Path, columns: Sequence[str] = ("checkpoint", "sha256", "model", "task")) -> dict[str, str] | None:
+    refusal = f"{path}: is no parquet part of these tables: delete it"
     try:
-        rows = pq.read_table(path, columns=["checkpoint", "sha256", "model", "task"])
+        rows = pq.read_table(path, columns=list(columns))
     except FileNotFoundError:
         return None
     except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: is no parquet part of these tables: delete it") from error
-    return rows.slice(0, 1).to_pylist()[0] if len(rows) else {}
+        raise DataError(refusal) from error
+    if not len(rows):
+        raise DataError(refusal)
+    return rows.slice(0, 1).to_pylist()[0]
 
 
 def _machine() -> str:

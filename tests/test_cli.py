@@ -169,6 +169,8 @@ def test_sites_as_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert [site["kind"] for site in sites] == ["tips"] * 3
     assert run("sites", "zoo:nonet") == shiftscope.BAD_INPUT
     assert "unknown architecture 'nonet'" in one_line(capsys)
+    assert run("sites", "zoo:smallcnn", "--size", "-1") == shiftscope.BAD_INPUT
+    assert "--size is -1" in one_line(capsys)
 
 
 def test_train_writes_a_zoo_that_can_be_collected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,6 +143,7 @@ def test_a_failure_is_a_row_and_the_others_go_on(zoo: list[Checkpoint], images: 
     zoo[1].weights.write_bytes(good)
     outcome = collect(zoo, images, tmp_path / "out", options, progress=False)
     assert (outcome.measured, outcome.failures) == (5, [])
+    assert not list((tmp_path / "out" / "failures").glob("*.parquet"))
 
 
 def test_a_success_removes_the_failure_of_the_same_task(
@@ -222,6 +223,14 @@ def test_a_name_that_stands_for_another_network_is_refused(
     with pytest.raises(DataError, match=r"max: .* holds another network of this name .*rename"):
         collect([replace(zoo[1], name="max")], images, tmp_path / "out", options, progress=False)
     assert parts(tmp_path / "out") == before
+
+
+def test_one_image_has_values_and_no_errors(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
+    outcome = collect(zoo[:1], images.head(1), tmp_path / "out", EVERYTHING, progress=False)
+    assert not outcome.failures
+    surface = read(tmp_path / "out", "surface")
+    assert surface["agreement_se"].isna().all()
+    assert surface["agreement"].isin([0.0, 1.0]).all()
 
 
 def test_parts_are_readable_with_their_schema(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:

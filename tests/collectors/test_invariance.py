@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -321,3 +322,14 @@ def test_labels_of_any_integer_type_give_the_same_accuracy(model, images, labels
 def test_batch_size_below_one_is_refused(model, images, labels):
     with pytest.raises(DataError, match="batch_size is 0"):
         predict(model, images, labels, ShiftPlan.sampled(23, 1), batch_size=0)
+
+
+def test_a_network_of_another_floating_point_type() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ).double()
+    images, labels = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
+    plan = ShiftPlan.sampled(6, 2, n_shifts=3)
+    in_double = measure_invariance(model, images.double(), labels, plan)
+    pd.testing.assert_frame_equal(measure_invariance(model, images, labels, plan), in_double)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -100,3 +101,20 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     file.touch()
     with pytest.raises(DataError, match=r"file: cannot write tables here .*--out"):
         Store(file).prepare()
+
+
+@pytest.mark.parametrize(
+    "columns", [{"a": [1]}, {name: pa.array([], pa.string()) for name in ("checkpoint", "sha256", "model", "task")}]
+)
+def test_a_part_of_something_else_is_refused_in_one_line(
+    store: Store, columns: dict[str, list[int] | pa.Array]
+) -> None:
+    pq.write_table(pa.table(columns), store.path("checkpoints", "slot"))
+    for look in (
+        lambda: store.head("checkpoints", "slot"),
+        lambda: store.has("checkpoints", "key", slot="slot"),
+        lambda: store.forget("abc", "zoo:smallcnn"),
+    ):
+        with pytest.raises(DataError, match=r"slot\.parquet: is no parquet part of these tables: delete it") as caught:
+            look()
+        assert "\n" not in str(caught.value)

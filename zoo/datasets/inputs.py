@@ -16,7 +16,7 @@ from zoo.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from zoo.datasets.imageset import ImageSet
 
@@ -117,6 +117,12 @@ class PreparedImages:
             rows = torch.as_tensor(rows)
         images = self.imageset.images[rows].to(torch.float32) / 255
         return (_fit(images, self.size) - self._mean) / self._std
+
+
+def place(images: Tensor, model: nn.Module) -> Tensor:
+    """Images on the device and in the floating-point type of the network's first parameter."""
+    parameter = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), None)
+    return images if parameter is None else images.to(parameter.device, parameter.dtype)
 
 
 def _fit(images: Tensor, size: int) -> Tensor:
