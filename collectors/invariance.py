@@ -115,7 +115,9 @@ def predict(
             stop = min(start + batch_size, len(images))
             batch = place(_batch(images, start, stop), model)
             offsets = torch.from_numpy(every_offset[start:stop].astype(np.int64)).to(batch.device)
-            parts.append(_predict_batch(model, batch, highest, offsets, plan.kind, fill, size))
+            # Few images go through the network under several shifts at once: small batches cost as much as large ones.
+            together = max(batch_size // len(batch), 1)
+            parts.append(_predict_batch(model, batch, highest, offsets, plan.kind, fill, size, together))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return Predictions(labels.numpy(), columns[0], columns[1], every_offset, *columns[2:])
 
@@ -233,20 +235,36 @@ def _accuracy_frame(hits: np.ndarray) -> pd.DataFrame:
 
 
 def _predict_batch(
-    model: nn.Module, batch: Tensor, highest: int, offsets: Tensor, kind: str, fill: float | Tensor, size: Any
+    model: nn.Module,
+    batch: Tensor,
+    highest: int,
+    offsets: Tensor,
+    kind: str,
+    fill: float | Tensor,
+    size: Any,
+    together: int,
 ) -> tuple[np.ndarray, ...]:
-    """Unshifted prediction and its probability; per shift prediction, its probability, and the drift probability."""
+    """Unshifted prediction and its probability; per shift prediction, its probability, and the drift probability.
+
+    ``together`` shifts of each image are one forward pass.
+    """
+    n, k = offsets.shape[:2]
     unshifted = apply_shift(batch, torch.zeros_like(offsets[:, 0]), kind, size=size) if kind == "crop" else batch
     logits = _logits(model, unshifted, highest)
     clean = logits.argmax(1, keepdim=True)
     clean_probability = _probability(logits, clean)
     columns = []
-    for k in range(offsets.shape[1]):
-        logits = _logits(model, apply_shift(batch, offsets[:, k], kind, fill, size), highest)
+    for start in range(0, k, together):
+        some = offsets[:, start : start + together]
+        copies = some.shape[1]
+        shifted = apply_shift(batch.repeat_interleave(copies, 0), some.flatten(0, 1), kind, fill, size)
+        logits = _logits(model, shifted, highest)
         prediction = logits.argmax(1, keepdim=True)
-        columns.append((prediction, _probability(logits, prediction), _probability(logits, clean)))
-    shifted = [torch.cat(column, 1) for column in zip(*columns, strict=True)]
-    return tuple(part.cpu().numpy() for part in (clean[:, 0], clean_probability[:, 0], *shifted))
+        of_clean = _probability(logits, clean.repeat_interleave(copies, 0))
+        parts = prediction, _probability(logits, prediction), of_clean
+        columns.append([part.reshape(n, copies) for part in parts])
+    joined = [torch.cat(column, 1) for column in zip(*columns, strict=True)]
+    return tuple(part.cpu().numpy() for part in (clean[:, 0], clean_probability[:, 0], *joined))
 
 
 def _probability(logits: Tensor, classes: Tensor) -> Tensor:

@@ -38,8 +38,9 @@ def dose_response(
     """Per operator: ``reading``, ``score`` (each shift kind) and accuracy against the strength.
 
     A thin line joins the last snapshots of the runs that differ in strength only (same architecture, padding, training
-    data and seed); thick lines are means with 95 % t intervals over runs. The strength axis is logarithmic; 0 stands
-    one octave below the smallest positive strength, infinity one above the largest finite one. ``frame`` is
+    data and seed); thick lines are means with 95 % t intervals over runs. Runs that differ from every other in more
+    than the strength are left out. The strength axis is logarithmic; 0 stands one octave below the smallest positive
+    strength, infinity one above the largest finite one. ``frame`` is
     :func:`analysis.tables.join`'s. Raises :class:`TableError` when no operator has two strengths.
     """
     selection = select(_doses(frame, operators), "dose_response", [reading, score, "accuracy"], data)
@@ -62,8 +63,8 @@ def dose_response(
         [
             f"{style.label(reading)}, {score} and accuracy against the strength of {' and '.join(families)}: the "
             f"last snapshots of {selection.rows['cluster'].nunique()} runs. Thin lines join runs that differ in "
-            "strength only; thick lines are means with 95 % t intervals over runs. The strength axis is logarithmic, "
-            "with 0 one octave below the smallest positive strength.",
+            "strength only, others are left out; thick lines are means with 95 % t intervals over runs. The strength "
+            "axis is logarithmic, with 0 one octave below the smallest positive strength.",
             plan_sentence(selection),
             *sentences,
             *selection.notes,
@@ -89,8 +90,9 @@ def _doses(frame: pd.DataFrame, operators: Sequence[str]) -> pd.DataFrame:
             f"dose_response needs the columns {', '.join(missing)}: give it the frame of analysis.tables.join"
         )
     rows = frame[frame["operator"].isin(operators) & frame["strength"].notna()]
-    levels = rows.groupby("operator")["strength"].nunique()
-    rows = rows[rows["operator"].isin(levels.index[levels >= 2])]
+    # A run of another design than all other strengths would move the mean at its own strength only.
+    levels = rows.groupby(["operator", *_ALIKE], dropna=False)["strength"].transform("nunique")
+    rows = rows[levels >= 2]
     if rows.empty:
         raise TableError(
             f"dose_response needs checkpoints of {' or '.join(operators)} at two strengths or more: train some, "

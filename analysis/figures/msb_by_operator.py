@@ -17,6 +17,11 @@ ABOVE, BELOW = 0.14, 0.27
 """How far, of a row's height, the points stand above its middle and the mean below it: a tight cloud stays visible."""
 
 
+_SITES_SENTENCE = (
+    "Right: mean per site over the same checkpoints, of the commonest architecture alone, the first site on top."
+)
+
+
 def msb_by_operator(
     frame: pd.DataFrame,
     sites: pd.DataFrame | None = None,
@@ -63,7 +68,7 @@ def msb_by_operator(
             "Points: checkpoints, each the mean over its sites. Circles with bars: mean over checkpoints with its 95 % "
             "t interval, training runs as clusters.",
             *sentences,
-            *(["Right: mean per site over the same checkpoints, the first site on top."] if panels == 2 else []),
+            *([_SITES_SENTENCE] if panels == 2 else []),
             *selection.notes,
         ]
     )
@@ -108,11 +113,14 @@ def _spread(values: np.ndarray, height: float = 0.2, bins: int = 40) -> np.ndarr
 
 
 def _depths(sites: pd.DataFrame | None, rows: pd.DataFrame, data: str, reading: str) -> pd.DataFrame:
-    """Mean reading per operator and depth, over the checkpoints drawn; empty without sites or with one site only."""
+    """Mean reading per operator and depth, over the checkpoints drawn of the commonest architecture, in which alone the
+    depths stand for the same sites; empty without sites or with one site only.
+    """
     if sites is None or sites.empty:
         return pd.DataFrame()
     known = operators_named(sites)
     known = known.loc[(known["data"] == data) & known["checkpoint"].isin(rows["checkpoint"])].dropna(subset=[reading])
+    known = known[known["architecture"].isin([*known["architecture"].mode()[:1], None])]
     means = known.groupby(["operator", "depth"])[[reading]].mean().reset_index()
     return means if means["depth"].nunique() > 1 else pd.DataFrame()
 

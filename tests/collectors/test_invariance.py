@@ -197,7 +197,8 @@ def test_prepared_images_give_their_own_window_and_black(prepared):
     seen: list[torch.Tensor] = []
     network = Returning(lambda x: (seen.append(x), x.mean((2, 3)))[1])
     predict(network, prepared, prepared.labels, ShiftPlan.sampled(12, 2, kind="crop"))
-    assert {tuple(x.shape) for x in seen} == {(12, 3, 8, 8)}
+    # The unshifted images, then nine shifts of each of them in one pass.
+    assert [tuple(x.shape) for x in seen] == [(12, 3, 8, 8), (108, 3, 8, 8)]
     assert torch.equal(seen[0], prepared[0:12][:, :, 2:10, 2:10])
     seen.clear()
     down = ShiftPlan("zero", "grid", 1, "black", 0, np.array([[[1, 0]]]))
