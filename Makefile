@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full lint types zoo clean
+.PHONY: demo docs test test-full lint types zoo clean
 
 demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in out/demo
 	$(BIN)/shiftscope demo --out out/demo
@@ -12,6 +12,11 @@ test: lint types  ## linter, formatter check, type check, tests
 
 test-full: lint types  ## the tests on all of the real data as well (half an hour)
 	SHIFTSCOPE_FULL=1 $(BIN)/pytest -q tests/test_third_party.py --timeout 7200
+
+docs: demo  ## what the README shows and quotes, from the demo's tables
+	mkdir -p docs/demo
+	$(BIN)/shiftscope analyze out/demo/tables --out out/demo/results > docs/demo/output.txt
+	cp out/demo/results/summary.md out/demo/figures/*.png out/demo/figures/*.txt docs/demo/
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

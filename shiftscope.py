@@ -302,13 +302,18 @@ def _description() -> str:
     return "\n\n".join([__doc__ or "", *(f"{title}: {', '.join(names)}." for title, names in known.items())])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+def parse(arguments: Sequence[str] | None = None) -> Demo | Train | Sites | Collect | Analyze | Figures:
+    """The command that the arguments ask for; exits with code 2 where they ask for none."""
     import tyro
 
+    return tyro.cli(Command, prog="shiftscope", description=_description(), args=arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
     from analysis.errors import TableError
 
-    command = tyro.cli(Command, prog="shiftscope", description=_description(), args=arguments)
+    command = parse(arguments)
     try:
         return command.run()
     except (InputError, TableError) as error:

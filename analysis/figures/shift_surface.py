@@ -105,9 +105,15 @@ def _means(rows: pd.DataFrame, value: str) -> dict[str, Mean]:
     moved = rows[(rows["dy"] != 0) | (rows["dx"] != 0)]
     each = moved.groupby(["operator", "cluster", "checkpoint", "model"], as_index=False)[value].mean()
     return {
-        str(name): Mean(*fits.clustered_mean(of_operator[value], of_operator["cluster"]), len(of_operator))
+        str(name): Mean(*_clipped(fits.clustered_mean(of_operator[value], of_operator["cluster"])), len(of_operator))
         for name, of_operator in each.groupby("operator")
     }
+
+
+def _clipped(estimate: tuple[float, float, float]) -> tuple[float, float, float]:
+    """A mean with its interval, cut at the ends of a share."""
+    mean, low, high = estimate
+    return mean, float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))
 
 
 def _heat_maps(

@@ -214,7 +214,8 @@ def test_surface_of_prepared_images_fills_with_black(prepared):
     seen: list[torch.Tensor] = []
     network = Returning(lambda x: (seen.append(x), x.mean((2, 3)))[1])
     measure_surface(network, prepared, prepared.labels, 1, "zero", fill="black")
-    assert torch.allclose(seen[-1][0, :, 0, 0], torch.tensor([-2.5, -2.0, -0.6]))
+    # Row 8 of the shifted images: the first image, shifted by (1, 1).
+    assert torch.allclose(seen[-1][8, :, 0, 0], torch.tensor([-2.5, -2.0, -0.6]))
 
 
 @pytest.mark.parametrize("was_training", [True, False])
