@@ -13,7 +13,7 @@ from zoo.sampling import pad
 from zoo.surgery.geometry import Size, pair, same_before
 
 
-@dataclass(frozen=True)
+@dataclass
 class SamePadding:
     """Hooks that keep the grid of a ``same`` padded convolution (TensorFlow's) when its stride becomes 1.
 
@@ -43,7 +43,7 @@ class SamePadding:
         conv.register_forward_hook(self.after)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Padding:
     """A hook that pads a convolution's input in its stead: ``edges`` are left, right, top, bottom.
 
@@ -160,7 +160,10 @@ def set_padding_mode(conv: nn.Conv2d, mode: str, smallest: Size | None) -> str |
     ``smallest``: the smallest map that it was used on, if any; torch refuses to wrap more pixels than a map has.
     """
     reach = _reach(conv)
-    if reach == (0, 0) or conv.padding_mode == mode or any(_is_ours(hook) for hook in conv._forward_pre_hooks.values()):
+    ours = [found for hook in conv._forward_pre_hooks.values() if (found := _padding(hook)) is not None]
+    for padding in ours:
+        padding.mode = mode
+    if ours or reach == (0, 0) or conv.padding_mode == mode:
         return None
     left, right, top, bottom = edges = _edges(conv)
     if pads_by_mode(conv):
@@ -179,5 +182,7 @@ def set_padding_mode(conv: nn.Conv2d, mode: str, smallest: Size | None) -> str |
     return None
 
 
-def _is_ours(hook: Any) -> bool:
-    return isinstance(getattr(hook, "__self__", None), (SamePadding, Padding))
+def _padding(hook: Any) -> SamePadding | Padding | None:
+    """The padding that a hook of this module applies."""
+    owner = getattr(hook, "__self__", None)
+    return owner if isinstance(owner, (SamePadding, Padding)) else None

@@ -9,11 +9,10 @@ from typing import Any
 
 from torch import fx, nn
 
-ACTIVATION_FUNCTIONS = frozenset(
-    ("relu", "relu_", "relu6", "gelu", "silu", "silu_", "leaky_relu", "leaky_relu_", "elu", "elu_", "selu", "celu")
-    + ("softplus", "softsign", "hardswish", "hardsigmoid", "hardtanh", "mish", "prelu", "rrelu", "sigmoid", "sigmoid_")
-    + ("tanh", "tanh_")
-)
+_FUNCTIONS = """relu relu_ relu6 gelu silu silu_ leaky_relu leaky_relu_ elu elu_ selu celu softplus softsign hardswish
+hardsigmoid hardtanh mish prelu rrelu sigmoid sigmoid_ tanh tanh_"""
+
+ACTIVATION_FUNCTIONS = frozenset(_FUNCTIONS.split())
 """Names of the functions and methods that act on each value alone."""
 
 _MORE_ACTIVATIONS = frozenset(("swish", "hardmish", "quickgelu", "gelutanh", "gelusigmoid"))
