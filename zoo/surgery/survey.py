@@ -33,9 +33,24 @@ class Survey:
 
 @dataclass
 class _Frame:
-    module: nn.Module
+    """A module's call under way: its input with the version that it had, and for each site in it whether the site takes
+    the module's whole input as it came, its output and that output's version."""
+
     source: Any
-    found: list[Use] = field(default_factory=list)
+    version: int | None
+    found: list[tuple[bool, Any, int | None]] = field(default_factory=list)
+
+
+def _version(x: Any) -> int | None:
+    """How often a tensor was written to in place."""
+    return x._version if isinstance(x, Tensor) else None
+
+
+def _is_same(x: Any, y: Any) -> bool:
+    """Whether two tensors are one, or views of the same numbers in the same order."""
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        return False
+    return x is y or (x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride())
 
 
 def survey(model: nn.Module, example: Tensor | tuple[Any, ...]) -> Survey:
@@ -51,7 +66,7 @@ def survey(model: nn.Module, example: Tensor | tuple[Any, ...]) -> Survey:
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         values = [*args, *kwargs.values()]
         x = values[0] if values else None
-        stack.append(_Frame(module, x if len(values) == 1 else None))
+        stack.append(_Frame(x if len(values) == 1 else None, _version(x)))
         result.calls[module] += 1
         if isinstance(x, Tensor):
             result.inputs[module] = x.new_empty((0, *x.shape[1:]))
@@ -62,17 +77,22 @@ def survey(model: nn.Module, example: Tensor | tuple[Any, ...]) -> Survey:
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         frame = stack.pop()
-        uses = frame.found
-        is_site = len(uses) == 1 and getattr(uses[0], "x", None) is frame.source and frame.source is not None
-        if is_site and getattr(uses[0], "y", None) is output and not any(True for _ in module.parameters()):
+        covers = False
+        if len(frame.found) == 1:
+            takes_all, y, version = frame.found[0]
+            covers = takes_all and _is_same(y, output) and version == _version(output)
+        if covers and not any(True for _ in module.parameters()):
             result.whole.add(module)
-        elif uses:
+        elif frame.found:
             partial.add(module)
 
     def consume(site: Site, use: Use) -> None:
         result.sites.append(site)
         if stack:
-            stack[-1].found.append(use)
+            x, y = getattr(use, "x", None), getattr(use, "y", None)
+            frame = stack[-1]
+            takes_all = _is_same(x, frame.source) and frame.version == _version(frame.source)
+            frame.found.append((takes_all, y, _version(y)))
 
     with ExitStack() as hooks:
         for module in model.modules():
