@@ -10,6 +10,7 @@ must be input size / map size at every convolution, and the same in all branches
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 import warnings
@@ -22,7 +23,6 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from collectors.msb import measure_msb
 from zoo.loading import build_model
 from zoo.sites import Site, Use, record
+from zoo.surgery import replace_downsampling
 
 TIMM = """
 botnet26t_256 halonet26t lambda_resnet26t bat_resnext26ts gernet_s mobileone_s0 repvgg_a0 gcresnet33ts coat_lite_tiny
@@ -89,6 +90,8 @@ def declare_torchvision_operators() -> None:
 
 _LIBRARIES: list[torch.library.Library] = []
 
+MATMUL = ("matmul", "__matmul__", "bmm")
+
 Scale = tuple[Fraction, Fraction]
 """Pixels of the network's input for one step on a map, down and right."""
 
@@ -133,7 +136,7 @@ class Strides(TorchFunctionMode):
             if sources:
                 same = [item for item in sources if item.shape[-2:] == made.shape[-2:]] or sources
                 self.join(name, made, [item for item in same if item.dim() == made.dim()])
-                scale = self.scales[same[0]]
+                scale = self.scales[self.leading(made, sources) if name in MATMUL else same[0]]
                 if name in ("interpolate", "fold", "upsample", "pixel_shuffle", "conv_transpose2d"):
                     scale = self.of_size(made)
                 self.scales[made] = scale
@@ -145,6 +148,21 @@ class Strides(TorchFunctionMode):
     def total(self) -> int:
         """The largest product of strides along a path."""
         return max((round(max(scale)) for _, scale in self.sizes), default=1)
+
+    def leading(self, made: Tensor, sources: Sequence[Tensor]) -> Tensor:
+        """The factor of a matrix product whose positions its result has: rows first (queries), then columns."""
+        for length in made.shape[-2:]:
+            for source in sources:
+                if math.prod(self.expected(self.scales[source])) == length:
+                    return source
+        return sources[0]
+
+    def expected(self, scale: Scale) -> tuple[int, int]:
+        """Size of a map that many times smaller than the images, rounded up."""
+        height, width = (
+            math.ceil(Fraction(size) / factor) for size, factor in zip(self.images.shape[2:], scale, strict=True)
+        )
+        return height, width
 
     def of_size(self, made: Tensor) -> Scale:
         height, width = self.images.shape[-2:]
@@ -225,7 +243,7 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        return all(field in ("ok", "not tried") for field in (self.strides, self.msb, self.tips, self.blur))
+        return all(field == "ok" for field in (self.strides, self.msb, self.tips, self.blur))
 
 
 def check(network: str) -> Outcome:
@@ -243,7 +261,7 @@ def check(network: str) -> Outcome:
     outcome.strides = attempt(lambda: right_strides(model, outcome, larger))
     outcome.msb = attempt(lambda: measured(model, outcome))
     for operator, field in (("tips", "tips"), ("blur", "blur")):
-        setattr(outcome, field, attempt(lambda operator=operator: replaced(network, outcome.size, operator)))
+        setattr(outcome, field, attempt(lambda operator=operator: replaced(model, outcome.size, operator)))
     outcome.seconds = round(time.perf_counter() - start, 1)
     return outcome
 
@@ -279,15 +297,14 @@ def default_size(model: nn.Module) -> int:
 def sizes(model: nn.Module) -> tuple[int, int]:
     """The smallest legal multiple of the total stride, and one whose last map has several pixels, for the strides."""
     full = default_size(model)
-    total = total_stride(model, full)
-    legal = [size for size in range(total, full, total) if runs(model, size)][:1] or [full]
-    larger = [size for size in (4 * total, 6 * total, 8 * total) if size >= legal[0] and runs(model, size)][:1]
-    return legal[0], (larger or [full])[0]
-
-
-def total_stride(model: nn.Module, size: int) -> int:
-    """The largest stride product along a path at the default size."""
-    return watch(model, images_of(size)[:1]).total
+    first = next((size for size in (64, 128) if size < full and runs(model, size)), full)
+    found = watch(model, images_of(first)[:1])
+    total = found.total
+    # Where a site's map has but one pixel before it, it does nothing.
+    legal = (size for size in range(total, full, total) if runs(model, size))
+    legal = next((size for size in legal if len(watch(model, images_of(size)).sizes) == len(found.sizes)), full)
+    larger = next((size for size in (2 * total, 4 * total, 6 * total) if size >= legal and runs(model, size)), full)
+    return legal, larger
 
 
 def right_strides(model: nn.Module, outcome: Outcome, size: int) -> str:
@@ -301,12 +318,13 @@ def right_strides(model: nn.Module, outcome: Outcome, size: int) -> str:
     if strides.problems:
         return strides.problems[0]
     known = [entry["reduction"] for entry in getattr(model, "feature_info", None) or [] if "reduction" in entry]
-    if known and max(known) != strides.total:
-        return f"timm says that the total stride is {max(known)}, found {strides.total}"
+    missing = set(known) - {round(max(scale)) for _, scale in strides.sizes} - {1}
+    if missing:
+        return f"timm says that there are maps of total stride {max(missing)}, which no site makes"
     wrong = [
-        f"{site.name}: total stride {scale[0]} x {scale[1]}, but {size} became {site.output_size}"
+        f"{site.name.removeprefix('model.')}: total stride {scale[0]} x {scale[1]}, but {size} became {site.output_size}"
         for site, scale in strides.sizes
-        if any(Fraction(size) / factor != length for factor, length in zip(scale, site.output_size, strict=True))
+        if strides.expected(scale) != site.output_size
     ]
     if not wrong:
         return "ok"
@@ -325,27 +343,28 @@ def measured(model: nn.Module, outcome: Outcome) -> str:
     return "ok" if failed.empty else f"no reading at {failed['site'].iloc[0]}"
 
 
-def replaced(network: str, size: int, operator: str) -> str:
+def replaced(model: nn.Module, size: int, operator: str) -> str:
     """Whether the network with another operator gives the same shape, and a finite gradient to what was put in."""
-    try:
-        from zoo.surgery import replace_downsampling
-    except ImportError:
-        return "not tried"
-    model, images = build_model(network).eval(), images_of(size)
+    images = images_of(size)
     with torch.no_grad():
-        before = model(images)
-    surgery = replace_downsampling(model, operator, example=images)
-    changed = surgery[0] if isinstance(surgery, tuple) else surgery
-    after = changed(images)
-    shapes = [[tuple(item.shape) for item in tensors(output)] for output in (before, after)]
-    if shapes[0] != shapes[1]:
-        return f"output was {shapes[0]}, is {shapes[1]}"
-    sum(item.float().square().mean() for item in tensors(after)).backward()
-    own = {id(parameter) for parameter in model.parameters()} if changed is not model else set()
-    for name, parameter in changed.named_parameters():
-        if id(parameter) not in own and parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
-            return f"gradient of {name} is not finite"
+        before = shapes(model(images))
+    changed, _ = replace_downsampling(model, operator, example=images)
+    made = changed(images)
+    if shapes(made) != before:
+        return f"output was {before}, is {shapes(made)}"
+    sum(item.float().square().mean() for item in tensors(made)).backward()
+    own = {name for name, _ in model.named_parameters()}
+    new = {name: parameter for name, parameter in changed.named_parameters() if name not in own}
+    for name, parameter in new.items():
+        if parameter.grad is None or not bool(parameter.grad.isfinite().all()):
+            return f"gradient of {name} is {'missing' if parameter.grad is None else 'not finite'}"
+    if operator == "tips" and not new:
+        return "nothing was put in"
     return "ok"
+
+
+def shapes(output: Any) -> list[tuple[int, ...]]:
+    return [tuple(item.shape) for item in tensors(output)]
 
 
 def tensors(output: Any) -> list[Tensor]:
@@ -360,6 +379,46 @@ def report(outcomes: Sequence[Outcome], out: Path) -> None:
     frame = pd.DataFrame([asdict(outcome) for outcome in outcomes])
     frame["reason"] = [EXCEPTIONS.get(outcome.network, "") for outcome in outcomes]
     frame.drop(columns="seconds").to_csv(out.with_suffix(".csv"), index=False)
+    lines = [
+        "# Networks of timm and torchvision",
+        "",
+        f"Regenerated by `make sweep`: torch {torch.__version__}, {versions()}. Random weights, {IMAGES} random images "
+        "of the smallest legal size that is a multiple of the total stride (in pixels, `size`).",
+        "",
+        "| library | networks | strides | measured | surgery TIPS | surgery BlurPool | all |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for library in ("timm", "torchvision"):
+        some = [outcome for outcome in outcomes if outcome.network.startswith(f"{library}:")]
+        counts = [sum(getattr(outcome, field) == "ok" for outcome in some) for field in FIELDS]
+        lines.append(row(library, len(some), *counts, sum(outcome.passed for outcome in some)))
+    lines += ["", "What each column says is in `tests/sweep_networks.py`. Exceptions:", ""]
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    for outcome in failed:
+        found = "; ".join(f"{field}: {getattr(outcome, field)}" for field in FIELDS if getattr(outcome, field) != "ok")
+        reason = EXCEPTIONS.get(outcome.network)
+        lines.append(f"* `{outcome.network}`: {reason + ' ' if reason else ''}({found.replace('|', '/')})")
+    lines += ["" if failed else "None.", "", row("network", "parameters / 1e6", "size", "total stride", "sites"), ""]
+    lines[-1] = "|---|---|---|---|---|---|---|---|---|---|---|"
+    names = ("network", "parameters", "size", "total_stride", "sites", "unmeasured", "kinds")
+    lines[-2] = row("network", "10^6 parameters", "size", "total stride", "sites", "without MSB", "kinds", *FIELDS)
+    for outcome in outcomes:
+        verdicts = ["ok" if getattr(outcome, field) == "ok" else "**no**" for field in FIELDS]
+        lines.append(row(*(getattr(outcome, name) for name in names), *verdicts))
+    out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+FIELDS = ("strides", "msb", "tips", "blur")
+
+
+def row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def versions() -> str:
+    from importlib.metadata import version
+
+    return ", ".join(f"{name} {version(name)}" for name in ("timm", "torchvision"))
 
 
 def main() -> None:
@@ -373,7 +432,8 @@ def main() -> None:
     outcomes = []
     for name in names:
         outcomes.append(check(name))
-        print({k: v for k, v in asdict(outcomes[-1]).items() if v not in ("ok", "not tried")}, flush=True)
+        found = {field: value for field, value in asdict(outcomes[-1]).items() if value != "ok"}
+        print(found, file=sys.stderr, flush=True)  # noqa: T201
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     report(outcomes, arguments.out)
 

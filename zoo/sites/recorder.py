@@ -91,21 +91,23 @@ class Recorder(TorchFunctionMode):
         self._link: Sampled | None = None
         self._view: Rearranged | None = None
         self._slices: list[tuple[Tensor, Sampled]] = []
+        self._opaque: dict[nn.Module, str] = {}
         self._names: Counter[str] = Counter()
         self._depth = 0
         self._hooks = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as hooks:
-            opaque: tuple[str, ...] = ()
             for path, module in self._model.named_modules():
-                if path.startswith(opaque or "."):
-                    continue
                 if isinstance(module, torch.jit.ScriptModule):
-                    opaque = (*opaque, f"{path}.")
+                    self._opaque.setdefault(module, path)
+                    continue
                 hooks.callback(module.register_forward_pre_hook(partial(self._enter, path)).remove)
                 leave = module.register_forward_hook(self._leave, with_kwargs=True, always_call=True)
                 hooks.callback(leave.remove)
+            if self._opaque:
+                # TorchScript modules take no hooks of their own; what they call inside is seen by nobody.
+                hooks.callback(nn.modules.module.register_module_forward_hook(self._left_opaque).remove)
             super().__enter__()
             self._hooks = hooks.pop_all()
         return self
@@ -208,6 +210,14 @@ class Recorder(TorchFunctionMode):
                 self._found(replace(use, kind="unknown", reason=f"it is {opaque}, which cannot be watched"))
         self.watching = False
 
+    def _left_opaque(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if module in self._opaque and self._operator is None:
+            self._stack.append(_Frame(module, self._opaque[module]))
+            self._left(module, args, {}, output)
+            self._stack.pop()
+            if self._stack:
+                self._stack[-1].calls += 1
+
     def _found(self, use: Use) -> None:
         if isinstance(use, Sampled):
             if self._link is not None and self._link.y is use.x:
@@ -251,7 +261,9 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     tensors = chain(model.parameters(), model.buffers())
     devices = {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
     try:
-        model.eval()
+        # Not by eval(), which a network may have made do more, and which exported graphs refuse.
+        for module, _ in flags:
+            module.training = False
         with torch.random.fork_rng(sorted(devices)), torch.no_grad():
             yield
     finally:
