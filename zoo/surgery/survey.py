@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from zoo.sites import Site, Use, record
@@ -32,13 +33,29 @@ class Survey:
 
 
 @dataclass
-class _Frame:
-    """A module's call under way: its input with the version that it had, and for each site in it whether the site takes
-    the module's whole input as it came, its output and that output's version."""
+class _Call:
+    """A module's call: its input with the version that it had, the same of its output once there is one, and for each
+    site in it whether the site takes the whole input as it came, with the site's output and that output's version."""
 
+    module: nn.Module
     source: Any
     version: int | None
+    output: Any = None
+    output_version: int | None = None
     found: list[tuple[bool, Any, int | None]] = field(default_factory=list)
+
+    def add(self, use: Use) -> None:
+        x, y = getattr(use, "x", None), getattr(use, "y", None)
+        takes_all = _is_same(x, self.source) and self.version == _version(self.source)
+        self.found.append((takes_all, y, _version(y)))
+
+    @property
+    def is_site(self) -> bool:
+        """Whether the call was one site and nothing else."""
+        if len(self.found) != 1:
+            return False
+        takes_all, y, version = self.found[0]
+        return takes_all and _is_same(y, self.output) and version == self.output_version
 
 
 def _version(x: Any) -> int | None:
@@ -60,13 +77,25 @@ def survey(model: nn.Module, example: Tensor | tuple[Any, ...]) -> Survey:
         ModelError: when the forward pass fails.
     """
     result = Survey()
-    stack: list[_Frame] = []
+    modules = dict(model.named_modules())
+    stack: list[_Call] = []
+    ended: list[_Call] = []
     partial: set[nn.Module] = set()
 
+    def settle() -> None:
+        """Judge the call that ended last: its last site may be reported a little later than its end."""
+        while ended:
+            call = ended.pop()
+            if call.is_site and not any(True for _ in call.module.parameters()):
+                result.whole.add(call.module)
+            elif call.found:
+                partial.add(call.module)
+
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        settle()
         values = [*args, *kwargs.values()]
         x = values[0] if values else None
-        stack.append(_Frame(x if len(values) == 1 else None, _version(x)))
+        stack.append(_Call(module, x if len(values) == 1 else None, _version(x)))
         result.calls[module] += 1
         if isinstance(x, Tensor):
             result.inputs[module] = x.new_empty((0, *x.shape[1:]))
@@ -76,29 +105,26 @@ def survey(model: nn.Module, example: Tensor | tuple[Any, ...]) -> Survey:
                 result.smallest[module] = min(size[0], known[0]), min(size[1], known[1])
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        frame = stack.pop()
-        covers = False
-        if len(frame.found) == 1:
-            takes_all, y, version = frame.found[0]
-            covers = takes_all and _is_same(y, output) and version == _version(output)
-        if covers and not any(True for _ in module.parameters()):
-            result.whole.add(module)
-        elif frame.found:
-            partial.add(module)
+        settle()
+        call = stack.pop()
+        call.output, call.output_version = output, _version(output)
+        ended.append(call)
 
     def consume(site: Site, use: Use) -> None:
         result.sites.append(site)
-        if stack:
-            x, y = getattr(use, "x", None), getattr(use, "y", None)
-            frame = stack[-1]
-            takes_all = _is_same(x, frame.source) and frame.version == _version(frame.source)
-            frame.found.append((takes_all, y, _version(y)))
+        for call in (*stack[-1:], *ended):
+            if call.module is modules[site.path]:
+                call.add(use)
+                return
 
     with ExitStack() as hooks:
         for module in model.modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
             hooks.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
         result.output = shapes(record(model, example, consume))
+    settle()
     result.whole -= partial
     return result
 
