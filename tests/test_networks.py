@@ -65,7 +65,7 @@ class Branches(nn.Module):
 
 @pytest.mark.parametrize(("function", "verdict"), [
     ("missed branch", "branches that come together have total strides ('1', '1'), ('2', '2')"),
-    ("missed site", "max: total stride 2 x 2, but 16 became (4, 4)"),
+    ("missed site", "max: total stride 2 x 2, but 16 is (4, 4)"),
     ("right", "ok"),
 ])  # fmt: skip
 def test_the_check_of_strides_can_fail(function: str, verdict: str) -> None:
