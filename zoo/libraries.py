@@ -93,9 +93,11 @@ def torchvision_input(parts: ModelString) -> InputSpec | None:
         known = list(models.get_model_weights(parts.target))
         member = models.get_model_weights(parts.target).DEFAULT if known else None
     transforms = member.transforms() if member is not None else None
+    if type(transforms).__name__ not in ("ImageClassification", "SemanticSegmentation"):
+        return None
     size = getattr(transforms, "crop_size", None) or getattr(transforms, "resize_size", None)
     mean, std = getattr(transforms, "mean", None), getattr(transforms, "std", None)
-    if not size or not mean or not std or len(set(size)) != 1 or hasattr(transforms, "frame_rate"):
+    if not size or not mean or not std or len(set(size)) != 1:
         return None
     return InputSpec(int(size[0]), tuple(mean), tuple(std))
 

@@ -99,7 +99,7 @@ def alignment(conv: nn.Conv2d) -> str | None:
     """
     if pads_by_mode(conv):
         return "fixed"
-    reach, stride, training = _reach(conv), pair(conv.stride), conv.training
+    reach, edges, stride, training = _reach(conv), _edges(conv), pair(conv.stride), conv.training
     found = {"fixed", "same"}
     if stride == (1, 1):
         return _alignment_at_stride_1(conv)
@@ -117,7 +117,9 @@ def alignment(conv: nn.Conv2d) -> str | None:
                 wider = padding.before(conv, (noise,))
                 same = padding.after(conv, wider, conv(*wider))
             conv.stride = stride
-            if not _close(fixed[..., :: stride[0], :: stride[1]], made):
+            # An even kernel's "same" padding may start alike at both strides; the size at stride 1 tells them apart.
+            static = (height + edges[2] + edges[3] - reach[0], width + edges[0] + edges[1] - reach[1])
+            if fixed.shape[2:] != static or not _close(fixed[..., :: stride[0], :: stride[1]], made):
                 found.discard("fixed")
             if not _close(same[..., :: stride[0], :: stride[1]], made):
                 found.discard("same")
