@@ -68,7 +68,7 @@ timm:convnext_atto timm:cs3darknet_focus_s timm:densenetblur121d timm:dla46x_c t
 timm:tf_efficientnet_b0 timm:efficientvit_m0 timm:fasternet_t0 timm:ghostnet_050 timm:hardcorenas_a timm:hrnet_w18_small
 timm:inception_v3 timm:lcnet_035 timm:mobilevit_xxs timm:nf_regnet_b0 timm:pvt_v2_b0 timm:regnetx_002
 timm:repghostnet_050 timm:res2net50_14w_8s timm:resnest14d timm:resnet18d timm:resnetblur50 timm:resnetv2_50x1_bit
-timm:skresnet18 timm:starnet_s050 timm:tresnet_m timm:vgg11 timm:visformer_tiny timm:legacy_xception
+timm:skresnet18 timm:starnet_s050 timm:tresnet_m timm:visformer_tiny
 torchvision:googlenet torchvision:shufflenet_v2_x0_5 torchvision:squeezenet1_1 torchvision:swin_t
 torchvision:lraspp_mobilenet_v3_large
 """.split()  # noqa: SIM905

@@ -278,7 +278,7 @@ def record(model: nn.Module, inputs: Tensor | tuple[Any, ...], consume: Consumer
     measured come too, with their reason. Returns the model's output.
 
     Raises:
-        ModelError: when the forward pass fails.
+        ModelError: when the forward pass fails, or the network is TorchScript.
     """
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
     # A network that torch.compile has wrapped is watched as it was before: compiled code calls nothing that is seen.
@@ -307,12 +307,17 @@ def find_sites(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[Site
     """The downsampling sites of any network, in the order of its forward pass, found in one pass over ``example``.
 
     Found are ``max``, ``avg`` (pooling modules and functions), ``conv`` (strided convolutions, any kind), ``blur``
-    (depthwise strided convolutions with one fixed averaging filter), ``subsample`` (``x[..., ::s, ::s]``) and this
-    project's operators; stride-1 pooling or blur and padding directly before one of them are parts of it. What makes
-    maps smaller in another way is listed with the reason why it has no MSB. Global pooling is no site.
+    (depthwise strided convolutions with one fixed averaging filter), ``subsample`` (``x[..., ::s, ::s]``, channels last
+    too, and nearest-neighbour reduction) and this project's operators; stride-1 pooling or blur and padding directly
+    before one of them are parts of it. Global pooling is no site, nor is a stride on a map of one pixel.
+
+    Listed with the reason why it has no MSB is what makes maps smaller in another way. ``space_to_depth``
+    (``pixel_unshuffle``, patch merging by slices of all phases or by reshaping) is such a site: it drops no pixel, so
+    that nothing is sampled, and a convolution at stride 1 after it is none. Compiled networks and traced or exported
+    graphs are watched as the code that they stand for; a TorchScript layer that makes a map smaller is listed.
 
     Raises:
-        ModelError: when the forward pass fails on ``example``.
+        ModelError: when the forward pass fails on ``example``, or the network as a whole is TorchScript.
     """
     sites: list[Site] = []
     record(model, example, lambda site, use: sites.append(site))
