@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from zoo.operators import OperatorSpec, build_operator
@@ -13,7 +14,7 @@ from zoo.sites import Site
 from zoo.surgery.convolutions import alignment, make_dense, set_padding_mode
 from zoo.surgery.geometry import DenseMax, Geometry, Pooled, Size, fitted, pair
 from zoo.surgery.placement import Place, Placer
-from zoo.surgery.survey import Survey
+from zoo.surgery.survey import Survey, survey
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ class Surgeon:
             return Geometry(stride, pair(pool.kernel_size), padding, dilation, bool(pool.ceil_mode))
         if site.reason is not None or isinstance(pool, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)):
             raise _Left(site.reason or "adaptive pooling takes its stride from the size of its input")
-        if pool not in self._survey.whole:
+        if pool not in self._survey.whole and not self._is_whole_alone(pool):
             place = f"inside {path} ({name})" if path else f"in the forward of {name}"
             raise _Left(f"it is a call {place}, which does more than that: write it as a module of its own")
         is_max = site.kind == "max" and self._keep_max
@@ -227,6 +228,13 @@ class Surgeon:
         if geometry is None:
             raise _Left(f"the output size or the windows of a {name} follow no rule that is known")
         return geometry
+
+    def _is_whole_alone(self, pool: nn.Module) -> bool:
+        """Whether a module is a site and nothing else when it runs alone: a maximum before it may be part of its site."""
+        if any(True for _ in pool.parameters()) or pool not in self._survey.smallest:
+            return False
+        like = self._survey.inputs[pool]
+        return pool in survey(pool, torch.zeros(1, *like.shape[1:], dtype=like.dtype, device=like.device)).whole
 
     def _swap(self, old: nn.Module, new: nn.Module) -> None:
         """Put ``new`` wherever ``old`` is registered."""
