@@ -157,7 +157,12 @@ class Strides(TorchFunctionMode):
         return max((round(max(scale)) for _, scale in self.sizes), default=1)
 
     def leading(self, made: Tensor, sources: Sequence[Tensor]) -> Tensor:
-        """The factor of a matrix product whose positions its result has: rows first (queries), then columns."""
+        """The factor of a matrix product whose positions its result has: the values that attention mixes among as many
+        places; else queries, as rows or as columns.
+        """
+        other = [source for source in sources if source.shape[-1] != source.shape[-2]]
+        if len(sources) == 2 and len(other) == 1:
+            return other[0]
         for source in sources:
             if self.expected(self.scales[source]) == tuple(made.shape[-2:]):
                 return source
@@ -427,6 +432,14 @@ def report(outcomes: Sequence[Outcome], out: Path) -> None:
     out.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
+def earlier(out: Path) -> dict[str, Outcome]:
+    """The outcomes of a report that is there."""
+    if not out.with_suffix(".csv").is_file():
+        return {}
+    frame = pd.read_csv(out.with_suffix(".csv"), keep_default_na=False).drop(columns="reason")
+    return {str(record["network"]): Outcome(**record) for record in frame.to_dict("records")}
+
+
 FIELDS = ("strides", "msb", "tips", "blur")
 
 
@@ -443,22 +456,25 @@ def versions() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/networks"), help="report without its suffix")
-    parser.add_argument("--only", nargs="*", help="networks; all by default")
+    parser.add_argument(
+        "--only", nargs="*", help="networks to check again, the others stay in the report; by default all"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     arguments = parser.parse_args()
-    names = arguments.only or [f"timm:{name}" for name in TIMM] + [f"torchvision:{name}" for name in TORCHVISION]
+    every = [f"timm:{name}" for name in TIMM] + [f"torchvision:{name}" for name in TORCHVISION]
+    names = arguments.only or every
     # Not __main__'s own: worker processes import a function of a module, and would have to be sent one of a script.
     from sweep_networks import check
 
-    outcomes = []
+    outcomes = earlier(arguments.out) if arguments.only else {}
     for outcome in joblib.Parallel(arguments.jobs, return_as="generator")(
         joblib.delayed(check)(name) for name in names
     ):
-        outcomes.append(outcome)
-        found = {field: value for field, value in asdict(outcomes[-1]).items() if value != "ok"}
+        outcomes[outcome.network] = outcome
+        found = {field: value for field, value in asdict(outcome).items() if value != "ok"}
         print(found, file=sys.stderr, flush=True)  # noqa: T201
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    report(outcomes, arguments.out)
+    report([outcomes[name] for name in every if name in outcomes], arguments.out)
 
 
 if __name__ == "__main__":
