@@ -230,7 +230,7 @@ class Surgeon:
         return geometry
 
     def _is_whole_alone(self, pool: nn.Module) -> bool:
-        """Whether a module is one site when it runs alone: a maximum before it may be part of the site that was seen."""
+        """Whether a module is one site when it runs alone: a maximum before it may be part of the site seen."""
         if any(True for _ in pool.parameters()) or pool not in self._survey.smallest:
             return False
         like = self._survey.inputs[pool]
