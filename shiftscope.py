@@ -87,15 +87,15 @@ class Train:
 class Sites:
     """The downsampling sites of any model, as a table.
 
-    Example: shiftscope sites "zoo:resnet20?operator=tips" --size 32
+    Example: shiftscope sites timm:convnext_tiny
     """
 
     model: Positional[str]
     """Model string: zoo:NAME?operator=..., python:FILE.py:CALLABLE, timm:NAME or torchvision:NAME."""
-    size: int = 32
-    """Height and width of the input, in pixels."""
-    channels: int = 3
-    """Channels of the input."""
+    size: int | None = None
+    """Height and width of the input, in pixels; by default what the model's library has on record, or 32 for zoo:."""
+    channels: int | None = None
+    """Channels of the input; by default those of the record, or of the first convolution."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -104,19 +104,33 @@ class Sites:
         import pandas as pd
         import torch
 
-        from zoo.loading import build_model
+        from zoo.loading import build_model, default_input
         from zoo.sites import find_sites
 
-        size, channels = _at_least_one("--size", self.size), _at_least_one("--channels", self.channels)
         model = build_model(self.model)
-        rows = [dataclasses.asdict(site) for site in find_sites(model, torch.zeros(1, channels, size, size))]
+        spec = default_input(self.model)
+        size, channels = self.size, self.channels
+        if size is None:
+            size = spec.size if spec else 32 if self.model.startswith("zoo:") else 224
+        if channels is None:
+            first = next((layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)), None)
+            channels = len(spec.mean) if spec and len(spec.mean) > 1 else first.in_channels if first else 3
+        shape = [_at_least_one("--channels", channels), _at_least_one("--size", size), size]
+        rows = [dataclasses.asdict(site) for site in find_sites(model, torch.zeros(1, *shape))]
         if self.json:
             print(json.dumps(rows, indent=1))
-        elif rows:
-            print(pd.DataFrame(rows).fillna("").to_string(index=False))
-        else:
-            print(f"{self.model}: no downsampling site")
+            return DONE
+        count = f"{len(rows)} downsampling site{'s' * (len(rows) != 1)}" if rows else "no downsampling site"
+        print(f"{self.model}: {count} (input {' x '.join(map(str, shape))})")
+        if rows:
+            cells = [{name: _cell(value) for name, value in row.items() if name != "path"} for row in rows]
+            print(pd.DataFrame(cells).to_string(index=False))
         return DONE
+
+
+def _cell(value: object) -> str:
+    """An entry of a printed table: sizes as 2x2, nothing for None."""
+    return "x".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
 
 
 @dataclass(frozen=True)

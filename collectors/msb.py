@@ -131,6 +131,8 @@ class _Tally:
 
     site: Site
     sums: list[Array] = field(default_factory=list)
+    sampled: int = 0
+    """Windows drawn so far, over all images (one for all channels); 0 where all of them are looked at."""
 
     def row(self) -> dict[str, Any]:
         """The site's columns of the table ``layers``."""
@@ -162,7 +164,9 @@ class _Tally:
             "n_images": len(stacked),
         }
         for name in (*MSB_READINGS, "flat_fraction"):
-            row[name], row[f"{name}_se"] = ratio_jackknife(*ratios[name])
+            row[name], error = ratio_jackknife(*ratios[name])
+            # What happens in none of m windows drawn can still happen in one of m.
+            row[f"{name}_se"] = max(error, 1 / self.sampled) if self.sampled and error == error else error
         return {**row, "reason": reason}
 
 
@@ -194,7 +198,9 @@ class _Measurement:
         if images <= 0:
             return
         sums = np.zeros((images, len(_SUMS)))
-        for rows, outputs in self._parts(site, use, images):
+        drawn = self._drawn(use)
+        tally.sampled += images * (drawn or 0)
+        for rows, outputs in self._parts(site, use, images, drawn):
             view = use.view(rows, outputs)
             if not bool(torch.isfinite(view.pixels).all()):
                 raise ModelError(
@@ -203,19 +209,24 @@ class _Measurement:
             sums[rows] += window_sums(view, windows(view.cells, view.taps.index))
         tally.sums.append(sums)
 
-    def _parts(self, site: Site, use: Use, images: int) -> Iterator[tuple[slice, Tensor | None]]:
-        """Rows and outputs to look at together: all outputs of some images, or some outputs of one."""
-        locations = use.output_size[0] * use.output_size[1]
+    def _drawn(self, use: Use) -> int | None:
+        """Output locations to draw per image; None for all."""
         cell = use.stride[0] * use.stride[1] if use.stride else 1
         limit = self.windows_per_image
         if limit is None and use.costs_dense and cell >= PATCH_CELL:
             limit = PATCH_WINDOWS
+        return limit if limit is not None and limit < use.output_size[0] * use.output_size[1] else None
+
+    def _parts(self, site: Site, use: Use, images: int, drawn: int | None) -> Iterator[tuple[slice, Tensor | None]]:
+        """Rows and outputs to look at together: all outputs of some images, or some outputs of one."""
+        locations = use.output_size[0] * use.output_size[1]
+        cell = use.stride[0] * use.stride[1] if use.stride else 1
         taps = use.view(slice(0, 1), torch.zeros(1, dtype=torch.long)).taps.index.shape[1]
         entries = use.channels * max(taps, cell)
-        if limit is not None and limit < locations:
+        if drawn is not None:
             for row in range(images):
                 draw = np.random.default_rng([self.seed, site.depth, self.start + row])
-                chosen = np.sort(draw.choice(locations, limit, replace=False))
+                chosen = np.sort(draw.choice(locations, drawn, replace=False))
                 for part in torch.from_numpy(chosen).split(max(LARGEST_CHUNK // entries, 1)):
                     yield slice(row, row + 1), part
             return
@@ -250,7 +261,8 @@ def measure_msb(
     * ``msb_corrected``: mean of ``(weight - t/|W|) / (1 - t/|W|)`` with ``t`` tied maxima.
 
     ``msb_all`` is ``msb`` over all windows with the flat ones as hits, ``flat_fraction`` is their share. Each is a
-    ratio pooled over all windows of all images, with its jackknife standard error over images (``_se``).
+    ratio pooled over all windows of all images, with its jackknife standard error over images (``_se``); where windows
+    are drawn, that is at least ``1 / m`` for ``m`` of them, so that what was not met is not held to be impossible.
 
     Args:
         images: ``(N, C, H, W)`` as the network takes them; moved to its device and floating-point type.

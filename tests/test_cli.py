@@ -163,14 +163,21 @@ def test_an_unknown_figure_is_refused(zoo: Path, tmp_path: Path, capsys: pytest.
 
 def test_sites_as_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("sites", "zoo:smallcnn?operator=tips&width=4", "--size", 32) == shiftscope.DONE
-    assert capsys.readouterr().out.count("tips") == 3
+    assert capsys.readouterr().out.count(" tips ") == 3
     assert run("sites", "zoo:smallcnn?operator=tips&width=4", "--json") == shiftscope.DONE
     sites = json.loads(capsys.readouterr().out)
     assert [site["kind"] for site in sites] == ["tips"] * 3
     assert run("sites", "zoo:nonet") == shiftscope.BAD_INPUT
     assert "unknown architecture 'nonet'" in one_line(capsys)
-    assert run("sites", "zoo:smallcnn", "--size", "-1") == shiftscope.BAD_INPUT
-    assert "--size is -1" in one_line(capsys)
+    assert run("sites", "zoo:resnet8?operator=strided&in_channels=1") == shiftscope.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "zoo:resnet8?operator=strided&in_channels=1: 4 downsampling sites (input 1 x 32 x 32)"
+    columns = ["depth", "name", "kind", "kernel", "stride", "channels", "input_size", "output_size", "reason"]
+    assert lines[1].split() == columns
+    assert lines[2].split() == ["0", "layer2.0.conv1", "conv", "3x3", "2x2", "32", "32x32", "16x16"]
+    for option in ("--size", "--channels"):
+        assert run("sites", "zoo:resnet8", option, 0) == shiftscope.BAD_INPUT
+        assert capsys.readouterr().err.strip() == f"shiftscope: {option} is 0: give a whole number of at least 1"
 
 
 def test_train_writes_a_zoo_that_can_be_collected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

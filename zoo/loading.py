@@ -2,90 +2,80 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import importlib
 import importlib.util
 import inspect
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from zoo.architectures import ARCHITECTURES
+from zoo.datasets.inputs import InputSpec
 from zoo.errors import InputError, ModelError, WeightsError, unknown
 from zoo.files import sha256_file
-from zoo.manifest import WEIGHT_SUFFIXES, Checkpoint
+from zoo.libraries import config_input, timm_builder, timm_input, torchvision_builder, torchvision_input
+from zoo.manifest import Checkpoint
 from zoo.model_string import ModelString
+from zoo.weights import load_weights, one_line
 
-__all__ = ["build_model", "load_checkpoint", "load_weights", "sha256_file"]
-
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts commonly keep the weights."""
+__all__ = ["build_model", "default_input", "load_checkpoint", "load_weights", "sha256_file"]
 
 _SHOWN = 3
 """So many keys of a kind stand in an error message."""
 
 
-def build_model(model: str, folder: str | Path | None = None) -> nn.Module:
+def build_model(model: str, folder: str | Path | None = None, *, download: bool = False) -> nn.Module:
     """Build the network of a model string, with its initial weights.
 
     ``zoo:NAME``, ``python:FILE.py:CALLABLE`` (the file is relative to ``folder``, and its code runs), ``timm:NAME`` or
-    ``torchvision:NAME`` (which must be installed; nothing is downloaded), each with ``?name=value&name=value``.
+    ``torchvision:NAME`` (which must be installed), each with ``?name=value&name=value``. ``timm:NAME?pretrained``,
+    ``torchvision:NAME?pretrained`` and ``torchvision:NAME?weights=TAG`` have their library's pretrained weights, read
+    from its cache on this machine. Weights that are not there are refused with a line that says what would be
+    downloaded from where; ``download=True`` downloads them.
 
     Raises:
-        ModelError: for an unknown name or argument, a file that cannot be run, or a result that is no ``nn.Module``.
+        ModelError: for an unknown name or argument, a file that cannot be run, a result that is no ``nn.Module``, or
+            pretrained weights that are not on this machine.
         OperatorError: for an operator of a ``zoo:`` network that cannot be built.
     """
     parts = ModelString.parse(model)
-    builders = {"zoo": _zoo, "python": _python, "timm": _timm, "torchvision": _torchvision}
-    builder = builders[parts.scheme](parts, Path(folder or "."))
+    builder = _builder(parts, Path(folder or "."), download)
     _check_arguments(builder, parts)
     try:
         network = builder(**parts.arguments)
     except InputError as problem:
         raise type(problem)(f"model {model!r}: {problem}") from problem
     except Exception as problem:  # the builder is foreign code, and may raise anything
-        raise ModelError(f"model {model!r} cannot be built ({_one_line(problem)}): correct its arguments") from problem
+        raise ModelError(f"model {model!r} cannot be built ({one_line(problem)}): correct its arguments") from problem
     if not isinstance(network, nn.Module):
         raise ModelError(f"model {model!r} gives a {type(network).__name__}: return a torch.nn.Module")
     return network
 
 
-def load_weights(path: str | Path, prefix: str | None = None) -> dict[str, Tensor]:
-    """Read a state dict from ``.safetensors``, or from a ``.pt``, ``.pth``, ``.th`` or ``.tar`` file of torch.
+def default_input(model: str, folder: str | Path | None = None) -> InputSpec | None:
+    """Input size and normalisation that a model string's library has on record for the network; None where it has none.
 
-    Torch files go through ``torch.load(weights_only=True)``: a pickle that would run code is refused, and nothing of it
-    runs. A state dict under ``state_dict``, ``model_state_dict`` or ``model`` is unwrapped; ``prefix`` is stripped
-    from the keys that have it.
+    timm: ``input_size``, ``mean`` and ``std`` of the network's pretrained configuration (of the tag that is named, or
+    the default one), with or without the weights. torchvision: those of the weights' transforms. ``python:``: of the
+    callable's attribute ``default_cfg``, a dict as timm's. Networks of ``zoo:`` have none, nor have those that do not
+    take square images or that normalise on their own (detection). The network is not built.
 
     Raises:
-        WeightsError: for a missing, truncated, hostile or foreign file, one that holds no tensors, or a prefix that no
-            key has.
+        ModelError: for an unknown network, or a library that is not installed.
     """
-    path = Path(path)
-    if not path.name.endswith(WEIGHT_SUFFIXES):
-        raise WeightsError(f"{path}: weights must be a {', '.join(WEIGHT_SUFFIXES)} file: convert it")
-    if not path.is_file():
-        raise WeightsError(f"{path}: there is no such weights file: check the path")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{path} holds a {type(content).__name__} and no state dict: save model.state_dict()")
-    foreign = [key for key, value in content.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
-    if foreign:
-        raise WeightsError(f"{path}: {foreign[0]!r} is no tensor with a name: save model.state_dict() alone")
-    return _strip(dict(content), prefix, path) if prefix else dict(content)
+    parts = ModelString.parse(model)
+    if parts.scheme == "timm":
+        return timm_input(parts)
+    if parts.scheme == "torchvision":
+        return torchvision_input(parts)
+    if parts.scheme == "python":
+        config = getattr(_python(parts, Path(folder or ".")), "default_cfg", None)
+        return config_input(config) if isinstance(config, Mapping) else None
+    return None
 
 
 def load_checkpoint(checkpoint: Checkpoint) -> nn.Module:
@@ -132,43 +122,6 @@ def _few(keys: list[str]) -> str:
     return f"{len(keys)} {'key' if len(keys) == 1 else 'keys'} ({shown}{more})"
 
 
-def _strip(state: dict[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
-    if not any(key.startswith(prefix) for key in state):
-        raise WeightsError(f"{path}: no key starts with the prefix {prefix!r}, the first is {next(iter(state))!r}")
-    stripped = {key.removeprefix(prefix): value for key, value in state.items()}
-    if len(stripped) < len(state):
-        raise WeightsError(f"{path}: without the prefix {prefix!r} two keys are the same: give another prefix")
-    return stripped
-
-
-def _read_safetensors(path: Path) -> Any:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as problem:
-        raise WeightsError(f"{path} is no whole safetensors file ({_one_line(problem)}): fetch it again") from problem
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as problem:  # a hostile or truncated file makes the unpickler raise nearly anything
-        names = re.findall(r"GLOBAL (\S+)", str(problem))
-        if names:
-            raise WeightsError(
-                f"{path} is refused: its pickle calls for {names[0]}, which is no tensor and could run code; "
-                "save model.state_dict() alone, best as .safetensors"
-            ) from problem
-        reason = _one_line(problem)
-        raise WeightsError(
-            f"{path} cannot be read as weights alone ({reason}): fetch it again, or save model.state_dict() anew"
-        ) from problem
-
-
-def _one_line(problem: BaseException) -> str:
-    text = re.split(r"\n|\. ", str(problem).strip())[0]
-    return f"{type(problem).__name__}: {text[:200]}"
-
-
 def _check_arguments(builder: Callable[..., Any], parts: ModelString) -> None:
     try:
         parameters = inspect.signature(builder).parameters
@@ -181,8 +134,15 @@ def _check_arguments(builder: Callable[..., Any], parts: ModelString) -> None:
             raise ModelError(f"model {str(parts)!r}: {unknown('argument', name, parameters)}")
 
 
-def _zoo(parts: ModelString, folder: Path) -> Callable[..., Any]:
-    return ARCHITECTURES[parts.target]
+def _builder(parts: ModelString, folder: Path, download: bool) -> Callable[..., Any]:
+    if parts.scheme == "python":
+        return _python(parts, folder)
+    if parts.scheme == "timm":
+        return timm_builder(parts, download)
+    if parts.scheme == "torchvision":
+        return torchvision_builder(parts, download)
+    builder: Callable[..., Any] = ARCHITECTURES[parts.target]
+    return builder
 
 
 def _python(parts: ModelString, folder: Path) -> Callable[..., Any]:
@@ -208,44 +168,5 @@ def _run_file(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as problem:  # foreign code
         del sys.modules[name]
-        raise ModelError(f"{file} cannot be run ({_one_line(problem)}): correct it") from problem
+        raise ModelError(f"{file} cannot be run ({one_line(problem)}): correct it") from problem
     return module
-
-
-def _timm(parts: ModelString, folder: Path) -> Callable[..., Any]:
-    timm = _optional_package("timm", "pip install 'shiftscope[timm]'")
-    if not re.fullmatch(r"[\w.]+", parts.target):
-        raise ModelError(f"model {str(parts)!r} names a network outside of timm: give the name of one of timm's")
-    _refuse_download(parts, ("pretrained",))
-    if "checkpoint_path" in parts.arguments:
-        # timm would read the file itself, in its older releases by running its pickle.
-        raise ModelError(
-            f"model {str(parts)!r}: checkpoint_path goes past the checks of weights: name it as the weights"
-        )
-    return functools.partial(timm.create_model, parts.target, pretrained=False)
-
-
-def _torchvision(parts: ModelString, folder: Path) -> Callable[..., Any]:
-    models = _optional_package(
-        "torchvision.models", "pip install torchvision, of the release that belongs to this torch"
-    )
-    _refuse_download(parts, ("weights", "weights_backbone", "pretrained"))
-    try:
-        builder = models.get_model_builder(parts.target)
-    except ValueError as problem:
-        raise ModelError(f"model {str(parts)!r}: {unknown('network', parts.target, models.list_models())}") from problem
-    fixed = [name for name in ("weights", "weights_backbone") if name in inspect.signature(builder).parameters]
-    return functools.partial(builder, **dict.fromkeys(fixed))
-
-
-def _refuse_download(parts: ModelString, names: tuple[str, ...]) -> None:
-    for name in names:
-        if name in parts.arguments:
-            raise ModelError(f"model {str(parts)!r}: {name} would download: save the weights as a file and name that")
-
-
-def _optional_package(name: str, remedy: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except (ImportError, RuntimeError) as problem:  # RuntimeError: torchvision of another torch
-        raise ModelError(f"{name} cannot be imported ({_one_line(problem)}): {remedy}") from problem

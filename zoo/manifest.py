@@ -26,6 +26,9 @@ FILE_NAME = "zoo.yaml"
 WEIGHT_SUFFIXES = (".safetensors", ".pth.tar", ".pt", ".pth", ".th", ".tar")
 """File names that hold weights; all but the first are read by ``torch.load(weights_only=True)``."""
 
+PRETRAINED = "pretrained"
+"""In the place of a weights file: the weights that timm or torchvision has for the network, in its local cache."""
+
 _ENTRY_KEYS = ("name", "model", "weights", "prefix", "input", "labels", "factors")
 
 
@@ -61,8 +64,9 @@ def read_manifest(path: str | Path, *, missing_weights: bool = False) -> list[Ch
 
     An entry whose ``weights`` is a pattern (``*.safetensors``) gives one checkpoint per matching file, sorted, named by
     the file's stem, with the entry's ``name`` in front where there is one. Weights may not lie outside of the
-    manifest's folder, unless ``allow_outside: true`` stands at the top. ``missing_weights`` accepts entries whose
-    file does not exist.
+    manifest's folder, unless ``allow_outside: true`` stands at the top; ``weights: pretrained`` is the file that timm
+    or torchvision keeps in its cache. An entry for one of their networks may leave ``input`` out: it is then what the
+    library has on record. ``missing_weights`` accepts entries whose file does not exist.
 
     Raises:
         ManifestError: for the first problem, with file, line, entry and what would be accepted, and the number of
@@ -149,13 +153,13 @@ class _Reader:
         what = f"checkpoint {number}"
         if isinstance(item.value, dict) and "name" in item.value:
             what = f"checkpoint {item.value['name'].text(f'{what}: name')!r}"
-        entry = item.mapping(what, _ENTRY_KEYS, ("model", "weights", "input"))
+        entry = item.mapping(what, _ENTRY_KEYS, ("model", "weights"))
         model = self._model(entry["model"], what)
-        spec = _input(entry["input"], f"{what}: input")
+        spec = _input(entry["input"], f"{what}: input") if "input" in entry else self._known_input(model, item, what)
         labels = entry["labels"].text(f"{what}: labels") if "labels" in entry else None
         prefix = entry["prefix"].text(f"{what}: prefix") if "prefix" in entry else None
         factors = _factors(entry["factors"], f"{what}: factors") if "factors" in entry else {}
-        files, is_pattern = self._weights(entry["weights"], what)
+        files, is_pattern = self._weights(entry["weights"], what, model)
         checkpoints = []
         for file in files:
             name = entry["name"].value if "name" in entry else ""
@@ -183,9 +187,33 @@ class _Reader:
                 raise item.fail(f"{what}: model: there is no file {file}: correct the path")
         return text
 
-    def _weights(self, item: Located, what: str) -> tuple[list[Path], bool]:
+    def _known_input(self, model: str, item: Located, what: str) -> InputSpec:
+        """The input that the model string's library knows, for an entry without one."""
+        from zoo.loading import default_input  # imports torch, which most manifests do not need
+
+        try:
+            spec = default_input(model, self._folder)
+        except InputError as problem:
+            raise item.fail(f"{what}: {problem}; or add input: {{size, mean, std}}") from None
+        if spec is None:
+            raise item.fail(
+                f"{what}: input is missing, and {model!r} does not say which images it takes: add size, mean and std"
+            )
+        return spec
+
+    def _pretrained(self, model: str, item: Located, what: str) -> Path:
+        from zoo.libraries import pretrained_file  # imports torch
+
+        try:
+            return pretrained_file(ModelString.parse(model))
+        except InputError as problem:
+            raise item.fail(f"{what}: weights: {problem}") from None
+
+    def _weights(self, item: Located, what: str, model: str) -> tuple[list[Path], bool]:
         """The weights files of an entry, and whether a pattern named them."""
         text = item.text(f"{what}: weights")
+        if text == PRETRAINED:
+            return [self._pretrained(model, item, what)], False
         path = self._folder / text
         if glob.has_magic(text) and not path.exists():
             found = sorted(glob.glob(text, root_dir=self._folder, recursive=True))

@@ -12,6 +12,9 @@ from zoo.errors import ModelError, unknown
 SCHEMES = ("zoo", "python", "timm", "torchvision")
 """What stands before the first colon of a model string."""
 
+FLAGS = ("pretrained",)
+"""Arguments that may stand without a value: ``timm:resnet18?pretrained``."""
+
 _EXAMPLE = "zoo:resnet20?operator=tips&padding_mode=circular"
 
 Argument = str | int | float | bool
@@ -33,6 +36,8 @@ class ModelString:
     def parse(cls, text: str) -> ModelString:
         """Take a model string apart; values are read as integers, numbers, true/false, or else as text.
 
+        ``pretrained`` may stand alone, for ``pretrained=true``.
+
         Raises:
             ModelError: for an unknown scheme, an empty part, or an argument that is not ``name=value``.
         """
@@ -48,6 +53,8 @@ class ModelString:
             raise ModelError(f"model {text!r} names no callable: write it like python:my_nets.py:build")
         arguments: dict[str, Argument] = {}
         for pair in query.split("&") if query else []:
+            if pair in FLAGS:
+                pair = f"{pair}=true"
             name, equals, value = pair.partition("=")
             if not equals or not name.isidentifier() or not value:
                 raise ModelError(f"model {text!r}: the argument {pair!r} is not name=value: write it like {_EXAMPLE}")

@@ -224,6 +224,18 @@ def test_sampled_windows_estimate_all_of_them() -> None:
     assert (part["msb_corrected"] != again["msb_corrected"]).any()
 
 
+def test_what_no_drawn_window_shows_is_not_held_to_be_impossible() -> None:
+    images = noise(6, 2, 16, 16)
+    assert one(nn.MaxPool2d(2), images)["msb_se"] == 0
+    part = one(nn.MaxPool2d(2), images, windows_per_image=5)
+    assert (part["msb"], part["msb_se"], part["flat_fraction_se"]) == (1, 1 / 30, 1 / 30)
+    assert one(nn.MaxPool2d(2), images, windows_per_image=64)["msb_se"] == 0
+    for batch_size in (1, 4):
+        again = one(nn.MaxPool2d(2), images, windows_per_image=5, batch_size=batch_size)
+        pd.testing.assert_series_equal(again, part)
+    assert one(nn.Conv2d(2, 3, 4, 4), images, dense_images=4, windows_per_image=2)["flat_fraction_se"] >= 1 / 8
+
+
 def test_patch_embedding_is_sampled_by_default() -> None:
     torch.manual_seed(0)
     conv, images = nn.Conv2d(3, 8, 4, 4), noise(8, 3, 48, 48)

@@ -4,7 +4,6 @@ import os
 import pickle
 import struct
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -242,45 +241,6 @@ def test_zoo_models_name_what_they_would_accept() -> None:
         build_model("zoo:resnet20?padding_mode=zero")
     with pytest.raises(ModelError, match="shortcut is 'C', and must be A or B"):
         build_model("zoo:resnet20?shortcut=C")
-
-
-def test_packages_that_are_not_installed_get_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ModelError, match=r"timm cannot be imported .*: pip install 'shiftscope\[timm\]'"):
-        build_model("timm:resnet18")
-    monkeypatch.setitem(sys.modules, "torchvision.models", None)
-    with pytest.raises(ModelError, match=r"torchvision\.models cannot be imported"):
-        build_model("torchvision:resnet18")
-
-
-def test_foreign_packages_are_never_asked_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[dict[str, Any]] = []
-
-    def create(name: str, pretrained: bool = True, **options: Any) -> nn.Module:
-        calls.append({"name": name, "pretrained": pretrained, **options})
-        return nn.Linear(1, 1)
-
-    def backbone(*, weights: Any = "yes", weights_backbone: Any = "yes", **options: Any) -> nn.Module:
-        calls.append({"weights": weights, "weights_backbone": weights_backbone, **options})
-        return nn.Linear(1, 1)
-
-    models = types.SimpleNamespace(get_model_builder=lambda name: backbone, list_models=lambda: ["deeplab"])
-    monkeypatch.setitem(sys.modules, "timm", types.SimpleNamespace(create_model=create))
-    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
-    monkeypatch.setitem(sys.modules, "torchvision.models", models)
-    build_model("timm:resnet18?num_classes=10")
-    build_model("torchvision:deeplab?num_classes=10")
-    assert calls == [
-        {"name": "resnet18", "pretrained": False, "num_classes": 10},
-        {"weights": None, "weights_backbone": None, "num_classes": 10},
-    ]
-    for model in ("timm:resnet18?pretrained=true", "torchvision:deeplab?weights=DEFAULT"):
-        with pytest.raises(ModelError, match="would download"):
-            build_model(model)
-    with pytest.raises(ModelError, match="checkpoint_path goes past the checks of weights"):
-        build_model("timm:resnet18?checkpoint_path=evil.pth")
-    with pytest.raises(ModelError, match="outside of timm"):
-        build_model("timm:hf-hub:someone/something")
 
 
 def test_sha256_of_a_known_file(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_averaging_with_a_fixed_filter_is_blur_and_with_a_learned_one_convolutio
 def test_what_cannot_be_measured_is_listed_with_its_reason() -> None:
     cases = {
         "windows of several sizes": nn.AdaptiveAvgPool2d(5),
-        "not sampling at a stride": nn.Upsample(scale_factor=0.5),
+        "not sampling at a stride": nn.Upsample(scale_factor=0.5, mode="bilinear"),
         "nothing is sampled": nn.PixelUnshuffle(2),
         "powers of signed values": nn.LPPool2d(2, 2),
         "fractional": nn.FractionalMaxPool2d(2, output_size=7),

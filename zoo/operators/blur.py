@@ -30,6 +30,10 @@ def blur(x: Tensor, m: int = 3, stride: int = 2, padding_mode: str = "zeros", fi
 
     ``(N, C, H, W) -> (N, C, ceil(H/s), ceil(W/s))``; ``m = 1`` is plain subsampling. ``filter``: the ``(m, m)`` filter,
     when it is at hand. Filter and padding after Zhang, Making convolutional networks shift-invariant again, 2019.
+
+    The same numbers as antialiased-cnns' ``BlurPool`` (every m, pad type and stride), kornia's ``blur_pool2d`` (zeros)
+    and, for odd m at stride 2, timm's ``BlurPool2d``. With an even m timm's pads a pixel more at the left and the top:
+    its windows lie one pixel further up and left, and its maps are larger by a row and a column.
     """
     if m == 1:
         return x[..., ::stride, ::stride]
@@ -61,7 +65,10 @@ def max_blur(
 ) -> Tensor:
     """Maximum over ``kernel x kernel`` at stride 1 (same size), then :func:`blur`. Zhang 2019.
 
-    Under ``zeros`` a position outside the map takes no part in the maximum and counts as 0 in the blur.
+    Under ``zeros`` a position outside the map takes no part in the maximum and counts as 0 in the blur. kornia's
+    ``max_blur_pool2d`` and the layers of antialiased-cnns take the maximum without padding: their map between the two
+    is smaller by ``kernel - 1``, which changes the outputs at its border alone for ``kernel = 2``; for a larger kernel
+    this project's windows are centred and theirs are not.
     """
     return blur(max_pool(x, kernel, 1, padding_mode), m, stride, padding_mode, filter)
 

@@ -5,7 +5,8 @@
     for site in find_sites(model, torch.zeros(1, 3, 224, 224)):
         print(site)
 
-``recorder`` watches a forward pass, ``functions`` reads the calls of torch's functions, ``uses`` holds what a site did.
+``recorder`` watches a forward pass, ``functions`` reads the calls of torch's functions, ``rearranging`` follows a map
+through reshapes and permutations to space-to-depth, ``uses`` holds what a site did.
 """
 
 from zoo.sites.recorder import Site, find_sites, record

@@ -6,7 +6,7 @@ the call does not downsample (global pooling, a convolution at stride 1). Uses o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.sampling import Taps, max_weights, source_index, take, tap_index
-from zoo.sites.uses import Size, Use, dense, map_size, sampled, unmeasured
+from zoo.sites.rearranging import VIEWS
+from zoo.sites.uses import Sampled, Size, Use, dense, map_size, sampled, unmeasured
 
 GLOBAL_FROM = 4
 """Pooling of a whole map to 1 x 1 is global, and no site, from this side on; 2 x 2 and 3 x 3 are ordinary windows."""
@@ -161,13 +162,26 @@ def _pad(result: Tensor, input: Tensor, pad: Any, mode: str = "constant", value:
     return sampled("pad", input, result, taps, kernel=None, stride=(1, 1))
 
 
+def _subsample(x: Tensor, y: Tensor, stride: Size, start: Size = (0, 0)) -> Sampled:
+    """``y = x[..., start::stride]``; the stride cell of an output is the one that holds its pixel."""
+    size, out = map_size(x), map_size(y)
+    origin = start[0] - start[0] % stride[0], start[1] - start[1] % stride[1]
+    one = torch.ones(1, 1, 1, 1, dtype=torch.float64, device=x.device)
+
+    def taps(rows: slice, outputs: Tensor | None) -> Taps:
+        index = tap_index(size, out, (1, 1), stride, (-start[0], -start[1]), outputs=outputs)
+        return Taps(index.to(x.device), one)
+
+    return sampled("subsample", x, y, taps, kernel=(1, 1), stride=stride, origin=origin, start=start)
+
+
 def _getitem(result: Tensor, input: Tensor, index: Any) -> Use | None:
-    """``x[..., a::s, b::t]`` on a feature map, both steps above 1: plain subsampling.
+    """``x[..., a::s, b::t]`` or, channels last, ``x[:, a::s, b::t, :]``, both steps above 1: plain subsampling.
 
     One axis alone is left out: that is how rotary position embeddings split their channels.
     """
     parts = index if isinstance(index, tuple) else (index,)
-    if not isinstance(input, Tensor) or input.dim() != 4 or not input.is_floating_point():
+    if not isinstance(input, Tensor) or input.dim() != 4 or not input.is_floating_point() or 0 in result.shape:
         return None
     if not all(part is Ellipsis or isinstance(part, slice) for part in parts) or parts.count(Ellipsis) > 1:
         return None
@@ -176,21 +190,122 @@ def _getitem(result: Tensor, input: Tensor, index: Any) -> Use | None:
         parts = (*parts[:at], *[slice(None)] * (5 - len(parts)), *parts[at + 1 :])
     parts = (*parts, *[slice(None)] * (4 - len(parts)))
     ranges = [range(size)[part] for size, part in zip(input.shape, parts, strict=True)]
-    stride = ranges[2].step, ranges[3].step
-    if min(stride) < 2 or 0 in result.shape:
+    steps = [axis.step for axis in ranges]
+    x, y = input, result
+    if min(steps[1], steps[2]) > 1 and steps[3] == 1:
+        x, y = input.permute(0, 3, 1, 2), result.permute(0, 3, 1, 2)
+        ranges, parts = [ranges[0], ranges[3], ranges[1], ranges[2]], (parts[0], parts[3], parts[1], parts[2])
+    elif min(steps[2], steps[3]) < 2:
         return None
-    # The very tensor where nothing of it is left out: what was at stride 1 before belongs to this site.
-    x = input if ranges[:2] == [range(size) for size in input.shape[:2]] else input[parts[:2]]
-    start = ranges[2].start, ranges[3].start
-    origin = start[0] - start[0] % stride[0], start[1] - start[1] % stride[1]
+    if any(len(axis) < size for axis, size in zip(ranges[:2], x.shape[:2], strict=True)):
+        x = x[parts[:2]]
+    return _subsample(x, y, (ranges[2].step, ranges[3].step), (ranges[2].start, ranges[3].start))
+
+
+def _interpolate(
+    result: Tensor,
+    input: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    *rest: Any,
+    **also: Any,
+) -> Use | None:
+    """Nearest-neighbour reduction by a whole number is plain subsampling, by area it is an average."""
+    if input.dim() != 4 or map_size(result) == (1, 1):
+        return None
+    shape, out = map_size(input), map_size(result)
+    ratio = shape[0] // max(out[0], 1), shape[1] // max(out[1], 1)
+    if (ratio[0] * out[0], ratio[1] * out[1]) == shape and max(ratio) > 1:
+        if mode == "nearest":
+            return _subsample(input, result, ratio)
+        if mode == "area":
+            return _pool("avg", input, result, ratio, ratio)
+    return unmeasured("interpolate", input, result, "interpolation to another size is not sampling at a stride")
+
+
+def _unshuffle(result: Tensor, input: Tensor, downscale_factor: int) -> Use | None:
+    return rearranged(input, result, pair(downscale_factor))
+
+
+def rearranged(x: Tensor, y: Tensor, stride: Size) -> Use:
+    """Space-to-depth, by whatever functions: a site, for the map gets smaller, but one that drops no pixel."""
+    size = map_size(x)
+    reason = "it keeps every pixel, as channels: nothing is sampled"
+    out = size[0] // stride[0], size[1] // stride[1]
+    return Use("space_to_depth", stride, stride, len(x), int(x.shape[1]), size, out, reason)
+
+
+def _unfold(
+    result: Tensor, input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Use | None:
+    """Patches as channels (``nn.Unfold``), taken at a stride: as space-to-depth, they hold every pixel."""
+    kernel, strides = pair(kernel_size), pair(stride)
+    if input.dim() != 4 or max(strides) == 1:
+        return None
+    reach = [pair(dilation)[axis] * (kernel[axis] - 1) + 1 - 2 * pair(padding)[axis] for axis in (0, 1)]
+    size = map_size(input)
+    out = (size[0] - reach[0]) // strides[0] + 1, (size[1] - reach[1]) // strides[1] + 1
+    reason = "it keeps whole patches, as channels: nothing is sampled"
+    return Use("unfold", kernel, strides, len(input), int(input.shape[1]), size, out, reason)
+
+
+def _slice(
+    result: Tensor, input: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Use | None:
+    """One axis of ``x[..., a::s, b::t]`` as exported graphs write it."""
+    if input.dim() != 4 or dim % 4 < 2 or step < 2 or 0 in result.shape:
+        return None
+    first = range(input.shape[dim])[slice(start, end, step)].start
+    return _subsample(input, result, *(((step, 1), (first, 0)) if dim % 4 == 2 else ((1, step), (0, first))))
+
+
+def _convolution(
+    result: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+) -> Use | None:
+    if transposed:
+        return None
+    return _conv2d(result, input, weight, bias, stride, padding, dilation, groups)
+
+
+def _volume(result: Any, input: Tensor, *args: Any, **kwargs: Any) -> Use | None:
+    y = result[0] if isinstance(result, tuple) else result
+    if input.dim() != 5 or map_size(y) == (1, 1):
+        return None
+    return unmeasured("volume", input, y, "it works on volumes (N, C, T, H, W), and MSB is defined on images")
+
+
+OTHERWISE = "it makes the map smaller by a function whose sampling is not known here"
+
+
+def unknown_use(func: Any, args: Sequence[Any], result: Any) -> Use | None:
+    """What any other function did that at least halves a map, in height and in width: listed, never dropped."""
+    if not isinstance(result, Tensor) or result.dim() != 4 or not result.is_floating_point():
+        return None
+    x = next((arg for arg in args if isinstance(arg, Tensor)), None)
+    if x is None or x.dim() != 4 or len(x) != len(result) or func in _NO_MAPS:
+        return None
     size, out = map_size(x), map_size(result)
-    one = torch.ones(1, 1, 1, 1, dtype=torch.float64, device=x.device)
+    if out == (1, 1) or any(2 * after > before + 1 or before == 1 for before, after in zip(size, out, strict=True)):
+        return None
+    return unmeasured(str(getattr(func, "__name__", "function")).strip("_"), x, result, OTHERWISE)
 
-    def taps(rows: slice, outputs: Tensor | None) -> Taps:
-        index = tap_index(size, out, (1, 1), stride, (-start[0], -start[1]), outputs=outputs)
-        return Taps(index.to(x.device), one)
 
-    return sampled("subsample", x, result, taps, kernel=(1, 1), stride=stride, origin=origin)
+_NO_MAPS = {
+    torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.einsum, F.linear, F.scaled_dot_product_attention,
+    Tensor.__getitem__, Tensor.expand, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty, Tensor.new_full,
+    torch.narrow, Tensor.narrow, *VIEWS,
+}  # fmt: skip
+"""Functions whose four dimensions are mostly those of attention (N, heads, tokens, channels), or that only cut."""
 
 
 def _without_weights(kind: str, reason: str) -> Callable[..., Use | None]:
@@ -205,10 +320,8 @@ def _without_weights(kind: str, reason: str) -> Callable[..., Use | None]:
     return read
 
 
-_interpolate = _without_weights("interpolate", "interpolation to another size is not sampling at a stride")
 _lp_pool2d = _without_weights("lp", "F.lp_pool2d takes powers of signed values, which are no sampling weights")
 _fractional = _without_weights("fractional_max", "fractional pooling has windows of several sizes")
-_unshuffle = _without_weights("pixel_unshuffle", "it keeps every pixel, as channels: nothing is sampled")
 
 READERS: Mapping[Any, Callable[..., Use | None]] = {
     F.max_pool2d: _max_pool2d,
@@ -226,5 +339,32 @@ READERS: Mapping[Any, Callable[..., Use | None]] = {
     F.fractional_max_pool2d: _fractional,
     F.fractional_max_pool2d_with_indices: _fractional,
     F.pixel_unshuffle: _unshuffle,
+    F.unfold: _unfold,
+    torch.conv3d: _volume,
+    F.max_pool3d: _volume,
+    torch.max_pool3d: _volume,
+    F.avg_pool3d: _volume,
 }
 """The reader of every function that is watched."""
+
+_ATEN: Mapping[Any, Callable[..., Use | None]] = {
+    torch.ops.aten.max_pool2d: _max_pool2d,
+    torch.ops.aten.max_pool2d_with_indices: _max_pool2d,
+    torch.ops.aten.avg_pool2d: _avg_pool2d,
+    torch.ops.aten.adaptive_avg_pool2d: _adaptive_avg_pool2d,
+    torch.ops.aten._adaptive_avg_pool2d: _adaptive_avg_pool2d,
+    torch.ops.aten.adaptive_max_pool2d: _adaptive_max_pool2d,
+    torch.ops.aten.conv2d: _conv2d,
+    torch.ops.aten.convolution: _convolution,
+    torch.ops.aten.pad: _pad,
+    torch.ops.aten.slice: _slice,
+    torch.ops.aten.pixel_unshuffle: _unshuffle,
+}
+"""The same for the operators that exported graphs (``torch.export``) call."""
+
+
+def reader_of(func: Any) -> Callable[..., Use | None] | None:
+    """The reader of a function, if it is watched."""
+    if isinstance(func, torch._ops.OpOverload):
+        return _ATEN.get(func.overloadpacket)
+    return READERS.get(func) or _ATEN.get(func)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import Any, Self
@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 from zoo.errors import InputError, ModelError
 from zoo.operators.base import Downsample
 from zoo.sampling import Taps
-from zoo.sites.functions import READERS
+from zoo.sites.functions import reader_of, rearranged, unknown_use
+from zoo.sites.rearranging import VIEWS, Rearranged, follow, space_to_depth
 from zoo.sites.uses import Sampled, Size, Use, sampled
 
 
@@ -62,6 +63,15 @@ def operator_use(operator: Downsample, x: Tensor, y: Tensor) -> Sampled:
     return sampled(operator.name, x, y, taps, kernel=(kernel, kernel), stride=stride)
 
 
+@dataclass
+class _Frame:
+    """A module whose forward is running, and how many of torch's functions it has called."""
+
+    module: nn.Module
+    path: str
+    calls: int = 0
+
+
 class Recorder(TorchFunctionMode):
     """Follows the module stack by hooks and the calls of torch's functions by its override mode.
 
@@ -76,9 +86,12 @@ class Recorder(TorchFunctionMode):
         """Whether the recorder or its consumer is at work, and not the network: then an error is not the network's."""
         self._images = images
         self._consume = consume
-        self._stack: list[tuple[nn.Module, str]] = []
+        self._stack: list[_Frame] = []
         self._operator: Downsample | None = None
         self._link: Sampled | None = None
+        self._view: Rearranged | None = None
+        self._slices: list[tuple[Tensor, Sampled]] = []
+        self._opaque: dict[nn.Module, str] = {}
         self._names: Counter[str] = Counter()
         self._depth = 0
         self._hooks = ExitStack()
@@ -86,9 +99,15 @@ class Recorder(TorchFunctionMode):
     def __enter__(self) -> Self:
         with ExitStack() as hooks:
             for path, module in self._model.named_modules():
+                if isinstance(module, torch.jit.ScriptModule):
+                    self._opaque.setdefault(module, path)
+                    continue
                 hooks.callback(module.register_forward_pre_hook(partial(self._enter, path)).remove)
                 leave = module.register_forward_hook(self._leave, with_kwargs=True, always_call=True)
                 hooks.callback(leave.remove)
+            if self._opaque:
+                # TorchScript modules take no hooks of their own; what they call inside is seen by nobody.
+                hooks.callback(nn.modules.module.register_module_forward_hook(self._left_opaque).remove)
             super().__enter__()
             self._hooks = hooks.pop_all()
         return self
@@ -98,40 +117,106 @@ class Recorder(TorchFunctionMode):
             super().__exit__(*exception)
         finally:
             self._hooks.close()
-            self._link = None
+            self._link = self._view = None
+            self._slices.clear()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self._slices and func is not Tensor.__getitem__ and not _only_asks(func):
+            self._end_slices()
         result = func(*args, **kwargs)
         # An operator is one site: what it calls inside is its own business.
         if self._operator is None:
             self.watching = True
-            reader = READERS.get(func)
-            use = reader(result, *args, **kwargs) if reader else None
-            if use is not None:
-                self._found(use)
-            elif self._link is not None and _writes(func, kwargs, (self._link.x, self._link.y), args):
-                self._link = None
+            self._read(func, args, kwargs, result)
             self.watching = False
         return result
 
+    def _read(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+        """See what one call did."""
+        if self._stack and isinstance(result, (Tensor, tuple, list)):
+            self._stack[-1].calls += 1
+        reader = reader_of(func)
+        if reader is not None:
+            use = reader(result, *args, **kwargs)
+        else:
+            use = self._rearranged(func, args, result) or unknown_use(func, args, result)
+        if use is not None and func is Tensor.__getitem__ and isinstance(use, Sampled):
+            if self._slices and args[0] is not self._slices[0][0]:
+                self._end_slices()
+            self._slices.append((args[0], use))
+        elif use is not None:
+            self._found(use)
+        elif self._link is not None and _writes(func, kwargs, (self._link.x, self._link.y), args):
+            self._link = None
+
+    def _rearranged(self, func: Any, args: Sequence[Any], result: Any) -> Use | None:
+        """Space-to-depth, when a chain of views has come to it."""
+        if func not in VIEWS:
+            return None
+        self._view = follow(func, args, result, self._view)
+        moved = space_to_depth(self._view) if self._view is not None else None
+        if self._view is None or moved is None:
+            return None
+        stride, channels_last = moved
+        x, self._view = self._view.x, None
+        return rearranged(x.permute(0, 3, 1, 2) if channels_last else x, result, stride)
+
+    def _end_slices(self) -> None:
+        """List the slices just taken of one map: each is subsampling; but all phases together drop no pixel."""
+        slices, self._slices = self._slices, []
+        self.watching = True
+        first = slices[0][1]
+        phases = {use.start for _, use in slices if use.stride == first.stride and use.channels == first.channels}
+        if first.stride is not None and len(slices) == len(phases) == first.stride[0] * first.stride[1]:
+            self._found(rearranged(first.x, first.y, first.stride))
+        else:
+            for _, use in slices:
+                self._found(use)
+        self.watching = False
+
     def _enter(self, path: str, module: nn.Module, args: Any) -> None:
-        self._stack.append((module, path))
+        if self._slices:
+            self._end_slices()
+        self._stack.append(_Frame(module, path))
         if self._operator is None and isinstance(module, Downsample):
             self._operator = module
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         try:
-            if module is self._operator and output is not None:
-                self.watching = True
-                self._found(operator_use(module, args[0] if args else kwargs["x"], output))
-                self.watching = False
+            if output is not None:
+                self._left(module, args, kwargs, output)
         finally:
             if module is self._operator:
                 self._operator = None
+            frame = self._stack.pop()
+            if self._stack:
+                self._stack[-1].calls += frame.calls
+
+    def _left(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """See what a module did as a whole: an operator, or one that called none of torch's functions."""
+        if self._slices:
+            self._end_slices()
+        self.watching = True
+        if module is self._operator:
+            self._stack[-1].calls += 1
+            self._found(operator_use(module, args[0] if args else kwargs["x"], output))
+        elif self._operator is None and not self._stack[-1].calls:
+            use = unknown_use(module.forward, args, output)
+            if use is not None:
+                opaque = "TorchScript" if isinstance(module, torch.jit.ScriptModule) else "code outside of torch"
+                self._found(replace(use, kind="unknown", reason=f"it is {opaque}, which cannot be watched"))
+        self.watching = False
+
+    def _left_opaque(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if module in self._opaque and self._operator is None:
+            self._stack.append(_Frame(module, self._opaque[module]))
+            self._left(module, args, {}, output)
             self._stack.pop()
+            if self._stack:
+                self._stack[-1].calls += 1
 
     def _found(self, use: Use) -> None:
         if isinstance(use, Sampled):
@@ -145,7 +230,7 @@ class Recorder(TorchFunctionMode):
         reason = use.reason
         if reason is None and use.rows != self._images:
             reason = f"its batch holds {use.rows} maps for {self._images} images, so that no image has its own"
-        module, path = self._stack[-1] if self._stack else (self._model, "")
+        module, path = (self._stack[-1].module, self._stack[-1].path) if self._stack else (self._model, "")
         name = path if path and not any(module.children()) else f"{path}.{use.kind}".lstrip(".")
         if isinstance(module, Downsample) and path:
             name = path
@@ -155,6 +240,11 @@ class Recorder(TorchFunctionMode):
         sizes = (use.kernel, use.stride, use.channels, use.input_size, use.output_size)
         self._depth += 1
         self._consume(Site(self._depth - 1, name, path, use.kind, *sizes, reason), use)
+
+
+def _only_asks(func: Any) -> bool:
+    """Whether a call only asks for an attribute or a size."""
+    return getattr(func, "__name__", "") in ("__get__", "__len__", "size", "dim", "is_floating_point")
 
 
 def _writes(func: Any, kwargs: Mapping[str, Any], tensors: Sequence[Tensor], args: Sequence[Any]) -> bool:
@@ -171,7 +261,9 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     tensors = chain(model.parameters(), model.buffers())
     devices = {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
     try:
-        model.eval()
+        # Not by eval(), which a network may have made do more, and which exported graphs refuse.
+        for module, _ in flags:
+            module.training = False
         with torch.random.fork_rng(sorted(devices)), torch.no_grad():
             yield
     finally:
@@ -186,12 +278,18 @@ def record(model: nn.Module, inputs: Tensor | tuple[Any, ...], consume: Consumer
     measured come too, with their reason. Returns the model's output.
 
     Raises:
-        ModelError: when the forward pass fails.
+        ModelError: when the forward pass fails, or the network is TorchScript.
     """
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+    # A network that torch.compile has wrapped is watched as it was before: compiled code calls nothing that is seen.
+    model = getattr(model, "_orig_mod", model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            "the network is TorchScript, whose inside cannot be watched: give the Python module that it was made from"
+        )
     recorder = Recorder(model, len(arguments[0]), consume)
     try:
-        with _untouched(model), recorder:
+        with _untouched(model), torch.compiler.set_stance("force_eager"), recorder:
             return model(*arguments)
     except InputError:
         raise
@@ -209,12 +307,17 @@ def find_sites(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[Site
     """The downsampling sites of any network, in the order of its forward pass, found in one pass over ``example``.
 
     Found are ``max``, ``avg`` (pooling modules and functions), ``conv`` (strided convolutions, any kind), ``blur``
-    (depthwise strided convolutions with one fixed averaging filter), ``subsample`` (``x[..., ::s, ::s]``) and this
-    project's operators; stride-1 pooling or blur and padding directly before one of them are parts of it. What makes
-    maps smaller in another way is listed with the reason why it has no MSB. Global pooling is no site.
+    (depthwise strided convolutions with one fixed averaging filter), ``subsample`` (``x[..., ::s, ::s]``, channels last
+    too, and nearest-neighbour reduction) and this project's operators; stride-1 pooling or blur and padding directly
+    before one of them are parts of it. Global pooling is no site, nor is a stride on a map of one pixel.
+
+    Listed with the reason why it has no MSB is what makes maps smaller in another way. ``space_to_depth``
+    (``pixel_unshuffle``, patch merging by slices of all phases or by reshaping) is such a site: it drops no pixel, so
+    that nothing is sampled, and a convolution at stride 1 after it is none. Compiled networks and traced or exported
+    graphs are watched as the code that they stand for; a TorchScript layer that makes a map smaller is listed.
 
     Raises:
-        ModelError: when the forward pass fails on ``example``.
+        ModelError: when the forward pass fails on ``example``, or the network as a whole is TorchScript.
     """
     sites: list[Site] = []
     record(model, example, lambda site, use: sites.append(site))

@@ -84,6 +84,8 @@ class Sampled(Use):
     y: Tensor
     taps: Callable[[slice, Tensor | None], Taps]
     origin: Size = (0, 0)
+    start: Size = (0, 0)
+    """The pixel that a slice starts from."""
 
     def view(self, rows: slice, outputs: Tensor | None = None) -> View:
         if self.stride is None:
@@ -118,10 +120,12 @@ def sampled(
     kernel: Size | None,
     stride: Size,
     origin: Size = (0, 0),
+    start: Size = (0, 0),
 ) -> Sampled:
     """A :class:`Sampled` use of ``x`` and ``y``."""
+    sizes = map_size(x), map_size(y)
     return Sampled(
-        kind, kernel, stride, len(x), int(x.shape[1]), map_size(x), map_size(y), x=x, y=y, taps=taps, origin=origin
+        kind, kernel, stride, len(x), int(x.shape[1]), *sizes, x=x, y=y, taps=taps, origin=origin, start=start
     )
 
 

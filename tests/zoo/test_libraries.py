@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from zoo.datasets.inputs import InputSpec
+from zoo.errors import ManifestError, ModelError, WeightsError
+from zoo.loading import build_model, default_input, load_checkpoint
+from zoo.manifest import read_manifest, write_manifest
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+TINY = "timm:test_resnet"
+"""One of timm's own networks for tests: 0.5 million parameters."""
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Empty caches of torch.hub and of the Hugging Face hub; and any use of the network fails."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(hub.file_download.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise OSError("the network was used")
+
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.setattr(hub, "hf_hub_download", refuse)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    return tmp_path
+
+
+def put_in_hub(cache: Path, repository: str, state: dict[str, torch.Tensor]) -> Path:
+    """Lay a weights file where the hub's client would have put it."""
+    folder = cache / "hub" / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    file = folder / "snapshots" / "abc" / "model.safetensors"
+    save_file({key: value.contiguous() for key, value in state.items()}, file)
+    return file
+
+
+def test_timm_networks_are_built_with_their_arguments(timm: ModuleType) -> None:
+    network = build_model(f"{TINY}?num_classes=7&in_chans=1")
+    assert network(torch.zeros(2, 1, 64, 64)).shape == (2, 7)
+    assert isinstance(build_model(f"{TINY}.r160_in1k?pretrained=false"), nn.Module)
+    for model, message in {
+        "timm:resnet81": r"timm has no such network: did you mean resnet.*timm\.list_models\(\) names them all",
+        "timm:qqqqqqqqqq": r"timm has no such network: timm\.list_models",
+        "timm:hf-hub:someone/something": "outside of timm",
+        f"{TINY}?nonsense=3": r"cannot be built \(TypeError",
+        f"{TINY}?pretrained=3": "pretrained is 3, and must be true or false",
+    }.items():
+        with pytest.raises(ModelError, match=message) as caught:
+            build_model(model)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("argument", ["checkpoint_path", "cache_dir", "pretrained_cfg"])
+def test_timm_reads_no_file_itself(timm: ModuleType, argument: str) -> None:
+    with pytest.raises(ModelError, match=f"{argument} goes past the checks of weights"):
+        build_model(f"{TINY}?{argument}=evil.pth")
+
+
+def test_torchvision_networks_are_built_without_weights(torchvision: ModuleType, caches: Path) -> None:
+    assert build_model("torchvision:squeezenet1_1?num_classes=7")(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
+    network = build_model("torchvision:lraspp_mobilenet_v3_large?num_classes=4").eval()
+    assert network(torch.zeros(1, 3, 64, 64))["out"].shape == (1, 4, 64, 64)
+    for model, message in {
+        "torchvision:resnet81": "torchvision has no such network: did you mean resnet",
+        "torchvision:resnet18?weights=V9": r"unknown weights 'V9': .*known are DEFAULT, IMAGENET1K_V1",
+        "torchvision:fcn_resnet50?weights_backbone=DEFAULT": "weights_backbone would download",
+        "torchvision:resnet18?nonsense=3": r"cannot be built \(TypeError",
+    }.items():
+        with pytest.raises(ModelError, match=message) as caught:
+            build_model(model)
+        assert "\n" not in str(caught.value)
+
+
+def test_pretrained_weights_that_are_not_here_are_refused(
+    timm: ModuleType, torchvision: ModuleType, caches: Path
+) -> None:
+    for model, source in {
+        "timm:resnet18?pretrained": "https://huggingface.co/timm/resnet18.a1_in1k",
+        f"{TINY}?pretrained=true": "https://huggingface.co/timm/test_resnet.r160_in1k",
+        "torchvision:resnet18?pretrained": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+        "torchvision:resnet18?weights=DEFAULT": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    }.items():
+        with pytest.raises(ModelError) as caught:
+            build_model(model)
+        message = str(caught.value)
+        assert "its pretrained weights are not on this machine" in message
+        assert f"would download them from {source} to {caches}" in message
+        assert "download=True" in message
+        assert "\n" not in message
+        with pytest.raises(ModelError, match=r"the download .* failed \(OSError: the network was used\)"):
+            build_model(model, download=True)
+
+
+def test_timms_weights_come_from_the_hubs_cache(timm: ModuleType, caches: Path) -> None:
+    torch.manual_seed(3)
+    state = timm.create_model("test_resnet").state_dict()
+    put_in_hub(caches, "timm/test_resnet.r160_in1k", state)
+    torch.manual_seed(4)
+    found = build_model(f"{TINY}?pretrained").state_dict()
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], state[key]) for key in state)
+    other = build_model(f"{TINY}?pretrained&num_classes=3")
+    assert other(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+    first = next(iter(state))
+    assert torch.equal(other.state_dict()[first], state[first])
+
+
+def test_torchvisions_weights_come_from_torchs_cache(torchvision: ModuleType, caches: Path) -> None:
+    url = torchvision.models.get_model_weights("shufflenet_v2_x0_5").DEFAULT.url
+    file = caches / "torch" / "hub" / "checkpoints" / url.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    torch.manual_seed(3)
+    state = torchvision.models.shufflenet_v2_x0_5().state_dict()
+    torch.save(state, file)
+    found = build_model("torchvision:shufflenet_v2_x0_5?pretrained").state_dict()
+    assert all(torch.equal(found[key], state[key]) for key in state)
+    torch.save({"weight": nn.Linear(1, 1)}, file)
+    with pytest.raises(WeightsError, match="is refused: its pickle calls for"):
+        build_model("torchvision:shufflenet_v2_x0_5?weights=DEFAULT")
+
+
+def test_the_input_that_a_library_has_on_record(timm: ModuleType, torchvision: ModuleType, tmp_path: Path) -> None:
+    assert default_input("timm:resnet18") == InputSpec(224, *IMAGENET)
+    assert default_input("timm:convnext_tiny.in12k_ft_in1k_384?pretrained") == InputSpec(384, *IMAGENET)
+    assert default_input("timm:inception_v4") == InputSpec(299, (0.5,) * 3, (0.5,) * 3)
+    assert default_input("timm:vit_tiny_patch16_224?img_size=96").size == 96
+    assert default_input("timm:resnet18?in_chans=1") is None
+    assert default_input("torchvision:resnet18") == InputSpec(224, *IMAGENET)
+    assert default_input("torchvision:inception_v3") == InputSpec(299, *IMAGENET)
+    assert default_input("torchvision:regnet_y_16gf?weights=IMAGENET1K_SWAG_E2E_V1").size == 384
+    assert default_input("torchvision:fcn_resnet50") == InputSpec(520, *IMAGENET)
+    assert default_input("torchvision:fasterrcnn_resnet50_fpn") is None
+    assert default_input("torchvision:r3d_18") is None
+    assert default_input("zoo:resnet20") is None
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n"
+        "def bare():\n    return nn.Identity()\n"
+        "def known():\n    return nn.Identity()\n"
+        "known.default_cfg = {'input_size': (1, 28, 28), 'mean': (0.1,), 'std': (0.3,)}\n"
+    )
+    assert default_input("python:nets.py:bare", tmp_path) is None
+    assert default_input("python:nets.py:known", tmp_path) == InputSpec(28, (0.1,), (0.3,))
+    with pytest.raises(ModelError, match="timm has no such network"):
+        default_input("timm:resnet81")
+
+
+def manifest(folder: Path, **entry: Any) -> Path:
+    (folder / "zoo.yaml").write_text(json.dumps({"checkpoints": [entry]}))
+    return folder
+
+
+def test_a_manifest_may_leave_the_input_out(timm: ModuleType, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "a.safetensors")
+    (checkpoint,) = read_manifest(manifest(tmp_path, model=TINY, weights="a.safetensors"))
+    assert checkpoint.input == default_input(TINY)
+    assert checkpoint.input.size == 160
+    given = {"size": 64, "mean": 0.5, "std": 0.5}
+    (other,) = read_manifest(manifest(tmp_path, model=TINY, weights="a.safetensors", input=given))
+    assert other.input.size == 64
+    for model, message in {
+        "zoo:resnet20": "input is missing, and 'zoo:resnet20' does not say which images it takes",
+        "timm:resnet18?in_chans=1": "input is missing",
+        "timm:resnet81": "timm has no such network.*; or add input",
+    }.items():
+        with pytest.raises(ManifestError, match=message) as caught:
+            read_manifest(manifest(tmp_path, model=model, weights="a.safetensors"))
+        assert "zoo.yaml:1" in str(caught.value)
+
+
+def test_a_manifest_may_ask_for_pretrained_weights(timm: ModuleType, caches: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    entry = {"name": "tiny", "model": TINY, "weights": "pretrained"}
+    with pytest.raises(ManifestError, match=r"'tiny': weights: .* are not on this machine"):
+        read_manifest(manifest(folder, **entry))
+    torch.manual_seed(3)
+    state = timm.create_model("test_resnet").state_dict()
+    file = put_in_hub(caches, "timm/test_resnet.r160_in1k", state)
+    (checkpoint,) = read_manifest(manifest(folder, **entry))
+    assert checkpoint.weights == file
+    found = load_checkpoint(checkpoint).state_dict()
+    assert all(torch.equal(found[key], state[key]) for key in state)
+    write_manifest(folder, [checkpoint])
+    (again,) = read_manifest(folder)
+    assert again.weights.resolve() == file.resolve()
+    assert again.input == checkpoint.input
+    with pytest.raises(ManifestError, match="has no pretrained weights: name a weights file"):
+        read_manifest(
+            manifest(folder, model="zoo:resnet20", weights="pretrained", input={"size": 8, "mean": 0, "std": 1})
+        )
+
+
+@pytest.mark.parametrize("call", [build_model, default_input])
+def test_packages_that_are_not_installed_get_one_line(monkeypatch: pytest.MonkeyPatch, call: Any) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ModelError, match=r"^timm cannot be imported .*: pip install 'shiftscope\[timm\]'$"):
+        call("timm:resnet18")
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    with pytest.raises(ModelError, match=r"^torchvision\.models cannot be imported .*'shiftscope\[torchvision\]', of"):
+        call("torchvision:resnet18")
