@@ -14,7 +14,7 @@ import pandas as pd
 
 from collectors.store import Store, task_key
 from collectors.tasks import COLLECTORS, Options, Subject
-from zoo.errors import DataError
+from zoo.errors import DataError, InputError
 from zoo.files import sha256_file
 from zoo.manifest import Checkpoint
 from zoo.model_string import ModelString
@@ -82,7 +82,10 @@ def collect(
 
     Raises:
         DataError: the folder cannot be written to, or holds another network under the name of a checkpoint.
+        InputError: ``jobs`` below 1.
     """
+    if jobs < 1:
+        raise InputError(f"jobs is {jobs}: give a whole number of at least 1")
     options = options or Options()
     store = Store(out)
     store.prepare()

@@ -192,6 +192,13 @@ def test_train_writes_a_zoo_that_can_be_collected(tmp_path: Path, capsys: pytest
     assert rows["operator_spec"].to_dict() == {"max": "max", "soft": "soft(beta=4)"}
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("defaults: {data: digits, epochs: 1, model: {width: 2}}\ngrid: {operator: max}\n")
+    assert run("train", recipe, "--out", recipe / "zoo") == shiftscope.BAD_INPUT
+    assert "cannot make this folder" in one_line(capsys)
+
+
 @pytest.mark.parametrize("command", ["demo", "train", "sites", "collect", "analyze", "figures"])
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -205,7 +205,10 @@ def train_recipe(
     with torch.random.fork_rng(devices=[]):
         for model in dict.fromkeys(_model_string(run, sets[run.data]) for run in runs):
             build_model(model)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise RecipeError(f"{out}: cannot make this folder ({problem.strerror}): name another --out") from problem
     others = _entries_of_others(out, runs)
     finished = {run.id for run in runs if _is_finished(run, sets[run.data], out)}
     todo = [run for run in runs if run.id not in finished]

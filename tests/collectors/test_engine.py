@@ -20,7 +20,7 @@ from collectors.shifts import ShiftPlan
 from collectors.tasks import COLLECTORS, Options
 from zoo.datasets import ImageSet, load_dataset
 from zoo.datasets.inputs import InputSpec, PreparedImages
-from zoo.errors import DataError, ShiftError
+from zoo.errors import DataError, InputError, ShiftError
 from zoo.loading import build_model, load_checkpoint
 from zoo.manifest import Checkpoint
 
@@ -231,6 +231,12 @@ def test_one_image_has_values_and_no_errors(zoo: list[Checkpoint], images: Image
     surface = read(tmp_path / "out", "surface")
     assert surface["agreement_se"].isna().all()
     assert surface["agreement"].isin([0.0, 1.0]).all()
+
+
+def test_no_jobs_are_refused(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="jobs is 0: give a whole number"):
+        collect(zoo, images, tmp_path / "out", jobs=0, progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_parts_are_readable_with_their_schema(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
