@@ -138,18 +138,21 @@ def join(tables: Tables) -> pd.DataFrame:
             f"(the first has the model string {rows.loc[lost, 'model'].iloc[0]!r}); "
             "collect `checkpoints` for the same zoo"
         )
-    rows["cluster"] = (
-        rows["operator"].astype(object).where(rows["operator"].notna(), NOT_GIVEN).astype(str)
-        + "|"
-        + rows["run"].astype(object).where(rows["run"].notna(), rows["checkpoint"]).astype(str)
-    )
-    last = rows.groupby("run")["epoch"].transform("max")
-    rows["final"] = rows["run"].isna() | rows["epoch"].isna() | (rows["epoch"] == last)
+    rows = with_runs(rows)
     first = ["checkpoint", *_KEY, *_FACTORS, "cluster", "final", *_DATA, *PLAN_COLUMNS]
     order = [*first, *(column for column in rows.columns if column not in first)]
     rows = rows[order].sort_values(["data", "shift_kind", "max_shift", "checkpoint"], ignore_index=True)
     rows.attrs["copies"] = checkpoints.attrs["copies"]
     return rows
+
+
+def with_runs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add ``cluster`` (``operator|run``, else the checkpoint's name for the run) and ``final`` (last of its run)."""
+    operator = rows["operator"].astype(object).where(rows["operator"].notna(), NOT_GIVEN)
+    run = rows["run"].astype(object).where(rows["run"].notna(), rows["checkpoint"])
+    last = rows.groupby("run")["epoch"].transform("max")
+    final = rows["run"].isna() | rows["epoch"].isna() | (rows["epoch"] == last)
+    return rows.assign(cluster=operator.astype(str) + "|" + run.astype(str), final=final)
 
 
 def _described(tables: Tables) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.errors import TableError
 from analysis.study import PLAIN_SUBSAMPLING
-from analysis.tables import NOT_GIVEN, Tables
+from analysis.tables import NOT_GIVEN, Tables, with_runs
 from collectors.schema import MSB_READINGS, SHIFT_KINDS
 
 Snapshots = Literal["final", "all"]
@@ -183,8 +183,4 @@ def site_frame(tables: Tables) -> pd.DataFrame:
 def _with_factors(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     keys = ["sha256", "model"]
     factors = tables.checkpoints[[*keys, *_FACTORS]].drop_duplicates(keys)
-    merged = operators_named(rows.merge(factors, on=keys, how="left"))
-    run = merged["run"].astype(object).where(merged["run"].notna(), merged["checkpoint"])
-    last = merged.groupby("run")["epoch"].transform("max")
-    final = merged["run"].isna() | merged["epoch"].isna() | (merged["epoch"] == last)
-    return merged.assign(cluster=merged["operator"].astype(str) + "|" + run.astype(str), final=final)
+    return with_runs(operators_named(rows.merge(factors, on=keys, how="left")))
