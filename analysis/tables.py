@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,10 @@ class Tables:
     layers: pd.DataFrame
     invariance: pd.DataFrame
     surface: pd.DataFrame
+    swaps: pd.DataFrame = field(default_factory=lambda: _empty("swaps"))
+    robustness: pd.DataFrame = field(default_factory=lambda: _empty("robustness"))
+    segmentation: pd.DataFrame = field(default_factory=lambda: _empty("segmentation"))
+    cost: pd.DataFrame = field(default_factory=lambda: _empty("cost"))
 
 
 def load(folder: Path | str) -> Tables:
@@ -61,18 +65,21 @@ def load(folder: Path | str) -> Tables:
     root = Path(folder)
     if not root.is_dir():
         raise TableError(f"{root}: no such folder of tables; make one with `shiftscope collect ZOO --out {root}`")
-    parts = {
-        name: sorted((root / name).glob("*.parquet")) for name in ("checkpoints", "layers", "invariance", "surface")
-    }
+    parts = {table.name: sorted((root / table.name).glob("*.parquet")) for table in fields(Tables)}
     if not any(parts.values()):
         raise TableError(f"{root}: holds no table parts; fill it with `shiftscope collect ZOO --out {root}`")
     return Tables(**{name: _read(name, files) for name, files in parts.items()})
 
 
+def _empty(name: str) -> pd.DataFrame:
+    frame: pd.DataFrame = TABLES[name].empty_table().to_pandas()
+    return frame
+
+
 def _read(name: str, files: list[Path]) -> pd.DataFrame:
-    schema = TABLES[name]
     if not files:
-        return schema.empty_table().to_pandas()
+        return _empty(name)
+    schema = TABLES[name]
     for file in files:
         _check_part(name, file)
     try:

@@ -171,6 +171,83 @@ PREDICTIONS = pa.schema(
     ]
 )
 
+SWAPS = pa.schema(
+    [
+        *_IDENTITY,
+        _optional("depth", _INT, "", "index of the changed site in the order of the forward pass; null: every site"),
+        _optional("site", _TEXT, "", "module path of the changed site"),
+        _optional("site_kind", _TEXT, "", "kind of the site before the change"),
+        _field("replacement", _TEXT, "", "operator put in its place, with its arguments; the weights stay"),
+        *_PLAN,
+        _field("measure", _TEXT, "", "an MSB reading, or a score"),
+        _field("scope", _TEXT, "", "site: of the changed site; network: of all sites, or of the predictions"),
+        _optional("before", _REAL, "1", "the measure of the network as it was trained"),
+        _optional("after", _REAL, "1", "the measure with the replacement"),
+        _optional("change", _REAL, "1", "after - before, on the same images and shifts"),
+        _optional("se", _REAL, "1", "standard error of the change, images as the sampling unit, paired"),
+        _optional("low", _REAL, "1", "lower end of the change's 95 % interval"),
+        _optional("high", _REAL, "1", "upper end of the change's 95 % interval"),
+        _field("n_images", _INT, "images", "images measured"),
+        _optional("reason", _TEXT, "", "why there is no number, where there is none"),
+        *_PROVENANCE,
+    ]
+)
+
+ROBUSTNESS = pa.schema(
+    [
+        *_IDENTITY,
+        _field("condition_kind", _TEXT, "", "clean, adversarial, corruption or data"),
+        _field("condition", _TEXT, "", "the attack, the corruption, or the other data set's name"),
+        _optional("severity", _REAL, "", "corruptions: 1 to 5; attacks: the budget epsilon, in units of [0, 1] pixels"),
+        _optional("norm", _TEXT, "", "attacks: linf or l2"),
+        _optional("steps", _INT, "steps", "attacks: gradient steps"),
+        _optional("restarts", _INT, "", "attacks: random restarts"),
+        _optional("step_size", _REAL, "[0, 1] pixels", "attacks: size of a step"),
+        _optional("seed", _INT, "", "seed of the condition's random numbers"),
+        _field("accuracy", _REAL, "1", "share of images predicted right"),
+        _optional("se", _REAL, "1", "its standard error over images"),
+        _optional("low", _REAL, "1", "lower end of the 95 % interval"),
+        _optional("high", _REAL, "1", "upper end of the 95 % interval"),
+        _field("n_images", _INT, "images", "images measured"),
+        *_PROVENANCE,
+    ]
+)
+
+SEGMENTATION = pa.schema(
+    [
+        *_IDENTITY,
+        *_PLAN,
+        _field("score", _TEXT, "", "miou, pixel_accuracy or consistency_pixel"),
+        _optional("value", _REAL, "1", "the score"),
+        _optional("se", _REAL, "1", "standard error, images as the sampling unit"),
+        _optional("low", _REAL, "1", "lower end of the 95 % interval"),
+        _optional("high", _REAL, "1", "upper end of the 95 % interval"),
+        _field("n_images", _INT, "images", "images measured"),
+        *_PROVENANCE,
+    ]
+)
+
+COST = pa.schema(
+    [
+        *_IDENTITY,
+        _field("quantity", _TEXT, "", "parameters, multiply_adds, latency or training_step"),
+        _field("value", _REAL, "unit", "the quantity; of timings the median"),
+        _field("unit", _TEXT, "", "parameters, multiply-adds or s"),
+        _optional("low", _REAL, "unit", "timings: first quartile"),
+        _optional("high", _REAL, "unit", "timings: third quartile"),
+        _optional("relative", _REAL, "1", "value as a share of the reference's; of timings measured in turn with it"),
+        _optional("relative_low", _REAL, "1", "timings: first quartile of the ratios of each pair"),
+        _optional("relative_high", _REAL, "1", "timings: third quartile of the ratios of each pair"),
+        _optional("reference", _TEXT, "", "operator that the network was compared with, all else equal"),
+        _field("input_size", _TEXT, "input pixels", "size of the input, height x width"),
+        _field("batch_size", _INT, "images", "images of one pass"),
+        _optional("repeats", _INT, "", "timings: passes timed"),
+        _optional("threads", _INT, "", "timings: threads of the process"),
+        _optional("device", _TEXT, "", "timings: device, with its name"),
+        *_PROVENANCE[2:],
+    ]
+)
+
 FAILURES = pa.schema(
     [
         _field("checkpoint", _TEXT, "", "name of the checkpoint in its manifest"),
@@ -201,6 +278,10 @@ _COLUMNS = {
     "invariance": INVARIANCE,
     "surface": SURFACE,
     "predictions": PREDICTIONS,
+    "swaps": SWAPS,
+    "robustness": ROBUSTNESS,
+    "segmentation": SEGMENTATION,
+    "cost": COST,
     "failures": FAILURES,
     "timings": TIMINGS,
 }
