@@ -213,9 +213,10 @@ class Analyze:
 
     def run(self) -> int:
         """Analyse, print the headline, write the results."""
-        from analysis import analyze, join, load, write_results
+        from analysis import analyze, join, load, with_sites, write_results
 
-        results = analyze(join(load(self.tables)))
+        tables = load(self.tables)
+        results = analyze(with_sites(join(tables), tables))
         for line in results.headline:
             print(line)
         for path in write_results(results, self.out):

@@ -74,6 +74,17 @@ def assemble(columns: dict[str, Array], model: Model) -> Design:
     return Design(**{**found.__dict__, "reason": _obstacle(found, model)})
 
 
+def candidates(rows: dict[str, Array], model: Model) -> dict[str, Array]:
+    """Every column that the model asks for, by name: the intercept, factors as indicators, numbers last to first."""
+    factors = pd.DataFrame({name: rows[name] for name in model.factors if len(pd.unique(rows[name])) > 1})
+    indicators = indicator_columns(factors, factors.columns.tolist())
+    return {
+        "intercept": np.ones(len(rows[model.y])),
+        **{str(name): column.to_numpy() for name, column in indicators.items()},
+        **{name: rows[name] for name in reversed(model.numeric)},
+    }
+
+
 def _numbers(model: Model) -> list[str]:
     trials = [model.trials] if isinstance(model, LogitOLS) else []
     return list(dict.fromkeys([model.y, *model.numeric, *trials]))
@@ -82,16 +93,10 @@ def _numbers(model: Model) -> list[str]:
 def _independent(rows: dict[str, Any], model: Model) -> tuple[dict[str, Array], dict[str, str]]:
     """Independent columns by name, intercept first, and why the others are left out; ``numeric[0]`` yields to all."""
     n = len(rows[model.y])
-    factors = pd.DataFrame({name: rows[name] for name in model.factors if len(pd.unique(rows[name])) > 1})
-    candidates = {"intercept": np.ones(n)}
-    candidates |= {
-        str(name): column.to_numpy() for name, column in indicator_columns(factors, factors.columns.tolist()).items()
-    }
-    candidates |= {name: rows[name] for name in reversed(model.numeric)}
     columns: dict[str, Array] = {}
     left_out: dict[str, str] = {}
     basis = np.empty((n, 0))
-    for name, column in candidates.items():
+    for name, column in candidates(rows, model).items():
         if n and name != "intercept" and constant(column):
             left_out[name] = f"{name} is constant ({column[0]:.6g})"
             continue

@@ -71,7 +71,7 @@ def fractional_logit(matrix: Array, y: Array) -> Estimate | str:
             return f"the fit failed: {str(problem).splitlines()[0]}"
     mean = result.mu
     weight = mean * (1 - mean)
-    if not result.converged or not np.isfinite(result.params).all() or weight.min() < 1e-12:
+    if not result.converged or not np.isfinite(result.params).all() or not weight.min() > 0:
         return "no finite slope: the columns separate the scores"
     root = np.sqrt(weight)
     return Estimate(result.params, mean, weight, matrix * root[:, None], (y - mean) / root)

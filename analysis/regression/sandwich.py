@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import sparse, stats
@@ -112,10 +113,15 @@ def interval_coverage(design: Array, residual: Array, sandwich: Sandwich, codes:
 
 def simulated_errors(codes: np.ndarray, rho: float, simulations: int) -> Array:
     """``√ρ · cluster + √(1-ρ) · row``, standard normal, ``(n, simulations)``; always the same draws."""
-    rng = np.random.default_rng(0)
-    noise: Array = np.sqrt(rho) * rng.standard_normal((codes.max() + 1, simulations))[codes]
-    noise += np.sqrt(1 - rho) * rng.standard_normal((len(codes), simulations))
+    clusters, rows = _standard_normal(int(codes.max()) + 1, len(codes), simulations)
+    noise: Array = np.sqrt(rho) * clusters[codes] + np.sqrt(1 - rho) * rows
     return noise
+
+
+@lru_cache(maxsize=2)
+def _standard_normal(n_clusters: int, n: int, simulations: int) -> tuple[Array, Array]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((n_clusters, simulations)), rng.standard_normal((n, simulations))
 
 
 def intracluster(residual: Array, codes: np.ndarray) -> float:

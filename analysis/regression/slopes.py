@@ -52,6 +52,17 @@ def split(frame: pd.DataFrame, columns: Sequence[str], group: str) -> pd.DataFra
     return frame.assign(**made)
 
 
+def mundlak(frame: pd.DataFrame, model: Model, group: str = "operator") -> tuple[pd.DataFrame, Model]:
+    """Frame and model of :func:`within_between`: the complete rows with the split columns, and the terms in order."""
+    need(frame, [model.y, *model.numeric, *model.factors, model.cluster, group])
+    values = frame[[model.y, *model.numeric]].to_numpy(dtype=float)
+    finite = np.isfinite(values).all(axis=1) & frame[group].notna().to_numpy()
+    kept = split(frame[finite], model.numeric, group)
+    first, *others = model.numeric
+    terms = (f"{first}_within", f"{first}_between", *(f"{c}_{part}" for c in others for part in ("within", "between")))
+    return kept, replace(model, numeric=terms)
+
+
 def within_between(
     frame: pd.DataFrame, model: Model, group: str = "operator", *, simulate: bool = True
 ) -> pd.DataFrame:
@@ -60,14 +71,9 @@ def within_between(
     Terms ``<column>_within``, the slope inside the groups that no difference between groups can feign, and
     ``<column>_between``. Rows with a missing value are left out before the means are taken.
     """
-    need(frame, [model.y, *model.numeric, *model.factors, model.cluster, group])
-    values = frame[[model.y, *model.numeric]].to_numpy(dtype=float)
-    finite = np.isfinite(values).all(axis=1) & frame[group].notna().to_numpy()
-    kept = split(frame[finite], model.numeric, group)
-    first, *others = model.numeric
-    terms = (f"{first}_within", f"{first}_between", *(f"{c}_{part}" for c in others for part in ("within", "between")))
-    found = fit(kept, replace(model, numeric=terms), simulate=simulate)
-    return found.assign(n_missing=found["n_missing"] + int((~finite).sum()))
+    kept, parts = mundlak(frame, model, group)
+    found = fit(kept, parts, simulate=simulate)
+    return found.assign(n_missing=found["n_missing"] + len(frame) - len(kept))
 
 
 def group_slopes(frame: pd.DataFrame, model: Model, group: str) -> pd.DataFrame:
