@@ -32,6 +32,7 @@ FIGURES: dict[str, Entry] = {
     "shift_surface": Entry("analysis.figures.shift_surface:shift_surface", ("surface",)),
     "confounding": Entry("analysis.figures.confounding:confounding"),
     "dose_response": Entry("analysis.figures.dose_response:dose_response"),
+    "influence": Entry("analysis.figures.influence:influence"),
 }
 
 FRAMES: dict[str, str] = {
