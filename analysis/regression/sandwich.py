@@ -12,7 +12,7 @@ from analysis.correlation import NOMINAL
 from analysis.resampling import Array
 
 SIMULATIONS = 1000
-_SINGULAR = 1e-10
+_SINGULAR, _NEGLIGIBLE = 1e-10, 1e-8
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Sandwich:
     member: sparse.csr_array
 
     def errors(self, residual: Array) -> Array:
-        """Standard errors ``(k,)``; NaN where the coefficient rests on a single cluster, whose residuals sum to 0."""
+        """Standard errors ``(k,)``; NaN where a single cluster determines the coefficient."""
         squares = np.asarray(self.member @ (self.scores * residual[:, None])) ** 2
         return np.where(np.isfinite(self.df), np.sqrt(squares.sum(axis=0)), np.nan)
 
@@ -35,7 +35,7 @@ class Sandwich:
 def plain(design: Array, codes: np.ndarray) -> Sandwich:
     """CR1: scores ``sqrt(G/(G-1) · (n-1)/(n-k)) · X (X'X)^-1``, ``G - 1`` degrees of freedom (Liang & Zeger 1986)."""
     n, k = design.shape
-    member = _member(codes)
+    member = membership(codes)
     groups = member.shape[0]
     basis, triangle = np.linalg.qr(design)
     scale = groups / (groups - 1) * (n - 1) / (n - k)
@@ -46,14 +46,15 @@ def plain(design: Array, codes: np.ndarray) -> Sandwich:
 def bias_reduced(design: Array, codes: np.ndarray) -> Sandwich:
     """CR2: scores ``(I - H_gg)^{-1/2} X_g (X'X)^-1``, unbiased for independent equal errors (Bell & McCaffrey 2002).
 
-    ``H`` is the hat matrix and the root symmetric, a pseudo-inverse where a cluster determines a coefficient alone
+    ``H`` is the hat matrix and the root symmetric, a pseudo-inverse where a cluster determines some coefficient alone
     (Pustejovsky & Tipton 2018). Degrees of freedom by Satterthwaite: ``tr(B)² / tr(B²)``, ``B = P'P`` with columns
-    ``(I - H)_{.g} scores_g``; NaN where nothing is left.
+    ``(I - H)_{.g} scores_g``; NaN for the coefficients that a cluster so determines: its residuals are 0 where they
+    would tell of the error.
     """
     basis, triangle = np.linalg.qr(design)
     influence = basis @ np.linalg.inv(triangle).T
-    member = _member(codes)
-    scores = influence.copy()
+    member = membership(codes)
+    scores, lost = influence.copy(), np.zeros(design.shape[1])
     sizes = np.bincount(codes)
     order = np.argsort(codes, kind="stable")
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -62,12 +63,14 @@ def bias_reduced(design: Array, codes: np.ndarray) -> Sandwich:
         left, singular, _ = np.linalg.svd(basis[rows], full_matrices=False)
         gap = 1 - singular**2
         factor = np.where(gap > _SINGULAR, 1 / np.sqrt(np.maximum(gap, _SINGULAR)), 0.0) - 1
-        inner = factor[..., None] * (np.swapaxes(left, 1, 2) @ influence[rows])
-        scores[rows] += left @ inner
-    return Sandwich(scores, _satterthwaite(basis, scores, influence, member), member)
+        inner = np.swapaxes(left, 1, 2) @ influence[rows]
+        scores[rows] += left @ (factor[..., None] * inner)
+        lost += ((gap <= _SINGULAR)[..., None] * inner**2).sum(axis=(0, 1))
+    df = _satterthwaite(basis, scores, member)
+    return Sandwich(scores, np.where(lost > _NEGLIGIBLE * (influence**2).sum(axis=0), np.nan, df), member)
 
 
-def _satterthwaite(basis: Array, scores: Array, influence: Array, member: sparse.csr_array) -> Array:
+def _satterthwaite(basis: Array, scores: Array, member: sparse.csr_array) -> Array:
     own = np.asarray(member @ scores**2)
     df = np.empty(scores.shape[1])
     for index in range(len(df)):
@@ -75,7 +78,7 @@ def _satterthwaite(basis: Array, scores: Array, influence: Array, member: sparse
         squares, overlap = own[:, index], (shared**2).sum(axis=1)
         trace = (squares - overlap).sum()
         square = (squares**2 - 2 * squares * overlap).sum() + ((shared.T @ shared) ** 2).sum()
-        df[index] = trace**2 / square if trace > _SINGULAR * (influence[:, index] ** 2).sum() else np.nan
+        df[index] = trace**2 / square if trace > 0 else np.nan
     return df
 
 
@@ -138,6 +141,7 @@ def intracluster(residual: Array, codes: np.ndarray) -> float:
     return float(np.clip((between - within) / total, 0, 1)) if total > 0 else 0.0
 
 
-def _member(codes: np.ndarray) -> sparse.csr_array:
+def membership(codes: np.ndarray) -> sparse.csr_array:
+    """``(G, n)`` matrix that sums rows by cluster."""
     n = len(codes)
     return sparse.csr_array((np.ones(n), (codes, np.arange(n))), shape=(int(codes.max()) + 1, n))

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from scipy import sparse
 
 from analysis.correlation import NOMINAL
-from analysis.regression.sandwich import intracluster, simulated_errors
+from analysis.regression.sandwich import intracluster, membership, simulated_errors
 from analysis.resampling import Array
 
 DRAWS = 1999
@@ -66,7 +67,7 @@ def wild_bootstrap_t(
     ``p > 1 - level``. Where no β₀ is rejected the ends are NaN, and ``reason`` says so.
     """
     problem = _Problem.make(design, y, codes, index)
-    weights = cluster_weights(problem.n_clusters, draws, seed)
+    weights = cluster_weights(problem.member.shape[0], draws, seed)
     test = problem.test(weights)
     ends = [test.end(side, 1 - level) for side in (-1, 1)]
     coverage = _coverage(problem, weights, intracluster(problem.residual, codes), level) if simulate else np.nan
@@ -77,24 +78,30 @@ def wild_bootstrap_t(
 
 @dataclass(frozen=True)
 class _Problem:
-    """One slope with the other columns projected out: ``β = gain · y``."""
+    """One slope with the other columns projected out: ``β = gain · y``; ``leverage (G, k - 1)`` and ``shares (G,)``
+    say how the fit takes residuals of one cluster into the scores of another.
+    """
 
     basis: Array
     gain: Array
     x: Array
     y: Array
     codes: np.ndarray
-    n_clusters: int
+    member: sparse.csr_array
+    leverage: Array
+    shares: Array
     scale: float
 
     @classmethod
     def make(cls, design: Array, y: Array, codes: np.ndarray, index: int) -> _Problem:
         n, k = design.shape
-        groups = int(codes.max()) + 1
+        member = membership(codes)
+        groups = member.shape[0]
         basis = np.linalg.qr(np.delete(design, index, axis=1))[0]
         x, rest = (column - basis @ (basis.T @ column) for column in (design[:, index], y))
+        gain = x / (x @ x)
         scale = groups / (groups - 1) * (n - 1) / (n - k)
-        return cls(basis, x / (x @ x), x, rest, codes, groups, scale)
+        return cls(basis, gain, x, rest, codes, member, member @ (basis * gain[:, None]), member @ (gain * x), scale)
 
     @property
     def slope(self) -> float:
@@ -106,34 +113,20 @@ class _Problem:
 
     @property
     def se(self) -> float:
-        sums = np.bincount(self.codes, self.gain * self.residual)
+        sums = self.member @ (self.gain * self.residual)
         return float(np.sqrt(self.scale * (sums**2).sum()))
-
-    def by_cluster(self, values: Array) -> Array:
-        """Sums ``(G, …)`` over the rows of each cluster."""
-        sums = np.zeros((self.n_clusters, *values.shape[1:]))
-        np.add.at(sums, self.codes, values)
-        return sums
 
     def redrawn(self, weights: Array, u: Array) -> tuple[Array, Array]:
         """``β* - β₀ (B,)`` and the cluster sums of its score ``(B, G)`` for residuals ``u`` under every draw."""
-        own = self.by_cluster(self.gain * u)
+        own = self.member @ (self.gain * u)
         moved = weights @ own
-        fitted = (weights @ self.by_cluster(self.basis * u[:, None])) @ self._leverage.T
-        return moved, weights * own - fitted - moved[:, None] * self._shares
+        fitted = (weights @ (self.member @ (self.basis * u[:, None]))) @ self.leverage.T
+        return moved, weights * own - fitted - moved[:, None] * self.shares
 
     def test(self, weights: Array) -> _Test:
         (top, sums), (top_x, sums_x) = (self.redrawn(weights, u) for u in (self.y, self.x))
         squares = [(a * b).sum(axis=1) * self.scale for a, b in ((sums, sums), (sums, sums_x), (sums_x, sums_x))]
         return _Test(self.slope, self.se, top, top_x, *squares)
-
-    @property
-    def _leverage(self) -> Array:
-        return self.by_cluster(self.basis * self.gain[:, None])
-
-    @property
-    def _shares(self) -> Array:
-        return self.by_cluster(self.gain * self.x)
 
 
 @dataclass(frozen=True)
