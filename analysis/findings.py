@@ -14,9 +14,9 @@ import pandas as pd
 from analysis.coverage import MIN_CLUSTERS
 from collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE
 
-BY_CHECKPOINT = "bootstrap over checkpoints"
-BY_RUN = "cluster bootstrap over operator x run"
-BY_OPERATOR = "bootstrap over operators"
+BY_CHECKPOINT = "over checkpoints"
+BY_RUN = "over operator x run"
+BY_OPERATOR = "over operators"
 
 CELL = ["data", "shift_kind", "fill", "max_shift", "n_shifts", "plan", "subset", "snapshots"]
 
@@ -61,7 +61,7 @@ def with_interval(row: Any) -> str:
 def paradoxes(correlations: pd.DataFrame) -> pd.DataFrame:
     """Pooled and within-operator Pearson correlation of every cell; ``paradox`` where Simpson's paradox is found.
 
-    That is: the signs are opposite, and both 95 % intervals (cluster bootstrap over operator × run, at least
+    That is: the signs are opposite, and both 95 % intervals (clusters operator × run, at least
     :data:`~analysis.coverage.MIN_CLUSTERS` clusters) exclude 0.
     """
     rows = correlations[
@@ -182,7 +182,7 @@ class Comparison:
         if base is None or other is None or not np.isfinite([base["low"], other["low"]]).all():
             return None
         text = (
-            f"Drawing whole operators instead of runs, the interval of the pooled Spearman correlation "
+            f"With operators instead of runs as sampling units, the interval of the pooled Spearman correlation "
             f"({base['r']:.2f}) is {other['low']:.2f} to {other['high']:.2f} "
             f"instead of {base['low']:.2f} to {base['high']:.2f} "
             f"({int(other['n_clusters'])} operators against {int(base['n_clusters'])} runs)"

@@ -15,9 +15,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.correlation import correlate
+from analysis.coverage import MIN_CLUSTERS
 from analysis.errors import TableError
 from analysis.findings import BY_CHECKPOINT, BY_OPERATOR, BY_RUN, CELL, verdict
+from analysis.permutation import adjusted, holm
 from analysis.regression import suite
+from analysis.resampling import DEFAULT_INTERVAL
 from analysis.summary import headline, write_summary
 from analysis.tables import NOT_GIVEN
 from collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE, SHIFT_KINDS
@@ -55,8 +58,8 @@ class Results:
     data set or architecture left out. ``comparisons``: what MSB adds to accuracy, architecture and data set, in sample
     and for what took no part in the fit. ``sites``: slopes of early and late sites. ``primary``: the statements fixed
     in advance, (a) Spearman over operator means, (b) the fractional logit's slope given accuracy, (c) the slope within
-    operators, with their verdicts. ``summary``: the same in words, as Markdown. ``headline``: a few lines for a
-    terminal.
+    operators, with their verdicts, ``p`` (from 15 operators on) and ``p_holm`` over the primary ones. ``summary``: the
+    same in words, as Markdown. ``headline``: a few lines for a terminal.
     """
 
     correlations: pd.DataFrame
@@ -81,13 +84,23 @@ class _Cell:
         return pd.concat([pd.DataFrame({**self.labels, **further}, index=table.index), table], axis=1)
 
 
-def analyze(frame: pd.DataFrame, *, scores: Sequence[str] = SCORES, resamples: int = 2000, seed: int = 0) -> Results:
+def analyze(
+    frame: pd.DataFrame,
+    *,
+    scores: Sequence[str] = SCORES,
+    interval: str = DEFAULT_INTERVAL,
+    resamples: int = 2000,
+    permutations: int = 999,
+    seed: int = 0,
+) -> Results:
     """Correlations, regressions and the primary statements of a frame from :func:`analysis.tables.join`.
 
     Each shift kind and plan is analysed apart; with and without plain subsampling; on the last snapshot of every run
     and, where there are others, on all snapshots. Slopes of single sites need a frame from
-    :func:`analysis.tables.with_sites`. Correlations are taken per data set, regressions over all of them
-    with the data set as a factor. ``resamples`` bootstrap resamples are drawn from ``seed``.
+    :func:`analysis.tables.with_sites`. Correlations are taken per data set, regressions over all of them with the data
+    set as a factor. ``interval``, ``resamples``, ``permutations`` and ``seed`` are those of
+    :func:`analysis.correlation.correlate`; its ``p_holm`` and ``p_bh`` are taken over all correlations of a cluster
+    design, of whatever cell.
 
     Raises:
         TableError: the frame lacks a column, or holds no shifts.
@@ -97,7 +110,8 @@ def analyze(frame: pd.DataFrame, *, scores: Sequence[str] = SCORES, resamples: i
     if not found:
         raise TableError(f"the frame has none of the scores {', '.join(scores)}; collect `invariance` first")
     apart, together = list(_cells(rows, ["data"])), list(_cells(rows, []))
-    correlations = _concat(_correlations(cell, found, resamples, seed) for cell in apart)
+    options = {"interval": interval, "resamples": resamples, "permutations": permutations, "seed": seed}
+    correlations = adjusted(_concat(_correlations(cell, found, options) for cell in apart))
     regressions = _concat(_regressions(cell, found) for cell in together)
     final = [cell for cell in together if cell.labels["snapshots"] == "final" and PRIMARY_SCORE in found]
     further = {
@@ -200,10 +214,9 @@ def _concat(tables: Iterator[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(made, ignore_index=True) if made else pd.DataFrame(columns=CELL)
 
 
-def _correlations(cell: _Cell, scores: list[str], resamples: int, seed: int) -> pd.DataFrame:
+def _correlations(cell: _Cell, scores: list[str], options: dict[str, Any]) -> pd.DataFrame:
     rows, readings = cell.rows, list(MSB_READINGS)
     draws = {BY_CHECKPOINT: None, BY_RUN: "cluster", BY_OPERATOR: "operator"}
-    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     tables = [
         cell.tag(correlate(rows, [*readings, "accuracy"], scores, clusters=draws, **options), level="checkpoints")
     ]
@@ -256,7 +269,7 @@ def _primary(correlations: pd.DataFrame, regressions: pd.DataFrame) -> pd.DataFr
         "nominal",
         "coverage",
     ]
-    kept += ["reason"]
+    kept += ["reason", "p"]
     means = correlations.query("level == 'operator means' and method == 'spearman'")
     means = means[(means["x"] == PRIMARY_READING) & (means["y"] == PRIMARY_SCORE)]
     a = means.rename(columns={"r": "estimate"}).assign(
@@ -277,5 +290,9 @@ def _primary(correlations: pd.DataFrame, regressions: pd.DataFrame) -> pd.DataFr
         & (table["snapshots"] == "final")
     )
     table["role"] = np.where(fixed, "primary", "secondary")
+    # Below the least number of clusters no test is leant on, so that none counts in the family either.
+    tested = fixed & table["p"].notna() & (table["n_clusters"] >= MIN_CLUSTERS)
+    table["p"] = table["p"].where(table["n_clusters"] >= MIN_CLUSTERS)
+    table["p_holm"] = holm(table["p"].where(tested))
     order = ["role", "shift_kind", "fill", "max_shift", "snapshots", "subset", "statement", "data"]
     return table.sort_values(order, ignore_index=True)

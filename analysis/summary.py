@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.coverage import MIN_CLUSTERS
-from analysis.findings import BY_RUN, Comparison, Finding, paradoxes, with_interval
+from analysis.findings import BY_OPERATOR, BY_RUN, Comparison, Finding, paradoxes, with_interval
 from analysis.slope_findings import SlopeFindings
 from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
+
+ALPHA = 0.05
+"""Below this an adjusted p-value is called small."""
 
 _PLAN = ["shift_kind", "fill", "max_shift", "n_shifts", "plan"]
 _READ = (
@@ -59,6 +62,7 @@ def write_summary(
         (None, "What these tables cannot tell", "Nothing of what was compared."),
     ):
         parts += [f"## {title}", *_bullets(findings[holds] or [empty])]
+    parts += ["## Many tests", *_bullets(_many_tests(correlations, primary))]
     parts += ["## Limits", *_bullets(_limits(rows, primary))]
     return "\n\n".join(parts) + "\n"
 
@@ -262,6 +266,47 @@ def _disagreeing_kinds(primary: pd.DataFrame) -> list[str]:
     return lines
 
 
+def _many_tests(correlations: pd.DataFrame, primary: pd.DataFrame) -> list[str]:
+    """What is left of the small p-values: Holm over the primary statements, Benjamini-Hochberg over each family of
+    correlations.
+    """
+    fixed = primary[primary["role"] == "primary"]
+    tested = fixed[fixed["p_holm"].notna()]
+    lines = []
+    if tested.empty:
+        lines.append(
+            f"Primary statements: none has a p-value that may be leant on (fewer than {MIN_CLUSTERS} operators, or no "
+            "number), so there is nothing to correct."
+        )
+    else:
+        kept = tested[tested["p_holm"] < ALPHA]
+        names = ", ".join(
+            f"({row['statement']}) {row['shift_kind']}, {row['subset']}: {row['estimate']:.2f}, p = {row['p_holm']:.2g}"
+            for row in kept.to_dict("records")
+        )
+        lines.append(
+            f"Primary statements: {_below(tested['p'])} of {len(tested)} have p < {ALPHA} one at a time, {len(kept)} "
+            f"after Holm's correction over the {len(tested)} together{f' ({names})' if names else ''}."
+        )
+    for design in (BY_RUN, BY_OPERATOR):
+        family = correlations[(correlations["interval"] == design) & correlations["p"].notna()]
+        leant = family[family["n_clusters"] >= MIN_CLUSTERS]
+        text = f"Exploratory correlations {design}: {_count(len(family), 'permutation test')} in the table"
+        if leant.empty:
+            lines.append(f"{text}, each with fewer than {MIN_CLUSTERS} clusters: none is called significant.")
+            continue
+        few = f"; {len(family) - len(leant)} have too few clusters" if len(leant) < len(family) else ""
+        lines.append(
+            f"{text}; {_below(leant['p'])} have p < {ALPHA} one at a time, {_below(leant['p_bh'])} at a false "
+            f"discovery rate of {ALPHA} over all of them (Benjamini-Hochberg){few}."
+        )
+    return lines
+
+
+def _below(p: pd.Series) -> int:
+    return int((p < ALPHA).sum())
+
+
 def _share_between(rows: pd.DataFrame) -> str:
     """How much of the variance of MSB lies between operators."""
     finite = rows[np.isfinite(rows[PRIMARY_READING])].drop_duplicates("checkpoint")
@@ -277,8 +322,8 @@ def _limits(rows: pd.DataFrame, primary: pd.DataFrame) -> list[str]:
     lines = [
         f"{_share_between(rows)}. For what lies between operators the observations are the "
         f"{_count(operators, 'operator')}, not the {_count(rows['checkpoint'].nunique(), 'checkpoint')}. "
-        "Intervals from drawing checkpoints or runs speak about these operators only; those "
-        "from drawing operators about others like them."
+        "Intervals over checkpoints or runs speak about these operators only; those over "
+        "operators about others like them."
     ]
     weakest = primary[(primary["role"] == "primary")]["coverage"].min()
     if np.isfinite(weakest) and weakest < 0.93:
@@ -308,5 +353,5 @@ def _limits(rows: pd.DataFrame, primary: pd.DataFrame) -> list[str]:
     lines.append(
         "Nine shifts per image of up to an eighth of the input size were fixed in advance; other plans are secondary."
     )
-    lines.append("All intervals are taken one at a time: no correction is made for the number of them in the tables.")
+    lines.append("All intervals are taken one at a time; only the p-values are corrected for their number.")
     return lines
