@@ -32,12 +32,20 @@ FIGURES: dict[str, Entry] = {
     "shift_surface": Entry("analysis.figures.shift_surface:shift_surface", ("surface",)),
     "confounding": Entry("analysis.figures.confounding:confounding"),
     "dose_response": Entry("analysis.figures.dose_response:dose_response"),
+    "within_between": Entry("analysis.figures.within_between:within_between"),
+    "msb_by_depth": Entry("analysis.figures.msb_by_depth:msb_by_depth", ("sites",)),
+    "robustness": Entry("analysis.figures.robustness:robustness", ("robustness",)),
+    "segmentation": Entry("analysis.figures.segmentation:segmentation", ("segmentation",)),
+    "cost": Entry("analysis.figures.cost:cost", ("cost",)),
 }
 
 FRAMES: dict[str, str] = {
     "joined": "analysis.tables:join",
     "sites": "analysis.figures.frames:site_frame",
     "surface": "analysis.figures.frames:surface_frame",
+    "robustness": "analysis.figures.frames:robustness_frame",
+    "segmentation": "analysis.figures.frames:segmentation_frame",
+    "cost": "analysis.figures.frames:cost_frame",
 }
 """How each kind of frame is made from the tables."""
 
