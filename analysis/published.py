@@ -54,8 +54,9 @@ def read_tips(path: Path | str) -> pd.DataFrame:
     """``dataset``, ``architecture``, ``operator``, ``shift_kind``, ``accuracy``, ``consistency`` and ``stability``.
 
     One row per network and shift kind (``zero``: the paper's standard shift), as shares. ``path``: a CSV in percent
-    with ``accuracy`` and, per kind, ``consistency_<kind>`` and ``stability_<kind>``, as the results of Saha and Gokhale,
-    Improving shift invariance in convolutional neural networks with translation invariant polyphase sampling, 2024.
+    with ``accuracy`` and, per kind, ``consistency_<kind>`` and ``stability_<kind>``, as the results of Saha and
+    Gokhale, Improving shift invariance in convolutional neural networks with translation invariant polyphase
+    sampling, 2024.
 
     Raises:
         TableError: no such file, not a CSV, a column missing, a row twice, or a number outside 0 to 100.

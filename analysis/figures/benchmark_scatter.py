@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -19,6 +21,17 @@ TICKS = (0.1, 1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 
 _ONE_GROUP = "model"
 _ONE_MARK = style.Mark("#0072B2", "o")
+
+
+class Words(NamedTuple):
+    """What a panel says in words: r with its interval, the number of points, the slope in logits (empty without)."""
+
+    r: str
+    n: int
+    slope: str
+
+    def __str__(self) -> str:
+        return f"{self.r}, n = {self.n}" + (f", {self.slope}" if self.slope else "")
 
 
 def benchmark_scatter(
@@ -50,18 +63,18 @@ def benchmark_scatter(
     with style.theme(width):
         figure = style.new_figure(width, 3.6 if width == "single" else 5.0)
         ax = figure.subplots()
-        sentence = draw_panel(ax, rows, "x", "y", clusters="cluster", marks=_marks(rows))
+        words = draw_panel(ax, rows, "x", "y", clusters="cluster", marks=_marks(rows))
         names = labels or (x, y)
         ax.set_xlabel(f"{names[0]} (%)")
         ax.set_ylabel(f"{names[1]} (%)")
-        ax.set_title(sentence, loc="left", fontsize=style.SMALLEST_FONT)
+        ax.set_title(str(words), loc="left", fontsize=style.SMALLEST_FONT)
         handles = style.operator_handles(rows["operator"]) if group else []
         style.legend_below(figure, [*handles, *line_handles()], width, columns=3 if width == "single" else 5)
     figure.caption = "\n".join(
         [
             f"{names[0]} against {names[1]}, logit axes: one point per row (n = {len(rows)}, "
             f"{_cluster_words(rows, clusters)}).",
-            f"{LINE_SENTENCE} {'Rows' if clusters is None else clusters} as clusters. {sentence}.",
+            f"{LINE_SENTENCE} {'Rows' if clusters is None else clusters} as clusters. {words}.",
             *notes,
         ]
     )
@@ -77,8 +90,8 @@ LINE_SENTENCE = (
 
 def draw_panel(
     ax: Axes, rows: pd.DataFrame, x: str, y: str, *, clusters: str, marks: dict[str, style.Mark] | None = None
-) -> str:
-    """Points per ``operator``, line, band and ``y = x`` on ``ax``; the sentence with n, r and slope.
+) -> Words:
+    """Points per ``operator``, line, band and ``y = x`` on ``ax``.
 
     ``rows``: accuracies strictly between 0 and 1 in ``x`` and ``y``, and a column ``clusters``.
     """
@@ -96,7 +109,7 @@ def draw_panel(
         ax.plot(ends, ends, color=style.GUIDE, linewidth=0.8, linestyle=":", zorder=1.5, label="equal")
     logits = rows.assign(x_logit=special.logit(rows[x]), y_logit=special.logit(rows[y]))
     row = fits.correlation_row(logits, "x_logit", "y_logit", clusters=clusters)
-    return f"{fits.in_words(row)}, n = {len(rows)}" + (f", {fits.slope_in_words(curve, 'slope')}" if curve else "")
+    return Words(fits.in_words(row), len(rows), fits.slope_in_words(curve, "slope") if curve else "")
 
 
 def logit_axes(ax: Axes, x: ArrayLike, y: ArrayLike, *, margin: float = 0.06, gap: float = 0.07) -> None:
@@ -134,11 +147,8 @@ def _ticks(low: float, high: float, gap: float) -> list[float]:
     named = [percent for percent in TICKS if ends[0] <= percent <= ends[1]]
     if len(named) < 3:
         named = [percent for percent in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(*ends) if 0 < percent < 100]
-    kept: list[float] = []
-    for place in special.logit(np.array(sorted(named, key=lambda percent: abs(percent - 50))) / 100):
-        if low <= place <= high and all(abs(place - other) >= gap * (high - low) for other in kept):
-            kept.append(float(place))
-    return [float(special.expit(place)) for place in sorted(kept)]
+    places = special.logit(np.array(sorted(named, key=lambda percent: abs(percent - 50))) / 100)
+    return [float(special.expit(place)) for place in style.spaced(places, low, high, gap)]
 
 
 def _rows(
@@ -165,9 +175,9 @@ def _rows(
     rows = rows.assign(operator=names, cluster=kept[clusters] if clusters else np.arange(len(kept)))
     notes = []
     if not finite.all():
-        notes.append(f"Not drawn, for want of {x} or {y}: {(~finite).sum()} rows.")
+        notes.append(f"Not shown, for want of {x} or {y}: {(~finite).sum()} rows.")
     if (finite & ~inside).any():
-        notes.append(f"Not drawn, since a logit has no 0 and no 1: {(finite & ~inside).sum()} rows.")
+        notes.append(f"Not shown, since a logit has no 0 and no 1: {(finite & ~inside).sum()} rows.")
     return rows.reset_index(drop=True), notes
 
 

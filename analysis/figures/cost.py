@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import NullLocator
 
 from analysis.figures import style
 from analysis.figures.frames import Selection, Snapshots, counts, select_unshifted
@@ -20,6 +20,9 @@ QUANTITIES = {
 }
 """Every quantity of table ``cost`` and its name on an axis."""
 
+RATIOS = (1, 2, 0.5, 5, 0.2, 10, 0.1, 20, 50, 100, 1.5, 3, 0.7, 1.2, 1.1, 0.9, 1.05)
+"""Ratios that an axis may name, the most telling first."""
+
 
 def cost(
     frame: pd.DataFrame,
@@ -30,9 +33,9 @@ def cost(
 ) -> style.CaptionedFigure:
     """One panel per quantity: every network's cost as a multiple of the reference's, and the operator's median.
 
-    Thin bars are the quartiles of the ratios of each pair of passes, measured in turn; the thick bar spans the operator's
-    quartiles over networks. Log axis. ``frame`` is :func:`analysis.figures.frames.cost_frame`'s (costs depend on no data
-    set: ``data`` is ignored). Raises :class:`TableError` when there is nothing to draw.
+    Thin bars are the quartiles of the ratios of each pair of passes, measured in turn; the thick bar spans the
+    operator's quartiles over networks. Log axis. ``frame`` is :func:`analysis.figures.frames.cost_frame`'s; costs
+    depend on no data set, ``data`` is ignored. Raises :class:`TableError` when there is nothing to draw.
     """
     selection = select_unshifted(frame, "cost", "cost", ["relative"], data, snapshots)
     rows = selection.rows.drop_duplicates(["checkpoint", "model", "quantity", "input_size", "batch_size", "device"])
@@ -50,7 +53,7 @@ def cost(
             ax.set_axis_off()
         axes[0, 0].set_yticks(range(len(order)), order)
         axes[0, 0].set_ylim(len(order) - 0.5, -0.5)
-        style.legend_below(figure, _handles(), width, columns=3 if width == "double" else 2)
+        style.legend_below(figure, _handles(), width, columns=2 if width == "double" else 1)
     figure.caption = _caption(selection, rows, told)
     return figure
 
@@ -85,11 +88,10 @@ def _panel(ax: Axes, rows: pd.DataFrame, order: list[str], quantity: str) -> str
 def _ticks(ax: Axes) -> None:
     low, high = ax.get_xlim()
     ax.set_xlim(min(low, 0.9), max(high, 1.12))
-    wide = np.log10(ax.get_xlim()[1] / ax.get_xlim()[0]) > 0.5
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if wide else (1, 1.2, 1.5, 2, 3)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.tick_params(axis="x", which="minor", bottom=False)
+    low, high = np.log(ax.get_xlim())
+    places = np.exp(style.spaced(np.log(RATIOS), low, high, gap=0.16))
+    ax.set_xticks(places, [f"{ratio:g}" for ratio in places.round(6)])
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def _references(rows: pd.DataFrame) -> str:
@@ -98,14 +100,12 @@ def _references(rows: pd.DataFrame) -> str:
 
 
 def _handles() -> list[Artist]:
-    grey = style.GUIDE
+    network = {"color": style.GUIDE, "markersize": 2.5, "linewidth": 0.6}
+    operator = {"color": style.INK, "markersize": 5.0, "markerfacecolor": "#d0d0d0", "linewidth": 1.8}
     return [
-        Line2D([], [], color=grey, marker="o", markersize=2.5, linewidth=0.6, label="one network, quartiles of its passes"),
-        Line2D(
-            [], [], color=style.INK, marker="o", markersize=5.0, markerfacecolor="#d0d0d0", markeredgewidth=0.6,
-            linewidth=1.8, label="operator: median and quartiles over networks",
-        ),
-    ]  # fmt: skip
+        Line2D([], [], marker="o", label="one network, quartiles of its passes", **network),  # type: ignore[arg-type]
+        Line2D([], [], marker="o", label="operator: median and quartiles over networks", **operator),  # type: ignore[arg-type]
+    ]
 
 
 def _caption(selection: Selection, rows: pd.DataFrame, told: list[str]) -> str:

@@ -58,7 +58,8 @@ def logit_line(x: pd.Series, y: pd.Series, clusters: pd.Series, points: int = 81
     if len(x) < 4 or np.ptp(x) < 1e-12 or np.ptp(y) < 1e-12:
         return None
     model = sm.OLS(special.logit(y.to_numpy(float)), _design(special.logit(x.to_numpy(float))))
-    at = np.linspace(*special.logit([x.min(), x.max()]), points)
+    low, high = special.logit([x.min(), x.max()])
+    at = np.linspace(low, high, points)
     return _curve(model, _design(at), special.expit(at), clusters, special.expit)
 
 

@@ -102,9 +102,7 @@ def select_unshifted(
     return Selection(rows.reset_index(drop=True), (), data, tuple(notes))
 
 
-def _of_one_data_set(
-    rows: pd.DataFrame, figure: str, data: str | None, notes: list[str]
-) -> tuple[pd.DataFrame, str]:
+def _of_one_data_set(rows: pd.DataFrame, figure: str, data: str | None, notes: list[str]) -> tuple[pd.DataFrame, str]:
     data = _choose_data(rows, figure, data, notes)
     return rows[rows["data"] == data], data
 
@@ -115,7 +113,7 @@ def _snapshots(rows: pd.DataFrame, snapshots: Snapshots, notes: list[str]) -> pd
     if snapshots == "all" or rows["final"].all():
         return rows
     earlier = rows.loc[~rows["final"], "checkpoint"].nunique()
-    notes.append(f"Earlier snapshots of the training runs, not drawn here: {earlier} checkpoints.")
+    notes.append(f"Earlier snapshots of the training runs, not shown here: {earlier} checkpoints.")
     return rows[rows["final"]]
 
 
@@ -124,7 +122,7 @@ def _complete(rows: pd.DataFrame, columns: list[str], notes: list[str]) -> pd.Da
     finite = pd.Series(np.isfinite(rows[columns].to_numpy(float)).all(axis=1), index=rows.index)
     if not finite.all():
         lost = rows.loc[~finite, "checkpoint"].nunique()
-        notes.append(f"Not drawn, for want of {' or '.join(columns)}: {lost} checkpoints ({(~finite).sum()} rows).")
+        notes.append(f"Not shown, for want of {' or '.join(columns)}: {lost} checkpoints ({(~finite).sum()} rows).")
     rows = rows[finite]
     rows = rows.assign(**{name: rows[name].astype(float).round(9) for name in columns if name in MSB_READINGS})
     return operators_named(rows)
@@ -138,7 +136,7 @@ def _choose_data(rows: pd.DataFrame, figure: str, data: str | None, notes: list[
         raise TableError(f"{figure}: no rows measured on {data!r}; the tables hold {', '.join(counts.index)}")
     others = [name for name in counts.index if name != data]
     if others:
-        notes.append(f"Also in the tables, not drawn here: {', '.join(others)}.")
+        notes.append(f"Also in the tables, not shown here: {', '.join(others)}.")
     return data
 
 
@@ -156,14 +154,14 @@ def _choose_plans(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
             f"{kind} ≤ {row.max_shift} px × {row.n_shifts} ({row.plan})" for row in plans.iloc[1:].itertuples()
         ]
     if left_out:
-        notes.append(f"Other shift plans in the tables, not drawn here: {', '.join(left_out)}.")
+        notes.append(f"Other shift plans in the tables, not shown here: {', '.join(left_out)}.")
     chosen = pd.concat(kept, ignore_index=True)
     if "n_images" in chosen:
         chosen = chosen.sort_values("n_images", ascending=False, kind="stable")
     key = ["checkpoint", "model", "shift_kind", *(axis for axis in ("dy", "dx") if axis in chosen)]
     once = chosen.drop_duplicates(key)
     if len(once) < len(chosen):
-        notes.append(f"Measured on fewer images as well, not drawn here: {len(chosen) - len(once)} rows.")
+        notes.append(f"Measured on fewer images as well, not shown here: {len(chosen) - len(once)} rows.")
     return once.sort_index()
 
 
@@ -244,9 +242,9 @@ def segmentation_frame(tables: Tables) -> pd.DataFrame:
 
 
 def _wide(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    made = rows.pivot_table(index=keys, columns="score", values=["value", "se"], aggfunc="first")
-    made.columns = [score if kind == "value" else f"{score}_se" for kind, score in made.columns]
-    return made.reset_index() if len(rows) else pd.DataFrame(columns=keys)
+    once = rows.drop_duplicates([*keys, "score"])
+    values, errors = (once.pivot(index=keys, columns="score", values=name) for name in ("value", "se"))
+    return pd.concat([values, errors.add_suffix("_se")], axis=1).reset_index()
 
 
 def _with_factors(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:

@@ -33,7 +33,8 @@ def msb_by_depth(
     rows = selection.rows
     names = rows["architecture"].astype(object).where(rows["architecture"].notna(), NOT_GIVEN)
     rows = rows.assign(architecture=names, place=rows["depth"] + 1)
-    architectures = sorted(rows["architecture"].unique(), key=lambda name: (-(rows["architecture"] == name).sum(), name))
+    sizes = rows["architecture"].value_counts().sort_index()
+    architectures = [str(name) for name in sizes.sort_values(ascending=False, kind="stable").index]
     across = min(len(architectures), 3 if width == "double" else 1)
     down = -(-len(architectures) // across)
     with style.theme(width):
@@ -50,8 +51,8 @@ def msb_by_depth(
     figure.caption = "\n".join(
         [
             f"{style.label(reading)} from the first to the last downsampling site ({counts(rows)}; measured on "
-            f"{selection.data}). Points: means over checkpoints, of all strengths of an operator, with 95 % t intervals, "
-            "training runs as clusters; operators stand side by side at a site.",
+            f"{selection.data}). Points: means over checkpoints, of all strengths of an operator, with 95 % t "
+            "intervals, training runs as clusters; operators stand side by side at a site.",
             *sentences,
             *selection.notes,
         ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +31,12 @@ class Condition:
         """The strengths measured, rising; one NaN where the condition has none."""
         return sorted(self.rows["strength"].unique())
 
-    def typical(self) -> tuple[str, pd.DataFrame]:
-        """The rows at the middle strength, and how a title names them."""
+    def typical(self) -> tuple[list[str], pd.DataFrame]:
+        """The rows at the middle strength, and the words that name them."""
         if len(self.strengths) == 1 and np.isnan(self.strengths[0]):
-            return self.name, self.rows
+            return [self.name], self.rows
         middle = self.strengths[len(self.strengths) // 2]
-        return f"{self.name}, {self.axis} {middle:g}", self.rows[self.rows["strength"] == middle]
+        return [self.name, f"{self.axis} {middle:g}"], self.rows[self.rows["strength"] == middle]
 
 
 def robustness(
@@ -61,21 +60,26 @@ def robustness(
     if not found:
         raise TableError("robustness has clean accuracies only: collect `robustness` with an attack or corruptions")
     graded = [condition for condition in found if not np.isnan(condition.strengths[0])]
-    panels = len(graded) + (len(found) if len(clean) else 0)
-    across = min(3 if width == "double" else 2, max(len(graded), len(found)))
-    down = -(-len(graded) // across) + (-(-len(found) // across) if len(clean) else 0)
+    against = found if len(clean) else []
+    if not graded and not against:
+        raise TableError("robustness has accuracies on other data sets only: collect `robustness` with clean ones too")
+    most = max(len(graded), len(against))
+    across = min(4 if most == 4 else 3, most) if width == "double" else min(2, most)
+    rows_of_curves = -(-len(graded) // across)
+    down = rows_of_curves - (-len(against) // across)
     with style.theme(width):
         figure = style.new_figure(width, min(0.8 + down * (2.3 if width == "double" else 1.95), 9.7))
         axes = figure.subplots(down, across, squeeze=False)
-        curves = axes.ravel()[: len(graded)]
-        start = -(-len(graded) // across) * across
-        scatters = axes.ravel()[start : start + panels - len(graded)]
-        told = [_curves(ax, condition, clean) for ax, condition in zip(curves, graded, strict=True)]
-        told += [_against(ax, condition, clean) for ax, condition in zip(scatters, found, strict=False)]
-        for ax in axes.ravel():
-            if ax not in curves and ax not in scatters:
-                ax.set_axis_off()
-        _name_axes(axes, curves, scatters, width)
+        curves = list(axes[:rows_of_curves].ravel())
+        scatters = list(axes[rows_of_curves:].ravel())
+        told = [_curves(ax, condition, clean) for ax, condition in zip(curves, graded, strict=False)]
+        told += [_against(ax, condition, clean) for ax, condition in zip(scatters, against, strict=False)]
+        for ax in [*curves[len(graded) :], *scatters[len(against) :]]:
+            ax.set_axis_off()
+        for ax in curves[: len(graded) : across]:
+            ax.set_ylabel(style.label("accuracy", lines=2 if width == "single" else 1))
+        for ax in scatters[: len(against) : across]:
+            ax.set_ylabel("robust accuracy (%)")
         handles = style.operator_handles(rows["operator"])
         style.legend_below(figure, [*handles, *(line_handles() if len(clean) else [])], width)
     figure.caption = _caption(selection, told, [*notes, *more, *([] if len(clean) else [_NO_CLEAN])])
@@ -92,7 +96,7 @@ def measured_once(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     ranked = rows.sort_values(order, ascending=False, kind="stable", na_position="last")
     once = ranked.drop_duplicates(["checkpoint", "model", *_SETTINGS]).sort_index()
     lost = len(rows) - len(once)
-    return once, [f"Measured on fewer images or in fewer steps as well, not drawn here: {lost} rows."] if lost else []
+    return once, [f"Measured on fewer images or in fewer steps as well, not shown here: {lost} rows."] if lost else []
 
 
 def conditions(rows: pd.DataFrame) -> tuple[list[Condition], list[str]]:
@@ -100,7 +104,8 @@ def conditions(rows: pd.DataFrame) -> tuple[list[Condition], list[str]]:
     found: list[Condition] = []
     attacks = rows[rows["condition_kind"] == "adversarial"]
     norms = attacks["norm"].astype(object).where(attacks["norm"].notna(), "")
-    for (name, norm), part in attacks.groupby([attacks["condition"], norms], sort=True):
+    for (name, key), part in attacks.groupby([attacks["condition"], norms], sort=True):
+        norm = str(key)
         pixels = norm == "linf"
         of_attack = part.assign(strength=(part["strength"] * (255 if pixels else 1)).round(6))
         title = f"{name} {_NORMS.get(norm, norm)}".strip()
@@ -124,9 +129,7 @@ def _corruptions(rows: pd.DataFrame) -> tuple[Condition | None, list[str]]:
         lost = rows.loc[cells < cells.max(), "checkpoint"].nunique()
         notes.append(f"Measured under some of the corruptions only, left out of their mean: {lost} checkpoints.")
     kept = ["operator", "cluster", "n_images"]
-    means = whole.groupby([*keys, "strength"], as_index=False).agg(
-        {"accuracy": "mean", **dict.fromkeys(kept, "first")}
-    )
+    means = whole.groupby([*keys, "strength"], as_index=False).agg({"accuracy": "mean", **dict.fromkeys(kept, "first")})
     return Condition(f"mean of {kinds} corruptions", "severity", means), notes
 
 
@@ -147,7 +150,8 @@ def _curves(ax: Axes, condition: Condition, clean: pd.DataFrame) -> str:
             at, found[:, 1].clip(0, 1), found[:, 2].clip(0, 1), color=mark.color, alpha=0.12, linewidth=0, zorder=2
         )
         told.append(f"{name} {fits.with_interval(*found[-1])}")
-    ax.set_title(f"{condition.name}, n = {_checkpoints(condition.rows)}", loc="left", fontsize=style.SMALLEST_FONT)
+    title = f"{condition.name}\nn = {condition.rows['checkpoint'].nunique()}"
+    ax.set_title(title, loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
     ax.set_xlabel({"severity": "severity (0 = clean)"}.get(condition.axis, condition.axis.removesuffix(" =")))
     ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     ax.set_ylim(bottom=0)
@@ -155,7 +159,8 @@ def _curves(ax: Axes, condition: Condition, clean: pd.DataFrame) -> str:
 
 
 def _against(ax: Axes, condition: Condition, clean: pd.DataFrame) -> str:
-    title, robust = condition.typical()
+    names, robust = condition.typical()
+    title = ", ".join(names)
     keys = ["checkpoint", "model"]
     rows = robust.merge(clean[[*keys, "accuracy", "n_images"]], on=keys, suffixes=("", "_clean"))
     if rows.empty:
@@ -165,10 +170,11 @@ def _against(ax: Axes, condition: Condition, clean: pd.DataFrame) -> str:
         robust_share=_inside(rows["accuracy"], rows["n_images"]),
         clean_share=_inside(rows["accuracy_clean"], rows["n_images_clean"]),
     )
-    sentence = draw_panel(ax, rows, "clean_share", "robust_share", clusters="operator")
-    ax.set_title(f"{title}\n{sentence.split(', slope')[0]}", loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
+    words = draw_panel(ax, rows, "clean_share", "robust_share", clusters="operator")
+    heading = "\n".join([*names, words.r])
+    ax.set_title(heading, loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
     ax.set_xlabel("clean accuracy (%)")
-    return f"{title}, against clean accuracy: {sentence} in {rows['operator'].nunique()} operators.{_beyond(rows)}"
+    return f"{title}, against clean accuracy: {words} in {rows['operator'].nunique()} operators.{_beyond(rows)}"
 
 
 def _beyond(rows: pd.DataFrame) -> str:
@@ -187,25 +193,13 @@ def _inside(accuracy: pd.Series, images: pd.Series) -> pd.Series:
     return (images * accuracy + 0.5) / (images + 1)
 
 
-def _checkpoints(rows: pd.DataFrame) -> int:
-    return int(rows["checkpoint"].nunique())
-
-
-def _name_axes(axes: np.ndarray, curves: Sequence[Axes], scatters: Sequence[Axes], width: style.Width) -> None:
-    for ax in axes[:, 0]:
-        if ax in scatters:
-            ax.set_ylabel("robust accuracy (%)")
-        elif ax in curves:
-            ax.set_ylabel(style.label("accuracy", lines=2 if width == "single" else 1))
-
-
 def _caption(selection: Selection, told: list[str], notes: list[str]) -> str:
     rows = selection.rows
     return "\n".join(
         [
-            f"Accuracy under attacks, corruptions and other data ({counts(rows)}; measured on {selection.data}). Curves: "
-            "means over checkpoints with 95 % t intervals, training runs as clusters. Scatter: one point per checkpoint, "
-            "at the middle strength; accuracies as (n a + ½) / (n + 1), n images.",
+            f"Accuracy under attacks, corruptions and other data ({counts(rows)}; measured on {selection.data}). "
+            "Curves: means over checkpoints with 95 % t intervals, training runs as clusters. Scatter: one point per "
+            "checkpoint, at the middle strength; accuracies as (n a + ½) / (n + 1), n images.",
             f"{LINE_SENTENCE} Operators as clusters.",
             *told,
             *notes,

@@ -7,9 +7,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from analysis.errors import TableError
 from analysis.figures import fits, style
 from analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select, without
-from analysis.errors import TableError
 from collectors.schema import PRIMARY_READING
 
 SCORE = "consistency_pixel"
@@ -46,17 +46,18 @@ def segmentation(
             of_kind = selection.kind(kind)
             line[0].set_ylabel(_LABELS[SCORE])
             for ax, column in zip(line, columns, strict=True):
-                sentences.append(_panel(ax, of_kind.dropna(subset=[column]), selection.title(kind), column, kind))
+                title = selection.title(kind)
+                sentences.append(_panel(ax, of_kind.dropna(subset=[column]), title, column, kind, width))
         for ax, column in zip(axes[-1], columns, strict=True):
             ax.set_xlabel(_LABELS.get(column) or style.label(column, lines=2))
         handles = [*style.operator_handles(rows["operator"]), _mean_handle()]
-        handles += style.fit_handles("fractional logit", without(rows) is not None, width)
+        handles += style.fit_handles("fractional logit", without(rows) is not None, "double")
         style.legend_below(figure, handles, width)
     figure.caption = _caption(selection, reading, bool(readings), sentences)
     return figure
 
 
-def _panel(ax: Axes, rows: pd.DataFrame, title: str, column: str, kind: str) -> str:
+def _panel(ax: Axes, rows: pd.DataFrame, title: str, column: str, kind: str, width: style.Width) -> str:
     style.scatter_operators(ax, rows, column, SCORE, size=8.0)
     style.draw_curve(ax, fits.logit_curve(rows[column], rows[SCORE], rows["operator"]))
     rest = without(rows)
@@ -64,7 +65,9 @@ def _panel(ax: Axes, rows: pd.DataFrame, title: str, column: str, kind: str) -> 
         style.draw_curve(ax, fits.logit_curve(rest[column], rest[SCORE], rest["operator"]), apart=True)
     told = [_mean(ax, part, column, str(name)) for name, part in rows.groupby("operator")]
     row = fits.correlation_row(rows, column, SCORE)
-    ax.set_title(f"{title}\n{fits.in_words(row)}, n = {row['n']}", loc="left", fontsize=style.SMALLEST_FONT)
+    joint = ", " if width == "double" else "\n"
+    heading = f"{title}{joint}n = {row['n']}\n{fits.in_words(row)}"
+    ax.set_title(heading, loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
     return (
         f"{kind}, {column} against {SCORE}: Pearson {fits.in_words(row)} over n = {row['n']}, {row['n_clusters']} "
         f"operators{fits.coverage(row)}. Operator means of {column} and {SCORE}: {'; '.join(told)}."
@@ -95,8 +98,9 @@ def _mean_handle() -> Artist:
 def _caption(selection: Selection, reading: str, with_reading: bool, sentences: list[str]) -> str:
     return "\n".join(
         [
-            f"mIoU{' and ' + style.label(reading) if with_reading else ''} against per-pixel consistency: one point per "
-            f"checkpoint ({counts(selection.rows)}), operator means outlined, with 95 % t intervals over training runs.",
+            f"mIoU{' and ' + style.label(reading) if with_reading else ''} against per-pixel consistency: one point "
+            f"per checkpoint ({counts(selection.rows)}), operator means outlined, with 95 % t intervals over training "
+            "runs.",
             plan_sentence(selection),
             "Curves: fractional logit, dashed without subsample; bands: pointwise 95 %, errors clustered by operator. "
             "Brackets after r: 95 % percentile intervals of a bootstrap that draws whole operators.",

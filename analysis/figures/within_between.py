@@ -43,6 +43,7 @@ def within_between(
     selection = select(frame, "within_between", [reading, score, "accuracy"], data, snapshots)
     slopes = {kind: _slopes(selection.kind(kind), reading, score) for kind in selection.kinds}
     order = style.operator_order(selection.rows["operator"])
+    joint = " " if width == "double" else "\n"
     with style.theme(width):
         figure = style.new_figure(width, (3.0 if width == "double" else 2.6) + 0.2 * (len(order) + 2))
         axes = figure.subplots(
@@ -54,7 +55,7 @@ def within_between(
             top.set_title(selection.title(kind), loc="left", fontsize=style.SMALLEST_FONT)
             top.set_xlabel(_x_label(reading, width, len(slopes)))
             _forest(bottom, table, [*order, WITHIN, BETWEEN])
-            bottom.set_xlabel("slope (logits per unit of MSB)" if width == "double" else "slope (logits\nper unit of MSB)")
+            bottom.set_xlabel(f"slope (logits{joint}per unit of MSB)")
         axes[0, 0].set_ylabel(style.label(score, lines=2))
         pooled = [WITHIN, BETWEEN] if width == "double" else ["within", "between"]
         axes[1, 0].set_yticks(range(len(order) + 2), [*order, *pooled])
@@ -72,7 +73,7 @@ def _x_label(reading: str, width: style.Width, panels: int) -> str:
 
 
 def _slopes(rows: pd.DataFrame, reading: str, score: str) -> pd.DataFrame:
-    """One row per operator and the two pooled ones: ``estimate, low, high, spread, coverage, n, n_clusters, reason``."""
+    """Of each operator and pooled: ``estimate, low, high, spread, coverage, n, n_clusters, reason``."""
     factors = ("architecture",) if "architecture" in rows and rows["architecture"].notna().all() else ()
     alone = regression.FractionalLogit("slope within each operator", score, (reading,), factors, "cluster")
     of_each = regression.group_slopes(rows, alone, "operator")
@@ -89,8 +90,8 @@ def _lines(ax: Axes, rows: pd.DataFrame, slopes: pd.DataFrame, reading: str, sco
     means = fits.operator_means(rows, [reading, score])
     for name, mark in style.marks(rows["operator"]).items():
         of_operator = rows[rows["operator"] == name]
-        _line(ax, of_operator[reading], of_operator[score], slopes.at[name, "estimate"], mark.color, name)
-    _line(ax, means[reading], means[score], slopes.at[BETWEEN, "estimate"], style.INK, BETWEEN, "--")
+        _line(ax, of_operator[reading], of_operator[score], float(slopes["estimate"][name]), mark.color, name)
+    _line(ax, means[reading], means[score], float(slopes["estimate"][BETWEEN]), style.INK, BETWEEN, "--")
     for row in means.itertuples():
         mark = style.marks([row.operator])[str(row.operator)]
         ax.plot(
@@ -114,7 +115,7 @@ def _forest(ax: Axes, slopes: pd.DataFrame, order: Sequence[str]) -> None:
     ax.axvline(0, color=style.GUIDE, linewidth=0.8, zorder=1)
     ax.axhline(len(order) - 2.5, color=style.GUIDE, linewidth=0.6, zorder=1)
     for y, name in enumerate(order):
-        if name not in slopes.index or not np.isfinite(slopes.at[name, "estimate"]):
+        if name not in slopes.index or not np.isfinite(slopes["estimate"][name]):
             ax.text(
                 0.03, y, "no slope", transform=ax.get_yaxis_transform(), va="center", color=style.GUIDE,
                 fontsize=style.SMALLEST_FONT,
@@ -182,9 +183,9 @@ def _caption(selection: Selection, slopes: dict[str, pd.DataFrame], reading: str
             "means outlined. Lines: slopes of the forest below, each through its operator's means; dashed: the slope "
             "between operators, through the mean of the operators' means.",
             plan_sentence(selection),
-            "Forest: slopes of fractional logits with architecture as a factor, with 95 % t intervals. Of one operator: "
-            "errors clustered by training run. Within and between operators (Mundlak): given accuracy, errors clustered "
-            "by operator. An arrow marks what leaves the axis, which is drawn for the operators whose "
+            "Forest: slopes of fractional logits with architecture as a factor, with 95 % t intervals. Of one "
+            "operator: errors clustered by training run. Within and between operators (Mundlak): given accuracy, "
+            "errors clustered by operator. An arrow marks what leaves the axis, which is drawn for the operators whose "
             f"{style.label(reading, short=True)} has a standard deviation of at least {LEAST_SPREAD}.",
             *sentences,
             *selection.notes,

@@ -1,7 +1,7 @@
 """Robustness, segmentation and cost of a simulated zoo, with known truth, as the collectors of these tables write them.
 
-    logit(accuracy under a condition) = 0.9 logit(accuracy) - hardness · severity + noise
-    logit(per-pixel consistency) = 3 - 1.5 MSB + noise;  logit(mIoU) = 0.8 + noise
+logit(accuracy under a condition) = 0.9 logit(accuracy) - hardness · severity - MSB + noise
+logit(per-pixel consistency) = 3 - 1.5 MSB + noise;  logit(mIoU) = 0.8 + noise
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def _robustness(row, rng: np.random.Generator) -> list[dict]:
     clean = special.logit(np.clip(row.accuracy, 0.02, 0.998))
 
     def measured(kind: str, condition: str, drop: float, **settings: object) -> dict:
-        accuracy = float(special.expit(0.9 * clean - drop + rng.normal(0, 0.1))) if kind != "clean" else row.accuracy
+        logit = 0.9 * clean - drop - row.msb_corrected * (drop > 0) + rng.normal(0, 0.1)
+        accuracy = row.accuracy if kind == "clean" else float(special.expit(logit))
         return {**_identity(row), "condition_kind": kind, "condition": condition, "accuracy": accuracy, **settings}
 
     found = [measured("clean", "clean", 0.0)]

@@ -110,7 +110,7 @@ def test_unusual_tables_are_drawn_or_refused_in_one_line(small: Tables, name: st
     figure = draw(name, edited, width="single")
     assert figure.axes
     if case == "missing values" and name in ("msb_invariance", "msb_by_operator", "confounding"):
-        assert "Not drawn, for want of" in figure.caption
+        assert "Not shown, for want of" in figure.caption
         assert "2 checkpoints" in figure.caption
 
 
