@@ -116,8 +116,8 @@ def logit_axes(ax: Axes, x: ArrayLike, y: ArrayLike, *, margin: float = 0.06, ga
     """Logit scales over the range of the data, named in percent at round numbers that stand apart."""
     for axis, values in (("x", x), ("y", y)):
         low, high = special.logit([np.min(values), np.max(values)])
-        span = max(high - low, 0.2)
-        low, high = low - margin * span, high + margin * span
+        beyond = max(margin * (high - low), 0.25 - (high - low) / 2)
+        low, high = low - beyond, high + beyond
         ends = special.expit([low, high])
         getattr(ax, f"set_{axis}scale")("logit")
         getattr(ax, f"set_{axis}lim")(*ends)
