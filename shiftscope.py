@@ -226,7 +226,7 @@ class Analyze:
 
 @dataclass(frozen=True)
 class Figures:
-    """Draw the figures from the tables.
+    """Draw the figures, and write the tables of the paper (CSV, Markdown and LaTeX), from the tables.
 
     Example: shiftscope figures out/tables --out out/figures --only msb_invariance --format png,pdf
     """
@@ -236,9 +236,9 @@ class Figures:
     out: Path
     """Folder for the figures."""
     only: str | None = None
-    """Names of figures; all by default."""
+    """Names of figures and of tables of the paper; all by default."""
     format: str = "png"
-    """File formats: png, pdf, svg."""
+    """File formats of figures: png, pdf, svg."""
 
     def run(self) -> int:
         """Draw and print the paths."""
@@ -246,8 +246,18 @@ class Figures:
         from analysis.figures import save_figures
 
         only = _names(self.only) if self.only else None
-        for path in save_figures(load(self.tables), self.out, only=only, formats=_names(self.format)):
-            print(f"figure: {path}")
+        reasons: dict[str, list[str]] = {}
+        written = save_figures(
+            load(self.tables),
+            self.out,
+            only=only,
+            formats=_names(self.format),
+            skipped=lambda name, reason: reasons.setdefault(reason, []).append(name),
+        )
+        for path in written:
+            print(f"{'table' if path.name.startswith('table_') else 'figure'}: {path}")
+        for reason, names in reasons.items():
+            print(f"skipped {', '.join(names)}: {reason}", file=sys.stderr)
         return DONE
 
 
@@ -300,6 +310,7 @@ def _report(outcome: Outcome, out: Path) -> int:
 
 def _description() -> str:
     from analysis.figures import FIGURES
+    from analysis.publication import PAPER_TABLES
     from collectors.schema import SHIFT_KINDS
     from collectors.tasks import COLLECTORS
     from zoo.architectures import ARCHITECTURES
@@ -313,6 +324,7 @@ def _description() -> str:
         "Collectors": COLLECTORS,
         "Shift kinds": SHIFT_KINDS,
         "Figures": FIGURES,
+        "Tables of the paper": PAPER_TABLES,
     }
     return "\n\n".join([__doc__ or "", *(f"{title}: {', '.join(names)}." for title, names in known.items())])
 

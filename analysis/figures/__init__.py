@@ -1,4 +1,6 @@
-"""The figures, by name: each is one module and one line here, and is drawn from tables alone."""
+"""The figures, by name: each is one module and one line here, and is drawn from tables alone; and how they are saved,
+the paper's tables with them.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,20 @@ FIGURES: dict[str, Entry] = {
     "confounding": Entry("analysis.figures.confounding:confounding"),
     "dose_response": Entry("analysis.figures.dose_response:dose_response"),
     "influence": Entry("analysis.figures.influence:influence"),
+    "within_between": Entry("analysis.figures.within_between:within_between"),
+    "msb_by_depth": Entry("analysis.figures.msb_by_depth:msb_by_depth", ("sites",)),
+    "robustness": Entry("analysis.figures.robustness:robustness", ("robustness",)),
+    "segmentation": Entry("analysis.figures.segmentation:segmentation", ("segmentation",)),
+    "cost": Entry("analysis.figures.cost:cost", ("cost",)),
 }
 
 FRAMES: dict[str, str] = {
     "joined": "analysis.tables:join",
     "sites": "analysis.figures.frames:site_frame",
     "surface": "analysis.figures.frames:surface_frame",
+    "robustness": "analysis.figures.frames:robustness_frame",
+    "segmentation": "analysis.figures.frames:segmentation_frame",
+    "cost": "analysis.figures.frames:cost_frame",
 }
 """How each kind of frame is made from the tables."""
 
@@ -68,6 +78,7 @@ def save_figures(
 ) -> list[Path]:
     """Write each figure (``only`` the named ones) as ``folder/NAME.FORMAT``, its caption as ``NAME.txt`` beside it.
 
+    The tables of :data:`analysis.publication.PAPER_TABLES` are written as well, as ``NAME.csv``, ``.md`` and ``.tex``.
     One-column figures are named ``NAME-single``. A file is written under another name and renamed, so that it exists
     whole or not at all. A figure for which the tables have no rows is passed over and told to
     ``skipped(name, reason)``, by default a line on stderr. Equal tables give equal bytes. ``data`` names the data set
@@ -77,10 +88,12 @@ def save_figures(
         TableError: an unknown figure, format or width, or nothing that could be drawn at all.
     """
     from analysis.figures.style import WIDTHS
+    from analysis.publication import PAPER_TABLES
 
-    names, kinds = list(FIGURES if only is None else only), list(formats)
+    names, kinds = list([*FIGURES, *PAPER_TABLES] if only is None else only), list(formats)
     for name in names:
-        _entry(name)
+        if name not in PAPER_TABLES:
+            _entry(name)
     for kind in kinds:
         if kind not in FORMATS:
             raise TableError(f"unknown figure format {kind!r}: choose from {', '.join(FORMATS)}")
@@ -92,14 +105,12 @@ def save_figures(
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
         try:
-            figure = _draw(name, tables, made, width=width, data=data)
+            contents = _contents(name, tables, made, kinds, width, data)
         except TableError as error:
             reasons[name] = str(error)
             (skipped or _tell)(name, str(error))
             continue
-        stem = name if width == "double" else f"{name}-{width}"
-        written += [_write(target / f"{stem}.{kind}", render(figure, kind, width=width)) for kind in kinds]
-        written.append(_write(target / f"{stem}.txt", f"{figure.caption}\n".encode()))
+        written += [_write(target / file, content) for file, content in contents.items()]
     if reasons and not written:
         raise TableError(f"no figure could be drawn: {next(iter(reasons.values()))}")
     return written
@@ -115,19 +126,41 @@ def render(figure: CaptionedFigure, kind: str = "png", *, width: Width = "double
     return buffer.getvalue()
 
 
+def _contents(
+    name: str, tables: Tables, made: dict[str, pd.DataFrame], kinds: list[str], width: Width, data: str | None
+) -> dict[str, bytes]:
+    """What is to be written of a figure or a table, by file name."""
+    from analysis.publication import PAPER_TABLES
+    from analysis.publication.writers import files
+
+    if name in PAPER_TABLES:
+        table = _make(PAPER_TABLES[name], tables, made, data=data)
+        return {f"{name}.{kind}": content for kind, content in files(table).items()}
+    figure = _draw(name, tables, made, width=width, data=data)
+    stem = name if width == "double" else f"{name}-{width}"
+    contents = {f"{stem}.{kind}": render(figure, kind, width=width) for kind in kinds}
+    return contents | {f"{stem}.txt": f"{figure.caption}\n".encode()}
+
+
 def _draw(name: str, tables: Tables, made: dict[str, pd.DataFrame], **options: Any) -> CaptionedFigure:
-    """The figure, from frames that are kept in ``made`` for the next one."""
-    entry = _entry(name)
+    figure: CaptionedFigure = _make(_entry(name), tables, made, **options)
+    return figure
+
+
+def _make(entry: Entry, tables: Tables, made: dict[str, pd.DataFrame], **options: Any) -> Any:
+    """What the entry's function returns, from frames that are kept in ``made`` for the next one."""
     for frame in entry.frames:
         if frame not in made:
             made[frame] = _load(FRAMES[frame])(tables)
-    figure: CaptionedFigure = _load(entry.target)(*(made[frame] for frame in entry.frames), **options)
-    return figure
+    return _load(entry.target)(*(made[frame] for frame in entry.frames), **options)
 
 
 def _entry(name: str) -> Entry:
     if name not in FIGURES:
-        raise TableError(f"unknown figure {name!r}: known are {', '.join(FIGURES)}")
+        from analysis.publication import PAPER_TABLES
+
+        known = f"{', '.join(FIGURES)}; tables of the paper: {', '.join(PAPER_TABLES)}"
+        raise TableError(f"unknown figure {name!r}: known are {known}")
     return FIGURES[name]
 
 
@@ -137,7 +170,8 @@ def _load(target: str) -> Any:
 
 
 def _tell(name: str, reason: str) -> None:
-    sys.stderr.write(f"figure {name} skipped: {reason}\n")
+    kind = "figure" if name in FIGURES else "table"
+    sys.stderr.write(f"{kind} {name} skipped: {reason}\n")
 
 
 def _write(path: Path, content: bytes) -> Path:
