@@ -67,12 +67,13 @@ class Drawn:
     def write(self, folder: Path | str, formats: Iterable[str] = ("png",)) -> list[Path]:
         """Write each figure as ``folder/NAME.FORMAT``, its caption as ``NAME.txt`` beside it; returns the files.
 
-        One-column figures are named ``NAME-single``. A file appears whole or not at all. Equal figures give equal bytes.
+        One-column figures are named ``NAME-single``. A file appears whole or not at all; equal figures give equal
+        bytes.
 
         Raises:
             TableError: an unknown format, a folder that cannot be written to, or no figure at all.
         """
-        kinds = _known_formats(formats)
+        kinds = known_formats(formats)
         if self.reasons and not self.figures:
             raise TableError(f"no figure could be drawn: {next(iter(self.reasons.values()))}")
         written = []
@@ -130,7 +131,7 @@ def save_figures(
         TableError: an unknown figure, format or width, a folder that cannot be written to, or nothing that could be
             drawn at all.
     """
-    kinds = _known_formats(formats)
+    kinds = known_formats(formats)
     drawn = draw_figures(tables, only, width=width, data=data)
     for name, reason in drawn.reasons.items():
         (skipped or tell_skipped)(name, reason)
@@ -168,7 +169,8 @@ def _load(target: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _known_formats(formats: Iterable[str]) -> list[str]:
+def known_formats(formats: Iterable[str]) -> list[str]:
+    """The formats as a list; raises :class:`TableError` where one is unknown."""
     kinds = list(formats)
     for kind in kinds:
         if kind not in FORMATS:

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page of findings in words, an interactive scatter, figures, tables, provenance."""
+"""The report: one self-contained HTML page of findings in words, an interactive scatter, figures and tables."""
 
 from __future__ import annotations
 

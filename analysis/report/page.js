@@ -1,6 +1,7 @@
 (() => {
   "use strict";
   const MOST_CHOICES = 14;
+  const FEW_ROWS = 12;
 
   const make = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
@@ -35,7 +36,7 @@
 
   function makeFilterable(table, before) {
     const rows = [...table.tBodies[0].rows];
-    if (rows.length < 8) return;
+    if (rows.length < FEW_ROWS) return;
     const texts = rows.map((row) => [...row.cells].map((cell) => cell.textContent));
     const words = texts.map((cells) => cells.join(" ").toLowerCase());
     const search = make("input", { type: "search" });

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -12,6 +14,7 @@ from dataclasses import dataclass, fields
 from importlib.resources import files
 from typing import Any
 
+import altair as alt
 import pandas as pd
 import vl_convert
 from jinja2 import Environment, StrictUndefined
@@ -74,14 +77,14 @@ def build_page(tables: Tables, frame: pd.DataFrame, results: Results, drawn: Dra
     contents += [Heading(3, figure.anchor, figure.name) for figure in figures]
     for name, group in groups.items():
         contents += [Heading(2, name.lower(), name), *(Heading(3, table.anchor, table.title) for table in group)]
-    scripts = [Markup(_script_text(text)) for text in (vl_convert.javascript_bundle(), _file("page.js"))]
+    scripts = [Markup(_script_text(text)) for text in (vega_bundle(), _file("page.js"))]
     return _template().render(
         title=title,
         findings=findings,
         contents=contents,
         headline=results.headline,
         figures=figures,
-        reasons=drawn.reasons,
+        reasons={title_of(name): reason for name, reason in drawn.reasons.items()},
         groups=groups,
         specification=json_for_script(scatter_spec(frame, tables)),
         style=Markup(_file("page.css")),
@@ -97,10 +100,11 @@ def findings_html(summary: str) -> tuple[str, Markup, list[Heading]]:
     """
     reader = MarkdownIt("commonmark", {"html": False}).disable(["link", "image", "autolink", "reference"])
     tokens = reader.parse(summary)
-    title, headings = "Report", []
+    title = "Report"
+    headings: list[Heading] = []
     if tokens and tokens[0].type == "heading_open":
         title, tokens = _words(tokens[1]), tokens[3:]
-    for opening, words in zip(tokens, tokens[1:], strict=False):
+    for opening, words in itertools.pairwise(tokens):
         if opening.type != "heading_open":
             continue
         heading = Heading(int(opening.tag[1:]), f"finding-{len(headings) + 1}", _words(words))
@@ -122,7 +126,7 @@ def page_figure(name: str, figure: CaptionedFigure) -> PageFigure:
     width, height = (round(inches * DOTS_PER_INCH) for inches in figure.get_size_inches())
     source = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     first = figure.caption.partition("\n")[0]
-    return PageFigure(f"figure-{name}", name.replace("_", " "), source, width, height, first, figure.caption)
+    return PageFigure(f"figure-{name}", title_of(name), source, width, height, first, figure.caption)
 
 
 def checkpoint_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -140,7 +144,13 @@ def result_frames(results: Results) -> dict[str, pd.DataFrame]:
     frames = {name: value for name, value in held.items() if isinstance(value, pd.DataFrame) and len(value)}
     # What was fixed in advance comes first.
     order = sorted(frames, key=lambda name: name != "primary")
-    return {name.replace("_", " ").capitalize(): frames[name] for name in order}
+    return {title_of(name): frames[name] for name in order}
+
+
+def title_of(name: str) -> str:
+    """``msb_by_operator`` as a heading: MSB by operator."""
+    words = name.replace("_", " ")
+    return re.sub(r"\bmsb\b", "MSB", words[:1].upper() + words[1:], flags=re.IGNORECASE)
 
 
 def _tables(frames: Mapping[str, pd.DataFrame]) -> list[PageTable]:
@@ -156,6 +166,13 @@ def json_for_script(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
+@functools.cache
+def vega_bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed in one script (0.9 MB), of the version that the specification is written for."""
+    version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
+
+
 def _script_text(text: str) -> str:
     # In a string or a regular expression, the only places where a library could have it, `<\/` is the same.
     return f"\n{text.strip()}\n".replace("</script", "<\\/script")
@@ -163,7 +180,8 @@ def _script_text(text: str) -> str:
 
 def content_policy(scripts: list[Markup]) -> str:
     """The page's content security policy: nothing is loaded, and no script runs but these."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts)
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+    hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
     return f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {hashes}"
 
 

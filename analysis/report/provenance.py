@@ -43,9 +43,7 @@ def _data(tables: Tables) -> pd.DataFrame:
     keys = ["data", "data_fingerprint"]
     rows = pd.concat(_each(tables, *keys, "checkpoint", "n_images"))
     groups = rows.groupby(keys, as_index=False)
-    return groups.agg(
-        checkpoints=("checkpoint", "nunique"), most_images=("n_images", "max"), tables=("table", _listed)
-    )
+    return groups.agg(checkpoints=("checkpoint", "nunique"), most_images=("n_images", "max"), tables=("table", _listed))
 
 
 def _plans(tables: Tables) -> pd.DataFrame:
@@ -57,10 +55,8 @@ def _plans(tables: Tables) -> pd.DataFrame:
 
 def _versions(tables: Tables) -> pd.DataFrame:
     measured = pd.concat(_each(tables, "shiftscope_version", "torch_version")).drop_duplicates()
-    by = {"shiftscope_version": "shiftscope", "torch_version": "torch"}
-    rows = [
-        ("measuring", library, ", ".join(sorted(measured[column].astype(str).unique()))) for column, library in by.items()
-    ]
+    by = {"shiftscope": measured["shiftscope_version"], "torch": measured["torch_version"]}
+    rows = [("measuring", name, ", ".join(sorted(found.astype(str).unique()))) for name, found in by.items()]
     rows += [("analysing", library, _version(library)) for library in LIBRARIES]
     return pd.DataFrame(rows, columns=["used for", "library", "version"])
 

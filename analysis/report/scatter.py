@@ -1,4 +1,4 @@
-"""The interactive scatter: every checkpoint, any MSB reading or score against any other, as a Vega-Lite specification."""
+"""The interactive scatter: every checkpoint, any MSB reading or score against any other, as Vega-Lite."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ _DESCRIPTION = "Scatter plot of the checkpoints; the page's table of checkpoints
 _MANY_POINTS = 2000
 """From here on points are pixels of one canvas, no elements of the page."""
 
+_TEXT = {"labelColor": style.INK, "titleColor": style.INK}
+_LOOK = {
+    "background": "white",
+    "font": "system-ui, sans-serif",
+    "axis": {"gridColor": "#e6e6e6", "domainColor": style.INK, "tickColor": style.INK, "labelFontSize": 11, **_TEXT},
+    "legend": {"labelFontSize": 12, "offset": 44, **_TEXT},
+    "view": {"stroke": None},
+}
+
 
 def scatter_spec(frame: pd.DataFrame, tables: Tables) -> dict[str, Any]:
     """Vega-Lite of the scatter over :func:`analysis.tables.join`'s ``frame``, JSON-ready, the same for equal frames.
@@ -49,16 +58,19 @@ def scatter_spec(frame: pd.DataFrame, tables: Tables) -> dict[str, Any]:
     params = _params(measures, plans, several=not frame["final"].all())
     legend = alt.selection_point(name="legend", fields=["operator"], bind="legend", toggle="event.shiftKey")
     base = alt.Chart().encode(
-        x=alt.X("x:Q", title=None, scale=alt.Scale(zero=False, nice=True, padding=8)),
-        y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False, nice=True, padding=8)),
-        **_operator_channels(frame),
+        x=alt.X("x:Q", title=None, scale=alt.Scale(zero=False, nice=False, padding=14)),
+        y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False, nice=False, padding=14)),
     )
-    ghosts = base.mark_point(filled=True, size=45, opacity=0.07, tooltip=None).properties(name="all")
+    # What the legend leaves out stays as a shadow, so that the axes keep their place.
+    shadow = base.mark_circle(size=22, color=style.GUIDE, opacity=0.25, tooltip=None).properties(name="all")
     shown = base.transform_filter(legend).mark_point(filled=True, size=55, stroke="white", strokeWidth=0.4)
     shown = shown.encode(
-        opacity=alt.condition(legend, alt.value(0.85), alt.value(0.15)), tooltip=_tooltip(records, measures)
+        **_operator_channels(frame),
+        opacity=alt.condition(legend, alt.value(0.85), alt.value(0.15)),
+        description="checkpoint:N",
+        tooltip=_tooltip(records, measures),
     )
-    layers = [ghosts, shown.properties(name=SHOWN).add_params(legend), *_axis_titles(measures)]
+    layers = [shadow, shown.properties(name=SHOWN).add_params(legend), *_axis_titles(measures)]
     chart = (
         alt.layer(*layers, data=alt.NamedData(POINTS), width="container", height=440, description=_DESCRIPTION)
         .transform_filter("datum.shifts === shifts && (earlier || datum.final)")
@@ -66,8 +78,9 @@ def scatter_spec(frame: pd.DataFrame, tables: Tables) -> dict[str, Any]:
         .transform_filter("isValid(datum.x) && isValid(datum.y)")
         .add_params(*params)
     )
-    spec: dict[str, Any] = _with_look(chart).to_dict()
-    spec["datasets"] = {POINTS: records}
+    spec: dict[str, Any] = chart.to_dict()
+    spec["config"] = _LOOK
+    spec.setdefault("datasets", {})[POINTS] = records
     spec["usermeta"] = {"embedOptions": {"renderer": "svg" if len(records) <= _MANY_POINTS else "canvas"}}
     return spec
 
@@ -157,8 +170,8 @@ def _params(measures: Sequence[str], plans: Sequence[str], *, several: bool) -> 
     labels = [style.label(name) for name in measures]
     earlier = alt.binding_checkbox(name="earlier snapshots") if several else alt.Undefined
     return [
-        menu("x_axis", "across", measures, labels, PRIMARY_READING),
-        menu("y_axis", "up", measures, labels, PRIMARY_SCORE),
+        menu("x_axis", "x axis", measures, labels, PRIMARY_READING),
+        menu("y_axis", "y axis", measures, labels, PRIMARY_SCORE),
         menu("shifts", "shifts", plans, plans, plans[0]),
         alt.param(name="earlier", value=False, bind=earlier),
     ]
@@ -167,7 +180,7 @@ def _params(measures: Sequence[str], plans: Sequence[str], *, several: bool) -> 
 def _operator_channels(frame: pd.DataFrame) -> dict[str, Any]:
     marks = style.marks(operators_named(frame)["operator"])
     names = list(marks)
-    legend = alt.Legend(orient="bottom", columns=alt.ExprRef("width < 420 ? 3 : width < 700 ? 5 : 8"), symbolSize=70)
+    legend = alt.Legend(orient="bottom", columns=alt.ExprRef("width < 420 ? 3 : width < 700 ? 6 : 12"), symbolSize=70)
     colors = [mark.color for mark in marks.values()]
     shapes = [symbol(mark.marker) for mark in marks.values()]
     return {
@@ -207,13 +220,3 @@ def _axis_titles(measures: Sequence[str]) -> list[alt.Chart]:
         across.encode(x=alt.value(alt.ExprRef("width / 2")), y=alt.value(alt.ExprRef("height + 28"))),
         up.encode(x=alt.value(0), y=alt.value(-12)),
     ]
-
-
-def _with_look(chart: alt.LayerChart) -> alt.LayerChart:
-    text = {"labelColor": style.INK, "titleColor": style.INK}
-    return (
-        chart.configure(background="white", font="system-ui, sans-serif")
-        .configure_axis(gridColor="#e6e6e6", domainColor=style.INK, tickColor=style.INK, labelFontSize=11, **text)
-        .configure_legend(labelFontSize=12, offset=44, **text)
-        .configure_view(stroke=None)
-    )
