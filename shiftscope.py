@@ -1,4 +1,4 @@
-"""The command line of shiftscope: trained checkpoints -> parquet tables -> correlations -> figures."""
+"""The command line of shiftscope: trained checkpoints -> parquet tables -> correlations -> figures and a report."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
+    from analysis import Results, Tables
+    from analysis.figures import Drawn
     from collectors.engine import Outcome
     from collectors.tasks import Options
 
@@ -29,18 +31,18 @@ BUNDLED_ZOO = Path(__file__).resolve().parent / "data" / "zoo"
 
 @dataclass(frozen=True)
 class Demo:
-    """The bundled zoo from checkpoints to tables, statistics and figures.
+    """The bundled zoo from checkpoints to tables, statistics, figures and a report.
 
     Example: shiftscope demo --out out/demo
     """
 
     out: Path = Path("out/demo")
-    """Folder for tables/, results/ and figures/."""
+    """Folder for tables/, results/, figures/ and report.html."""
     jobs: int = 2
     """Worker processes."""
 
     def run(self) -> int:
-        """Measure, analyse, draw; print the correlations and the figures' paths."""
+        """Measure, analyse, draw, report; print the correlations and the paths."""
         from collectors.tasks import Options
 
         tables = self.out / "tables"
@@ -52,8 +54,9 @@ class Demo:
             batch_size=64,
         )
         code = _report(_collect(BUNDLED_ZOO, "digits", tables, options, self.jobs, limit=DEMO_IMAGES), tables)
-        Analyze(tables, self.out / "results").run()
-        Figures(tables, self.out / "figures").run()
+        loaded, results = _analyze(tables, self.out / "results")
+        drawn = _draw(loaded, self.out / "figures")
+        _write_report(loaded, self.out / "report.html", results=results, drawn=drawn)
         return code
 
 
@@ -213,14 +216,7 @@ class Analyze:
 
     def run(self) -> int:
         """Analyse, print the headline, write the results."""
-        from analysis import analyze, join, load, with_sites, write_results
-
-        tables = load(self.tables)
-        results = analyze(with_sites(join(tables), tables))
-        for line in results.headline:
-            print(line)
-        for path in write_results(results, self.out):
-            print(f"results: {path}")
+        _analyze(self.tables, self.out)
         return DONE
 
 
@@ -243,21 +239,28 @@ class Figures:
     def run(self) -> int:
         """Draw and print the paths."""
         from analysis import load
-        from analysis.figures import save_figures
 
-        only = _names(self.only) if self.only else None
-        reasons: dict[str, list[str]] = {}
-        written = save_figures(
-            load(self.tables),
-            self.out,
-            only=only,
-            formats=_names(self.format),
-            skipped=lambda name, reason: reasons.setdefault(reason, []).append(name),
-        )
-        for path in written:
-            print(f"{'table' if path.name.startswith('table_') else 'figure'}: {path}")
-        for reason, names in reasons.items():
-            print(f"skipped {', '.join(names)}: {reason}", file=sys.stderr)
+        _draw(load(self.tables), self.out, only=_names(self.only) if self.only else None, formats=_names(self.format))
+        return DONE
+
+
+@dataclass(frozen=True)
+class Report:
+    """One self-contained HTML page: findings in words, an interactive scatter, figures, sortable tables.
+
+    Example: shiftscope report out/tables --out report.html
+    """
+
+    tables: Positional[Path]
+    """Folder of tables."""
+    out: Path
+    """The page to write."""
+
+    def run(self) -> int:
+        """Analyse, draw, write the page."""
+        from analysis import load
+
+        _write_report(load(self.tables), self.out)
         return DONE
 
 
@@ -267,7 +270,8 @@ Command = Annotated[
     | Annotated[Sites, subcommand("sites")]
     | Annotated[Collect, subcommand("collect")]
     | Annotated[Analyze, subcommand("analyze")]
-    | Annotated[Figures, subcommand("figures")],
+    | Annotated[Figures, subcommand("figures")]
+    | Annotated[Report, subcommand("report")],
     OmitArgPrefixes,
     arg(name=""),
 ]
@@ -308,6 +312,39 @@ def _report(outcome: Outcome, out: Path) -> int:
     return WITH_FAILURES if outcome.failures else DONE
 
 
+def _analyze(folder: Path, out: Path) -> tuple[Tables, Results]:
+    from analysis import analyze, join, load, with_sites, write_results
+
+    tables = load(folder)
+    results = analyze(with_sites(join(tables), tables))
+    for line in results.headline:
+        print(line)
+    for path in write_results(results, out):
+        print(f"results: {path}")
+    return tables, results
+
+
+def _draw(tables: Tables, out: Path, *, only: Sequence[str] | None = None, formats: Sequence[str] = ("png",)) -> Drawn:
+    from analysis.figures import draw_figures, known_formats
+
+    known_formats(formats)
+    drawn = draw_figures(tables, only)
+    names: dict[str, list[str]] = {}
+    for name, reason in drawn.reasons.items():
+        names.setdefault(reason, []).append(name)
+    for reason, skipped in names.items():
+        print(f"skipped {', '.join(skipped)}: {reason}", file=sys.stderr)
+    for path in drawn.write(out, formats):
+        print(f"{'table' if path.stem in drawn.tables else 'figure'}: {path}")
+    return drawn
+
+
+def _write_report(tables: Tables, out: Path, *, results: Results | None = None, drawn: Drawn | None = None) -> None:
+    from analysis.report import write_report
+
+    print(f"report: {write_report(tables, out, results=results, drawn=drawn)}")
+
+
 def _description() -> str:
     from analysis.figures import FIGURES
     from analysis.publication import PAPER_TABLES
@@ -329,7 +366,7 @@ def _description() -> str:
     return "\n\n".join([__doc__ or "", *(f"{title}: {', '.join(names)}." for title, names in known.items())])
 
 
-def parse(arguments: Sequence[str] | None = None) -> Demo | Train | Sites | Collect | Analyze | Figures:
+def parse(arguments: Sequence[str] | None = None) -> Demo | Train | Sites | Collect | Analyze | Figures | Report:
     """The command that the arguments ask for; exits with code 2 where they ask for none."""
     import tyro
 

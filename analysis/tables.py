@@ -51,6 +51,7 @@ class Tables:
     robustness: pd.DataFrame = field(default_factory=lambda: _empty("robustness"))
     segmentation: pd.DataFrame = field(default_factory=lambda: _empty("segmentation"))
     cost: pd.DataFrame = field(default_factory=lambda: _empty("cost"))
+    failures: pd.DataFrame = field(default_factory=lambda: _empty("failures"))
 
 
 def load(folder: Path | str) -> Tables:
