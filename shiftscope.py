@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ class Collect:
     out: Path
     """Folder for the tables."""
     collect: str = "checkpoints,layers,invariance"
-    """Collectors: checkpoints, layers, invariance, surface, predictions."""
+    """Collectors: checkpoints, layers, invariance, surface, predictions, swaps."""
     shift: str = "circular,zero"
     """Shift kinds: circular, zero, reflect, replicate, crop."""
     max_shift: int | None = None
@@ -173,6 +174,10 @@ class Collect:
     """Images on which the shift surface is measured."""
     surface_step: int = 1
     """Step of the shift surface, in input pixels."""
+    swap_to: str = "max,avg,subsample,soft(beta=1),blur(m=3)"
+    """Operators without parameters that swaps put in the place of each site's."""
+    swap_images: int = 256
+    """Images on which swaps are measured."""
     seed: int = 0
     """Seed of the shifts."""
     batch_size: int = 256
@@ -196,6 +201,8 @@ class Collect:
             windows_per_image=self.windows_per_image,
             surface_images=self.surface_images,
             surface_step=self.surface_step,
+            swap_to=_names(self.swap_to),
+            swap_images=self.swap_images,
             batch_size=_at_least_one("--batch-size", self.batch_size),
         )
         outcome = _collect(self.zoo, self.data, self.out, options, self.jobs, split=self.split, limit=self.limit)
@@ -278,7 +285,8 @@ Command = Annotated[
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    """The names in a list; a comma in brackets, as in ``ddac(3, 2)``, does not end one."""
+    return tuple(name.strip() for name in re.split(r",(?![^()]*\))", text) if name.strip())
 
 
 def _at_least_one(option: str, value: int) -> int:
