@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 import shiftscope
 from analysis.figures import FIGURES
+from analysis.publication import PAPER_TABLES
 from collectors.tasks import COLLECTORS
 from zoo.architectures import ARCHITECTURES
 from zoo.datasets import DATASETS
@@ -248,7 +249,7 @@ def test_help_lists_everything_that_is_registered(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         run("--help")
     printed = " ".join(capsys.readouterr().out.split())
-    for registry in (OPERATORS, ARCHITECTURES, DATASETS, COLLECTORS, FIGURES):
+    for registry in (OPERATORS, ARCHITECTURES, DATASETS, COLLECTORS, FIGURES, PAPER_TABLES):
         assert f"{', '.join(registry)}." in printed
 
 
