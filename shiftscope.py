@@ -203,22 +203,27 @@ class Collect:
 class Analyze:
     """Correlations and regressions of the tables: correlations.csv, regressions.csv, summary.md.
 
-    Example: shiftscope analyze out/tables --out out/results
+    Example: shiftscope analyze out/tables --out out/results --power
     """
 
     tables: Positional[Path]
     """Folder of tables."""
     out: Path
     """Folder for the results."""
+    power: bool = False
+    """Also say how many operators, runs and checkpoints it takes to see r = -0.3: power.csv."""
 
     def run(self) -> int:
         """Analyse, print the headline, write the results."""
         from analysis import analyze, join, load, write_results
+        from analysis.power import power, power_in_words
 
-        results = analyze(join(load(self.tables)))
-        for line in results.headline:
+        frame = join(load(self.tables))
+        results = analyze(frame)
+        powers = power(frame) if self.power else None
+        for line in [*results.headline, *([] if powers is None else power_in_words(powers))]:
             print(line)
-        for path in write_results(results, self.out):
+        for path in write_results(results, self.out, powers):
             print(f"results: {path}")
         return DONE
 

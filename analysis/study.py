@@ -120,20 +120,24 @@ def analyze(
     )
 
 
-def write_results(results: Results, folder: Path | str) -> list[Path]:
-    """Write ``correlations.csv``, ``regressions.csv`` and ``summary.md``; each appears whole or not at all."""
+def write_results(results: Results, folder: Path | str, power: pd.DataFrame | None = None) -> list[Path]:
+    """Write ``correlations.csv``, ``regressions.csv``, ``summary.md``, and ``power.csv`` where there is a table of
+    :func:`analysis.power.power`; each appears whole or not at all.
+    """
     root = Path(folder)
     texts: dict[str, Callable[[Path], object]] = {
         "correlations.csv": lambda path: results.correlations.to_csv(path, index=False, lineterminator="\n"),
         "regressions.csv": lambda path: results.regressions.to_csv(path, index=False, lineterminator="\n"),
         "summary.md": lambda path: path.write_text(results.summary, encoding="utf-8"),
     }
+    if power is not None:
+        texts["power.csv"] = lambda path: power.to_csv(path, index=False, lineterminator="\n")
     temporary = {name: root / f".{name}.{uuid.uuid4().hex}.tmp" for name in texts}
     try:
         root.mkdir(parents=True, exist_ok=True)
         for name, write in texts.items():
             write(temporary[name])
-        # All three are complete before the first takes its name.
+        # All of them are complete before the first takes its name.
         for name, path in temporary.items():
             os.replace(path, root / name)
     except OSError as error:
