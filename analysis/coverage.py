@@ -30,8 +30,10 @@ SMALLEST = 5
 SIZES = (5, 8, 10, 12, 15, 20, 40, 100)
 COVERAGE: Mapping[tuple[str, str, str], tuple[float, ...]] = MappingProxyType({})
 
+GROUPS = 4
+"""Groups of the simulated data for the methods within groups."""
+
 _RHO = -0.5
-_GROUPS = 4
 
 
 def simulated_coverage(method: str, n_clusters: int, design: str, interval: str = DEFAULT_INTERVAL) -> float:
@@ -65,13 +67,13 @@ def simulate_coverage(
     different means. ``by_rows`` takes the rows for independent.
     """
     rng = np.random.default_rng([seed, n_clusters, cluster_size])
-    truth = _truth(method)
+    truth = truth(method)
     clusters = np.repeat(np.arange(n_clusters), cluster_size)
     codes, drawn = cluster_codes(np.arange(len(clusters)) if by_rows else clusters)
     held: dict[str, list[bool]] = {}
     for _ in range(simulations):
-        values = _draw(method, clusters, icc, rng)
-        options = {"values": values, "codes": codes, "groups": clusters % _GROUPS}
+        values = draw(method, clusters, icc, rng)
+        options = {"values": values, "codes": codes, "groups": clusters % GROUPS}
         found = _intervals(method, drawn, resamples, int(rng.integers(2**32)), **options)
         for interval, (low, high) in found.items():
             if np.isfinite([low[0], high[0]]).all():
@@ -82,17 +84,18 @@ def simulate_coverage(
 def _intervals(
     method: str, n_clusters: int, resamples: int, seed: int, **data: np.ndarray
 ) -> dict[str, tuple[Array, Array]]:
-    estimate = _coefficient(method, counts=np.ones((1, n_clusters)), **data)
-    left_out = _coefficient(method, counts=jackknife_counts(n_clusters), **data)[:, None]
+    estimate = coefficient(method, counts=np.ones((1, n_clusters)), **data)
+    left_out = coefficient(method, counts=jackknife_counts(n_clusters), **data)[:, None]
     found = {"jackknife": jackknife_interval(estimate, left_out)}
     if resamples:
-        resampled = _coefficient(method, counts=bootstrap_counts(n_clusters, resamples, seed), **data)[:, None]
+        resampled = coefficient(method, counts=bootstrap_counts(n_clusters, resamples, seed), **data)[:, None]
         found["percentile"] = percentile_interval(resampled)
         found["bca"] = bca_interval(estimate, resampled, left_out)
     return found
 
 
-def _draw(method: str, clusters: np.ndarray, icc: float, rng: np.random.Generator) -> Array:
+def draw(method: str, clusters: np.ndarray, icc: float, rng: np.random.Generator) -> Array:
+    """One simulated data set ``(n, 2)`` (``(n, 3)`` for partial methods); see :func:`simulate_coverage`."""
     n, n_clusters = len(clusters), clusters[-1] + 1
     root = np.linalg.cholesky([[1, _RHO], [_RHO, 1]])
     between = (rng.normal(size=(n_clusters, 2)) @ root.T)[clusters]
@@ -101,11 +104,12 @@ def _draw(method: str, clusters: np.ndarray, icc: float, rng: np.random.Generato
         third = np.sqrt(icc) * rng.normal(size=n_clusters)[clusters] + np.sqrt(1 - icc) * rng.normal(size=n)
         return np.column_stack([values + 0.5 * third[:, None], third])
     if method == "within_pearson":
-        return values + 2.0 * rng.normal(size=(_GROUPS, 2))[clusters % _GROUPS]
+        return values + 2.0 * rng.normal(size=(GROUPS, 2))[clusters % GROUPS]
     return values
 
 
-def _truth(method: str) -> float:
+def truth(method: str) -> float:
+    """The coefficient of the distribution that :func:`draw` draws from."""
     if method == "spearman":
         return 6 / np.pi * np.arcsin(_RHO / 2)
     if method == "kendall":
@@ -117,7 +121,8 @@ def _truth(method: str) -> float:
     return _RHO
 
 
-def _coefficient(method: str, values: Array, codes: np.ndarray, counts: Array, groups: np.ndarray) -> Array:
+def coefficient(method: str, values: Array, codes: np.ndarray, counts: Array, groups: np.ndarray) -> Array:
+    """``(B,)`` coefficients of the first two columns of ``values`` under ``counts`` ``(B, G)``."""
     size = counts.sum(axis=1)
     if method == "kendall":
         sums = kendall_sums(values, codes, counts, [(0, 1)])
