@@ -81,6 +81,18 @@ def paradoxes(correlations: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
+def of_cell(table: pd.DataFrame, cell: dict[str, Any], **where: Any) -> pd.DataFrame:
+    """Rows of a table of slopes for one data set and shift plan; by default the primary columns, all operators, last
+    snapshots. Their data label may be that of all data sets together.
+    """
+    wanted = {"x": PRIMARY_READING, "y": PRIMARY_SCORE, "subset": "all operators", "snapshots": "final"}
+    labels = {name: value for name, value in cell.items() if name != "data"}
+    # Several data sets, each shifted by its own eighth, have one regression together.
+    if cell["max_shift"] not in set(table["max_shift"]):
+        del labels["max_shift"]
+    return _matching(table, {**wanted, **labels, **where})
+
+
 @dataclass(frozen=True)
 class Comparison:
     """All that was computed for one data set and shift plan; ``cell`` holds their labels."""
@@ -99,12 +111,7 @@ class Comparison:
 
     def regression(self, **where: Any) -> pd.DataFrame:
         """Rows of regressions with these labels (its data label may be that of all data sets together)."""
-        wanted = {"x": PRIMARY_READING, "y": PRIMARY_SCORE, "subset": "all operators", "snapshots": "final"}
-        cell = {name: value for name, value in self.cell.items() if name != "data"}
-        # Several data sets, each shifted by its own eighth, have one regression together.
-        if self.cell["max_shift"] not in set(self.regressions["max_shift"]):
-            del cell["max_shift"]
-        return _matching(self.regressions, {**wanted, **cell, **where})
+        return of_cell(self.regressions, self.cell, **where)
 
     def findings(self) -> list[Finding]:
         """Every comparison that the tables allow."""

@@ -19,7 +19,7 @@ from analysis.coverage import MIN_CLUSTERS
 from analysis.errors import TableError
 from analysis.findings import BY_CHECKPOINT, BY_OPERATOR, BY_RUN, CELL, verdict
 from analysis.permutation import adjusted, holm
-from analysis.regression import FractionalLogit, fit, group_slopes, within_between
+from analysis.regression import suite
 from analysis.resampling import DEFAULT_INTERVAL
 from analysis.summary import headline, write_summary
 from analysis.tables import NOT_GIVEN
@@ -27,9 +27,6 @@ from collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE, SHIF
 
 SCORES = ("consistency", "consistency_to_clean", "fidelity", "kappa")
 """The scores that are correlated with MSB, where the frame has them."""
-
-SPLIT_SCORES = ("consistency", "fidelity")
-"""The scores whose slopes are also split into between and within operators."""
 
 PLAIN_SUBSAMPLING = ("subsample", "strided")
 """Operators that pool nothing; the subset ``without subsample`` is the rest."""
@@ -49,7 +46,7 @@ _NEEDED = [
         "data",
         "accuracy",
     ),
-    *("max_shift", "plan_hash", "n_sites_unmeasured", *_PLAN, *MSB_READINGS),
+    *("max_shift", "plan_hash", "n_images", "n_sites_unmeasured", *_PLAN, *MSB_READINGS),
 ]
 
 
@@ -57,14 +54,19 @@ _NEEDED = [
 class Results:
     """What an analysis found.
 
-    ``correlations``, ``regressions``: every number, one row each. ``primary``: the statements fixed in advance, (a)
-    Spearman over operator means, (b) the fractional logit's slope given accuracy, (c) the slope within operators, with
-    their verdicts, ``p`` (from 15 operators on) and ``p_holm`` over the primary ones.
-    ``summary``: the same in words, as Markdown. ``headline``: a few lines for a terminal.
+    ``correlations``, ``regressions``: every number, one row each. ``influence``: the primary slopes with one operator,
+    data set or architecture left out. ``comparisons``: what MSB adds to accuracy, architecture and data set, in sample
+    and for what took no part in the fit. ``sites``: slopes of early and late sites. ``primary``: the statements fixed
+    in advance, (a) Spearman over operator means, (b) the fractional logit's slope given accuracy, (c) the slope within
+    operators, with their verdicts, ``p`` (from 15 operators on) and ``p_holm`` over the primary ones. ``summary``: the
+    same in words, as Markdown. ``headline``: a few lines for a terminal.
     """
 
     correlations: pd.DataFrame
     regressions: pd.DataFrame
+    influence: pd.DataFrame
+    comparisons: pd.DataFrame
+    sites: pd.DataFrame
     primary: pd.DataFrame
     summary: str
     headline: list[str]
@@ -94,8 +96,9 @@ def analyze(
     """Correlations, regressions and the primary statements of a frame from :func:`analysis.tables.join`.
 
     Each shift kind and plan is analysed apart; with and without plain subsampling; on the last snapshot of every run
-    and, where there are others, on all snapshots. Correlations are taken per data set, regressions over all of them
-    with the data set as a factor. ``interval``, ``resamples``, ``permutations`` and ``seed`` are those of
+    and, where there are others, on all snapshots. Slopes of single sites need a frame from
+    :func:`analysis.tables.with_sites`. Correlations are taken per data set, regressions over all of them with the data
+    set as a factor. ``interval``, ``resamples``, ``permutations`` and ``seed`` are those of
     :func:`analysis.correlation.correlate`; its ``p_holm`` and ``p_bh`` are taken over all correlations of a cluster
     design, of whatever cell.
 
@@ -110,34 +113,41 @@ def analyze(
     options = {"interval": interval, "resamples": resamples, "permutations": permutations, "seed": seed}
     correlations = adjusted(_concat(_correlations(cell, found, options) for cell in apart))
     regressions = _concat(_regressions(cell, found) for cell in together)
+    final = [cell for cell in together if cell.labels["snapshots"] == "final" and PRIMARY_SCORE in found]
+    further = {
+        "influence": _concat(cell.tag(suite.influence(cell.rows)) for cell in final),
+        "comparisons": _concat(cell.tag(suite.comparisons(cell.rows)) for cell in final),
+        "sites": _concat(cell.tag(suite.sites(cell.rows)) for cell in final),
+    }
     primary = _primary(correlations, regressions)
     return Results(
         correlations=correlations,
         regressions=regressions,
+        **further,
         primary=primary,
-        summary=write_summary(rows, correlations, regressions, primary),
+        summary=write_summary(rows, correlations, regressions, primary, **further),
         headline=headline(correlations, primary),
     )
 
 
 def write_results(results: Results, folder: Path | str, power: pd.DataFrame | None = None) -> list[Path]:
-    """Write ``correlations.csv``, ``regressions.csv``, ``summary.md``, and ``power.csv`` where there is a table of
-    :func:`analysis.power.power`; each appears whole or not at all.
+    """Write a CSV file per table (``correlations``, ``regressions``, ``influence``, ``comparisons``, ``sites``),
+    ``summary.md``, and ``power.csv`` where there is a table of :func:`analysis.power.power`; each appears whole or not
+    at all.
     """
     root = Path(folder)
     texts: dict[str, Callable[[Path], object]] = {
-        "correlations.csv": lambda path: results.correlations.to_csv(path, index=False, lineterminator="\n"),
-        "regressions.csv": lambda path: results.regressions.to_csv(path, index=False, lineterminator="\n"),
+        **{f"{name}.csv": _csv_writer(getattr(results, name)) for name in _CSV},
         "summary.md": lambda path: path.write_text(results.summary, encoding="utf-8"),
     }
     if power is not None:
-        texts["power.csv"] = lambda path: power.to_csv(path, index=False, lineterminator="\n")
+        texts["power.csv"] = _csv_writer(power)
     temporary = {name: root / f".{name}.{uuid.uuid4().hex}.tmp" for name in texts}
     try:
         root.mkdir(parents=True, exist_ok=True)
         for name, write in texts.items():
             write(temporary[name])
-        # All of them are complete before the first takes its name.
+        # All are complete before the first takes its name.
         for name, path in temporary.items():
             os.replace(path, root / name)
     except OSError as error:
@@ -149,6 +159,13 @@ def write_results(results: Results, folder: Path | str, power: pd.DataFrame | No
     return [root / name for name in texts]
 
 
+_CSV = ("correlations", "regressions", "influence", "comparisons", "sites")
+
+
+def _csv_writer(table: pd.DataFrame) -> Callable[[Path], object]:
+    return lambda path: table.to_csv(path, index=False, lineterminator="\n")
+
+
 def _prepare(frame: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
     missing = [name for name in _NEEDED if name not in frame.columns]
     if missing:
@@ -158,12 +175,13 @@ def _prepare(frame: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
     rows = frame[frame["shift_kind"].isin(SHIFT_KINDS)]
     if rows.empty:
         raise TableError("the frame holds no shifts; collect `invariance` with at least one shift kind first")
-    rows = rows[[*_NEEDED, *scores]]
+    sites = [name for name in rows.columns if suite.SITE.fullmatch(str(name))]
+    rows = rows[[*_NEEDED, *scores, *sites]]
     instead: dict[str, Any] = {"fill": "", **dict.fromkeys(("operator", "architecture", "padding_mode"), NOT_GIVEN)}
     instead["operator_spec"] = rows["operator"].fillna(NOT_GIVEN)
     text = {name: rows[name].astype(object).where(rows[name].notna(), other) for name, other in instead.items()}
     # Rounding of the forward pass (1e-9 or so for mixing operators) must not decide ranks.
-    readings = {name: rows[name].astype(float).round(9) for name in MSB_READINGS}
+    readings = {name: rows[name].astype(float).round(9) for name in (*MSB_READINGS, *sites)}
     others = {name: rows[name].astype(object) for name in ("cluster", "data", "shift_kind", "plan", "plan_hash")}
     return rows.assign(**text, **others, **readings).reset_index(drop=True)
 
@@ -195,7 +213,8 @@ def _cells(rows: pd.DataFrame, apart: list[str]) -> Iterator[_Cell]:
 
 
 def _concat(tables: Iterator[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(list(tables), ignore_index=True)
+    made = list(tables)
+    return pd.concat(made, ignore_index=True) if made else pd.DataFrame(columns=CELL)
 
 
 def _correlations(cell: _Cell, scores: list[str], options: dict[str, Any]) -> pd.DataFrame:
@@ -231,33 +250,9 @@ def _covariates(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def _regressions(cell: _Cell, scores: list[str]) -> pd.DataFrame:
-    rows = cell.rows
-    factors = ("architecture", "data")
-    tables = []
-    for x in MSB_READINGS:
-        for y in scores:
-            model = FractionalLogit("fractional logit", y, (x, "accuracy"), factors)
-            tables.append(cell.tag(fit(rows, model), x=x))
-        for y in (name for name in scores if name in SPLIT_SCORES):
-            model = FractionalLogit("within-between", y, (x, "accuracy"), factors)
-            tables.append(cell.tag(within_between(rows, model), x=x))
-    x, y = PRIMARY_READING, PRIMARY_SCORE
-    if y in scores:
-        for cluster in ("operator_spec", "cluster"):
-            model = FractionalLogit("fractional logit", y, (x, "accuracy"), factors, cluster)
-            tables.append(cell.tag(fit(rows, model), x=x))
-            model = FractionalLogit("within-between", y, (x, "accuracy"), factors, cluster)
-            tables.append(cell.tag(within_between(rows, model), x=x))
-        if rows["padding_mode"].nunique() > 1:
-            model = FractionalLogit("fractional logit with padding", y, (x, "accuracy"), (*factors, "padding_mode"))
-            tables.append(cell.tag(fit(rows, model), x=x))
-        square = f"{x}_squared"
-        curved = rows.assign(**{square: (rows[x] - rows[x].mean()) ** 2})
-        model = FractionalLogit("curved fractional logit", y, (square, x, "accuracy"), factors)
-        tables.append(cell.tag(fit(curved, model), x=x))
-        for group in ("operator", "operator_spec"):
-            model = FractionalLogit(f"slope within each {group}", y, (x,), factors, "cluster")
-            tables.append(cell.tag(group_slopes(rows, model, group), x=x))
+    tables = [cell.tag(suite.main(cell.rows, scores))]
+    if cell.labels["snapshots"] == "final" and PRIMARY_SCORE in scores:
+        tables.append(cell.tag(suite.checks(cell.rows)))
     return pd.concat(tables, ignore_index=True)
 
 

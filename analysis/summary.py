@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.coverage import MIN_CLUSTERS
 from analysis.findings import BY_OPERATOR, BY_RUN, Comparison, Finding, paradoxes, with_interval
+from analysis.slope_findings import SlopeFindings
 from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 ALPHA = 0.05
@@ -18,7 +19,8 @@ ALPHA = 0.05
 _PLAN = ["shift_kind", "fill", "max_shift", "n_shifts", "plan"]
 _READ = (
     "MSB is the reading `{reading}`, averaged over a network's downsampling sites; *consistency* is the probability "
-    "that two shifts of an image get the same prediction. Ranges in brackets are nominal 95 % intervals. *Coverage* is "
+    "that two shifts of an image get the same prediction. Ranges in brackets are nominal 95 % intervals, those of "
+    "slopes from bias-reduced cluster-robust errors (CR2) with Satterthwaite's degrees of freedom. *Coverage* is "
     "how often such an interval held the truth in simulations with as many clusters. Below {least} clusters no "
     "statement of significance is made, whatever the interval. These are associations in "
     "the checkpoints at hand: they do not show what causes what."
@@ -26,10 +28,14 @@ _READ = (
 
 
 def write_summary(
-    rows: pd.DataFrame, correlations: pd.DataFrame, regressions: pd.DataFrame, primary: pd.DataFrame
+    rows: pd.DataFrame,
+    correlations: pd.DataFrame,
+    regressions: pd.DataFrame,
+    primary: pd.DataFrame,
+    **checks: pd.DataFrame,
 ) -> str:
     """The whole summary as Markdown: in short, the primary statements, what changes, what stays, what cannot be said,
-    limits.
+    limits. ``checks``: the tables ``influence``, ``comparisons`` and ``sites``.
     """
     simpson = paradoxes(correlations)
     parts = [
@@ -42,7 +48,7 @@ def write_summary(
         *_primary_sections(primary),
     ]
     findings: dict[bool | None, list[str]] = {False: [], True: [], None: []}
-    for heading, finding in _findings(correlations, regressions):
+    for heading, finding in _findings(correlations, regressions, checks):
         findings[finding.holds].append(f"{heading}: {finding.text}")
     for kind in _disagreeing_kinds(primary):
         findings[False].append(kind)
@@ -231,7 +237,9 @@ _CONCLUSIONS = {
 }
 
 
-def _findings(correlations: pd.DataFrame, regressions: pd.DataFrame) -> Iterator[tuple[str, Finding]]:
+def _findings(
+    correlations: pd.DataFrame, regressions: pd.DataFrame, checks: dict[str, pd.DataFrame]
+) -> Iterator[tuple[str, Finding]]:
     cells = correlations[["data", *_PLAN]].drop_duplicates()
     several = cells["data"].nunique() > 1
     for record in cells.to_dict("records"):
@@ -242,6 +250,8 @@ def _findings(correlations: pd.DataFrame, regressions: pd.DataFrame) -> Iterator
         heading += f" on {cell['data']}" if several else ""
         same = (correlations[list(cell)] == pd.Series(cell)).all(axis=1)
         for finding in Comparison(cell, correlations[same], regressions).findings():
+            yield heading, finding
+        for finding in SlopeFindings(cell, regressions, **checks).findings():
             yield heading, finding
 
 

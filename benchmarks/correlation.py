@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -83,14 +84,15 @@ def main() -> None:
         ("scipy", lambda a, b, method: SCIPY[method](a, b).statistic),
         ("pingouin", lambda a, b, method: pingouin.corr(a, b, method=method)["r"].iloc[0]),
     ):
-        taken = sum(statistics.median(cpu_seconds(lambda m=m: loop(frame, coefficient, m), repeats=3)) for m in METHODS)
+        calls = [partial(loop, frame, coefficient, method) for method in METHODS]
+        taken = sum(statistics.median(cpu_seconds(call, repeats=3)) for call in calls)
         full = taken * RESAMPLES / IN_LOOPS
         what = f"{RESAMPLES} resamples, all three, loop over {library} (extrapolated from {IN_LOOPS} resamples)"
         rows.append({"what": what, "CPU seconds": f"{full:,.0f} ({full / whole:,.0f} times ours)"})
     body = (
-        f"`python -m benchmarks.correlation`: {len(frame)} checkpoints in 100 clusters, {len(X) * len(Y)} column pairs, "
-        f"one thread. Median of {REPEATS} calls (3 where permutations or loops are timed), least and most in brackets. "
-        f"{machine('numpy', 'scipy', 'pandas', 'pingouin')}\n\n{table(rows)}"
+        f"`python -m benchmarks.correlation`: {len(frame)} checkpoints in 100 clusters, {len(X) * len(Y)} column "
+        f"pairs, one thread. Median of {REPEATS} calls (3 where permutations or loops are timed), "
+        f"least and most in brackets. {machine('numpy', 'scipy', 'pandas', 'pingouin')}\n\n{table(rows)}"
     )
     write_section("Correlations", body)
 

@@ -95,9 +95,9 @@ def main() -> None:
             for name, (share, length) in coverage(method, n_clusters).items():
                 rows[name][f"{method.replace('_', ' ')}, {n_clusters}"] = f"{share:.3f} ({length:.2f})"
     body = (
-        f"`python -m benchmarks.intervals`: share of {SIMULATIONS} nominal 95 % intervals that held the truth (standard "
-        f"error 0.007), median length in brackets, by coefficient and number of clusters; clusters of {SIZE} rows, "
-        f"correlation -0.5, {RESAMPLES} resamples. {machine('numpy', 'scipy')}\n\n{table(list(rows.values()))}"
+        f"`python -m benchmarks.intervals`: share of {SIMULATIONS} nominal 95 % intervals that held the truth "
+        f"(standard error 0.007), median length in brackets, by coefficient and number of clusters; clusters of {SIZE} "
+        f"rows, correlation -0.5, {RESAMPLES} resamples. {machine('numpy', 'scipy')}\n\n{table(list(rows.values()))}"
     )
     write_section("Intervals of correlations", body)
 

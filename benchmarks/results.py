@@ -8,13 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-_TITLE = "# Results of the benchmarks\n\nEach section is written by the benchmark that it names; run all with `make bench`.\n"
+_TITLE = "# Results of the benchmarks\n\nEach section is written by the benchmark that it names; all by `make bench`.\n"
 
 
 def machine(*packages: str) -> str:
     """The machine and the versions of ``packages``, in a sentence."""
     named = ", ".join(f"{name} {version(name)}" for name in packages)
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {named}."
+    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return f"{system}, Python {platform.python_version()}, {named}."
 
 
 def table(rows: list[dict[str, object]]) -> str:

@@ -53,6 +53,20 @@ def logit_curve(x: pd.Series, y: pd.Series, clusters: pd.Series, points: int = 8
     return _curve(model, _design(at), at, clusters, special.expit)
 
 
+def logit_line(x: pd.Series, y: pd.Series, clusters: pd.Series, points: int = 81) -> Curve | None:
+    """Least-squares line ``logit y = a + b logit x`` through accuracies in (0, 1), over the range of ``x``.
+
+    The curve is given in accuracies. The band is ``expit(η ± t · se(η))`` with cluster-robust errors and ``G - 1``
+    degrees of freedom; the slope is ``b``. None where ``x`` or ``y`` is constant, or with fewer than 4 rows.
+    """
+    if len(x) < 4 or np.ptp(x) < 1e-12 or np.ptp(y) < 1e-12:
+        return None
+    model = sm.OLS(special.logit(y.to_numpy(float)), _design(special.logit(x.to_numpy(float))))
+    low, high = special.logit([x.min(), x.max()])
+    at = np.linspace(low, high, points)
+    return _curve(model, _design(at), special.expit(at), clusters, special.expit)
+
+
 def partial_residuals(
     frame: pd.DataFrame, x: str, y: str, covariates: list[str], clusters: str, points: int = 81
 ) -> tuple[Array, Curve] | None:
