@@ -130,15 +130,18 @@ def analyze(
     )
 
 
-def write_results(results: Results, folder: Path | str) -> list[Path]:
-    """Write a CSV file per table (``correlations``, ``regressions``, ``influence``, ``comparisons``, ``sites``) and
-    ``summary.md``; each appears whole or not at all.
+def write_results(results: Results, folder: Path | str, power: pd.DataFrame | None = None) -> list[Path]:
+    """Write a CSV file per table (``correlations``, ``regressions``, ``influence``, ``comparisons``, ``sites``),
+    ``summary.md``, and ``power.csv`` where there is a table of :func:`analysis.power.power`; each appears whole or not
+    at all.
     """
     root = Path(folder)
     texts: dict[str, Callable[[Path], object]] = {
         **{f"{name}.csv": _csv_writer(getattr(results, name)) for name in _CSV},
         "summary.md": lambda path: path.write_text(results.summary, encoding="utf-8"),
     }
+    if power is not None:
+        texts["power.csv"] = _csv_writer(power)
     temporary = {name: root / f".{name}.{uuid.uuid4().hex}.tmp" for name in texts}
     try:
         root.mkdir(parents=True, exist_ok=True)

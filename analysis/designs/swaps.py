@@ -105,7 +105,7 @@ def swap_changes(
     and last ones, for each kind of site, and for every site at once, with ``x`` the change of MSB (of the changed
     site; over the network where every site is changed) and ``y`` that of a score:
 
-    * ``pearson``, ``spearman``, and ``partial_*`` given the change of accuracy, with the cluster bootstrap of
+    * ``pearson``, ``spearman``, and ``partial_*`` given the change of accuracy, with the interval of
       :func:`analysis.correlation.correlate`;
     * ``slope``: least squares with an intercept, alone and given the change of accuracy, errors clustered by network;
     * ``opposite signs``: share of the swaps, among those in which both change, in which one rises and the other falls,
@@ -162,7 +162,8 @@ class _Swaps:
                 yield {"replacement": str(replacement), **self._mean(chosen, y)}
 
     def _correlations(self) -> Iterator[dict[str, Any]]:
-        options: dict[str, Any] = {"clusters": {_NETWORKS: "cluster"}, "resamples": self.resamples, "seed": self.seed}
+        options: dict[str, Any] = {"clusters": {_NETWORKS: "cluster"}, "permutations": 0}
+        options |= {"resamples": self.resamples, "seed": self.seed}
         plain = correlate(self.rows, [self.x], self.scores, methods=("pearson", "spearman"), **options)
         partial = ("partial_pearson", "partial_spearman")
         given = correlate(self.rows, [self.x], self.scores, methods=partial, covariates=["accuracy"], **options)
