@@ -19,7 +19,7 @@ from scipy import stats
 import shiftscope
 from analysis import publication
 from analysis.errors import TableError
-from analysis.figures import FRAMES, _load, save_figures
+from analysis.figures import FIGURES, FRAMES, _load, save_figures
 from analysis.figures.frames import cost_frame, robustness_frame, segmentation_frame
 from analysis.publication import PAPER_TABLES, Column, PaperTable, to_csv, to_latex, to_markdown
 from analysis.tables import Tables, join
@@ -272,3 +272,22 @@ def test_the_command_writes_tables_and_groups_what_it_skips(
     code = shiftscope.main(["figures", str(folder), "--out", str(tmp_path / "out"), "--only", "table_csot"])
     assert code == shiftscope.BAD_INPUT
     assert "unknown figure 'table_csot'" in capsys.readouterr().err
+
+
+def test_the_page_names_every_figure_and_table(repository: Path) -> None:
+    page = (repository / "docs" / "figures.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", page, re.M) == [*FIGURES, *PAPER_TABLES]
+
+
+def test_the_page_s_examples_run(
+    repository: Path, tables: Tables, simulate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    notebook, published = re.findall(r"```python\n(.*?)```", (repository / "docs" / "figures.md").read_text(), re.S)
+    simulate.write_tables(tables, tmp_path / "out" / "tables")
+    rows = [f"m{place},{40 + place},{30 + place}" for place in range(8)]
+    (tmp_path / "imagenet_testbed_top1.csv").write_text("\n".join(["model,val,imagenet-vid-robust_pm10", *rows]))
+    monkeypatch.chdir(tmp_path)
+    exec(notebook, {})
+    assert capsys.readouterr().out.startswith(r"\begin{table}")
+    exec(published, {})
+    assert (tmp_path / "testbed.png").read_bytes().startswith(b"\x89PNG")
