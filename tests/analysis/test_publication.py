@@ -99,6 +99,42 @@ def test_rows_are_told_apart_by_what_varies(simulate: ModuleType) -> None:
     assert grouped.rows["n"].tolist() == [4] * 22
 
 
+@pytest.mark.parametrize("by", [(), ("opertor",)])
+def test_unknown_keys_are_refused(frame: pd.DataFrame, by: tuple[str, ...]) -> None:
+    with pytest.raises(TableError, match=r"no (opertor|name given)"):
+        publication.table_classification(frame, by=by)
+
+
+@pytest.mark.parametrize("name", [name for name in PAPER_TABLES if name != "table_ablation"])
+@pytest.mark.parametrize("case", ["no operator", "one row", "no layers", "no data"])
+def test_unusual_tables_are_made_or_refused_in_one_line(tables: Tables, name: str, case: str) -> None:
+    described, first = tables.checkpoints, tables.checkpoints["sha256"].iloc[0]
+    if case == "no operator":
+        lost = dict.fromkeys(["operator", "operator_spec", "architecture", "run", "epoch", "strength"])
+        edited = dataclasses.replace(tables, checkpoints=described.assign(**lost, factors="{}"))
+    elif case == "one row":
+        names = [field.name for field in dataclasses.fields(Tables)]
+        kept = {n: getattr(tables, n) for n in names}
+        edited = Tables(**{n: rows[rows["sha256"] == first] if len(rows) else rows for n, rows in kept.items()})
+    elif case == "no layers":
+        edited = dataclasses.replace(tables, layers=tables.layers.iloc[:0])
+    else:
+        empty = {n: getattr(tables, n).iloc[:0] for n in ("invariance", "robustness", "segmentation", "cost")}
+        edited = dataclasses.replace(tables, **empty)
+    entry = PAPER_TABLES[name]
+    make, load = _load(entry.target), _load(FRAMES[entry.frames[0]])
+    if case == "no data":
+        with pytest.raises(TableError, match="collect") as error:
+            make(load(edited))
+        assert "\n" not in str(error.value)
+        return
+    table = make(load(edited))
+    assert len(table.rows) == (22 if case == "no layers" else 1)
+    assert set(publication.files(table)) == {"csv", "md", "tex", "txt"}
+    with_msb = name in ("table_classification", "table_segmentation") and case != "no layers"
+    assert ("msb_corrected" in table.rows) == with_msb
+
+
 def test_segmentation_robustness_and_cost_equal_plain_groupings(tables: Tables, made: dict) -> None:
     last = tables.checkpoints.loc[tables.checkpoints["epoch"] == 24, "sha256"]
     seg = segmentation_frame(tables)
