@@ -1,9 +1,10 @@
-"""The command line of shiftscope: trained checkpoints -> parquet tables -> correlations -> figures."""
+"""The command line of shiftscope: trained checkpoints -> parquet tables -> correlations -> figures and a report."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
+    from analysis import Results, Tables
+    from analysis.figures import Drawn
     from collectors.engine import Outcome
     from collectors.tasks import Options
 
@@ -29,18 +32,18 @@ BUNDLED_ZOO = Path(__file__).resolve().parent / "data" / "zoo"
 
 @dataclass(frozen=True)
 class Demo:
-    """The bundled zoo from checkpoints to tables, statistics and figures.
+    """The bundled zoo from checkpoints to tables, statistics, figures and a report.
 
     Example: shiftscope demo --out out/demo
     """
 
     out: Path = Path("out/demo")
-    """Folder for tables/, results/ and figures/."""
+    """Folder for tables/, results/, figures/ and report.html."""
     jobs: int = 2
     """Worker processes."""
 
     def run(self) -> int:
-        """Measure, analyse, draw; print the correlations and the figures' paths."""
+        """Measure, analyse, draw, report; print the correlations and the paths."""
         from collectors.tasks import Options
 
         tables = self.out / "tables"
@@ -52,8 +55,9 @@ class Demo:
             batch_size=64,
         )
         code = _report(_collect(BUNDLED_ZOO, "digits", tables, options, self.jobs, limit=DEMO_IMAGES), tables)
-        Analyze(tables, self.out / "results").run()
-        Figures(tables, self.out / "figures").run()
+        loaded, results = _analyze(tables, self.out / "results")
+        drawn = _draw(loaded, self.out / "figures")
+        _write_report(loaded, self.out / "report.html", results=results, drawn=drawn)
         return code
 
 
@@ -147,7 +151,7 @@ class Collect:
     out: Path
     """Folder for the tables."""
     collect: str = "checkpoints,layers,invariance"
-    """Collectors: checkpoints, layers, invariance, surface, predictions."""
+    """Collectors: checkpoints, layers, invariance, surface, predictions, swaps."""
     shift: str = "circular,zero"
     """Shift kinds: circular, zero, reflect, replicate, crop."""
     max_shift: int | None = None
@@ -170,6 +174,10 @@ class Collect:
     """Images on which the shift surface is measured."""
     surface_step: int = 1
     """Step of the shift surface, in input pixels."""
+    swap_to: str = "max,avg,subsample,soft(beta=1),blur(m=3)"
+    """Operators without parameters that swaps put in the place of each site's."""
+    swap_images: int = 256
+    """Images on which swaps are measured."""
     seed: int = 0
     """Seed of the shifts."""
     batch_size: int = 256
@@ -193,6 +201,8 @@ class Collect:
             windows_per_image=self.windows_per_image,
             surface_images=self.surface_images,
             surface_step=self.surface_step,
+            swap_to=_names(self.swap_to),
+            swap_images=self.swap_images,
             batch_size=_at_least_one("--batch-size", self.batch_size),
         )
         outcome = _collect(self.zoo, self.data, self.out, options, self.jobs, split=self.split, limit=self.limit)
@@ -213,13 +223,7 @@ class Analyze:
 
     def run(self) -> int:
         """Analyse, print the headline, write the results."""
-        from analysis import analyze, join, load, write_results
-
-        results = analyze(join(load(self.tables)))
-        for line in results.headline:
-            print(line)
-        for path in write_results(results, self.out):
-            print(f"results: {path}")
+        _analyze(self.tables, self.out)
         return DONE
 
 
@@ -242,21 +246,28 @@ class Figures:
     def run(self) -> int:
         """Draw and print the paths."""
         from analysis import load
-        from analysis.figures import save_figures
 
-        only = _names(self.only) if self.only else None
-        reasons: dict[str, list[str]] = {}
-        written = save_figures(
-            load(self.tables),
-            self.out,
-            only=only,
-            formats=_names(self.format),
-            skipped=lambda name, reason: reasons.setdefault(reason, []).append(name),
-        )
-        for path in written:
-            print(f"{'table' if path.name.startswith('table_') else 'figure'}: {path}")
-        for reason, names in reasons.items():
-            print(f"skipped {', '.join(names)}: {reason}", file=sys.stderr)
+        _draw(load(self.tables), self.out, only=_names(self.only) if self.only else None, formats=_names(self.format))
+        return DONE
+
+
+@dataclass(frozen=True)
+class Report:
+    """One self-contained HTML page: findings in words, an interactive scatter, figures, sortable tables.
+
+    Example: shiftscope report out/tables --out report.html
+    """
+
+    tables: Positional[Path]
+    """Folder of tables."""
+    out: Path
+    """The page to write."""
+
+    def run(self) -> int:
+        """Analyse, draw, write the page."""
+        from analysis import load
+
+        _write_report(load(self.tables), self.out)
         return DONE
 
 
@@ -266,14 +277,16 @@ Command = Annotated[
     | Annotated[Sites, subcommand("sites")]
     | Annotated[Collect, subcommand("collect")]
     | Annotated[Analyze, subcommand("analyze")]
-    | Annotated[Figures, subcommand("figures")],
+    | Annotated[Figures, subcommand("figures")]
+    | Annotated[Report, subcommand("report")],
     OmitArgPrefixes,
     arg(name=""),
 ]
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    """The names in a list; a comma in brackets, as in ``ddac(3, 2)``, does not end one."""
+    return tuple(name.strip() for name in re.split(r",(?![^()]*\))", text) if name.strip())
 
 
 def _at_least_one(option: str, value: int) -> int:
@@ -307,6 +320,39 @@ def _report(outcome: Outcome, out: Path) -> int:
     return WITH_FAILURES if outcome.failures else DONE
 
 
+def _analyze(folder: Path, out: Path) -> tuple[Tables, Results]:
+    from analysis import analyze, join, load, with_sites, write_results
+
+    tables = load(folder)
+    results = analyze(with_sites(join(tables), tables))
+    for line in results.headline:
+        print(line)
+    for path in write_results(results, out):
+        print(f"results: {path}")
+    return tables, results
+
+
+def _draw(tables: Tables, out: Path, *, only: Sequence[str] | None = None, formats: Sequence[str] = ("png",)) -> Drawn:
+    from analysis.figures import draw_figures, known_formats
+
+    known_formats(formats)
+    drawn = draw_figures(tables, only)
+    names: dict[str, list[str]] = {}
+    for name, reason in drawn.reasons.items():
+        names.setdefault(reason, []).append(name)
+    for reason, skipped in names.items():
+        print(f"skipped {', '.join(skipped)}: {reason}", file=sys.stderr)
+    for path in drawn.write(out, formats):
+        print(f"{'table' if path.stem in drawn.tables else 'figure'}: {path}")
+    return drawn
+
+
+def _write_report(tables: Tables, out: Path, *, results: Results | None = None, drawn: Drawn | None = None) -> None:
+    from analysis.report import write_report
+
+    print(f"report: {write_report(tables, out, results=results, drawn=drawn)}")
+
+
 def _description() -> str:
     from analysis.figures import FIGURES
     from analysis.publication import PAPER_TABLES
@@ -328,7 +374,7 @@ def _description() -> str:
     return "\n\n".join([__doc__ or "", *(f"{title}: {', '.join(names)}." for title, names in known.items())])
 
 
-def parse(arguments: Sequence[str] | None = None) -> Demo | Train | Sites | Collect | Analyze | Figures:
+def parse(arguments: Sequence[str] | None = None) -> Demo | Train | Sites | Collect | Analyze | Figures | Report:
     """The command that the arguments ask for; exits with code 2 where they ask for none."""
     import tyro
 

@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -66,9 +67,9 @@ def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: py
     assert run(*command) == shiftscope.DONE
     assert "0 tasks measured, 10 were done, 0 failed" in capsys.readouterr().out
     assert run("analyze", tables, "--out", tmp_path / "results") == shiftscope.DONE
+    tables_of_results = ("correlations", "regressions", "influence", "comparisons", "sites")
     assert {path.name for path in (tmp_path / "results").iterdir()} == {
-        "correlations.csv",
-        "regressions.csv",
+        *(f"{name}.csv" for name in tables_of_results),
         "summary.md",
     }
     capsys.readouterr()
@@ -76,6 +77,42 @@ def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: py
     assert code == shiftscope.DONE
     drawn = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert drawn == ["msb_invariance.png", "msb_invariance.svg", "msb_invariance.txt"]
+    capsys.readouterr()
+    assert run("report", tables, "--out", tmp_path / "pages" / "report.html") == shiftscope.DONE
+    assert capsys.readouterr().out == f"report: {tmp_path / 'pages' / 'report.html'}\n"
+    page = (tmp_path / "pages" / "report.html").read_text(encoding="utf-8")
+    summary = (tmp_path / "results" / "summary.md").read_text(encoding="utf-8")
+    assert summary.splitlines()[2].partition(" (")[0] in page
+    assert run("report", tables, "--out", tmp_path / "pages") == shiftscope.BAD_INPUT
+    assert "is a folder; name a file in it" in one_line(capsys)
+
+
+def test_demo_analyses_and_draws_once_for_all_it_writes(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import analysis.figures
+    import analysis.study
+
+    calls = []
+
+    def counted(function: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            calls.append(function.__name__)
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(analysis.study, "analyze", counted(analysis.study.analyze))
+    monkeypatch.setattr(analysis.figures, "draw_figures", counted(analysis.figures.draw_figures))
+    monkeypatch.setattr(shiftscope, "BUNDLED_ZOO", zoo)
+    monkeypatch.setattr(shiftscope, "DEMO_IMAGES", 20)
+    assert run("demo", "--out", tmp_path / "demo", "--jobs", 1) == shiftscope.DONE
+    assert sorted(calls) == ["analyze", "draw_figures"]
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"tables", "results", "figures", "report.html"}
+    printed = capsys.readouterr().out
+    for path in (tmp_path / "demo" / "figures" / "msb_invariance.png", tmp_path / "demo" / "report.html"):
+        assert f": {path}\n" in printed
+        assert path.stat().st_size > 10_000
 
 
 def test_a_failing_checkpoint_gives_exit_code_3(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +180,7 @@ def test_a_missing_manifest_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert str(tmp_path / "none") in one_line(capsys)
 
 
-@pytest.mark.parametrize("command", ["analyze", "figures"])
+@pytest.mark.parametrize("command", ["analyze", "figures", "report"])
 @pytest.mark.parametrize("folder", ["missing", "empty"])
 def test_tables_that_are_not_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, folder: str
@@ -200,7 +237,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.Ca
     assert "cannot make this folder" in one_line(capsys)
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "sites", "collect", "analyze", "figures"])
+@pytest.mark.parametrize("command", ["demo", "train", "sites", "collect", "analyze", "figures", "report"])
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")

@@ -1,23 +1,25 @@
-"""The figures, by name: each is one module and one line here, and is drawn from tables alone; and how they are saved,
-the paper's tables with them.
+"""The figures, by name: each is one module and one line here, and is drawn from tables alone; and how they are drawn
+and saved, the paper's tables with them.
 """
 
 from __future__ import annotations
 
 import importlib
 import io
-import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from analysis.errors import TableError
+from analysis.files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.figures.style import CaptionedFigure, Width
+    from analysis.publication.paper import PaperTable
     from analysis.tables import Tables
 
 
@@ -34,6 +36,7 @@ FIGURES: dict[str, Entry] = {
     "shift_surface": Entry("analysis.figures.shift_surface:shift_surface", ("surface",)),
     "confounding": Entry("analysis.figures.confounding:confounding"),
     "dose_response": Entry("analysis.figures.dose_response:dose_response"),
+    "influence": Entry("analysis.figures.influence:influence"),
     "within_between": Entry("analysis.figures.within_between:within_between"),
     "msb_by_depth": Entry("analysis.figures.msb_by_depth:msb_by_depth", ("sites",)),
     "robustness": Entry("analysis.figures.robustness:robustness", ("robustness",)),
@@ -65,6 +68,75 @@ def draw(name: str, tables: Tables, *, width: Width = "double", **options: Any) 
     return _draw(name, tables, {}, width=width, **options)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Figures by name, as drawn at one width, and the paper's tables; ``reasons`` says why the others are not there."""
+
+    figures: dict[str, CaptionedFigure]
+    tables: dict[str, PaperTable]
+    reasons: dict[str, str]
+    width: Width = "double"
+
+    def write(self, folder: Path | str, formats: Iterable[str] = ("png",)) -> list[Path]:
+        """Write each figure as ``folder/NAME.FORMAT``, its caption as ``NAME.txt`` beside it, and each table as
+        ``NAME.csv``, ``.md`` and ``.tex``; returns the files.
+
+        One-column figures are named ``NAME-single``. A file appears whole or not at all; equal figures give equal
+        bytes.
+
+        Raises:
+            TableError: an unknown format, a folder that cannot be written to, or no figure at all.
+        """
+        from analysis.publication.writers import files
+
+        kinds = known_formats(formats)
+        if self.reasons and not self.figures and not self.tables:
+            raise TableError(f"no figure could be drawn: {next(iter(self.reasons.values()))}")
+        written = []
+        for name, figure in self.figures.items():
+            path = Path(folder) / (name if self.width == "double" else f"{name}-{self.width}")
+            for kind in kinds:
+                written.append(write_whole(path.with_suffix(f".{kind}"), render(figure, kind, width=self.width)))
+            written.append(write_whole(path.with_suffix(".txt"), f"{figure.caption}\n".encode()))
+        for name, table in self.tables.items():
+            for kind, content in files(table).items():
+                written.append(write_whole(Path(folder) / f"{name}.{kind}", content))
+        return written
+
+
+def draw_figures(
+    tables: Tables, only: Iterable[str] | None = None, *, width: Width = "double", data: str | None = None
+) -> Drawn:
+    """Draw every figure and make every table of :data:`analysis.publication.PAPER_TABLES` (``only`` the named ones);
+    those for which the tables have no rows are told with the reason.
+
+    ``data`` names the data set to draw where the tables hold several.
+
+    Raises:
+        TableError: an unknown figure or width.
+    """
+    from analysis.figures.style import WIDTHS
+    from analysis.publication import PAPER_TABLES
+
+    names = list([*FIGURES, *PAPER_TABLES] if only is None else only)
+    for name in names:
+        if name not in PAPER_TABLES:
+            _entry(name)
+    if width not in WIDTHS:
+        raise TableError(f"unknown figure width {width!r}: choose one of {', '.join(WIDTHS)}")
+    drawn = Drawn({}, {}, {}, width)
+    made: dict[str, pd.DataFrame] = {}
+    for name in names:
+        try:
+            if name in PAPER_TABLES:
+                drawn.tables[name] = _make(PAPER_TABLES[name], tables, made, data=data)
+            else:
+                drawn.figures[name] = _draw(name, tables, made, width=width, data=data)
+        except TableError as error:
+            drawn.reasons[name] = str(error)
+    return drawn
+
+
 def save_figures(
     tables: Tables,
     folder: Path | str,
@@ -75,44 +147,20 @@ def save_figures(
     data: str | None = None,
     skipped: Callable[[str, str], None] | None = None,
 ) -> list[Path]:
-    """Write each figure (``only`` the named ones) as ``folder/NAME.FORMAT``, its caption as ``NAME.txt`` beside it.
+    """:func:`draw_figures` and :meth:`Drawn.write` in one; returns the files written.
 
-    The tables of :data:`analysis.publication.PAPER_TABLES` are written as well, as ``NAME.csv``, ``.md`` and ``.tex``.
-    One-column figures are named ``NAME-single``. A file is written under another name and renamed, so that it exists
-    whole or not at all. A figure for which the tables have no rows is passed over and told to
-    ``skipped(name, reason)``, by default a line on stderr. Equal tables give equal bytes. ``data`` names the data set
-    to draw where the tables hold several. Returns the files written.
+    A figure for which the tables have no rows is passed over and told to ``skipped(name, reason)``, by default a line
+    on stderr.
 
     Raises:
-        TableError: an unknown figure, format or width, or nothing that could be drawn at all.
+        TableError: an unknown figure, format or width, a folder that cannot be written to, or nothing that could be
+            drawn at all.
     """
-    from analysis.figures.style import WIDTHS
-    from analysis.publication import PAPER_TABLES
-
-    names, kinds = list([*FIGURES, *PAPER_TABLES] if only is None else only), list(formats)
-    for name in names:
-        if name not in PAPER_TABLES:
-            _entry(name)
-    for kind in kinds:
-        if kind not in FORMATS:
-            raise TableError(f"unknown figure format {kind!r}: choose from {', '.join(FORMATS)}")
-    if width not in WIDTHS:
-        raise TableError(f"unknown figure width {width!r}: choose one of {', '.join(WIDTHS)}")
-    target, written = Path(folder), []
-    made: dict[str, pd.DataFrame] = {}
-    reasons: dict[str, str] = {}
-    target.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        try:
-            contents = _contents(name, tables, made, kinds, width, data)
-        except TableError as error:
-            reasons[name] = str(error)
-            (skipped or _tell)(name, str(error))
-            continue
-        written += [_write(target / file, content) for file, content in contents.items()]
-    if reasons and not written:
-        raise TableError(f"no figure could be drawn: {next(iter(reasons.values()))}")
-    return written
+    kinds = known_formats(formats)
+    drawn = draw_figures(tables, only, width=width, data=data)
+    for name, reason in drawn.reasons.items():
+        (skipped or tell_skipped)(name, reason)
+    return drawn.write(folder, kinds)
 
 
 def render(figure: CaptionedFigure, kind: str = "png", *, width: Width = "double") -> bytes:
@@ -123,22 +171,6 @@ def render(figure: CaptionedFigure, kind: str = "png", *, width: Width = "double
     with theme(width):
         figure.savefig(buffer, format=kind, metadata=_NO_STAMPS[kind])
     return buffer.getvalue()
-
-
-def _contents(
-    name: str, tables: Tables, made: dict[str, pd.DataFrame], kinds: list[str], width: Width, data: str | None
-) -> dict[str, bytes]:
-    """What is to be written of a figure or a table, by file name."""
-    from analysis.publication import PAPER_TABLES
-    from analysis.publication.writers import files
-
-    if name in PAPER_TABLES:
-        table = _make(PAPER_TABLES[name], tables, made, data=data)
-        return {f"{name}.{kind}": content for kind, content in files(table).items()}
-    figure = _draw(name, tables, made, width=width, data=data)
-    stem = name if width == "double" else f"{name}-{width}"
-    contents = {f"{stem}.{kind}": render(figure, kind, width=width) for kind in kinds}
-    return contents | {f"{stem}.txt": f"{figure.caption}\n".encode()}
 
 
 def _draw(name: str, tables: Tables, made: dict[str, pd.DataFrame], **options: Any) -> CaptionedFigure:
@@ -168,16 +200,16 @@ def _load(target: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _tell(name: str, reason: str) -> None:
+def known_formats(formats: Iterable[str]) -> list[str]:
+    """The formats as a list; raises :class:`TableError` where one is unknown."""
+    kinds = list(formats)
+    for kind in kinds:
+        if kind not in FORMATS:
+            raise TableError(f"unknown figure format {kind!r}: choose from {', '.join(FORMATS)}")
+    return kinds
+
+
+def tell_skipped(name: str, reason: str) -> None:
+    """Say on stderr that a figure or a table was passed over."""
     kind = "figure" if name in FIGURES else "table"
     sys.stderr.write(f"{kind} {name} skipped: {reason}\n")
-
-
-def _write(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from analysis.correlation import correlate, indicator_columns
+from analysis.resampling import DEFAULT_INTERVAL, INTERVALS
 
 Array = NDArray[np.float64]
+
+INTERVAL_OF_R = INTERVALS[DEFAULT_INTERVAL]
+"""What the brackets after a correlation are, in words."""
 
 FEWEST_CLUSTERS = 3
 """With fewer clusters a cluster-robust error says nothing, and no band or interval is drawn."""
@@ -107,9 +111,9 @@ def correlation_row(
     clusters: str | None = "operator",
     covariates: tuple[str, ...] = (),
 ) -> pd.Series:
-    """One coefficient with its interval, a row of :func:`correlate`; ``clusters`` None draws single rows."""
-    name = f"bootstrap over {'rows' if clusters is None else clusters}"
-    return correlate(frame, [x], [y], methods=(method,), covariates=covariates, clusters={name: clusters}).iloc[0]
+    """One coefficient with its interval, a row of :func:`correlate`; ``clusters`` None takes single rows."""
+    options: dict[str, Any] = {"clusters": {clusters or "rows": clusters}, "permutations": 0}
+    return correlate(frame, [x], [y], methods=(method,), covariates=covariates, **options).iloc[0]
 
 
 def operator_means(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

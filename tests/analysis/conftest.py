@@ -1,4 +1,4 @@
-"""The simulated zoos, as fixtures."""
+"""Modules that the tests of the analysis share, as fixtures."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ from types import ModuleType
 import pytest
 
 
+def _beside(name: str) -> ModuleType:
+    """The module ``name.py`` beside this file."""
+    full = f"shiftscope_tests_{name}"
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, Path(__file__).with_name(f"{name}.py"))
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[full] = module
+        spec.loader.exec_module(module)
+    return sys.modules[full]
+
+
 @pytest.fixture(scope="session")
 def simulate() -> ModuleType:
-    """The module ``simulate.py`` beside this file."""
+    """The simulated zoos."""
     return _beside("simulate")
 
 
 @pytest.fixture(scope="session")
 def conditions() -> ModuleType:
-    """The module ``simulate_conditions.py`` beside this file."""
+    """Simulated tables of robustness, segmentation and cost."""
     return _beside("simulate_conditions")
 
 
-def _beside(stem: str) -> ModuleType:
-    name = f"shiftscope_tests_{stem}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{stem}.py"))
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
+@pytest.fixture(scope="session")
+def pages() -> ModuleType:
+    """Pages of the report and their elements."""
+    return _beside("pages")

@@ -202,7 +202,7 @@ def test_a_failed_write_leaves_the_old_file_whole(small: Tables, tmp_path: Path,
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(TableError, match="disk full"):
         save_figures(small, tmp_path, only=["msb_by_operator"])
     assert old.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [old]

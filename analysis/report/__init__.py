@@ -1,0 +1,50 @@
+"""The report: one self-contained HTML page of findings in words, an interactive scatter, figures and tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.errors import TableError
+from analysis.files import write_whole
+
+if TYPE_CHECKING:
+    from analysis.figures import Drawn
+    from analysis.study import Results
+    from analysis.tables import Tables
+
+__all__ = ["report_page", "write_report"]
+
+
+def write_report(
+    tables: Tables, path: Path | str, *, results: Results | None = None, drawn: Drawn | None = None
+) -> Path:
+    """Write :func:`report_page` to ``path``, whole or not at all.
+
+    Raises:
+        TableError: tables that cannot be analysed, or a path that cannot be written to.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise TableError(f"{target}: is a folder; name a file in it, such as {target / 'report.html'}")
+    return write_whole(target, report_page(tables, results=results, drawn=drawn).encode())
+
+
+def report_page(tables: Tables, *, results: Results | None = None, drawn: Drawn | None = None) -> str:
+    """The page as HTML: what ``analyze`` found in words, an interactive scatter of the checkpoints, every figure with
+    its caption, every table of the results, and where the numbers come from.
+
+    ``results`` (of :func:`analysis.study.analyze`) and ``drawn`` (of :func:`analysis.figures.draw_figures`) save doing
+    that work again. The page loads nothing from anywhere: its content security policy forbids it. Equal tables give
+    equal bytes under equal versions of the libraries.
+
+    Raises:
+        TableError: tables that cannot be analysed.
+    """
+    from analysis.figures import draw_figures
+    from analysis.report.page import build_page
+    from analysis.study import analyze
+    from analysis.tables import join, with_sites
+
+    frame = join(tables)
+    return build_page(tables, frame, results or analyze(with_sites(frame, tables)), drawn or draw_figures(tables))

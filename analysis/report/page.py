@@ -1,0 +1,194 @@
+"""The page put together: sections from the numbers, one template, a policy that lets nothing load."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import io
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib.resources import files
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import vl_convert
+from jinja2 import Environment, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from analysis.figures import Drawn
+from analysis.figures.style import CaptionedFigure, theme
+from analysis.report.provenance import provenance
+from analysis.report.scatter import scatter_spec
+from analysis.report.tables import HtmlTable, html_table
+from analysis.study import Results
+from analysis.tables import Tables
+from collectors.schema import MSB_READINGS, SCORES
+
+DOTS_PER_INCH = 220
+"""Of the figures: 1540 pixels across two columns, sharp on a screen and in print."""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """An entry of the table of contents."""
+
+    level: int
+    anchor: str
+    text: str
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure of the page: its image as a data URL, the text beside it."""
+
+    anchor: str
+    name: str
+    source: str
+    width: int
+    height: int
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table of the page under its title."""
+
+    anchor: str
+    title: str
+    table: HtmlTable
+
+
+def build_page(tables: Tables, frame: pd.DataFrame, results: Results, drawn: Drawn) -> str:
+    """The page as HTML; see :func:`analysis.report.report_page`."""
+    title, findings, contents = findings_html(results.summary)
+    figures = [page_figure(name, figure) for name, figure in drawn.figures.items()]
+    groups = {
+        "Tables": [*_tables({"Checkpoints": checkpoint_table(frame)}), *_tables(result_frames(results))],
+        "Provenance": _tables(provenance(tables)),
+    }
+    contents += [Heading(2, "explore", "Explore the checkpoints"), Heading(2, "figures", "Figures")]
+    contents += [Heading(3, figure.anchor, figure.name) for figure in figures]
+    for name, group in groups.items():
+        contents += [Heading(2, name.lower(), name), *(Heading(3, table.anchor, table.title) for table in group)]
+    scripts = [Markup(_script_text(text)) for text in (vega_bundle(), _file("page.js"))]
+    return _template().render(
+        title=title,
+        findings=findings,
+        contents=contents,
+        headline=results.headline,
+        figures=figures,
+        reasons={title_of(name): reason for name, reason in drawn.reasons.items()},
+        groups=groups,
+        specification=json_for_script(scatter_spec(frame, tables)),
+        style=Markup(_file("page.css")),
+        scripts=scripts,
+        policy=content_policy(scripts),
+    )
+
+
+def findings_html(summary: str) -> tuple[str, Markup, list[Heading]]:
+    """Title, HTML and headings of a Markdown summary; its first heading is the title and is left out of the HTML.
+
+    The text may hold names that others chose: HTML in it is shown as text, and links and images are not made.
+    """
+    reader = MarkdownIt("commonmark", {"html": False}).disable(["link", "image", "autolink", "reference"])
+    tokens = reader.parse(summary)
+    title = "Report"
+    headings: list[Heading] = []
+    if tokens and tokens[0].type == "heading_open":
+        title, tokens = _words(tokens[1]), tokens[3:]
+    for opening, words in itertools.pairwise(tokens):
+        if opening.type != "heading_open":
+            continue
+        heading = Heading(int(opening.tag[1:]), f"finding-{len(headings) + 1}", _words(words))
+        opening.attrSet("id", heading.anchor)
+        headings.append(heading)
+    html = reader.renderer.render(tokens, reader.options, {})
+    return title, Markup(html), headings
+
+
+def _words(token: Any) -> str:
+    return "".join(child.content for child in token.children or [])
+
+
+def page_figure(name: str, figure: CaptionedFigure) -> PageFigure:
+    """A figure as a lossless WebP data URL, which is a quarter of the size of the PNG and half that of the SVG."""
+    buffer = io.BytesIO()
+    with theme():
+        figure.savefig(buffer, format="webp", dpi=DOTS_PER_INCH, pil_kwargs={"lossless": True})
+    width, height = (round(inches * DOTS_PER_INCH) for inches in figure.get_size_inches())
+    source = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    first = figure.caption.partition("\n")[0]
+    return PageFigure(f"figure-{name}", title_of(name), source, width, height, first, figure.caption)
+
+
+def checkpoint_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """What the page lists of every checkpoint and shift plan: its factors, MSB readings and scores."""
+    factors = ["operator_spec", "architecture", "padding_mode", "training_data", "seed", "run", "epoch", "n_params"]
+    plan = ["data", "shift_kind", "fill", "max_shift", "n_shifts", "plan"]
+    further = [name for name in frame.columns if name.startswith("factor_")]
+    measures = [name for name in ("accuracy", *MSB_READINGS, *SCORES[1:]) if name in frame.columns]
+    return frame[["checkpoint", *factors, *further, *plan, *measures, "n_sites", "n_images"]]
+
+
+def result_frames(results: Results) -> dict[str, pd.DataFrame]:
+    """Every frame that the results hold, by title."""
+    held = {field.name: getattr(results, field.name) for field in fields(results)}
+    frames = {name: value for name, value in held.items() if isinstance(value, pd.DataFrame) and len(value)}
+    # What was fixed in advance comes first.
+    order = sorted(frames, key=lambda name: name != "primary")
+    return {title_of(name): frames[name] for name in order}
+
+
+def title_of(name: str) -> str:
+    """``msb_by_operator`` as a heading: MSB by operator."""
+    words = name.replace("_", " ")
+    return re.sub(r"\bmsb\b", "MSB", words[:1].upper() + words[1:], flags=re.IGNORECASE)
+
+
+def _tables(frames: Mapping[str, pd.DataFrame]) -> list[PageTable]:
+    return [
+        PageTable(f"table-{re.sub('[^a-z0-9]+', '-', title.lower())}", title, html_table(frame))
+        for title, frame in frames.items()
+    ]
+
+
+def json_for_script(value: Any) -> Markup:
+    """JSON that no string in it can end the script element with, whatever a checkpoint is called."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+@functools.cache
+def vega_bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed in one script (0.9 MB), of the version that the specification is written for."""
+    version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
+
+
+def _script_text(text: str) -> str:
+    # In a string or a regular expression, the only places where a library could have it, `<\/` is the same.
+    return f"\n{text.strip()}\n".replace("</script", "<\\/script")
+
+
+def content_policy(scripts: list[Markup]) -> str:
+    """The page's content security policy: nothing is loaded, and no script runs but these."""
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+    hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {hashes}"
+
+
+def _file(name: str) -> str:
+    return files("analysis.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _template() -> Any:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_file("page.html"))

@@ -1,0 +1,121 @@
+"""What the tests of the report share: a page read into its elements, and the page of a small simulated zoo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+from types import ModuleType
+
+import pandas as pd
+
+from analysis.figures import draw_figures
+from analysis.report import report_page
+from analysis.study import Results, analyze
+from analysis.tables import Tables, join
+
+HOSTILE = "</script><b>&amp;\u2028'\"[x](javascript:alert(1))![y](http://z/z.png)"
+RAW_TEXT = {"script", "style"}
+VOID = {"meta", "img", "wbr", "link", "br", "input"}
+
+
+@dataclass
+class Element:
+    """An element with its attributes, its text (that of its descendants included) and its children."""
+
+    tag: str
+    attributes: dict[str, str | None]
+    text: str = ""
+    children: list[Element] = field(default_factory=list)
+
+    def walk(self) -> Iterator[Element]:
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def all(self, tag: str) -> list[Element]:
+        return [element for element in self.walk() if element.tag == tag]
+
+    def by_id(self, identifier: str) -> Element:
+        [found] = [element for element in self.walk() if element.attributes.get("id") == identifier]
+        return found
+
+
+class _Reader(HTMLParser):
+    """Rows, cells and list items end where the next one begins, as HTML says."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.stack = [Element("root", {})]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        ends = {"td": {"td", "th"}, "th": {"td", "th"}, "li": {"li"}, "tr": {"tr", "td", "th"}}
+        while self.stack[-1].tag in ends.get(tag, ()):
+            self.stack.pop()
+        element = Element(tag, dict(attrs))
+        self.stack[-1].children.append(element)
+        if tag not in VOID:
+            self.stack.append(element)
+
+    def handle_endtag(self, tag: str) -> None:
+        if any(element.tag == tag for element in self.stack):
+            while self.stack.pop().tag != tag:
+                pass
+
+    def handle_data(self, data: str) -> None:
+        for element in self.stack:
+            element.text += data
+
+
+def read(page: str) -> Element:
+    """The page as a tree."""
+    reader = _Reader()
+    reader.feed(page)
+    reader.close()
+    return reader.stack[0]
+
+
+def rows_of(table: Element) -> list[dict[str, str]]:
+    """The rows of a table as the page shows them."""
+    head, *body = [[cell.text.strip() for cell in row.children] for row in table.all("tr")]
+    return [dict(zip(head, cells, strict=True)) for cells in body]
+
+
+def small_zoo(simulate: ModuleType) -> Tables:
+    """11 operators, one seed, two snapshots, two shift kinds."""
+    return simulate.simulate_tables(simulate.Zoo(seeds=1, padding_modes=("circular",)))
+
+
+def hostile_zoo(simulate: ModuleType) -> Tables:
+    """A zoo with one name, everywhere that a name can stand, that tries to become part of the page."""
+    tables = simulate.simulate_tables(simulate.Zoo(seeds=1, padding_modes=("circular",), shift_kinds=("zero",)))
+    old = tables.checkpoints["checkpoint"].iloc[0]
+
+    def rename(frame: pd.DataFrame) -> pd.DataFrame:
+        frame = frame.assign(checkpoint=frame["checkpoint"].replace(old, HOSTILE))
+        return frame.assign(data=HOSTILE) if "data" in frame and len(frame) else frame
+
+    named = {name: rename(getattr(tables, name)) for name in ("layers", "invariance", "surface")}
+    checkpoints = rename(tables.checkpoints)
+    spec = checkpoints["operator"] == "tips"
+    checkpoints = checkpoints.assign(
+        operator=checkpoints["operator"].mask(spec, HOSTILE),
+        operator_spec=checkpoints["operator_spec"].mask(spec, HOSTILE),
+    )
+    # The summary lists copies by name.
+    copy = checkpoints[checkpoints["checkpoint"] == HOSTILE].assign(checkpoint=f"{HOSTILE} copy")
+    failure = {"checkpoint": HOSTILE, "sha256": "0", "stage": "load", "error": "WeightsError", "message": HOSTILE}
+    failure |= {"data": HOSTILE, "task": "t", "shiftscope_version": "0", "torch_version": "0"}
+    return replace(
+        tables,
+        checkpoints=pd.concat([checkpoints, copy], ignore_index=True),
+        failures=pd.DataFrame([failure]),
+        **named,
+    )
+
+
+def page_of(tables: Tables) -> tuple[str, Results]:
+    """Page and results; few resamples, scores and figures, so that it is quick."""
+    results = analyze(join(tables), scores=["consistency"], resamples=20)
+    drawn = draw_figures(tables, ["msb_by_operator", "shift_surface"])
+    return report_page(tables, results=results, drawn=drawn), results

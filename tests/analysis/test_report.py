@@ -1,0 +1,355 @@
+"""The report's page: what it says against the numbers it was made from, and what hostile names cannot do to it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.markers import MarkerStyle
+from PIL import Image
+
+from analysis import TableError, Tables, join, load
+from analysis.figures import FIGURES, style
+from analysis.report import page as page_module
+from analysis.report import tables as table_module
+from analysis.report import write_report
+from analysis.report.page import checkpoint_table, findings_html, json_for_script, title_of
+from analysis.report.provenance import provenance
+from analysis.report.scatter import point_records, scatter_spec, symbol
+from analysis.report.tables import html_table
+from analysis.study import Results
+from collectors.schema import MSB_READINGS
+
+
+@pytest.fixture(scope="module")
+def tables(simulate: ModuleType, pages: ModuleType) -> Tables:
+    return pages.small_zoo(simulate)
+
+
+@pytest.fixture(scope="module")
+def made(tables: Tables, pages: ModuleType) -> tuple[str, Results]:
+    return pages.page_of(tables)
+
+
+@pytest.fixture(scope="module")
+def page(made: tuple[str, Results], pages: ModuleType):
+    return pages.read(made[0])
+
+
+@pytest.fixture(scope="module")
+def hostile(simulate: ModuleType, pages: ModuleType):
+    return pages.read(pages.page_of(pages.hostile_zoo(simulate))[0])
+
+
+def test_every_finding_of_the_summary_stands_in_the_page(made: tuple[str, Results], page) -> None:
+    text = " ".join(page.all("main")[0].text.split())
+    lines = [re.sub(r"^(#+|\*) |[`*]", "", line).strip() for line in made[1].summary.splitlines()]
+    lines = [re.sub(r"[`*]", "", line) for line in lines if line]
+    assert len(lines) > 20
+    missing = [line for line in lines if " ".join(line.split()) not in text]
+    assert not missing
+    assert page.all("title")[0].text == page.all("h1")[0].text == lines[0]
+
+
+def test_contents_list_every_heading_and_lead_to_it(page) -> None:
+    links = {link.attributes["href"]: link.text for link in page.all("nav")[0].all("a")}
+    headings = [h.text.strip() for h in page.all("main")[0].walk() if h.tag in ("h2", "h3")]
+    assert list(links.values()) == headings
+    identifiers = [e.attributes["id"] for e in page.walk() if "id" in e.attributes]
+    assert len(identifiers) == len(set(identifiers))
+    assert {target.removeprefix("#") for target in links} <= set(identifiers)
+
+
+@pytest.mark.parametrize("name", ["primary", "correlations", "regressions"])
+def test_numbers_of_the_tables_are_those_of_the_results(
+    made: tuple[str, Results], page, pages: ModuleType, name: str
+) -> None:
+    expected = getattr(made[1], name)
+    section = page.by_id(f"table-{name}")
+    shown = pages.rows_of(section.all("table")[0])
+    assert len(shown) == len(expected)
+    assert f"{len(expected)} rows" in section.all("summary")[0].text
+    notes = " ".join(p.text for p in section.all("p"))
+    told = set(re.findall(r"(\w+) = ", notes)) | set(re.findall(r"\w+", notes.partition("Empty in every row: ")[2]))
+    assert set(expected.columns) - set(shown[0]) == told
+    for row, wanted in zip(shown, expected.to_dict("records"), strict=True):
+        for column, text in row.items():
+            value = wanted[column]
+            if isinstance(value, float) and math.isnan(value):
+                assert text == ""
+            elif isinstance(value, float | int) and not isinstance(value, bool):
+                assert float(text) == pytest.approx(value, rel=1e-3, abs=1e-12)
+            else:
+                assert text == str(value or "").strip()
+
+
+def test_every_frame_of_the_results_is_a_table_without_being_named(made: tuple[str, Results]) -> None:
+    frames = page_module.result_frames(made[1])
+    held = {name for name, value in vars(made[1]).items() if isinstance(value, pd.DataFrame) and len(value)}
+    assert {title.lower().replace(" ", "_") for title in frames} == held
+    assert next(iter(frames)) == "Primary"
+
+
+def test_table_tells_once_what_all_rows_share_and_cuts_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pd.DataFrame(
+        {"a": [1.0, np.nan, 123456.0, 0.00012345], "b": "x<y", "c": None, "d": [True, False, True, True]}
+    )
+    made = html_table(frame)
+    assert made.notes == ("In every row: b = x<y.", "Empty in every row: c.")
+    rows = [re.findall(r"<td[^>]*>([^<\n]*)", line) for line in made.markup.split("\n") if line.startswith("<tr>")]
+    assert rows == [["1", "yes"], ["", "no"], ["123456", "yes"], ["0.0001234", "yes"]]
+    assert '<th scope="col" class="n">a<th scope="col">d' in made.markup
+    monkeypatch.setattr(table_module, "MAX_ROWS", 3)
+    made = html_table(frame)
+    assert (made.rows, made.notes[-1]) == (
+        3,
+        "1 further rows are not shown here; `shiftscope analyze` writes them all.",
+    )
+    assert html_table(frame.iloc[:1]).notes == ()
+    assert html_table(frame.iloc[:0]).rows == 0
+
+
+def test_points_are_the_joined_rows_with_the_tables_intervals(tables: Tables) -> None:
+    frame = join(tables)
+    records = point_records(frame, tables)
+    assert len(records) == len(frame) == 2 * 2 * 22
+    raw = {
+        (r["checkpoint"], r["shift_kind"], r["score"]): (r["value"], r["low"], r["high"])
+        for r in tables.invariance.to_dict("records")
+    }
+    for record, row in zip(records, frame.to_dict("records"), strict=True):
+        assert record["checkpoint"] == row["checkpoint"]
+        assert record["shifts"].startswith(f"{row['shift_kind']}, ≤ 4 px, 9 sampled")
+        assert record["final"] == (row["epoch"] == 24)
+        for score, kind in (("consistency", row["shift_kind"]), ("fidelity", row["shift_kind"]), ("accuracy", "none")):
+            value, low, high = raw[row["checkpoint"], kind, score]
+            assert record[score] == pytest.approx(value, rel=1e-5)
+            assert record[f"{score}_text"] == f"{value:.3f} ({low:.3f} to {high:.3f})"
+        sites = tables.layers[tables.layers["checkpoint"] == row["checkpoint"]]
+        mean, error = sites["msb_corrected"].mean(), 1.96 * sites["msb_corrected_se"].mean()
+        assert record["msb_corrected"] == pytest.approx(mean, rel=1e-5)
+        assert record["msb_corrected_text"] == f"{mean:.3f} ({mean - error:.3f} to {mean + error:.3f})"
+
+
+def test_points_without_numbers_say_so(tables: Tables) -> None:
+    lost = replace(tables, layers=tables.layers.assign(msb=np.nan, msb_se=np.nan))
+    [record, *_] = point_records(join(lost), lost)
+    assert (record["msb"], record["msb_text"]) == (None, "no number")
+    menu = next(p for p in scatter_spec(join(lost), lost)["params"] if p["name"] == "x_axis")
+    assert menu["bind"]["options"][:4] == list(MSB_READINGS[1:])
+
+
+def test_scatter_uses_the_figures_colours_and_shapes(tables: Tables) -> None:
+    spec = scatter_spec(join(tables), tables)
+    shown = next(layer for layer in spec["layer"] if layer["name"] == "shown")
+    color, shape = shown["encoding"]["color"]["scale"], shown["encoding"]["shape"]["scale"]
+    known = style.marks(tables.checkpoints["operator"])
+    assert color["domain"] == shape["domain"] == list(known)
+    assert color["range"] == [mark.color for mark in known.values()]
+    assert len(set(shape["range"])) == len(known) == 11
+
+
+@pytest.mark.parametrize("marker", sorted({m.marker for m in (*style.MARKS.values(), *style.OTHER_MARKS)}))
+def test_symbols_have_the_markers_outline(marker: str) -> None:
+    drawn = symbol(marker)
+    if not drawn.startswith("M"):
+        assert drawn in {"circle", "square", "diamond", "triangle-up", "triangle-down"}
+        return
+    corners = np.array([[float(v) for v in point.split(",")] for point in drawn.strip("MZ").split("L")])
+    assert np.abs(corners).max() == 1
+    own = MarkerStyle(marker)
+    vertices = own.get_transform().transform(own.get_path().vertices)
+    expected = {(round(x / np.abs(vertices).max(), 3), round(-y / np.abs(vertices).max(), 3)) for x, y in vertices}
+    assert {(round(x, 3), round(y, 3)) for x, y in corners} <= {(x + 0.0, y + 0.0) for x, y in expected}
+
+
+def test_figures_have_images_captions_and_alternatives(page) -> None:
+    images = page.all("img")
+    assert [image.attributes["src"].partition(",")[0] for image in images] == ["data:image/webp;base64"]
+    for image, figure in zip(images, page.all("figure"), strict=True):
+        picture = Image.open(io.BytesIO(base64.b64decode(image.attributes["src"].partition(",")[2])))
+        assert [str(side) for side in picture.size] == [image.attributes["width"], image.attributes["height"]]
+        caption = figure.all("figcaption")[0].text
+        assert len(image.attributes["alt"]) > 40
+        assert image.attributes["alt"] in caption
+        assert "checkpoints" in caption
+
+
+def test_figures_that_could_not_be_drawn_are_told(page) -> None:
+    assert "Shift surface: shift_surface has no rows to draw: collect `surface` first" in page.text
+
+
+def test_titles() -> None:
+    assert title_of("msb_by_operator") == "MSB by operator"
+    assert title_of("dose_response") == "Dose response"
+
+
+def test_provenance_says_where_the_numbers_come_from(tables: Tables) -> None:
+    failure = {"checkpoint": "c", "stage": "load", "error": "E", "message": "m", "data": "d", "sha256": "s"}
+    frames = provenance(replace(tables, failures=pd.DataFrame([{**failure, "task": "t"}])))
+    data = frames["Data"].iloc[0]
+    assert (data["data"], data["data_fingerprint"], data["checkpoints"], data["most_images"]) == (
+        "digits test",
+        "f0",
+        44,
+        600,
+    )
+    plans = frames["Shift plans"].set_index("plan_hash")
+    assert set(plans.index) == set(tables.invariance["plan_hash"]) == {"0", "plan-circular", "plan-zero"}
+    assert plans.loc["plan-zero", ["fill", "max_shift", "n_shifts", "checkpoints"]].tolist() == ["mean", 4, 9, 44]
+    versions = frames["Versions"].set_index(["used for", "library"])["version"]
+    assert versions["measuring", "torch"] == "0"
+    assert versions["analysing", "statsmodels"] == version("statsmodels")
+    rows = frames["Rows of the tables"].set_index("table")["rows"]
+    assert rows.to_dict() == {
+        "checkpoints": 44,
+        "layers": 132,
+        "invariance": len(tables.invariance),
+        "failures": 1,
+    }
+    assert frames["Tasks that failed"].iloc[0].to_dict() == failure
+    assert "Tasks that failed" not in provenance(tables)
+
+
+def test_failures_are_read_with_the_tables(tables: Tables, simulate: ModuleType, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from collectors.schema import TABLES
+
+    simulate.write_tables(tables, tmp_path)
+    assert load(tmp_path).failures.empty
+    row = dict.fromkeys(TABLES["failures"].names, "x") | {"checkpoint": "c", "message": "no such file"}
+    (tmp_path / "failures").mkdir()
+    pq.write_table(pa.Table.from_pylist([row], schema=TABLES["failures"]), tmp_path / "failures" / "a.parquet")
+    assert load(tmp_path).failures[["checkpoint", "message"]].to_numpy().tolist() == [["c", "no such file"]]
+
+
+def test_hostile_names_stay_text(hostile, pages: ModuleType) -> None:
+    assert not hostile.all("b")
+    assert len(hostile.all("script")) == 3
+    assert {e.attributes["href"][0] for e in hostile.walk() if "href" in e.attributes} == {"#"}
+    sources = [e.attributes["src"] for e in hostile.walk() if "src" in e.attributes]
+    assert sources
+    assert all(source.startswith("data:image/webp;base64,") for source in sources)
+    assert not [name for e in hostile.walk() for name in e.attributes if name.startswith("on")]
+    specification = json.loads(hostile.by_id("scatter-specification").text)
+    named = {row["checkpoint"] for row in specification["datasets"]["points"]}
+    assert pages.HOSTILE in named
+    listed = {row["checkpoint"] for row in pages.rows_of(hostile.by_id("table-checkpoints").all("table")[0])}
+    assert listed == {name.replace("\u2028", "\u2028").strip() for name in named}
+    assert pages.HOSTILE in hostile.by_id("table-tasks-that-failed").text
+    findings = next(e for e in hostile.walk() if e.attributes.get("class") == "findings")
+    assert not findings.all("a")
+    assert not findings.all("img")
+    assert "javascript:alert(1)" in findings.text
+
+
+def test_markdown_of_names_makes_no_element() -> None:
+    text = "# T\n\n## [a](http://x) <i>\n\n* <script>alert(1)</script> ![p](http://y) <http://z> &lt;u&gt;\n\n[r]: http://q\n"
+    title, markup, headings = findings_html(text)
+    assert title == "T"
+    assert headings[0].text == "[a](http://x) <i>"
+    assert set(re.findall(r"<(\w+)", markup)) == {"h2", "ul", "li", "p"}
+    assert "alert(1)" in html.unescape(markup)
+
+
+@pytest.mark.parametrize("text", ["</script><b>", "<!--", "<script>", "\u2028\u2029", "</SCRIPT >", 'quote " \\ \n'])
+def test_json_survives_inside_a_script(text: str) -> None:
+    written = json_for_script({text: [text, 1.5, None]})
+    assert json.loads(written) == {text: [text, 1.5, None]}
+    assert not re.search("[<\u2028\u2029]", written)
+
+
+@pytest.mark.parametrize("which", ["page", "hostile"])
+def test_policy_lets_these_scripts_run_and_nothing_load(which: str, request: pytest.FixtureRequest) -> None:
+    read = request.getfixturevalue(which)
+    [policy] = [e.attributes["content"] for e in read.all("meta") if "http-equiv" in e.attributes]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    scripts = [script for script in read.all("script") if "type" not in script.attributes]
+    digests = [base64.b64encode(hashlib.sha256(s.text.encode()).digest()).decode() for s in scripts]
+    assert rules["script-src"] == " ".join(f"'sha256-{digest}'" for digest in digests)
+    assert "http" not in policy
+
+
+def test_equal_tables_give_equal_bytes_in_another_process(
+    made: tuple[str, Results], simulate: ModuleType, tables: Tables, tmp_path: Path, repository: Path
+) -> None:
+    simulate.write_tables(tables, tmp_path / "tables", parts=3)
+    code = (
+        "import sys, hashlib; from analysis import load, join, analyze; from analysis.report import report_page\n"
+        "from analysis.figures import draw_figures\n"
+        f"tables = load({str(tmp_path / 'tables')!r})\n"
+        "drawn = draw_figures(tables, ['msb_by_operator', 'shift_surface'])\n"
+        "page = report_page(tables, results=analyze(join(tables), scores=['consistency'], resamples=20), drawn=drawn)\n"
+        "print(hashlib.sha256(page.encode()).hexdigest())"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=repository, env=environment
+    )
+    assert done.stdout.strip() == hashlib.sha256(made[0].encode()).hexdigest()
+
+
+def test_page_is_written_whole_or_not_at_all(
+    tables: Tables, made: tuple[str, Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "new" / "report.html"
+    monkeypatch.setattr(page_module, "build_page", lambda *arguments: "first")
+    monkeypatch.setattr("analysis.figures.draw_figures", lambda tables: None)
+    assert write_report(tables, target, results=made[1]) == target
+    assert target.read_text() == "first"
+
+    def fail(self: Path, to: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(page_module, "build_page", lambda *arguments: "second")
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(TableError, match=r"report.html: cannot be written \(No space left on device\)"):
+        write_report(tables, target, results=made[1])
+    assert [path.name for path in target.parent.iterdir()] == ["report.html"]
+    assert target.read_text() == "first"
+
+
+def test_where_no_page_can_be_written(
+    tables: Tables, made: tuple[str, Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TableError, match=r"is a folder; name a file in it"):
+        write_report(tables, tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(page_module, "build_page", lambda *arguments: "page")
+    monkeypatch.setattr("analysis.figures.draw_figures", lambda tables: None)
+    with pytest.raises(TableError, match=r"cannot be written \(Not a directory\)|cannot be written \(File exists\)"):
+        write_report(tables, tmp_path / "file" / "report.html", results=made[1])
+
+
+def test_checkpoints_are_listed_with_factors_and_scores(tables: Tables) -> None:
+    shown = checkpoint_table(join(tables))
+    assert len(shown) == 88
+    assert {"factor_width", "accuracy", *MSB_READINGS, "consistency", "kappa"} <= set(shown.columns)
+    assert not [name for name in shown.columns if name.endswith("_se")]
+
+
+def test_altair_is_imported_by_the_report_alone(repository: Path) -> None:
+    code = (
+        "import sys, analysis, analysis.figures, analysis.study, analysis.report, shiftscope;"
+        "sys.exit(bool({'altair', 'vl_convert', 'markdown_it'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=repository, check=False).returncode == 0
+    assert FIGURES
