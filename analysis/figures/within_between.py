@@ -186,9 +186,10 @@ def _caption(selection: Selection, slopes: dict[str, pd.DataFrame], reading: str
             "means outlined. Lines: slopes of the forest below, each through its operator's means; dashed: the slope "
             "between operators, through the mean of the operators' means.",
             plan_sentence(selection),
-            "Forest: slopes of fractional logits with architecture as a factor, with 95 % t intervals. Of one "
-            "operator: errors clustered by training run. Within and between operators (Mundlak): given accuracy, "
-            "errors clustered by operator. An arrow marks what leaves the axis, which is drawn for the operators whose "
+            "Forest: slopes of fractional logits with architecture as a factor, with 95 % intervals: bias-reduced "
+            "cluster-robust errors (CR2), t with Satterthwaite's degrees of freedom. Of one operator: errors clustered "
+            "by training run. Within and between operators (Mundlak): given accuracy, errors clustered by operator. An "
+            "arrow marks what leaves the axis, which is drawn for the operators whose "
             f"{style.label(reading, short=True)} has a standard deviation of at least {LEAST_SPREAD}.",
             *sentences,
             *_left_out(selection, slopes),
