@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ class Collect:
     out: Path
     """Folder for the tables."""
     collect: str = "checkpoints,layers,invariance"
-    """Collectors: checkpoints, layers, invariance, surface, predictions."""
+    """Collectors: checkpoints, layers, invariance, surface, predictions, swaps."""
     shift: str = "circular,zero"
     """Shift kinds: circular, zero, reflect, replicate, crop."""
     max_shift: int | None = None
@@ -173,6 +174,10 @@ class Collect:
     """Images on which the shift surface is measured."""
     surface_step: int = 1
     """Step of the shift surface, in input pixels."""
+    swap_to: str = "max,avg,subsample,soft(beta=1),blur(m=3)"
+    """Operators without parameters that swaps put in the place of each site's."""
+    swap_images: int = 256
+    """Images on which swaps are measured."""
     seed: int = 0
     """Seed of the shifts."""
     batch_size: int = 256
@@ -196,6 +201,8 @@ class Collect:
             windows_per_image=self.windows_per_image,
             surface_images=self.surface_images,
             surface_step=self.surface_step,
+            swap_to=_names(self.swap_to),
+            swap_images=self.swap_images,
             batch_size=_at_least_one("--batch-size", self.batch_size),
         )
         outcome = _collect(self.zoo, self.data, self.out, options, self.jobs, split=self.split, limit=self.limit)
@@ -222,7 +229,7 @@ class Analyze:
 
 @dataclass(frozen=True)
 class Figures:
-    """Draw the figures from the tables.
+    """Draw the figures, and write the tables of the paper (CSV, Markdown and LaTeX), from the tables.
 
     Example: shiftscope figures out/tables --out out/figures --only msb_invariance --format png,pdf
     """
@@ -232,9 +239,9 @@ class Figures:
     out: Path
     """Folder for the figures."""
     only: str | None = None
-    """Names of figures; all by default."""
+    """Names of figures and of tables of the paper; all by default."""
     format: str = "png"
-    """File formats: png, pdf, svg."""
+    """File formats of figures: png, pdf, svg."""
 
     def run(self) -> int:
         """Draw and print the paths."""
@@ -278,7 +285,8 @@ Command = Annotated[
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    """The names in a list; a comma in brackets, as in ``ddac(3, 2)``, does not end one."""
+    return tuple(name.strip() for name in re.split(r",(?![^()]*\))", text) if name.strip())
 
 
 def _at_least_one(option: str, value: int) -> int:
@@ -313,10 +321,10 @@ def _report(outcome: Outcome, out: Path) -> int:
 
 
 def _analyze(folder: Path, out: Path) -> tuple[Tables, Results]:
-    from analysis import analyze, join, load, write_results
+    from analysis import analyze, join, load, with_sites, write_results
 
     tables = load(folder)
-    results = analyze(join(tables))
+    results = analyze(with_sites(join(tables), tables))
     for line in results.headline:
         print(line)
     for path in write_results(results, out):
@@ -325,14 +333,17 @@ def _analyze(folder: Path, out: Path) -> tuple[Tables, Results]:
 
 
 def _draw(tables: Tables, out: Path, *, only: Sequence[str] | None = None, formats: Sequence[str] = ("png",)) -> Drawn:
-    from analysis.figures import draw_figures, known_formats, tell_skipped
+    from analysis.figures import draw_figures, known_formats
 
     known_formats(formats)
     drawn = draw_figures(tables, only)
+    names: dict[str, list[str]] = {}
     for name, reason in drawn.reasons.items():
-        tell_skipped(name, reason)
+        names.setdefault(reason, []).append(name)
+    for reason, skipped in names.items():
+        print(f"skipped {', '.join(skipped)}: {reason}", file=sys.stderr)
     for path in drawn.write(out, formats):
-        print(f"figure: {path}")
+        print(f"{'table' if path.stem in drawn.tables else 'figure'}: {path}")
     return drawn
 
 
@@ -344,6 +355,7 @@ def _write_report(tables: Tables, out: Path, *, results: Results | None = None, 
 
 def _description() -> str:
     from analysis.figures import FIGURES
+    from analysis.publication import PAPER_TABLES
     from collectors.schema import SHIFT_KINDS
     from collectors.tasks import COLLECTORS
     from zoo.architectures import ARCHITECTURES
@@ -357,6 +369,7 @@ def _description() -> str:
         "Collectors": COLLECTORS,
         "Shift kinds": SHIFT_KINDS,
         "Figures": FIGURES,
+        "Tables of the paper": PAPER_TABLES,
     }
     return "\n\n".join([__doc__ or "", *(f"{title}: {', '.join(names)}." for title, names in known.items())])
 

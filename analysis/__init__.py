@@ -12,12 +12,23 @@ _EXPORTS = {
     "Tables": "analysis.tables",
     "load": "analysis.tables",
     "join": "analysis.tables",
+    "with_sites": "analysis.tables",
     "Results": "analysis.study",
     "analyze": "analysis.study",
     "write_results": "analysis.study",
     "write_report": "analysis.report",
 }
-__all__ = ["Results", "TableError", "Tables", "analyze", "join", "load", "write_report", "write_results"]
+__all__ = [
+    "Results",
+    "TableError",
+    "Tables",
+    "analyze",
+    "join",
+    "load",
+    "with_sites",
+    "write_report",
+    "write_results",
+]
 
 
 def __getattr__(name: str) -> Any:

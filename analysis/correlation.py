@@ -1,27 +1,20 @@
-"""Correlations of many column pairs in one call, each with an interval from a (cluster) bootstrap and what that
-interval is worth.
+"""Correlations of many column pairs in one call, each with an interval and a p-value that respect clusters, and what
+that interval is worth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from analysis.coefficients import Codes, correlation, covariance, given, kendall_sums, rank_covariance
-from analysis.coverage import SMALLEST, simulated_coverage
+from analysis.blocks import Block, Draws, Pair, constant
 from analysis.errors import TableError
-from analysis.resampling import (
-    Array,
-    bca_interval,
-    bootstrap_counts,
-    cluster_codes,
-    jackknife_counts,
-    percentile_interval,
-)
+from analysis.permutation import adjusted
+from analysis.resampling import DEFAULT_INTERVAL, INTERVALS, NOMINAL, cluster_codes
+
+__all__ = ["METHODS", "NOMINAL", "constant", "correlate", "indicator_columns"]
 
 METHODS = (
     "pearson",
@@ -32,8 +25,6 @@ METHODS = (
     "within_pearson",
     "within_partial_pearson",
 )
-NOMINAL = 0.95
-Pair = tuple[str, str]
 
 
 def correlate(
@@ -45,63 +36,75 @@ def correlate(
     covariates: Sequence[str] = (),
     within: str | None = None,
     clusters: Mapping[str, str | None],
-    interval: Literal["percentile", "bca"] = "percentile",
+    interval: str = DEFAULT_INTERVAL,
     resamples: int = 2000,
+    permutations: int = 1999,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Every pair of an ``x`` and a ``y`` column, by every method, with every bootstrap.
+    """Every pair of an ``x`` and a ``y`` column, by every method, under every cluster design.
 
     ``pearson``, ``spearman`` (Pearson of mid-ranks), ``kendall`` (tau-b); ``partial_*`` given ``covariates`` (numbers,
     or categories as indicator columns; ``partial_spearman`` ranks all columns first); ``within_*`` of deviations from
     the means of the groups in column ``within`` (the repeated-measures correlation). ``clusters`` maps the name of a
-    bootstrap to the column whose values are drawn as wholes, or to None for drawing rows. Intervals are nominal 95 %.
+    design to the column whose values are the sampling units, or to None for single rows.
 
-    Returns one row per pair × method × bootstrap: ``x, y, method, given, within, r, low, high, interval, n`` (rows
-    used), ``n_missing`` (rows without a finite value in each column), ``n_clusters, nominal, coverage`` (simulated for
-    so many clusters, see :mod:`analysis.coverage`; that of drawing rows supposes that the rows depend on each other
-    within the first cluster column), ``reason`` (why there is no number).
+    ``interval``, nominal 95 %: ``jackknife`` (``tanh(atanh r ± t · se / (1 - r²))``, t with clusters - 1 degrees of
+    freedom, se the jackknife's over clusters), or the ``percentile`` or ``bca`` interval of ``resamples`` cluster
+    bootstrap resamples. ``p`` is two-sided, from ``permutations`` (0 = none) of the cluster means of x, the deviations
+    within clusters kept; ``spearman`` and ``kendall`` permute those of the mid-ranks, ``partial_*`` those of the
+    residuals given the covariates (Freedman & Lane 1983), ``within_*`` within the groups
+    (:mod:`analysis.permutation`). Its hypothesis is that the clusters' means of x have nothing to do with y; an
+    interval speaks of the coefficient instead, so the two may disagree. ``p_holm`` and ``p_bh`` are adjusted over all
+    rows of the call that have a p and the same cluster design, whatever their pair and method.
+
+    Returns one row per pair × method × design: ``x, y, method, given, within, r, low, high, interval`` (the design's
+    name), ``interval_type, p, n_permutations, p_holm, p_bh, n`` (rows used), ``n_missing`` (rows without a finite value
+    in each column), ``n_clusters, nominal, coverage`` (simulated for so many clusters, see :mod:`analysis.coverage`;
+    that of single rows supposes that the rows depend on each other within the first cluster column), ``reason`` (why
+    there is no coefficient or interval), ``p_reason`` (why there is no p).
 
     Raises:
-        TableError: an unknown method or column.
+        TableError: an unknown method, interval or column; a covariate, group or cluster column whose name several
+            columns bear.
     """
-    columns = [*x, *y, *covariates, *([within] if within else []), *(name for name in clusters.values() if name)]
-    missing = [name for name in columns if name not in frame.columns]
-    unknown = [name for name in methods if name not in METHODS]
-    if missing or unknown:
-        what = f"columns {', '.join(missing)}" if missing else f"methods {', '.join(unknown)}"
-        known = ", ".join(METHODS if unknown else map(str, frame.columns))
-        raise TableError(f"correlate: no such {what}; there are {known}")
-    numbers = frame[[*dict.fromkeys([*x, *y])]].apply(pd.to_numeric, errors="coerce").astype(float)
+    others = [*covariates, *([within] if within else []), *(name for name in clusters.values() if name)]
+    _check(frame, [*x, *y], others, methods, interval)
+    draws = Draws(interval, resamples, permutations, seed)
+    numbers, unusable = _numbers(frame, [*dict.fromkeys([*x, *y])])
     extra = indicator_columns(frame, covariates)
     records: list[dict[str, object]] = []
     for method in methods:
-        partial = "partial" in method
+        partial, grouped = "partial" in method, method.startswith("within") and bool(within)
         usable = np.isfinite(extra.to_numpy()).all(axis=1) if partial else np.ones(len(frame), dtype=bool)
+        if grouped:
+            usable &= frame[within].notna().to_numpy()
         shared = {
             "method": method,
             "given": " + ".join(covariates) if partial else "",
-            "within": within if method.startswith("within") and within else "",
+            "within": within if grouped else "",
         }
         for rows, pairs in _by_missing(numbers, [(a, b) for a in x for b in y], usable):
             names = list(dict.fromkeys(name for pair in pairs for name in pair))
-            block = _Block(
+            held = extra.loc[rows].to_numpy()[:, : None if partial else 0]
+            block = Block(
                 method=method,
-                values=np.hstack(
-                    [numbers.loc[rows, names].to_numpy(), extra.loc[rows].to_numpy()[:, : None if partial else 0]]
-                ),
+                values=np.hstack([numbers.loc[rows, names].to_numpy(), held]),
                 names=names,
-                groups=cluster_codes(frame.loc[rows, within])[0] if shared["within"] and rows.any() else None,
+                groups=cluster_codes(frame.loc[rows, within])[0] if grouped and rows.any() else None,
                 pairs=pairs,
+                unusable=unusable,
             )
-            found = block.rows(frame.loc[rows], clusters, interval, resamples, seed)
+            found = block.rows(frame.loc[rows], clusters, draws)
             records += [{**shared, **record, "n_missing": int((~rows).sum())} for record in found]
-    return pd.DataFrame.from_records(records, columns=_COLUMNS)
+    return adjusted(pd.DataFrame.from_records(records, columns=_MADE))[_COLUMNS]
 
 
 _COLUMNS = [
-    *("x", "y", "method", "given", "within", "r", "low", "high", "interval", "n", "n_missing", "n_clusters"),
-    *("nominal", "coverage", "reason"),
+    *("x", "y", "method", "given", "within", "r", "low", "high", "interval", "interval_type"),
+    *("p", "n_permutations", "p_holm", "p_bh"),
+    *("n", "n_missing", "n_clusters", "nominal", "coverage", "reason", "p_reason"),
 ]
+_MADE = [name for name in _COLUMNS if name not in ("p_holm", "p_bh")]
 
 
 def indicator_columns(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -118,9 +121,34 @@ def indicator_columns(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFra
     return pd.DataFrame(made, index=frame.index)
 
 
-def constant(values: Array) -> bool:
-    """Whether a column is constant up to rounding."""
-    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+def _check(frame: pd.DataFrame, pair: list[str], others: list[str], methods: Sequence[str], interval: str) -> None:
+    """Refuse names that are not there, and clusters, groups and covariates that could be any of several columns."""
+    for what, wanted, known in (
+        ("columns", [*pair, *others], list(map(str, frame.columns))),
+        ("methods", methods, METHODS),
+        ("intervals", [interval], INTERVALS),
+    ):
+        missing = [name for name in wanted if name not in known]
+        if missing:
+            raise TableError(f"correlate: no such {what} {', '.join(missing)}; there are {', '.join(known)}")
+    for name in others:
+        if (frame.columns == name).sum() > 1:
+            raise TableError(f"correlate: several columns are called {name}; rename all but one")
+
+
+def _numbers(frame: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The columns as floats, and why some of them are none (they are NaN throughout)."""
+    columns: dict[str, pd.Series] = {}
+    unusable: dict[str, str] = {}
+    for name in names:
+        if (frame.columns == name).sum() > 1:
+            unusable[name] = f"several columns are called {name}"
+            columns[name] = pd.Series(np.nan, index=frame.index)
+            continue
+        columns[name] = pd.to_numeric(frame[name], errors="coerce").astype(float)
+        if frame[name].notna().any() and columns[name].isna().all():
+            unusable[name] = f"{name} holds no numbers"
+    return pd.DataFrame(columns, index=frame.index), unusable
 
 
 def _by_missing(
@@ -133,95 +161,3 @@ def _by_missing(
         rows = finite[a] & finite[b] & usable
         together.setdefault(rows.tobytes(), (rows, []))[1].append((a, b))
     yield from together.values()
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Pairs of columns over the same rows, by one method; the columns of ``values`` beyond ``names`` are covariates."""
-
-    method: str
-    values: Array
-    names: list[str]
-    groups: Codes | None
-    pairs: list[Pair]
-
-    def rows(
-        self, frame: pd.DataFrame, clusters: Mapping[str, str | None], interval: str, resamples: int, seed: int
-    ) -> list[dict[str, object]]:
-        n = len(self.values)
-        reasons = [self._obstacle(pair) for pair in self.pairs]
-        dependence = next((frame[column].nunique() for column in clusters.values() if column), n)
-        estimate = np.full(len(self.pairs), np.nan)
-        if n >= 3:
-            estimate = self._coefficients(np.zeros(n, dtype=np.intp), np.ones((1, 1)))[0]
-            undefined = [not reason and not np.isfinite(r) for reason, r in zip(reasons, estimate, strict=True)]
-            reasons = [self._undefined() if u else reason for u, reason in zip(undefined, reasons, strict=True)]
-        estimate = np.where([bool(reason) for reason in reasons], np.nan, estimate)
-        records: list[dict[str, object]] = []
-        # Where every cluster is one row, the cluster bootstrap is the bootstrap over rows, and is not made twice.
-        made: dict[bytes, tuple[Array, Array]] = {}
-        for name, column in clusters.items():
-            codes, n_clusters = cluster_codes(frame[column] if column else np.arange(n))
-            low = high = np.full(len(self.pairs), np.nan)
-            if n_clusters >= SMALLEST and np.isfinite(estimate).any():
-                key = codes.tobytes()
-                if key not in made:
-                    made[key] = self._interval(estimate, codes, n_clusters, interval, resamples, seed)
-                low, high = made[key]
-            real = n_clusters if column else dependence
-            design = "single" if real == n else "clusters" if column else "rows"
-            for index, (a, b) in enumerate(self.pairs):
-                reason = reasons[index]
-                if not reason and not np.isfinite(low[index]):
-                    few = f"{n_clusters} clusters are fewer than {SMALLEST}"
-                    reason = f"no interval: {few if n_clusters < SMALLEST else 'undefined in too many resamples'}"
-                records.append(
-                    {
-                        **{"x": a, "y": b, "r": estimate[index], "interval": name, "n": n, "n_clusters": n_clusters},
-                        **{"low": low[index] if np.isfinite(estimate[index]) else np.nan},
-                        **{"high": high[index] if np.isfinite(estimate[index]) else np.nan},
-                        **{
-                            "nominal": NOMINAL,
-                            "coverage": simulated_coverage(self.method, real, design),
-                            "reason": reason,
-                        },
-                    }
-                )
-        return records
-
-    def _obstacle(self, pair: Pair) -> str:
-        if len(self.values) < 3:
-            return f"{len(self.values)} rows with a value in both columns are fewer than 3"
-        for name in pair:
-            column = self.values[:, self.names.index(name)]
-            if constant(column):
-                return f"{name} is constant ({column[0]:.6g})"
-        return ""
-
-    def _undefined(self) -> str:
-        return "no variation left " + ("within groups" if self.groups is not None else "given the covariates")
-
-    def _coefficients(self, codes: Codes, counts: Array) -> Array:
-        """``(B, pairs)``."""
-        positions = [(self.names.index(a), self.names.index(b)) for a, b in self.pairs]
-        if self.method == "kendall":
-            sums = kendall_sums(self.values, codes, counts, positions)
-        elif self.method.endswith("spearman"):
-            sums = rank_covariance(self.values, codes, counts)
-        else:
-            sums = covariance(self.values, codes, counts, self.groups)
-        if "partial" in self.method:
-            k = len(self.names)
-            sums = given(sums, list(range(k)), list(range(k, self.values.shape[1])))
-        matrices = correlation(sums, counts.sum(axis=1))
-        first, second = (list(side) for side in zip(*positions, strict=True))
-        return matrices[:, first, second]
-
-    def _interval(
-        self, estimate: Array, codes: Codes, n_clusters: int, interval: str, resamples: int, seed: int
-    ) -> tuple[Array, Array]:
-        drawn = self._coefficients(codes, bootstrap_counts(n_clusters, resamples, seed))
-        if interval == "percentile":
-            return percentile_interval(drawn, NOMINAL)
-        left_out = self._coefficients(codes, jackknife_counts(n_clusters))
-        return bca_interval(estimate, drawn, left_out, NOMINAL)

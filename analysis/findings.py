@@ -14,9 +14,9 @@ import pandas as pd
 from analysis.coverage import MIN_CLUSTERS
 from collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE
 
-BY_CHECKPOINT = "bootstrap over checkpoints"
-BY_RUN = "cluster bootstrap over operator x run"
-BY_OPERATOR = "bootstrap over operators"
+BY_CHECKPOINT = "over checkpoints"
+BY_RUN = "over operator x run"
+BY_OPERATOR = "over operators"
 
 CELL = ["data", "shift_kind", "fill", "max_shift", "n_shifts", "plan", "subset", "snapshots"]
 
@@ -61,7 +61,7 @@ def with_interval(row: Any) -> str:
 def paradoxes(correlations: pd.DataFrame) -> pd.DataFrame:
     """Pooled and within-operator Pearson correlation of every cell; ``paradox`` where Simpson's paradox is found.
 
-    That is: the signs are opposite, and both 95 % intervals (cluster bootstrap over operator × run, at least
+    That is: the signs are opposite, and both 95 % intervals (clusters operator × run, at least
     :data:`~analysis.coverage.MIN_CLUSTERS` clusters) exclude 0.
     """
     rows = correlations[
@@ -79,6 +79,18 @@ def paradoxes(correlations: pd.DataFrame) -> pd.DataFrame:
     ]
     table["paradox"] = [set(pair) == {"negative", "positive"} for pair in zip(*verdicts, strict=True)]
     return table.reset_index()
+
+
+def of_cell(table: pd.DataFrame, cell: dict[str, Any], **where: Any) -> pd.DataFrame:
+    """Rows of a table of slopes for one data set and shift plan; by default the primary columns, all operators, last
+    snapshots. Their data label may be that of all data sets together.
+    """
+    wanted = {"x": PRIMARY_READING, "y": PRIMARY_SCORE, "subset": "all operators", "snapshots": "final"}
+    labels = {name: value for name, value in cell.items() if name != "data"}
+    # Several data sets, each shifted by its own eighth, have one regression together.
+    if cell["max_shift"] not in set(table["max_shift"]):
+        del labels["max_shift"]
+    return _matching(table, {**wanted, **labels, **where})
 
 
 @dataclass(frozen=True)
@@ -99,12 +111,7 @@ class Comparison:
 
     def regression(self, **where: Any) -> pd.DataFrame:
         """Rows of regressions with these labels (its data label may be that of all data sets together)."""
-        wanted = {"x": PRIMARY_READING, "y": PRIMARY_SCORE, "subset": "all operators", "snapshots": "final"}
-        cell = {name: value for name, value in self.cell.items() if name != "data"}
-        # Several data sets, each shifted by its own eighth, have one regression together.
-        if self.cell["max_shift"] not in set(self.regressions["max_shift"]):
-            del cell["max_shift"]
-        return _matching(self.regressions, {**wanted, **cell, **where})
+        return of_cell(self.regressions, self.cell, **where)
 
     def findings(self) -> list[Finding]:
         """Every comparison that the tables allow."""
@@ -175,7 +182,7 @@ class Comparison:
         if base is None or other is None or not np.isfinite([base["low"], other["low"]]).all():
             return None
         text = (
-            f"Drawing whole operators instead of runs, the interval of the pooled Spearman correlation "
+            f"With operators instead of runs as sampling units, the interval of the pooled Spearman correlation "
             f"({base['r']:.2f}) is {other['low']:.2f} to {other['high']:.2f} "
             f"instead of {base['low']:.2f} to {base['high']:.2f} "
             f"({int(other['n_clusters'])} operators against {int(base['n_clusters'])} runs)"

@@ -15,18 +15,18 @@ import numpy as np
 import pandas as pd
 
 from analysis.correlation import correlate
+from analysis.coverage import MIN_CLUSTERS
 from analysis.errors import TableError
 from analysis.findings import BY_CHECKPOINT, BY_OPERATOR, BY_RUN, CELL, verdict
-from analysis.regression import FractionalLogit, fit, group_slopes, within_between
+from analysis.permutation import adjusted, holm
+from analysis.regression import suite
+from analysis.resampling import DEFAULT_INTERVAL
 from analysis.summary import headline, write_summary
 from analysis.tables import NOT_GIVEN
 from collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE, SHIFT_KINDS
 
 SCORES = ("consistency", "consistency_to_clean", "fidelity", "kappa")
 """The scores that are correlated with MSB, where the frame has them."""
-
-SPLIT_SCORES = ("consistency", "fidelity")
-"""The scores whose slopes are also split into between and within operators."""
 
 PLAIN_SUBSAMPLING = ("subsample", "strided")
 """Operators that pool nothing; the subset ``without subsample`` is the rest."""
@@ -46,7 +46,7 @@ _NEEDED = [
         "data",
         "accuracy",
     ),
-    *("max_shift", "plan_hash", "n_sites_unmeasured", *_PLAN, *MSB_READINGS),
+    *("max_shift", "plan_hash", "n_images", "n_sites_unmeasured", *_PLAN, *MSB_READINGS),
 ]
 
 
@@ -54,13 +54,19 @@ _NEEDED = [
 class Results:
     """What an analysis found.
 
-    ``correlations``, ``regressions``: every number, one row each. ``primary``: the statements fixed in advance, (a)
-    Spearman over operator means, (b) the fractional logit's slope given accuracy, (c) the slope within operators, with
-    their verdicts. ``summary``: the same in words, as Markdown. ``headline``: a few lines for a terminal.
+    ``correlations``, ``regressions``: every number, one row each. ``influence``: the primary slopes with one operator,
+    data set or architecture left out. ``comparisons``: what MSB adds to accuracy, architecture and data set, in sample
+    and for what took no part in the fit. ``sites``: slopes of early and late sites. ``primary``: the statements fixed
+    in advance, (a) Spearman over operator means, (b) the fractional logit's slope given accuracy, (c) the slope within
+    operators, with their verdicts, ``p`` (from 15 operators on) and ``p_holm`` over the primary ones. ``summary``: the
+    same in words, as Markdown. ``headline``: a few lines for a terminal.
     """
 
     correlations: pd.DataFrame
     regressions: pd.DataFrame
+    influence: pd.DataFrame
+    comparisons: pd.DataFrame
+    sites: pd.DataFrame
     primary: pd.DataFrame
     summary: str
     headline: list[str]
@@ -78,12 +84,23 @@ class _Cell:
         return pd.concat([pd.DataFrame({**self.labels, **further}, index=table.index), table], axis=1)
 
 
-def analyze(frame: pd.DataFrame, *, scores: Sequence[str] = SCORES, resamples: int = 2000, seed: int = 0) -> Results:
+def analyze(
+    frame: pd.DataFrame,
+    *,
+    scores: Sequence[str] = SCORES,
+    interval: str = DEFAULT_INTERVAL,
+    resamples: int = 2000,
+    permutations: int = 999,
+    seed: int = 0,
+) -> Results:
     """Correlations, regressions and the primary statements of a frame from :func:`analysis.tables.join`.
 
     Each shift kind and plan is analysed apart; with and without plain subsampling; on the last snapshot of every run
-    and, where there are others, on all snapshots. Correlations are taken per data set, regressions over all of them
-    with the data set as a factor. ``resamples`` bootstrap resamples are drawn from ``seed``.
+    and, where there are others, on all snapshots. Slopes of single sites need a frame from
+    :func:`analysis.tables.with_sites`. Correlations are taken per data set, regressions over all of them with the data
+    set as a factor. ``interval``, ``resamples``, ``permutations`` and ``seed`` are those of
+    :func:`analysis.correlation.correlate`; its ``p_holm`` and ``p_bh`` are taken over all correlations of a cluster
+    design, of whatever cell.
 
     Raises:
         TableError: the frame lacks a column, or holds no shifts.
@@ -93,24 +110,33 @@ def analyze(frame: pd.DataFrame, *, scores: Sequence[str] = SCORES, resamples: i
     if not found:
         raise TableError(f"the frame has none of the scores {', '.join(scores)}; collect `invariance` first")
     apart, together = list(_cells(rows, ["data"])), list(_cells(rows, []))
-    correlations = _concat(_correlations(cell, found, resamples, seed) for cell in apart)
+    options = {"interval": interval, "resamples": resamples, "permutations": permutations, "seed": seed}
+    correlations = adjusted(_concat(_correlations(cell, found, options) for cell in apart))
     regressions = _concat(_regressions(cell, found) for cell in together)
+    final = [cell for cell in together if cell.labels["snapshots"] == "final" and PRIMARY_SCORE in found]
+    further = {
+        "influence": _concat(cell.tag(suite.influence(cell.rows)) for cell in final),
+        "comparisons": _concat(cell.tag(suite.comparisons(cell.rows)) for cell in final),
+        "sites": _concat(cell.tag(suite.sites(cell.rows)) for cell in final),
+    }
     primary = _primary(correlations, regressions)
     return Results(
         correlations=correlations,
         regressions=regressions,
+        **further,
         primary=primary,
-        summary=write_summary(rows, correlations, regressions, primary),
+        summary=write_summary(rows, correlations, regressions, primary, **further),
         headline=headline(correlations, primary),
     )
 
 
 def write_results(results: Results, folder: Path | str) -> list[Path]:
-    """Write ``correlations.csv``, ``regressions.csv`` and ``summary.md``; each appears whole or not at all."""
+    """Write a CSV file per table (``correlations``, ``regressions``, ``influence``, ``comparisons``, ``sites``) and
+    ``summary.md``; each appears whole or not at all.
+    """
     root = Path(folder)
     texts: dict[str, Callable[[Path], object]] = {
-        "correlations.csv": lambda path: results.correlations.to_csv(path, index=False, lineterminator="\n"),
-        "regressions.csv": lambda path: results.regressions.to_csv(path, index=False, lineterminator="\n"),
+        **{f"{name}.csv": _csv_writer(getattr(results, name)) for name in _CSV},
         "summary.md": lambda path: path.write_text(results.summary, encoding="utf-8"),
     }
     temporary = {name: root / f".{name}.{uuid.uuid4().hex}.tmp" for name in texts}
@@ -118,7 +144,7 @@ def write_results(results: Results, folder: Path | str) -> list[Path]:
         root.mkdir(parents=True, exist_ok=True)
         for name, write in texts.items():
             write(temporary[name])
-        # All three are complete before the first takes its name.
+        # All are complete before the first takes its name.
         for name, path in temporary.items():
             os.replace(path, root / name)
     except OSError as error:
@@ -130,6 +156,13 @@ def write_results(results: Results, folder: Path | str) -> list[Path]:
     return [root / name for name in texts]
 
 
+_CSV = ("correlations", "regressions", "influence", "comparisons", "sites")
+
+
+def _csv_writer(table: pd.DataFrame) -> Callable[[Path], object]:
+    return lambda path: table.to_csv(path, index=False, lineterminator="\n")
+
+
 def _prepare(frame: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
     missing = [name for name in _NEEDED if name not in frame.columns]
     if missing:
@@ -139,12 +172,13 @@ def _prepare(frame: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
     rows = frame[frame["shift_kind"].isin(SHIFT_KINDS)]
     if rows.empty:
         raise TableError("the frame holds no shifts; collect `invariance` with at least one shift kind first")
-    rows = rows[[*_NEEDED, *scores]]
+    sites = [name for name in rows.columns if suite.SITE.fullmatch(str(name))]
+    rows = rows[[*_NEEDED, *scores, *sites]]
     instead: dict[str, Any] = {"fill": "", **dict.fromkeys(("operator", "architecture", "padding_mode"), NOT_GIVEN)}
     instead["operator_spec"] = rows["operator"].fillna(NOT_GIVEN)
     text = {name: rows[name].astype(object).where(rows[name].notna(), other) for name, other in instead.items()}
     # Rounding of the forward pass (1e-9 or so for mixing operators) must not decide ranks.
-    readings = {name: rows[name].astype(float).round(9) for name in MSB_READINGS}
+    readings = {name: rows[name].astype(float).round(9) for name in (*MSB_READINGS, *sites)}
     others = {name: rows[name].astype(object) for name in ("cluster", "data", "shift_kind", "plan", "plan_hash")}
     return rows.assign(**text, **others, **readings).reset_index(drop=True)
 
@@ -176,13 +210,13 @@ def _cells(rows: pd.DataFrame, apart: list[str]) -> Iterator[_Cell]:
 
 
 def _concat(tables: Iterator[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(list(tables), ignore_index=True)
+    made = list(tables)
+    return pd.concat(made, ignore_index=True) if made else pd.DataFrame(columns=CELL)
 
 
-def _correlations(cell: _Cell, scores: list[str], resamples: int, seed: int) -> pd.DataFrame:
+def _correlations(cell: _Cell, scores: list[str], options: dict[str, Any]) -> pd.DataFrame:
     rows, readings = cell.rows, list(MSB_READINGS)
     draws = {BY_CHECKPOINT: None, BY_RUN: "cluster", BY_OPERATOR: "operator"}
-    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     tables = [
         cell.tag(correlate(rows, [*readings, "accuracy"], scores, clusters=draws, **options), level="checkpoints")
     ]
@@ -213,33 +247,9 @@ def _covariates(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def _regressions(cell: _Cell, scores: list[str]) -> pd.DataFrame:
-    rows = cell.rows
-    factors = ("architecture", "data")
-    tables = []
-    for x in MSB_READINGS:
-        for y in scores:
-            model = FractionalLogit("fractional logit", y, (x, "accuracy"), factors)
-            tables.append(cell.tag(fit(rows, model), x=x))
-        for y in (name for name in scores if name in SPLIT_SCORES):
-            model = FractionalLogit("within-between", y, (x, "accuracy"), factors)
-            tables.append(cell.tag(within_between(rows, model), x=x))
-    x, y = PRIMARY_READING, PRIMARY_SCORE
-    if y in scores:
-        for cluster in ("operator_spec", "cluster"):
-            model = FractionalLogit("fractional logit", y, (x, "accuracy"), factors, cluster)
-            tables.append(cell.tag(fit(rows, model), x=x))
-            model = FractionalLogit("within-between", y, (x, "accuracy"), factors, cluster)
-            tables.append(cell.tag(within_between(rows, model), x=x))
-        if rows["padding_mode"].nunique() > 1:
-            model = FractionalLogit("fractional logit with padding", y, (x, "accuracy"), (*factors, "padding_mode"))
-            tables.append(cell.tag(fit(rows, model), x=x))
-        square = f"{x}_squared"
-        curved = rows.assign(**{square: (rows[x] - rows[x].mean()) ** 2})
-        model = FractionalLogit("curved fractional logit", y, (square, x, "accuracy"), factors)
-        tables.append(cell.tag(fit(curved, model), x=x))
-        for group in ("operator", "operator_spec"):
-            model = FractionalLogit(f"slope within each {group}", y, (x,), factors, "cluster")
-            tables.append(cell.tag(group_slopes(rows, model, group), x=x))
+    tables = [cell.tag(suite.main(cell.rows, scores))]
+    if cell.labels["snapshots"] == "final" and PRIMARY_SCORE in scores:
+        tables.append(cell.tag(suite.checks(cell.rows)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -259,7 +269,7 @@ def _primary(correlations: pd.DataFrame, regressions: pd.DataFrame) -> pd.DataFr
         "nominal",
         "coverage",
     ]
-    kept += ["reason"]
+    kept += ["reason", "p"]
     means = correlations.query("level == 'operator means' and method == 'spearman'")
     means = means[(means["x"] == PRIMARY_READING) & (means["y"] == PRIMARY_SCORE)]
     a = means.rename(columns={"r": "estimate"}).assign(
@@ -280,5 +290,9 @@ def _primary(correlations: pd.DataFrame, regressions: pd.DataFrame) -> pd.DataFr
         & (table["snapshots"] == "final")
     )
     table["role"] = np.where(fixed, "primary", "secondary")
+    # Below the least number of clusters no test is leant on, so that none counts in the family either.
+    tested = fixed & table["p"].notna() & (table["n_clusters"] >= MIN_CLUSTERS)
+    table["p"] = table["p"].where(table["n_clusters"] >= MIN_CLUSTERS)
+    table["p_holm"] = holm(table["p"].where(tested))
     order = ["role", "shift_kind", "fill", "max_shift", "snapshots", "subset", "statement", "data"]
     return table.sort_values(order, ignore_index=True)

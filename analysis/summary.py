@@ -9,13 +9,18 @@ import numpy as np
 import pandas as pd
 
 from analysis.coverage import MIN_CLUSTERS
-from analysis.findings import BY_RUN, Comparison, Finding, paradoxes, with_interval
+from analysis.findings import BY_OPERATOR, BY_RUN, Comparison, Finding, paradoxes, with_interval
+from analysis.slope_findings import SlopeFindings
 from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
+
+ALPHA = 0.05
+"""Below this an adjusted p-value is called small."""
 
 _PLAN = ["shift_kind", "fill", "max_shift", "n_shifts", "plan"]
 _READ = (
     "MSB is the reading `{reading}`, averaged over a network's downsampling sites; *consistency* is the probability "
-    "that two shifts of an image get the same prediction. Ranges in brackets are nominal 95 % intervals. *Coverage* is "
+    "that two shifts of an image get the same prediction. Ranges in brackets are nominal 95 % intervals, those of "
+    "slopes from bias-reduced cluster-robust errors (CR2) with Satterthwaite's degrees of freedom. *Coverage* is "
     "how often such an interval held the truth in simulations with as many clusters. Below {least} clusters no "
     "statement of significance is made, whatever the interval. These are associations in "
     "the checkpoints at hand: they do not show what causes what."
@@ -23,10 +28,14 @@ _READ = (
 
 
 def write_summary(
-    rows: pd.DataFrame, correlations: pd.DataFrame, regressions: pd.DataFrame, primary: pd.DataFrame
+    rows: pd.DataFrame,
+    correlations: pd.DataFrame,
+    regressions: pd.DataFrame,
+    primary: pd.DataFrame,
+    **checks: pd.DataFrame,
 ) -> str:
     """The whole summary as Markdown: in short, the primary statements, what changes, what stays, what cannot be said,
-    limits.
+    limits. ``checks``: the tables ``influence``, ``comparisons`` and ``sites``.
     """
     simpson = paradoxes(correlations)
     parts = [
@@ -39,7 +48,7 @@ def write_summary(
         *_primary_sections(primary),
     ]
     findings: dict[bool | None, list[str]] = {False: [], True: [], None: []}
-    for heading, finding in _findings(correlations, regressions):
+    for heading, finding in _findings(correlations, regressions, checks):
         findings[finding.holds].append(f"{heading}: {finding.text}")
     for kind in _disagreeing_kinds(primary):
         findings[False].append(kind)
@@ -53,6 +62,7 @@ def write_summary(
         (None, "What these tables cannot tell", "Nothing of what was compared."),
     ):
         parts += [f"## {title}", *_bullets(findings[holds] or [empty])]
+    parts += ["## Many tests", *_bullets(_many_tests(correlations, primary))]
     parts += ["## Limits", *_bullets(_limits(rows, primary))]
     return "\n\n".join(parts) + "\n"
 
@@ -227,7 +237,9 @@ _CONCLUSIONS = {
 }
 
 
-def _findings(correlations: pd.DataFrame, regressions: pd.DataFrame) -> Iterator[tuple[str, Finding]]:
+def _findings(
+    correlations: pd.DataFrame, regressions: pd.DataFrame, checks: dict[str, pd.DataFrame]
+) -> Iterator[tuple[str, Finding]]:
     cells = correlations[["data", *_PLAN]].drop_duplicates()
     several = cells["data"].nunique() > 1
     for record in cells.to_dict("records"):
@@ -238,6 +250,8 @@ def _findings(correlations: pd.DataFrame, regressions: pd.DataFrame) -> Iterator
         heading += f" on {cell['data']}" if several else ""
         same = (correlations[list(cell)] == pd.Series(cell)).all(axis=1)
         for finding in Comparison(cell, correlations[same], regressions).findings():
+            yield heading, finding
+        for finding in SlopeFindings(cell, regressions, **checks).findings():
             yield heading, finding
 
 
@@ -250,6 +264,47 @@ def _disagreeing_kinds(primary: pd.DataFrame) -> list[str]:
             listed = ", ".join(f"{row['shift_kind']} {with_interval(row)}" for _, row in told.iterrows())
             lines.append(f"Statement ({statement}) on {data} depends on the shift kind: {listed}.")
     return lines
+
+
+def _many_tests(correlations: pd.DataFrame, primary: pd.DataFrame) -> list[str]:
+    """What is left of the small p-values: Holm over the primary statements, Benjamini-Hochberg over each family of
+    correlations.
+    """
+    fixed = primary[primary["role"] == "primary"]
+    tested = fixed[fixed["p_holm"].notna()]
+    lines = []
+    if tested.empty:
+        lines.append(
+            f"Primary statements: none has a p-value that may be leant on (fewer than {MIN_CLUSTERS} operators, or no "
+            "number), so there is nothing to correct."
+        )
+    else:
+        kept = tested[tested["p_holm"] < ALPHA]
+        names = ", ".join(
+            f"({row['statement']}) {row['shift_kind']}, {row['subset']}: {row['estimate']:.2f}, p = {row['p_holm']:.2g}"
+            for row in kept.to_dict("records")
+        )
+        lines.append(
+            f"Primary statements: {_below(tested['p'])} of {len(tested)} have p < {ALPHA} one at a time, {len(kept)} "
+            f"after Holm's correction over the {len(tested)} together{f' ({names})' if names else ''}."
+        )
+    for design in (BY_RUN, BY_OPERATOR):
+        family = correlations[(correlations["interval"] == design) & correlations["p"].notna()]
+        leant = family[family["n_clusters"] >= MIN_CLUSTERS]
+        text = f"Exploratory correlations {design}: {_count(len(family), 'permutation test')} in the table"
+        if leant.empty:
+            lines.append(f"{text}, each with fewer than {MIN_CLUSTERS} clusters: none is called significant.")
+            continue
+        few = f"; {len(family) - len(leant)} have too few clusters" if len(leant) < len(family) else ""
+        lines.append(
+            f"{text}; {_below(leant['p'])} have p < {ALPHA} one at a time, {_below(leant['p_bh'])} at a false "
+            f"discovery rate of {ALPHA} over all of them (Benjamini-Hochberg){few}."
+        )
+    return lines
+
+
+def _below(p: pd.Series) -> int:
+    return int((p < ALPHA).sum())
 
 
 def _share_between(rows: pd.DataFrame) -> str:
@@ -267,8 +322,8 @@ def _limits(rows: pd.DataFrame, primary: pd.DataFrame) -> list[str]:
     lines = [
         f"{_share_between(rows)}. For what lies between operators the observations are the "
         f"{_count(operators, 'operator')}, not the {_count(rows['checkpoint'].nunique(), 'checkpoint')}. "
-        "Intervals from drawing checkpoints or runs speak about these operators only; those "
-        "from drawing operators about others like them."
+        "Intervals over checkpoints or runs speak about these operators only; those over "
+        "operators about others like them."
     ]
     weakest = primary[(primary["role"] == "primary")]["coverage"].min()
     if np.isfinite(weakest) and weakest < 0.93:
@@ -298,5 +353,5 @@ def _limits(rows: pd.DataFrame, primary: pd.DataFrame) -> list[str]:
     lines.append(
         "Nine shifts per image of up to an eighth of the input size were fixed in advance; other plans are secondary."
     )
-    lines.append("All intervals are taken one at a time: no correction is made for the number of them in the tables.")
+    lines.append("All intervals are taken one at a time; only the p-values are corrected for their number.")
     return lines

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from analysis.errors import TableError
-from collectors.schema import MSB_READINGS, SCHEMA_VERSION, SCORES, TABLES
+from collectors.schema import MSB_READINGS, PRIMARY_READING, SCHEMA_VERSION, SCORES, TABLES
 
 VERSION_KEY = b"schema_version"
 """Where a part states its schema version, in its parquet metadata; a part without it is judged by its columns alone."""
@@ -152,6 +152,20 @@ def join(tables: Tables) -> pd.DataFrame:
     rows = rows[order].sort_values(["data", "shift_kind", "max_shift", "checkpoint"], ignore_index=True)
     rows.attrs["copies"] = checkpoints.attrs["copies"]
     return rows
+
+
+def with_sites(rows: pd.DataFrame, tables: Tables, reading: str = PRIMARY_READING) -> pd.DataFrame:
+    """Add ``site_<depth>``, the ``reading`` of each downsampling site from the first (0) to the last in the network.
+
+    ``rows`` as :func:`join` gives them; a checkpoint with fewer sites than another, or with a site that has no number,
+    has a missing value there. Taken from the same images as the mean over the sites.
+    """
+    measured = tables.layers[tables.layers["depth"].notna() & tables.layers["site"].notna()]
+    wide = measured.pivot(index=[*_KEY, *_DATA], columns="depth", values=reading)
+    wide.columns = pd.Index([f"site_{int(depth)}" for depth in wide.columns])
+    joined = _attach(rows, wide.reset_index())
+    joined.attrs = dict(rows.attrs)
+    return joined
 
 
 def with_runs(rows: pd.DataFrame) -> pd.DataFrame:

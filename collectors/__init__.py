@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collectors.invariance import measure_invariance, measure_surface
     from collectors.msb import measure_msb
     from collectors.shifts import ShiftPlan, apply_shift
+    from collectors.swap import measure_swaps
     from collectors.tasks import Options
 
 _HOMES = {
@@ -29,9 +30,19 @@ _HOMES = {
     "measure_invariance": "collectors.invariance",
     "measure_msb": "collectors.msb",
     "measure_surface": "collectors.invariance",
+    "measure_swaps": "collectors.swap",
 }
 
-__all__ = ["Options", "ShiftPlan", "apply_shift", "collect", "measure_invariance", "measure_msb", "measure_surface"]
+__all__ = [
+    "Options",
+    "ShiftPlan",
+    "apply_shift",
+    "collect",
+    "measure_invariance",
+    "measure_msb",
+    "measure_surface",
+    "measure_swaps",
+]
 
 
 def __getattr__(name: str) -> Any:

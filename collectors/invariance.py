@@ -165,6 +165,11 @@ def measure_accuracy(
     Raises:
         ModelError, DataError: as :func:`predict`.
     """
+    return _accuracy_frame(clean_hits(model, images, labels, batch_size=batch_size))
+
+
+def clean_hits(model: nn.Module, images: Images, labels: Tensor | np.ndarray, *, batch_size: int = 256) -> np.ndarray:
+    """Which unshifted images are predicted right: ``(N,)`` booleans. Raises as :func:`predict`."""
     labels = _check_inputs(images, labels, batch_size)
     hits = []
     with _evaluating(model), torch.inference_mode():
@@ -172,7 +177,7 @@ def measure_accuracy(
             wanted = labels[start : start + batch_size]
             logits = _logits(model, place(_batch(images, start, start + len(wanted)), model), int(labels.max()))
             hits.append((logits.argmax(1).cpu() == wanted).numpy())
-    return _accuracy_frame(np.concatenate(hits))
+    return np.concatenate(hits)
 
 
 def measure_surface(

@@ -115,18 +115,24 @@ def ratio_jackknife(numerator: Array, denominator: Array) -> tuple[float, float]
     ``se^2 = (n-1)/n sum_i (R_i - mean R)^2`` with ``R_i`` the ratio without image ``i``. Both are NaN where the ratio
     is undefined; the error is also where it is undefined without one of the images.
     """
-    total, whole, n = numerator.sum(), denominator.sum(), len(numerator)
+    value, left_out = ratio_without(numerator, denominator)
+    n = len(left_out)
+    if n < 2 or np.isnan(left_out).any():
+        return value, float("nan")
+    return value, float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
+
+
+def ratio_without(numerator: Array, denominator: Array) -> tuple[float, Array]:
+    """The pooled ratio and its values without each image in turn, NaN where one is undefined."""
+    total, whole = float(numerator.sum()), float(denominator.sum())
     if whole == 0:
-        return float("nan"), float("nan")
+        return float("nan"), np.full(len(numerator), np.nan)
     rest = whole - denominator
-    if n < 2 or (rest == 0).any():
-        return float(total / whole), float("nan")
-    left_out = (total - numerator) / rest
-    return float(total / whole), float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
+    return total / whole, np.divide(total - numerator, rest, out=np.full(len(rest), np.nan), where=rest != 0)
 
 
 @dataclass
-class _Tally:
+class Tally:
     """What one site has given so far: its sums per image."""
 
     site: Site
@@ -134,16 +140,27 @@ class _Tally:
     sampled: int = 0
     """Windows drawn so far, over all images (one for all channels); 0 where all of them are looked at."""
 
-    def row(self) -> dict[str, Any]:
-        """The site's columns of the table ``layers``."""
-        site = self.site
+    @property
+    def counts(self) -> dict[str, Array]:
+        """The sums of every image, ``(N,)`` each, by the names of ``_SUMS``."""
         stacked = np.concatenate(self.sums) if self.sums else np.zeros((0, len(_SUMS)))
-        count = dict(zip(_SUMS, stacked.T, strict=True))
+        return dict(zip(_SUMS, stacked.T, strict=True))
+
+    @property
+    def reason(self) -> str | None:
+        """Why the site has no readings, where it has none."""
+        if self.site.reason is not None:
+            return self.site.reason
+        count = self.counts
+        if (count["windows"] - count["flat"]).any():
+            return None
+        return "every window is flat" if count["windows"].any() else "no window has a sampled pixel"
+
+    def ratios(self) -> dict[str, tuple[Array, Array]]:
+        """Numerator and denominator of each reading, per image."""
+        count = self.counts
         mixed = count["windows"] - count["flat"]
-        reason = site.reason
-        if reason is None and not mixed.any():
-            reason = "every window is flat" if count["windows"].any() else "no window has a sampled pixel"
-        ratios = {
+        return {
             "msb": (count["equal"], mixed),
             "msb_all": (count["equal"] + count["flat"], count["windows"] * mixed.any()),
             "msb_weight": (count["weight"], mixed),
@@ -151,6 +168,11 @@ class _Tally:
             "msb_corrected": (count["corrected"], mixed),
             "flat_fraction": (count["flat"], count["windows"]),
         }
+
+    def row(self) -> dict[str, Any]:
+        """The site's columns of the table ``layers``."""
+        site, ratios = self.site, self.ratios()
+        windows_of_all = ratios["flat_fraction"][1]
         row: dict[str, Any] = {
             "depth": site.depth,
             "site": site.name,
@@ -160,14 +182,14 @@ class _Tally:
             "channels": site.channels,
             "input_size": _by(site.input_size),
             "output_size": _by(site.output_size),
-            "n_windows": int(count["windows"].sum()),
-            "n_images": len(stacked),
+            "n_windows": int(windows_of_all.sum()),
+            "n_images": len(windows_of_all),
         }
         for name in (*MSB_READINGS, "flat_fraction"):
             row[name], error = ratio_jackknife(*ratios[name])
             # What happens in none of m windows drawn can still happen in one of m.
             row[f"{name}_se"] = max(error, 1 / self.sampled) if self.sampled and error == error else error
-        return {**row, "reason": reason}
+        return {**row, "reason": self.reason}
 
 
 def _by(size: tuple[int, int] | None) -> str | None:
@@ -181,12 +203,12 @@ class _Measurement:
     dense_images: int
     windows_per_image: int | None
     seed: int
-    tallies: dict[str, _Tally] = field(default_factory=dict)
+    tallies: dict[str, Tally] = field(default_factory=dict)
     start: int = 0
     """Index of the batch's first image."""
 
     def __call__(self, site: Site, use: Use) -> None:
-        tally = self.tallies.setdefault(site.name, _Tally(site))
+        tally = self.tallies.setdefault(site.name, Tally(site))
         if tally.site != site:
             raise ModelError(
                 f"site {site.name} changes from batch to batch ({tally.site.input_size} and then {site.input_size}, as "
@@ -278,6 +300,30 @@ def measure_msb(
         ModelError: when the forward pass fails, or a site holds NaN or infinite values.
         DataError: for no images.
     """
+    tallies = tally_sites(
+        model,
+        images,
+        batch_size=batch_size,
+        dense_images=dense_images,
+        windows_per_image=windows_per_image,
+        seed=seed,
+    )
+    rows = [tally.row() for tally in tallies] or [_no_site(len(images))]
+    frame = pd.DataFrame(rows)
+    frame.insert(1, "n_sites", len(tallies))
+    return frame
+
+
+def tally_sites(
+    model: nn.Module,
+    images: Tensor | PreparedImages,
+    *,
+    batch_size: int = 64,
+    dense_images: int = 256,
+    windows_per_image: int | None = None,
+    seed: int = 0,
+) -> list[Tally]:
+    """What :func:`measure_msb` makes its rows of: the sums over windows, per site (in forward order) and image."""
     settings = {"batch_size": batch_size, "dense_images": dense_images, "windows_per_image": windows_per_image}
     for name, value in settings.items():
         if value is not None and value < 1:
@@ -290,15 +336,11 @@ def measure_msb(
     for start in range(0, len(images), batch_size):
         measurement.start = start
         record(model, place(images[start : start + batch_size], model), measurement)
-    tallies = sorted(measurement.tallies.values(), key=lambda tally: tally.site.depth)
-    rows = [tally.row() for tally in tallies] or [_no_site(len(images))]
-    frame = pd.DataFrame(rows)
-    frame.insert(1, "n_sites", len(tallies))
-    return frame
+    return sorted(measurement.tallies.values(), key=lambda tally: tally.site.depth)
 
 
 def _no_site(images: int) -> dict[str, Any]:
     """The row of a network without a downsampling site."""
     empty = Site(0, "", "", "", None, None, 0, (0, 0), (0, 0), "the network has no downsampling site")
-    row = {**_Tally(empty).row(), "n_images": images}
+    row = {**Tally(empty).row(), "n_images": images}
     return {**row, **dict.fromkeys(("site", "site_kind", "channels", "input_size", "output_size"))}

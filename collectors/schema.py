@@ -175,6 +175,7 @@ SWAPS = pa.schema(
     [
         *_IDENTITY,
         _optional("depth", _INT, "", "index of the changed site in the order of the forward pass; null: every site"),
+        _field("n_sites", _INT, "sites", "downsampling sites of the network"),
         _optional("site", _TEXT, "", "module path of the changed site"),
         _optional("site_kind", _TEXT, "", "kind of the site before the change"),
         _field("replacement", _TEXT, "", "operator put in its place, with its arguments; the weights stay"),

@@ -97,6 +97,20 @@ def kappa(prediction: np.ndarray, n_pairs: int = 0) -> Estimate:
     image's agreeing pairs. Undefined (NaN) for one shift, or when every prediction is the same class; the error also
     when it would be so without some image. Rule of three where every image agrees under all its shifts.
     """
+    n = len(prediction)
+    consistent = pair_agreement(prediction)
+    value, chance, without = kappa_without(prediction)
+    if np.isnan(value):
+        return Estimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
+    if n > 1 and not (consistent == 1).all() and not _all_equal(without):
+        return _jackknifed(value, without, (-1.0, 1.0), n_pairs)
+    bound = mean_over_images(np.full(n, consistent.mean()))
+    low, high = (float(np.clip(_corrected(end, chance), -1.0, 1.0)) for end in (bound.low, bound.high))
+    return Estimate(value, bound.se, low, high, n_pairs)
+
+
+def kappa_without(prediction: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """Kappa, its chance, and its ``(N,)`` values without each image in turn; NaN where one is not defined."""
     n, k = prediction.shape
     consistent = pair_agreement(prediction)
     _, inverse, counts = np.unique(prediction, return_inverse=True, return_counts=True)
@@ -106,17 +120,11 @@ def kappa(prediction: np.ndarray, n_pairs: int = 0) -> Estimate:
     cross = counts[inverse.reshape(n, k)].sum(1)
     own = 2 * _agreeing_pairs(prediction) + k
     chance = total / (n * k) ** 2
-    value = _corrected(consistent.mean(), chance)
-    if np.isnan(value):
-        return Estimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
-    if n > 1 and not (consistent == 1).all():
-        consistency_without = (consistent.sum() - consistent) / (n - 1)
-        without = _corrected(consistency_without, (total - 2 * cross + own) / ((n - 1) * k) ** 2)
-        if not _all_equal(without):
-            return _jackknifed(float(value), without, (-1.0, 1.0), n_pairs)
-    bound = mean_over_images(np.full(n, consistent.mean()))
-    low, high = (float(np.clip(_corrected(end, chance), -1.0, 1.0)) for end in (bound.low, bound.high))
-    return Estimate(float(value), bound.se, low, high, n_pairs)
+    value = float(_corrected(consistent.mean(), chance))
+    if n < 2:
+        return value, chance, np.full(n, np.nan)
+    consistency_without = (consistent.sum() - consistent) / (n - 1)
+    return value, chance, _corrected(consistency_without, (total - 2 * cross + own) / ((n - 1) * k) ** 2)
 
 
 def fidelity_product(hits: np.ndarray, consistent: np.ndarray, n_pairs: int = 0) -> Estimate:
@@ -126,7 +134,6 @@ def fidelity_product(hits: np.ndarray, consistent: np.ndarray, n_pairs: int = 0)
         hits: ``(N,)`` booleans, ``p0[n] == y[n]``.
         consistent: ``(N,)`` agreement of pairs, from :func:`pair_agreement`.
     """
-    n = len(hits)
     right = hits.astype(np.float64)
     value = float(right.mean() * consistent.mean())
     if _all_equal(right) and _all_equal(consistent):
@@ -134,8 +141,15 @@ def fidelity_product(hits: np.ndarray, consistent: np.ndarray, n_pairs: int = 0)
         return Estimate(value, first.se, first.low * second.low, first.high * second.high, n_pairs)
     if np.isnan(value):
         return Estimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
-    without = (right.sum() - right) * (consistent.sum() - consistent) / (n - 1) ** 2
-    return _jackknifed(value, without, (0.0, 1.0), n_pairs)
+    return _jackknifed(value, product_without(right, consistent), (0.0, 1.0), n_pairs)
+
+
+def product_without(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """``mean(first) x mean(second)`` without each image in turn: ``(N,)``; NaN for one image."""
+    n = len(first)
+    if n < 2:
+        return np.full(n, np.nan)
+    return (first.sum() - first) * (second.sum() - second) / (n - 1) ** 2
 
 
 def mean_over_images(values: np.ndarray, n_pairs: int = 0) -> Estimate:

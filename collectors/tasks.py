@@ -35,6 +35,7 @@ class Options:
     ``max_shift`` is in input pixels (default: an eighth of the network's input size); ``crop_size`` is the size to
     which images are brought for crop shifts (default: the input size and ``max_shift`` on each side). MSB is measured
     on the first ``msb_images`` images, the surface on the first ``surface_images``, every ``surface_step`` pixels.
+    Swaps put each operator of ``swap_to`` in the place of every site's, and are measured on the first ``swap_images``.
     """
 
     collect: tuple[str, ...] = ("checkpoints", "layers", "invariance")
@@ -48,6 +49,8 @@ class Options:
     windows_per_image: int | None = None
     surface_images: int = 256
     surface_step: int = 1
+    swap_to: tuple[str, ...] = ("max", "avg", "subsample", "soft(beta=1)", "blur(m=3)")
+    swap_images: int = 256
     batch_size: int = 256
 
     def __post_init__(self) -> None:
@@ -58,9 +61,14 @@ class Options:
             if kind not in SHIFT_KINDS:
                 raise ShiftError(unknown("shift kind", kind, SHIFT_KINDS))
         # As slices of the data these would mean other images: -1 all but the last.
-        for name, count in (("msb_images", self.msb_images), ("surface_images", self.surface_images)):
+        for name in ("msb_images", "surface_images", "swap_images"):
+            count = getattr(self, name)
             if count < 1:
                 raise DataError(f"{name} is {count}: take at least one image")
+        if "swaps" in self.collect:
+            from collectors.swap import read_replacements
+
+            read_replacements(self.swap_to)
 
 
 @dataclass
@@ -83,18 +91,10 @@ class Subject:
     def predictions(self, settings: Mapping[str, Any]) -> tuple[ShiftPlan, Predictions]:
         """Predictions under one kind's sampled plan, made once for all the tables that want them."""
         from collectors.invariance import predict
-        from collectors.shifts import ShiftPlan
 
         key = json.dumps(dict(settings), sort_keys=True)
         if key not in self._predictions:
-            plan = ShiftPlan.sampled(
-                len(self.images),
-                settings["max_shift"],
-                n_shifts=settings["n_shifts"],
-                kind=settings["kind"],
-                seed=settings["seed"],
-                fill=settings["fill"],
-            )
+            plan = _sampled(settings, len(self.images))
             predictions = predict(
                 self.model,
                 self.prepared(settings["crop_size"]),
@@ -176,6 +176,20 @@ def _shift_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, 
     ]
 
 
+def _sampled(settings: Mapping[str, Any], n_images: int) -> ShiftPlan:
+    """The sampled plan of a task's settings; of fewer images it is the beginning of that of more."""
+    from collectors.shifts import ShiftPlan
+
+    return ShiftPlan.sampled(
+        n_images,
+        settings["max_shift"],
+        n_shifts=settings["n_shifts"],
+        kind=settings["kind"],
+        seed=settings["seed"],
+        fill=settings["fill"],
+    )
+
+
 def _invariance_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
     return [{"kind": "none"}, *_shift_settings(checkpoint, options)]
 
@@ -223,6 +237,34 @@ def _predictions(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
     return predictions.to_frame().assign(**plan_columns(plan))
 
 
+def _swap_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
+    from zoo.operators import parse_operator
+
+    replacements = list(dict.fromkeys(parse_operator(spec).canonical for spec in options.swap_to))
+    unshifted = {"kind": "none", "seed": options.seed, "windows": options.windows_per_image, "crop_size": None}
+    shared = {"images": options.swap_images, "replacements": replacements}
+    return [{**settings, **shared} for settings in (unshifted, *_shift_settings(checkpoint, options))]
+
+
+def _swap(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
+    from collectors.swap import measure_swaps
+
+    images = subject.prepared(settings["crop_size"], settings["images"])
+    is_shifted = settings["kind"] != "none"
+    return measure_swaps(
+        subject.model,
+        images,
+        images.labels,
+        [_sampled(settings, len(images))] if is_shifted else [],
+        settings["replacements"],
+        unshifted=not is_shifted,
+        batch_size=subject.batch_size,
+        msb_batch_size=MSB_BATCH,
+        windows_per_image=settings.get("windows"),
+        seed=settings["seed"],
+    )
+
+
 COLLECTORS: Mapping[str, Collector] = MappingProxyType(
     {
         "checkpoints": Collector(_describe_settings, _describe, "what each checkpoint is"),
@@ -230,6 +272,7 @@ COLLECTORS: Mapping[str, Collector] = MappingProxyType(
         "invariance": Collector(_invariance_settings, _invariance, "accuracy and shift-invariance scores"),
         "surface": Collector(_surface_settings, _surface, "agreement and accuracy over a grid of shifts"),
         "predictions": Collector(_shift_settings, _predictions, "every prediction, to recompute any score from"),
+        "swaps": Collector(_swap_settings, _swap, "what changes when a site's operator is replaced"),
     }
 )
 """The collectors by the name of the table that each fills."""

@@ -1,4 +1,6 @@
-"""The figures, by name: each is one module and one line here, and is drawn from tables alone."""
+"""The figures, by name: each is one module and one line here, and is drawn from tables alone; and how they are drawn
+and saved, the paper's tables with them.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.figures.style import CaptionedFigure, Width
+    from analysis.publication.paper import PaperTable
     from analysis.tables import Tables
 
 
@@ -33,12 +36,21 @@ FIGURES: dict[str, Entry] = {
     "shift_surface": Entry("analysis.figures.shift_surface:shift_surface", ("surface",)),
     "confounding": Entry("analysis.figures.confounding:confounding"),
     "dose_response": Entry("analysis.figures.dose_response:dose_response"),
+    "influence": Entry("analysis.figures.influence:influence"),
+    "within_between": Entry("analysis.figures.within_between:within_between"),
+    "msb_by_depth": Entry("analysis.figures.msb_by_depth:msb_by_depth", ("sites",)),
+    "robustness": Entry("analysis.figures.robustness:robustness", ("robustness",)),
+    "segmentation": Entry("analysis.figures.segmentation:segmentation", ("segmentation",)),
+    "cost": Entry("analysis.figures.cost:cost", ("cost",)),
 }
 
 FRAMES: dict[str, str] = {
     "joined": "analysis.tables:join",
     "sites": "analysis.figures.frames:site_frame",
     "surface": "analysis.figures.frames:surface_frame",
+    "robustness": "analysis.figures.frames:robustness_frame",
+    "segmentation": "analysis.figures.frames:segmentation_frame",
+    "cost": "analysis.figures.frames:cost_frame",
 }
 """How each kind of frame is made from the tables."""
 
@@ -58,14 +70,16 @@ def draw(name: str, tables: Tables, *, width: Width = "double", **options: Any) 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Figures by name, as drawn at one width; ``reasons`` says why the others were not."""
+    """Figures by name, as drawn at one width, and the paper's tables; ``reasons`` says why the others are not there."""
 
     figures: dict[str, CaptionedFigure]
+    tables: dict[str, PaperTable]
     reasons: dict[str, str]
     width: Width = "double"
 
     def write(self, folder: Path | str, formats: Iterable[str] = ("png",)) -> list[Path]:
-        """Write each figure as ``folder/NAME.FORMAT``, its caption as ``NAME.txt`` beside it; returns the files.
+        """Write each figure as ``folder/NAME.FORMAT``, its caption as ``NAME.txt`` beside it, and each table as
+        ``NAME.csv``, ``.md`` and ``.tex``; returns the files.
 
         One-column figures are named ``NAME-single``. A file appears whole or not at all; equal figures give equal
         bytes.
@@ -73,8 +87,10 @@ class Drawn:
         Raises:
             TableError: an unknown format, a folder that cannot be written to, or no figure at all.
         """
+        from analysis.publication.writers import files
+
         kinds = known_formats(formats)
-        if self.reasons and not self.figures:
+        if self.reasons and not self.figures and not self.tables:
             raise TableError(f"no figure could be drawn: {next(iter(self.reasons.values()))}")
         written = []
         for name, figure in self.figures.items():
@@ -82,13 +98,17 @@ class Drawn:
             for kind in kinds:
                 written.append(write_whole(path.with_suffix(f".{kind}"), render(figure, kind, width=self.width)))
             written.append(write_whole(path.with_suffix(".txt"), f"{figure.caption}\n".encode()))
+        for name, table in self.tables.items():
+            for kind, content in files(table).items():
+                written.append(write_whole(Path(folder) / f"{name}.{kind}", content))
         return written
 
 
 def draw_figures(
     tables: Tables, only: Iterable[str] | None = None, *, width: Width = "double", data: str | None = None
 ) -> Drawn:
-    """Draw every figure (``only`` the named ones); those for which the tables have no rows are told with the reason.
+    """Draw every figure and make every table of :data:`analysis.publication.PAPER_TABLES` (``only`` the named ones);
+    those for which the tables have no rows are told with the reason.
 
     ``data`` names the data set to draw where the tables hold several.
 
@@ -96,17 +116,22 @@ def draw_figures(
         TableError: an unknown figure or width.
     """
     from analysis.figures.style import WIDTHS
+    from analysis.publication import PAPER_TABLES
 
-    names = list(FIGURES if only is None else only)
+    names = list([*FIGURES, *PAPER_TABLES] if only is None else only)
     for name in names:
-        _entry(name)
+        if name not in PAPER_TABLES:
+            _entry(name)
     if width not in WIDTHS:
         raise TableError(f"unknown figure width {width!r}: choose one of {', '.join(WIDTHS)}")
-    drawn = Drawn({}, {}, width)
+    drawn = Drawn({}, {}, {}, width)
     made: dict[str, pd.DataFrame] = {}
     for name in names:
         try:
-            drawn.figures[name] = _draw(name, tables, made, width=width, data=data)
+            if name in PAPER_TABLES:
+                drawn.tables[name] = _make(PAPER_TABLES[name], tables, made, data=data)
+            else:
+                drawn.figures[name] = _draw(name, tables, made, width=width, data=data)
         except TableError as error:
             drawn.reasons[name] = str(error)
     return drawn
@@ -149,18 +174,24 @@ def render(figure: CaptionedFigure, kind: str = "png", *, width: Width = "double
 
 
 def _draw(name: str, tables: Tables, made: dict[str, pd.DataFrame], **options: Any) -> CaptionedFigure:
-    """The figure, from frames that are kept in ``made`` for the next one."""
-    entry = _entry(name)
+    figure: CaptionedFigure = _make(_entry(name), tables, made, **options)
+    return figure
+
+
+def _make(entry: Entry, tables: Tables, made: dict[str, pd.DataFrame], **options: Any) -> Any:
+    """What the entry's function returns, from frames that are kept in ``made`` for the next one."""
     for frame in entry.frames:
         if frame not in made:
             made[frame] = _load(FRAMES[frame])(tables)
-    figure: CaptionedFigure = _load(entry.target)(*(made[frame] for frame in entry.frames), **options)
-    return figure
+    return _load(entry.target)(*(made[frame] for frame in entry.frames), **options)
 
 
 def _entry(name: str) -> Entry:
     if name not in FIGURES:
-        raise TableError(f"unknown figure {name!r}: known are {', '.join(FIGURES)}")
+        from analysis.publication import PAPER_TABLES
+
+        known = f"{', '.join(FIGURES)}; tables of the paper: {', '.join(PAPER_TABLES)}"
+        raise TableError(f"unknown figure {name!r}: known are {known}")
     return FIGURES[name]
 
 
@@ -179,5 +210,6 @@ def known_formats(formats: Iterable[str]) -> list[str]:
 
 
 def tell_skipped(name: str, reason: str) -> None:
-    """Say on stderr that a figure was passed over."""
-    sys.stderr.write(f"figure {name} skipped: {reason}\n")
+    """Say on stderr that a figure or a table was passed over."""
+    kind = "figure" if name in FIGURES else "table"
+    sys.stderr.write(f"{kind} {name} skipped: {reason}\n")

@@ -116,7 +116,7 @@ def _caption(selection: Selection, reading: str, score: str, covariates: list[st
             f"{score} adjusted to mean accuracy. One point per checkpoint ({counts(rows)}). Dashed: without subsample.",
             plan_sentence(selection),
             "Bands and slopes: 95 %, errors clustered by operator with t quantiles of (operators - 1) degrees of "
-            "freedom. Brackets after r: 95 % percentile intervals of a bootstrap that draws whole operators.",
+            f"freedom. Brackets after r: 95 % {fits.INTERVAL_OF_R}, operators as clusters.",
             *sentences,
             *selection.notes,
         ]

@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from analysis.correlation import correlate, indicator_columns
+from analysis.resampling import DEFAULT_INTERVAL, INTERVALS
 
 Array = NDArray[np.float64]
+
+INTERVAL_OF_R = INTERVALS[DEFAULT_INTERVAL]
+"""What the brackets after a correlation are, in words."""
 
 FEWEST_CLUSTERS = 3
 """With fewer clusters a cluster-robust error says nothing, and no band or interval is drawn."""
@@ -47,6 +51,20 @@ def logit_curve(x: pd.Series, y: pd.Series, clusters: pd.Series, points: int = 8
     model = sm.GLM(y.to_numpy(float), design, family=sm.families.Binomial())
     at = np.linspace(x.min(), x.max(), points)
     return _curve(model, _design(at), at, clusters, special.expit)
+
+
+def logit_line(x: pd.Series, y: pd.Series, clusters: pd.Series, points: int = 81) -> Curve | None:
+    """Least-squares line ``logit y = a + b logit x`` through accuracies in (0, 1), over the range of ``x``.
+
+    The curve is given in accuracies. The band is ``expit(η ± t · se(η))`` with cluster-robust errors and ``G - 1``
+    degrees of freedom; the slope is ``b``. None where ``x`` or ``y`` is constant, or with fewer than 4 rows.
+    """
+    if len(x) < 4 or np.ptp(x) < 1e-12 or np.ptp(y) < 1e-12:
+        return None
+    model = sm.OLS(special.logit(y.to_numpy(float)), _design(special.logit(x.to_numpy(float))))
+    low, high = special.logit([x.min(), x.max()])
+    at = np.linspace(low, high, points)
+    return _curve(model, _design(at), special.expit(at), clusters, special.expit)
 
 
 def partial_residuals(
@@ -93,9 +111,9 @@ def correlation_row(
     clusters: str | None = "operator",
     covariates: tuple[str, ...] = (),
 ) -> pd.Series:
-    """One coefficient with its interval, a row of :func:`correlate`; ``clusters`` None draws single rows."""
-    name = f"bootstrap over {'rows' if clusters is None else clusters}"
-    return correlate(frame, [x], [y], methods=(method,), covariates=covariates, clusters={name: clusters}).iloc[0]
+    """One coefficient with its interval, a row of :func:`correlate`; ``clusters`` None takes single rows."""
+    options: dict[str, Any] = {"clusters": {clusters or "rows": clusters}, "permutations": 0}
+    return correlate(frame, [x], [y], methods=(method,), covariates=covariates, **options).iloc[0]
 
 
 def operator_means(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

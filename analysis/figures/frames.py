@@ -69,29 +69,63 @@ def select(
     if rows.empty:
         raise TableError(f"{figure} has no rows to draw: collect `invariance` with at least one shift kind first")
     notes: list[str] = []
-    data = _choose_data(rows, figure, data, notes)
-    rows = rows[rows["data"] == data]
-    if snapshots not in ("final", "all"):
-        raise TableError(f"unknown choice of snapshots {snapshots!r}: choose final or all")
-    if snapshots == "final" and not rows["final"].all():
-        earlier = rows.loc[~rows["final"], "checkpoint"].nunique()
-        notes.append(f"Earlier snapshots of the training runs, not drawn here: {earlier} checkpoints.")
-        rows = rows[rows["final"]]
-    rows = _choose_plans(rows, notes)
-    finite = pd.Series(np.isfinite(rows[columns].to_numpy(float)).all(axis=1), index=rows.index)
-    if not finite.all():
-        lost = rows.loc[~finite, "checkpoint"].nunique()
-        notes.append(f"Not drawn, for want of {' or '.join(columns)}: {lost} checkpoints ({(~finite).sum()} rows).")
-    rows = rows[finite]
-    rows = rows.assign(**{name: rows[name].astype(float).round(9) for name in columns if name in MSB_READINGS})
+    rows, data = _of_one_data_set(rows, figure, data, notes)
+    rows = _choose_plans(_snapshots(rows, snapshots, notes), notes)
+    rows = _complete(rows, columns, notes)
     if rows.empty:
         raise TableError(
             f"{figure} has no row with all of {', '.join(columns)}: collect `layers` and `invariance` first"
         )
-    rows = operators_named(rows)
     present = set(rows["shift_kind"])
     kinds = tuple(kind for kind in SHIFT_KINDS if kind in present)
     return Selection(rows.reset_index(drop=True), kinds, data, tuple(notes))
+
+
+def select_unshifted(
+    frame: pd.DataFrame,
+    figure: str,
+    table: str,
+    columns: Iterable[str],
+    data: str | None = None,
+    snapshots: Snapshots = "final",
+) -> Selection:
+    """As :func:`select`, of a frame without shift plans (sites, conditions, costs), made from the table ``table``."""
+    columns = list(columns)
+    need(frame, ["checkpoint", "model", "operator", "cluster", "final", *columns], figure)
+    if frame.empty:
+        raise TableError(f"table `{table}` holds no rows: collect `{table}` first")
+    notes: list[str] = []
+    rows, data = _of_one_data_set(frame, figure, data, notes) if "data" in frame else (frame, "")
+    rows = _complete(_snapshots(rows, snapshots, notes), columns, notes)
+    if rows.empty:
+        raise TableError(f"{figure} has no row with all of {', '.join(columns)}: collect `{table}` again")
+    return Selection(rows.reset_index(drop=True), (), data, tuple(notes))
+
+
+def _of_one_data_set(rows: pd.DataFrame, figure: str, data: str | None, notes: list[str]) -> tuple[pd.DataFrame, str]:
+    data = _choose_data(rows, figure, data, notes)
+    return rows[rows["data"] == data], data
+
+
+def _snapshots(rows: pd.DataFrame, snapshots: Snapshots, notes: list[str]) -> pd.DataFrame:
+    if snapshots not in ("final", "all"):
+        raise TableError(f"unknown choice of snapshots {snapshots!r}: choose final or all")
+    if snapshots == "all" or rows["final"].all():
+        return rows
+    earlier = rows.loc[~rows["final"], "checkpoint"].nunique()
+    notes.append(f"Earlier snapshots of the training runs, not shown here: {earlier} checkpoints.")
+    return rows[rows["final"]]
+
+
+def _complete(rows: pd.DataFrame, columns: list[str], notes: list[str]) -> pd.DataFrame:
+    """The rows with a finite value in every column, readings rounded, operators named."""
+    finite = pd.Series(np.isfinite(rows[columns].to_numpy(float)).all(axis=1), index=rows.index)
+    if not finite.all():
+        lost = rows.loc[~finite, "checkpoint"].nunique()
+        notes.append(f"Not shown, for want of {' or '.join(columns)}: {lost} checkpoints ({(~finite).sum()} rows).")
+    rows = rows[finite]
+    rows = rows.assign(**{name: rows[name].astype(float).round(9) for name in columns if name in MSB_READINGS})
+    return operators_named(rows)
 
 
 def _choose_data(rows: pd.DataFrame, figure: str, data: str | None, notes: list[str]) -> str:
@@ -102,7 +136,7 @@ def _choose_data(rows: pd.DataFrame, figure: str, data: str | None, notes: list[
         raise TableError(f"{figure}: no rows measured on {data!r}; the tables hold {', '.join(counts.index)}")
     others = [name for name in counts.index if name != data]
     if others:
-        notes.append(f"Also in the tables, not drawn here: {', '.join(others)}.")
+        notes.append(f"Also in the tables, not shown here: {', '.join(others)}.")
     return data
 
 
@@ -120,14 +154,14 @@ def _choose_plans(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
             f"{kind} ≤ {row.max_shift} px × {row.n_shifts} ({row.plan})" for row in plans.iloc[1:].itertuples()
         ]
     if left_out:
-        notes.append(f"Other shift plans in the tables, not drawn here: {', '.join(left_out)}.")
+        notes.append(f"Other shift plans in the tables, not shown here: {', '.join(left_out)}.")
     chosen = pd.concat(kept, ignore_index=True)
     if "n_images" in chosen:
         chosen = chosen.sort_values("n_images", ascending=False, kind="stable")
     key = ["checkpoint", "model", "shift_kind", *(axis for axis in ("dy", "dx") if axis in chosen)]
     once = chosen.drop_duplicates(key)
     if len(once) < len(chosen):
-        notes.append(f"Measured on fewer images as well, not drawn here: {len(chosen) - len(once)} rows.")
+        notes.append(f"Measured on fewer images as well, not shown here: {len(chosen) - len(once)} rows.")
     return once.sort_index()
 
 
@@ -178,6 +212,39 @@ def surface_frame(tables: Tables) -> pd.DataFrame:
 def site_frame(tables: Tables) -> pd.DataFrame:
     """The sites of table ``layers`` with the factors of each checkpoint: a row per checkpoint, data set and site."""
     return _with_factors(tables.layers[tables.layers["site"].notna()], tables)
+
+
+def robustness_frame(tables: Tables) -> pd.DataFrame:
+    """Table ``robustness`` with the factors of each checkpoint: a row per checkpoint, data set and condition."""
+    return _with_factors(tables.robustness, tables)
+
+
+def cost_frame(tables: Tables) -> pd.DataFrame:
+    """Table ``cost`` with the factors of each checkpoint: a row per checkpoint and quantity."""
+    return _with_factors(tables.cost, tables)
+
+
+def segmentation_frame(tables: Tables) -> pd.DataFrame:
+    """Table ``segmentation``, scores as columns, with the factors of each checkpoint and its MSB readings.
+
+    A row per checkpoint, data set and shift plan. Scores that are taken without a shift (``miou``, ``pixel_accuracy``)
+    stand in every row of the checkpoint; a reading is the mean over the checkpoint's sites on the same data set.
+    """
+    keys = ["checkpoint", "sha256", "model", "data"]
+    rows = tables.segmentation
+    plain, shifted = rows[rows["shift_kind"] == "none"], rows[rows["shift_kind"] != "none"]
+    shifted = shifted.assign(fill=shifted["fill"].astype(object).where(shifted["fill"].notna(), ""))
+    wide = _wide(shifted, [*keys, *PLAN, "n_images"])
+    readings = tables.layers.groupby(keys, as_index=False)[list(MSB_READINGS)].mean()
+    for other in (_wide(plain, keys), readings):
+        wide = wide.merge(other, on=keys, how="left")
+    return _with_factors(wide, tables)
+
+
+def _wide(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    once = rows.drop_duplicates([*keys, "score"])
+    values, errors = (once.pivot(index=keys, columns="score", values=name) for name in ("value", "se"))
+    return pd.concat([values, errors.add_suffix("_se")], axis=1).reset_index()
 
 
 def _with_factors(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:

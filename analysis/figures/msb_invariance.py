@@ -24,7 +24,7 @@ def msb_invariance(
     """Every checkpoint as a point: ``reading`` on the x axis, each score on a y axis, shift kinds as facets.
 
     The curve is a fractional logit with a 95 % band (errors clustered by operator), dashed without plain subsampling.
-    Over each panel: Pearson's r over checkpoints and Spearman's rho over operator means with their 95 % bootstrap
+    Over each panel: Pearson's r over checkpoints and Spearman's rho over operator means with their 95 %
     intervals over operators. ``frame`` is :func:`analysis.tables.join`'s. Raises :class:`TableError` when there is
     nothing to draw.
     """
@@ -83,7 +83,7 @@ def _notes(
     count = f"n = {over_operators['n']}, {over_operators['n_clusters']} operators"
     sentence = (
         f"{score}, {kind}: Pearson {fits.in_words(over_operators)} over {count}"
-        f"{fits.coverage(over_operators)}; {fits.in_words(over_runs)} from the bootstrap over "
+        f"{fits.coverage(over_operators)}; {fits.in_words(over_runs)} over "
         f"{over_runs['n_clusters']} operator × run clusters{fits.coverage(over_runs)}; Spearman over operator means "
         f"{fits.in_words(ranks, 'ρ')}{fits.coverage(ranks)}"
     )
@@ -106,8 +106,8 @@ def _caption(selection: Selection, reading: str, scores: Sequence[str], sentence
             plan_sentence(selection),
             "Curves: fractional logit, dashed without subsample; bands: pointwise 95 %, errors clustered by operator "
             "with t quantiles of (operators - 1) degrees of freedom. r: Pearson over checkpoints; ρ: Spearman over "
-            "operator means; r*: r without subsample. Brackets: 95 % percentile intervals of a bootstrap that draws "
-            "whole operators.",
+            "operator means; r*: r without subsample. "
+            f"Brackets: 95 % {fits.INTERVAL_OF_R}, operators as clusters.",
             *_standard_errors(rows, scores),
             *sentences,
             *selection.notes,

@@ -241,6 +241,15 @@ def draw_curve(ax: Axes, curve: Curve | None, *, apart: bool = False) -> None:
         ax.fill_between(curve.x, curve.low, curve.high, color=INK, alpha=BAND, linewidth=0, zorder=2, label="band")
 
 
+def spaced(places: Iterable[float], low: float, high: float, gap: float) -> list[float]:
+    """Those of ``places`` between ``low`` and ``high`` that stand ``gap`` of the axis apart; the first ones win."""
+    kept: list[float] = []
+    for place in places:
+        if low <= place <= high and all(abs(place - other) >= gap * (high - low) for other in kept):
+            kept.append(float(place))
+    return sorted(kept)
+
+
 def fit_handles(name: str, apart: bool, width: Width) -> list[Artist]:
     """Legend handles of a fit, its band and, where drawn, the fit without plain subsampling."""
     band = Patch(color=INK, alpha=BAND, linewidth=0, label="95 % band")

@@ -28,6 +28,12 @@ def simulate() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def conditions() -> ModuleType:
+    """Simulated tables of robustness, segmentation and cost."""
+    return _beside("simulate_conditions")
+
+
+@pytest.fixture(scope="session")
 def pages() -> ModuleType:
     """Pages of the report and their elements."""
     return _beside("pages")

@@ -73,7 +73,14 @@ def test_the_partial_within_group_coefficient_holds_groups_and_covariate_fixed(f
 
 def test_the_cluster_interval_equals_a_loop_over_the_same_resamples(frame):
     row = correlate(
-        frame, ["x"], ["y"], methods=["spearman"], clusters={"runs": "cluster"}, resamples=150, seed=4
+        frame,
+        ["x"],
+        ["y"],
+        methods=["spearman"],
+        clusters={"runs": "cluster"},
+        interval="percentile",
+        resamples=150,
+        seed=4,
     ).iloc[0]
     codes, number = cluster_codes(frame["cluster"])
     drawn = []
@@ -144,12 +151,78 @@ def test_few_rows_and_few_clusters_give_reasons(frame):
     assert one["coverage"].isna().all()
 
 
-def test_a_column_that_is_constant_in_many_resamples_has_no_interval(frame):
+@pytest.mark.parametrize(
+    ("interval", "reason"),
+    [
+        ("jackknife", "no interval: undefined without one of the clusters"),
+        ("percentile", "no interval: undefined in too many resamples"),
+        ("bca", "no interval: undefined in too many resamples"),
+    ],
+)
+def test_a_column_with_one_odd_value_has_no_interval(frame, interval, reason, recwarn):
     rare = frame.assign(x=[1.0] + [0.0] * 89)
-    row = correlate(rare, ["x"], ["y"], methods=["pearson"], clusters={"rows": None}, resamples=300).iloc[0]
+    options = {"methods": ["pearson"], "clusters": {"rows": None}, "resamples": 300, "interval": interval}
+    row = correlate(rare, ["x"], ["y"], **options).iloc[0]
     assert np.isfinite(row["r"])
-    assert np.isnan(row["low"])
-    assert row["reason"] == "no interval: undefined in too many resamples"
+    assert np.isnan([row["low"], row["high"]]).all()
+    assert row["reason"] == reason
+    assert not recwarn.list
+
+
+def test_the_jackknife_interval_equals_a_loop_that_leaves_out_clusters(frame):
+    for method, reference in (("pearson", stats.pearsonr), ("kendall", stats.kendalltau)):
+        row = correlate(frame, ["x"], ["y"], methods=[method], clusters={"runs": "cluster"}).iloc[0]
+        rest = [frame[frame["cluster"] != c] for c in frame["cluster"].unique()]
+        left_out = np.array([reference(part["x"], part["y"]).statistic for part in rest])
+        se = np.sqrt(29 / 30 * ((left_out - left_out.mean()) ** 2).sum())
+        half = stats.t.ppf(0.975, 29) * se / (1 - row["r"] ** 2)
+        expected = (np.tanh(np.arctanh(row["r"]) - half), np.tanh(np.arctanh(row["r"]) + half))
+        assert (row["low"], row["high"]) == pytest.approx(expected, abs=1e-8)
+        assert row["interval_type"] == "jackknife"
+
+
+def test_an_exact_correlation_has_no_interval(frame, recwarn):
+    row = correlate(frame.assign(y=2 * frame["x"]), ["x"], ["y"], methods=["kendall"], **FAST).iloc[0]
+    assert row["r"] == 1
+    assert row["reason"] == "no interval: the correlation is exactly ±1"
+    assert row["p"] == 1 / 2000
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda f: f.assign(x="text"), "x holds no numbers"),
+        (lambda f: f.assign(x=np.inf), "0 rows with a value in both columns"),
+        (lambda f: f.assign(x=f["x"].where(f.index < 2)), "2 rows with a value in both columns"),
+        (lambda f: f.assign(x=f["x"].where(f.index < 1)), "1 rows with a value in both columns"),
+        (lambda f: f.iloc[:0], "0 rows with a value in both columns"),
+        (lambda f: f.assign(x=7), "x is constant (7)"),
+        (lambda f: pd.concat([f, f[["x"]]], axis=1), "several columns are called x"),
+        (lambda f: f.assign(cluster="one"), "no interval: 1 clusters are fewer than 5"),
+        (lambda f: f.assign(cluster=f["cluster"].where(f.index > 0)), "no interval: 1 rows have no value in cluster"),
+    ],
+)
+def test_every_frame_without_a_number_gives_rows_that_say_why(frame, method, spoil, reason, recwarn):
+    options = {"methods": [method], "covariates": ["z", "kind"], "within": "group", "clusters": {"runs": "cluster"}}
+    table = correlate(spoil(frame), ["x"], ["y", "y2"], **options, resamples=50, permutations=20)
+    assert len(table) == 2
+    assert table["reason"].str.startswith(reason).all()
+    assert table[["low", "high", "p", "p_holm", "p_bh"]].isna().all(axis=None)
+    assert (table["p_reason"] != "").all()
+    assert not recwarn.list
+
+
+def test_too_few_rows_for_the_covariates_give_a_reason(frame):
+    table = correlate(frame.iloc[:4], ["x"], ["y"], methods=["partial_pearson"], covariates=["z", "x2"], **FAST)
+    assert set(table["reason"]) == {"4 rows are too few to hold 2 covariate columns fixed"}
+
+
+def test_rows_without_a_group_take_no_part_within_groups(frame):
+    holes = frame.assign(group=frame["group"].where(frame.index >= 4))
+    table = correlate(holes, ["x"], ["y"], methods=["pearson", "within_pearson"], within="group", **FAST)
+    assert table.groupby("method")["n"].first().to_dict() == {"pearson": 90, "within_pearson": 86}
 
 
 def test_unknown_columns_and_methods_are_named(frame):
@@ -157,6 +230,10 @@ def test_unknown_columns_and_methods_are_named(frame):
         correlate(frame, ["nowhere"], ["y"], **FAST)
     with pytest.raises(TableError, match=r"no such methods persson; there are pearson"):
         correlate(frame, ["x"], ["y"], methods=["persson"], **FAST)
+    with pytest.raises(TableError, match=r"no such intervals normal; there are jackknife, percentile, bca"):
+        correlate(frame, ["x"], ["y"], interval="normal", **FAST)
+    with pytest.raises(TableError, match=r"several columns are called cluster; rename all but one"):
+        correlate(pd.concat([frame, frame[["cluster"]]], axis=1), ["x"], ["y"], **FAST)
 
 
 def test_indicator_columns_leave_out_the_first_level_and_keep_missing_ones_missing():

@@ -21,8 +21,9 @@ from analysis.tables import Tables, join
 
 
 @pytest.fixture(scope="module")
-def tables(simulate: ModuleType) -> Tables:
-    return simulate.simulate_tables(simulate.Zoo(seeds=2, epochs=(8.0,), padding_modes=("zeros",), surface_shift=1))
+def tables(simulate: ModuleType, conditions: ModuleType) -> Tables:
+    made = simulate.simulate_tables(simulate.Zoo(seeds=2, epochs=(8.0,), padding_modes=("zeros",), surface_shift=1))
+    return conditions.with_conditions(made)
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +86,13 @@ def test_captions_state_n_clusters_interval_and_plan(tables: Tables, name: str) 
     doses = rows[rows["operator"].isin(["soft", "lp"])]
     runs = (doses if name == "dose_response" else rows)["cluster"].nunique()
     assert f"{runs} " in caption
-    assert "95 %" in caption
-    assert "digits test" in caption
+    assert ("quartiles" if name == "cost" else "95 %") in caption
+    assert name == "cost" or "digits test" in caption
     if name != "dose_response":
         assert f"{rows['checkpoint'].nunique()} checkpoints, 11 operators" in caption
-    if name in ("msb_invariance", "confounding"):
+    if name in ("msb_invariance", "confounding", "within_between", "segmentation"):
         assert "simulated coverage" in caption
-    if name != "msb_by_operator":
+    if name not in ("msb_by_operator", "msb_by_depth", "robustness", "cost"):
         grid = "9 per image, grid" if name == "shift_surface" else "9 per image, sampled"
         assert f"zero (≤ {1 if name == 'shift_surface' else 4} px, {grid}, fill mean)" in caption
 
@@ -110,7 +111,7 @@ def test_unusual_tables_are_drawn_or_refused_in_one_line(small: Tables, name: st
     figure = draw(name, edited, width="single")
     assert figure.axes
     if case == "missing values" and name in ("msb_invariance", "msb_by_operator", "confounding"):
-        assert "Not drawn, for want of" in figure.caption
+        assert "Not shown, for want of" in figure.caption
         assert "2 checkpoints" in figure.caption
 
 

@@ -425,7 +425,7 @@ def test_values_that_cannot_be_drawn_are_counted(frame: pd.DataFrame) -> None:
     holes.loc[holes["operator"] == "tips", "consistency"] = np.inf
     figure = msb_invariance(holes)
     assert {"avg", "tips"}.isdisjoint(points(figure.axes[0]))
-    assert "Not drawn, for want of msb_corrected or consistency or fidelity: 4 checkpoints (8 rows)." in figure.caption
+    assert "Not shown, for want of msb_corrected or consistency or fidelity: 4 checkpoints (8 rows)." in figure.caption
     with pytest.raises(TableError, match="no row with all of msb_corrected"):
         msb_invariance(frame.assign(msb_corrected=np.nan))
     with pytest.raises(TableError, match="needs the columns msb_corrected"):
@@ -454,7 +454,7 @@ def test_earlier_snapshots_are_left_out_unless_asked_for(everything: pd.DataFram
     figure = msb_invariance(one, scores=["consistency"])
     final = frame[frame["shift_kind"] == "zero"]
     assert_same_points(points(figure.axes[0]), expected(final, "msb_corrected", "consistency"))
-    assert f"not drawn here: {len(final)} checkpoints." in figure.caption
+    assert f"not shown here: {len(final)} checkpoints." in figure.caption
     figure = msb_invariance(one, scores=["consistency"], snapshots="all")
     assert_same_points(points(figure.axes[0]), expected(one, "msb_corrected", "consistency"))
     assert "snapshots" not in figure.caption

@@ -4,6 +4,8 @@ slope.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,6 +37,7 @@ def frame():
 
 
 MODEL = FractionalLogit("logit", "c", ("m", "accuracy"), ("architecture", "data"))
+PLAIN = replace(MODEL, interval="t")
 
 
 def _by_formula(formula, frame, groups):
@@ -44,7 +47,7 @@ def _by_formula(formula, frame, groups):
 
 
 def test_the_fit_equals_the_formula_interface(frame):
-    table = fit(frame, MODEL).set_index("term")
+    table = fit(frame, PLAIN).set_index("term")
     expected = _by_formula("c ~ m + accuracy + architecture", frame, "operator")
     names = {
         "intercept": "Intercept",
@@ -66,7 +69,7 @@ def test_the_fit_equals_the_formula_interface(frame):
 
 
 def test_the_cluster_errors_equal_the_sandwich_written_out(frame):
-    row = fit(frame, MODEL).set_index("term").loc["m"]
+    row = fit(frame, PLAIN).set_index("term").loc["m"]
     x = np.column_stack([np.ones(len(frame)), frame["m"], frame["accuracy"], frame["architecture"] == "resnet"])
     x = x.astype(float)
     beta = np.zeros(4)
@@ -99,7 +102,7 @@ def test_shares_of_information_against_a_loop(frame):
 
 
 def test_within_between_equals_the_formula_with_means_made_by_hand(frame):
-    table = within_between(frame, MODEL).set_index("term")
+    table = within_between(frame, PLAIN).set_index("term")
     by_hand = frame.copy()
     for name in ("m", "accuracy"):
         by_hand[f"{name}_b"] = [frame.loc[frame["operator"] == o, name].mean() for o in frame["operator"]]
@@ -138,7 +141,7 @@ def test_missing_rows_are_left_out_before_the_means(frame):
 def test_group_slopes_are_separate_fits(frame):
     flat = frame.copy()
     flat.loc[flat["operator"] == "op03", "m"] = 0.5 + 1e-9 * np.arange(6)
-    model = FractionalLogit("slope within each operator", "c", ("m",), (), "run")
+    model = FractionalLogit("slope within each operator", "c", ("m",), (), "run", "t")
     table = group_slopes(flat, model, "operator").set_index("group")
     assert len(table) == 20
     assert np.isnan(table.loc["operator=op03", "estimate"])
@@ -199,7 +202,7 @@ def test_the_coverage_beside_the_interval_is_what_refitting_gives():
     """New errors on one unbalanced design, refitted: the coverage found, against the stated one."""
     base = _make(seed=3, clusters=8, size=30, cluster_sd=0.8)
     base = base[(base["operator"] == "op00") | (base.groupby("operator").cumcount() < 3)].reset_index(drop=True)
-    model = FractionalLogit("logit", "c", ("m",))
+    model = FractionalLogit("logit", "c", ("m",), interval="t")
     stated = fit(base, model).set_index("term").loc["m", "coverage"]
     mean = _by_formula("c ~ m", base, "operator").fittedvalues.to_numpy()
     spread = np.sqrt(mean * (1 - mean))

@@ -17,6 +17,7 @@ from collectors.engine import collect
 from collectors.invariance import Predictions, measure_accuracy, predict, score
 from collectors.msb import measure_msb
 from collectors.shifts import ShiftPlan
+from collectors.swap import measure_swaps
 from collectors.tasks import COLLECTORS, Options
 from zoo.datasets import ImageSet, load_dataset
 from zoo.datasets.inputs import InputSpec, PreparedImages
@@ -25,8 +26,15 @@ from zoo.loading import build_model, load_checkpoint
 from zoo.manifest import Checkpoint
 
 EVERYTHING = Options(
-    collect=tuple(COLLECTORS), shift=("circular", "zero", "crop"), msb_images=24, surface_images=16, surface_step=2
+    collect=tuple(COLLECTORS),
+    shift=("circular", "zero", "crop"),
+    msb_images=24,
+    surface_images=16,
+    surface_step=2,
+    swap_to=("soft",),
+    swap_images=8,
 )
+WITHOUT_SWAPS = replace(EVERYTHING, collect=tuple(name for name in COLLECTORS if name != "swaps"))
 OPERATORS = ("max", "avg", "aps")
 
 
@@ -53,7 +61,11 @@ def zoo(tmp_path: Path) -> list[Checkpoint]:
 
 def read(out: Path, table: str) -> pd.DataFrame:
     frame = ds.dataset(out / table, format="parquet").to_table().to_pandas()
-    keys = [name for name in ("checkpoint", "task", "depth", "score", "dy", "dx", "image") if name in frame.columns]
+    keys = [
+        name
+        for name in ("checkpoint", "task", "depth", "score", "dy", "dx", "image", "measure", "scope")
+        if name in frame.columns
+    ]
     if table == "predictions":
         keys = ["checkpoint", "task", "image"]
     return frame.sort_values(keys).reset_index(drop=True)
@@ -65,7 +77,7 @@ def parts(out: Path) -> dict[str, bytes]:
 
 def test_rows_are_what_the_measuring_functions_give(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
     outcome = collect(zoo, images, tmp_path / "out", EVERYTHING, progress=False)
-    n_tasks = 1 + 1 + 4 + 3 + 3  # per checkpoint: description, layers, invariance, surface, predictions
+    n_tasks = 1 + 1 + 4 + 3 + 3 + 4  # per checkpoint: description, layers, invariance, surface, predictions, swaps
     assert (outcome.measured, outcome.found, outcome.failures) == (3 * n_tasks, 0, [])
 
     checkpoint = zoo[0]
@@ -87,6 +99,13 @@ def test_rows_are_what_the_measuring_functions_give(zoo: list[Checkpoint], image
     surface = read(tmp_path / "out", "surface").query("checkpoint == 'max' and shift_kind == 'circular'")
     assert len(surface) == 25
     assert surface.query("dy == 0 and dx == 0")["agreement"].tolist() == [1.0]
+    swaps = read(tmp_path / "out", "swaps").query("checkpoint == 'max' and shift_kind in ('none', 'zero')")
+    first = PreparedImages(images.head(8), checkpoint.input)
+    plan = ShiftPlan.sampled(8, 4, n_shifts=9, kind="zero", seed=0)
+    expected = measure_swaps(model, first, images.labels[:8], [plan], ["soft(beta=1)"])
+    order = ["depth", "shift_kind", "measure", "scope"]
+    stored_swaps, expected = (rows.sort_values(order)["change"].tolist() for rows in (swaps, expected))
+    assert stored_swaps == pytest.approx(expected, abs=1e-12, nan_ok=True)
     predictions = read(tmp_path / "out", "predictions").query("checkpoint == 'max' and shift_kind == 'zero'")
     agree = sum(a == b for row in predictions["prediction"] for i, a in enumerate(row) for b in row[i + 1 :])
     assert stored["consistency"] == pytest.approx(agree / (40 * 36), abs=1e-12)
@@ -97,7 +116,7 @@ def test_rows_carry_their_provenance(zoo: list[Checkpoint], images: ImageSet, tm
     checkpoints = read(tmp_path / "out", "checkpoints").set_index("checkpoint")
     assert checkpoints["n_params"]["max"] == sum(p.numel() for p in load_checkpoint(zoo[0]).parameters())
     assert checkpoints["factors"]["max"] == '{"note": "one", "operator": "max", "run": "r0", "seed": 0}'
-    for table in ("layers", "invariance", "surface", "predictions"):
+    for table in ("layers", "invariance", "surface", "predictions", "swaps"):
         rows = read(tmp_path / "out", table)
         assert set(rows["checkpoint"]) == set(OPERATORS)
         assert set(rows["data_fingerprint"]) == {PreparedImages(images, zoo[0].input).fingerprint}
@@ -107,9 +126,9 @@ def test_rows_carry_their_provenance(zoo: list[Checkpoint], images: ImageSet, tm
 
 
 def test_a_second_run_does_nothing(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
-    collect(zoo, images, tmp_path / "out", EVERYTHING, progress=False)
+    collect(zoo, images, tmp_path / "out", WITHOUT_SWAPS, progress=False)
     before = parts(tmp_path / "out")
-    outcome = collect(zoo, images, tmp_path / "out", EVERYTHING, progress=False)
+    outcome = collect(zoo, images, tmp_path / "out", WITHOUT_SWAPS, progress=False)
     assert (outcome.measured, outcome.found) == (0, 36)
     assert parts(tmp_path / "out") == before
 

@@ -1,0 +1,64 @@
+"""What both designs share: the columns of their table, and least squares with errors that know of the clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+from scipy import stats
+
+PLAN = ["shift_kind", "fill", "max_shift", "n_shifts", "plan"]
+CELL = ["data", *PLAN]
+
+COLUMNS = [
+    *("design", *CELL),
+    *("operator", "sites", "replacement", "strength", "x", "y", "given", "statistic"),
+    *("estimate", "low", "high", "p", "n", "n_missing", "n_clusters", "clusters", "nominal", "coverage", "reason"),
+]
+"""The columns of every table of designs. ``operator``: the operator whose strength was varied; ``sites`` and
+``replacement``: which swaps; ``clusters``: what is counted in ``n_clusters`` and drawn or summed as a whole."""
+
+_EMPTY: dict[str, object] = {
+    **dict.fromkeys(("operator", "sites", "replacement", "x", "y", "given", "reason"), ""),
+    **dict.fromkeys(("strength", "estimate", "low", "high", "p", "coverage"), np.nan),
+    **{"nominal": 0.95, "n_missing": 0},
+}
+
+
+def design_table(records: Iterable[dict[str, Any]] = ()) -> pd.DataFrame:
+    """Records as a table with :data:`COLUMNS`; what a record does not give is empty."""
+    return pd.DataFrame.from_records([{**_EMPTY, **record} for record in records], columns=COLUMNS)
+
+
+def cells(frame: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The rows of each data set and shift plan, with its labels; a missing fill is an empty one."""
+    rows = frame.assign(fill=frame["fill"].astype(object).where(frame["fill"].notna(), ""))
+    for labels, of_cell in rows.groupby(CELL, sort=True):
+        yield dict(zip(CELL, labels, strict=True)), of_cell
+
+
+def clustered_fit(
+    y: np.ndarray, columns: Sequence[np.ndarray], clusters: np.ndarray, *, intercept: bool = True
+) -> dict[str, Any]:
+    """The first coefficient of the least squares of ``y`` on ``columns``; without columns the mean of ``y``.
+
+    The 95 % interval has the cluster-robust error (CR1) and ``t`` with ``G - 1`` degrees of freedom. The columns of the
+    result: ``estimate, low, high, n, n_clusters, reason``; rows must be finite.
+    """
+    n, groups = len(y), len(set(clusters))
+    design = np.column_stack([*columns, *([np.ones(n)] if intercept else [])])
+    found: dict[str, Any] = {"estimate": np.nan, "low": np.nan, "high": np.nan, "n": n, "n_clusters": groups}
+    if n <= design.shape[1]:
+        return {**found, "reason": f"{n} rows are too few"}
+    if np.linalg.matrix_rank(design / np.maximum(np.abs(design).max(axis=0), 1e-300)) < design.shape[1]:
+        return {**found, "reason": "no variation of its own"}
+    fit = sm.OLS(y, design).fit()
+    found["estimate"] = float(fit.params[0])
+    if groups <= design.shape[1]:
+        return {**found, "reason": f"no interval: {groups} clusters are too few"}
+    robust = fit.get_robustcov_results("cluster", groups=pd.factorize(clusters)[0])
+    half = float(stats.t.ppf(0.975, groups - 1) * robust.bse[0])
+    return {**found, "low": found["estimate"] - half, "high": found["estimate"] + half, "reason": ""}

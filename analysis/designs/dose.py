@@ -1,0 +1,169 @@
+"""Doses: runs that differ in the strength of their operator alone, and what rises or falls with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.designs.common import cells, clustered_fit, design_table
+from analysis.errors import TableError
+from collectors.schema import PRIMARY_READING, SHIFT_KINDS
+
+ALIKE = ("architecture", "padding_mode", "training_data", "seed")
+"""What the runs of one family have in common; they differ in the strength of one operator."""
+
+LEAST_STRENGTHS = 3
+"""Strengths that a family must have."""
+
+_FAMILIES = "families of runs"
+
+
+def dose_trends(
+    frame: pd.DataFrame,
+    *,
+    scores: Sequence[str] = ("consistency", "fidelity"),
+    reading: str = PRIMARY_READING,
+) -> pd.DataFrame:
+    """How MSB, accuracy and scores follow the strength of an operator, and scores MSB, family by family.
+
+    ``frame`` is :func:`analysis.tables.join`'s; the last snapshots are used. A *family* are the runs of one
+    architecture, padding, training data and seed with at least three strengths of an operator; only families that
+    have all of its strengths enter (``n_missing`` counts the others). Several runs of one strength enter as their mean.
+    Families are the clusters. Per data set, shift plan and operator:
+
+    * ``trend``: Spearman's correlation of strength (``x``) and ``y`` inside each family, its mean over families with a
+      t interval, and ``p`` of Page's test for ordered alternatives (two-sided: twice the smaller), of which that mean
+      is the statistic;
+    * ``end to end``: ``y`` at the highest less at the lowest strength, mean over families with a t interval;
+    * ``share reached``: the mean change up to each strength as a share of the mean change from end to end, with a
+      jackknife over families; only where the change from end to end is clear of zero;
+    * ``rank correlation``: as ``trend`` (without Page's test) with MSB in the place of the strength;
+    * ``slope``: of a score on MSB with an intercept per family, alone and given accuracy, errors clustered by family.
+
+    Returns:
+        One row per number, with the columns :data:`analysis.designs.COLUMNS`; none without such families.
+
+    Raises:
+        TableError: the frame lacks a column.
+    """
+    scores = [name for name in scores if name in frame.columns]
+    needed = ["operator", "strength", "final", "data", "accuracy", reading, *ALIKE]
+    missing = [name for name in needed if name not in frame.columns]
+    if missing:
+        raise TableError(f"doses need the columns {', '.join(missing)}: give the frame of analysis.tables.join")
+    rows = frame[frame["final"] & frame["strength"].notna() & frame["shift_kind"].isin(SHIFT_KINDS)]
+    names = rows[list(ALIKE)].astype(object).where(rows[list(ALIKE)].notna(), "").astype(str)
+    rows = rows.assign(family=names.agg("|".join, axis=1))
+    records = []
+    for labels, of_cell in cells(rows):
+        for operator, of_operator in of_cell.groupby("operator", sort=True):
+            levels = of_operator.groupby("family")["strength"].transform("nunique")
+            design = of_operator[levels >= LEAST_STRENGTHS]
+            if len(design):
+                about = {"design": "dose", **labels, "operator": operator, "clusters": _FAMILIES}
+                records += [{**about, **row} for row in _Doses(design, reading, tuple(scores)).rows()]
+    return design_table(records)
+
+
+@dataclass(frozen=True)
+class _Doses:
+    """The runs of one operator, data set and shift plan that make up families."""
+
+    runs: pd.DataFrame
+    reading: str
+    scores: tuple[str, ...]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for y in (self.reading, "accuracy", *self.scores):
+            yield from self._along_strength(y)
+        for y in self.scores:
+            yield self._rank_correlation(y)
+            yield from (self._slope(y, given) for given in ("", "accuracy"))
+
+    def _wide(self, *columns: str) -> tuple[list[pd.DataFrame], int]:
+        """Families × strengths of each column, of the families that have every strength, and how many have not."""
+        finite = np.isfinite(self.runs[list(columns)].to_numpy(float)).all(axis=1)
+        usable = self.runs[finite]
+        wide = [usable.pivot_table(index="family", columns="strength", values=name) for name in columns]
+        strengths = sorted(self.runs["strength"].unique())
+        wide = [table.reindex(columns=strengths) for table in wide]
+        whole = wide[0].notna().all(axis=1)
+        lost = self.runs["family"].nunique() - int(whole.sum())
+        return [table[whole] for table in wide], lost
+
+    def _along_strength(self, y: str) -> Iterator[dict[str, Any]]:
+        (wide,), lost = self._wide(y)
+        shared = {"x": "strength", "y": y, "n": wide.size, "n_missing": lost, "n_clusters": len(wide)}
+        if wide.empty:
+            reason = f"no family has a finite {y} at all {wide.shape[1]} strengths"
+            yield from ({**shared, "statistic": name, "reason": reason} for name in ("trend", "end to end"))
+            return
+        values = wide.to_numpy()
+        ranks = np.broadcast_to(np.arange(values.shape[1], dtype=float), values.shape)
+        yield {**shared, "statistic": "trend", **_mean_spearman(ranks, values, y), "p": page_p(values)}
+        ends = clustered_fit(values[:, -1] - values[:, 0], [], np.arange(len(values)))
+        yield {**shared, "statistic": "end to end", **ends, "n": wide.size}
+        for strength, column in zip(wide.columns[1:-1], values.T[1:-1], strict=True):
+            share = _share(column - values[:, 0], values[:, -1] - values[:, 0], ends)
+            yield {**shared, "statistic": "share reached", "strength": float(strength), **share}
+
+    def _rank_correlation(self, y: str) -> dict[str, Any]:
+        (x, wide), lost = self._wide(self.reading, y)
+        shared = {"x": self.reading, "y": y, "n": wide.size, "n_missing": lost, "statistic": "rank correlation"}
+        if wide.empty:
+            return {
+                **shared,
+                "n_clusters": 0,
+                "reason": f"no family has finite {self.reading} and {y} at all strengths",
+            }
+        return {**shared, "n_clusters": len(wide), **_mean_spearman(x.to_numpy(), wide.to_numpy(), y)}
+
+    def _slope(self, y: str, given: str) -> dict[str, Any]:
+        names = [self.reading, y, *([given] if given else [])]
+        wide, lost = self._wide(*names)
+        families = np.repeat(np.arange(len(wide[0])), wide[0].shape[1])
+        centred = [(table.to_numpy() - table.to_numpy().mean(axis=1, keepdims=True)).ravel() for table in wide]
+        fit = clustered_fit(centred[1], [centred[0], *centred[2:]], families, intercept=False)
+        return {"x": self.reading, "y": y, "given": given, "statistic": "slope", "n_missing": lost, **fit}
+
+
+def page_p(values: np.ndarray) -> float:
+    """Page's test that the columns of ``(families, strengths)`` rise, or fall, in order: two-sided p.
+
+    Twice the smaller of the two one-sided p-values (Page 1963), at most 1; NaN where every family is constant.
+    """
+    if values.shape[1] < LEAST_STRENGTHS or len(values) < 2 or (np.ptp(values, axis=1) == 0).all():
+        return np.nan
+    sides = [stats.page_trend_test(side).pvalue for side in (values, values[:, ::-1])]
+    return float(min(1.0, 2 * min(sides)))
+
+
+def _mean_spearman(x: np.ndarray, y: np.ndarray, name: str) -> dict[str, Any]:
+    """Spearman's correlation inside each family (row), averaged over families."""
+    ranked = [stats.rankdata(values, axis=1) for values in (x, y)]
+    a, b = (values - values.mean(axis=1, keepdims=True) for values in ranked)
+    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    known = scale > 0
+    if not known.any():
+        return {"reason": f"{name} or what it is ranked by is constant in every family"}
+    found = clustered_fit((a * b).sum(axis=1)[known] / scale[known], [], np.arange(known.sum()))
+    if len(y) == 1:
+        found = {**found, "estimate": float(((a * b).sum(axis=1) / scale)[0]), "reason": "no interval: one family"}
+    return {**found, "n": y.size}
+
+
+def _share(part: np.ndarray, whole: np.ndarray, ends: dict[str, Any]) -> dict[str, Any]:
+    """``sum(part) / sum(whole)`` with a jackknife over families."""
+    if not ends["low"] * ends["high"] > 0:
+        return {"reason": "the change from end to end is not clear of zero"}
+    groups = len(part)
+    estimate = float(part.sum() / whole.sum())
+    without = (part.sum() - part) / (whole.sum() - whole)
+    se = float(np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum()))
+    half = float(stats.t.ppf(0.975, groups - 1)) * se
+    return {"estimate": estimate, "low": estimate - half, "high": estimate + half}

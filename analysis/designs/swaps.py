@@ -1,0 +1,198 @@
+"""Swaps: whether scores change with MSB when an operator of a trained network is replaced and its weights stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.correlation import correlate
+from analysis.designs.common import PLAN, cells, clustered_fit, design_table
+from analysis.errors import TableError
+from analysis.tables import NOT_GIVEN, Tables, with_runs
+from collectors.schema import PRIMARY_READING
+
+SINGLE, EVERY = "single sites", "every site at once"
+
+_NETWORK = ["sha256", "model", "data"]
+_SWAP = ["depth", "replacement"]
+_FACTORS = ["operator", "operator_spec", "architecture", "padding_mode", "seed", "run", "epoch"]
+_NUMBERS = ("change", "se", "before", "after")
+_NETWORKS = "networks (operator x run)"
+
+
+def swap_frame(tables: Tables) -> pd.DataFrame:
+    """One row per network × swap × shift plan: the changes side by side, with the factors of the checkpoint.
+
+    The change of a measure has the measure's name (``consistency``, ``accuracy``, ``msb_corrected`` as the mean over
+    sites, ``msb_corrected_site`` of the changed site alone), beside it ``_se``, ``_before`` and ``_after``; ``depth``
+    is NaN for all sites at once, ``sites`` says which sites: ``first site``, ``middle sites``, ``last site`` or
+    ``every site at once``. ``reason`` is the first that a measure without a number gives. ``cluster`` and ``final`` are
+    as in :func:`analysis.tables.join`. Empty where no swaps were collected.
+
+    Raises:
+        TableError: swaps that were measured twice (with other numbers of images), or of networks not described.
+    """
+    rows = tables.swaps
+    if rows.empty:
+        return pd.DataFrame(columns=[*_NETWORK, *_SWAP, *PLAN, "checkpoint", "cluster", "final", "sites"])
+    rows = rows.assign(
+        name=rows["measure"].where(rows["scope"] == "network", rows["measure"] + "_site"),
+        fill=rows["fill"].astype(object).where(rows["fill"].notna(), ""),
+        # A missing depth would drop out of a pivot's index.
+        depth=rows["depth"].fillna(-1),
+    )
+    keys = [*_NETWORK, *_SWAP, *PLAN]
+    repeated = rows.duplicated([*keys, "name"])
+    if repeated.any():
+        first = rows[repeated].iloc[0]
+        raise TableError(
+            f"table swaps holds two measurements of {first['checkpoint']!r} on {first['data']} that differ in their "
+            f"settings only (task {first['task']} is one); collect each setting into a folder of its own"
+        )
+    unshifted = _wide(rows[rows["shift_kind"] == "none"], [*_NETWORK, *_SWAP])
+    shifted = _wide(rows[rows["shift_kind"] != "none"], keys)
+    both = shifted.reset_index().merge(unshifted.reset_index(), how="left", on=[*_NETWORK, *_SWAP], suffixes=("", "_"))
+    if "reason_" in both:
+        both["reason"] = both["reason"].where(both["reason"] != "", both.pop("reason_").fillna(""))
+    facts = rows.drop_duplicates([*_NETWORK, *_SWAP])[[*_NETWORK, *_SWAP, "n_sites", "site", "site_kind", "n_images"]]
+    both = both.merge(facts, on=[*_NETWORK, *_SWAP], how="left", validate="many_to_one")
+    both["sites"] = np.select(
+        [both["depth"] < 0, both["depth"] == 0, both["depth"] == both["n_sites"] - 1],
+        [EVERY, "first site", "last site"],
+        "middle sites",
+    )
+    both["depth"] = both["depth"].where(both["depth"] >= 0).astype(float)
+    return _with_factors(both, tables)
+
+
+def _wide(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Measures side by side: ``consistency`` (the change), ``consistency_se``, ...; with the first reason."""
+    wide = rows.pivot(index=keys, columns="name", values=list(_NUMBERS)).astype(float)
+    wide.columns = [name if number == "change" else f"{name}_{number}" for number, name in wide.columns]
+    reasons = rows.assign(reason=rows["reason"].astype(object)).groupby(keys)["reason"].first()
+    return wide.assign(reason=reasons.reindex(wide.index).fillna(""))
+
+
+def _with_factors(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
+    keys = ["sha256", "model"]
+    known = tables.checkpoints.sort_values("checkpoint").drop_duplicates(keys)[["checkpoint", *keys, *_FACTORS]]
+    rows = rows.merge(known, on=keys, how="left", validate="many_to_one")
+    lost = rows["checkpoint"].isna()
+    if lost.any():
+        raise TableError(
+            f"{rows.loc[lost, keys].drop_duplicates().shape[0]} networks with swaps are not in table checkpoints (the "
+            f"first has the model string {rows.loc[lost, 'model'].iloc[0]!r}); collect `checkpoints` for the same zoo"
+        )
+    named = rows.assign(operator=rows["operator"].astype(object).where(rows["operator"].notna(), NOT_GIVEN))
+    return with_runs(named)
+
+
+def swap_changes(
+    frame: pd.DataFrame,
+    *,
+    scores: Sequence[str] = ("consistency", "fidelity", "kappa"),
+    reading: str = PRIMARY_READING,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Do scores change with MSB when an operator is swapped? Of the last snapshots, networks as clusters.
+
+    ``frame`` is :func:`swap_frame`'s. Per data set and shift plan, for single sites together, for the first, middle
+    and last ones, for each kind of site, and for every site at once, with ``x`` the change of MSB (of the changed
+    site; over the network where every site is changed) and ``y`` that of a score:
+
+    * ``pearson``, ``spearman``, and ``partial_*`` given the change of accuracy, with the cluster bootstrap of
+      :func:`analysis.correlation.correlate`;
+    * ``slope``: least squares with an intercept, alone and given the change of accuracy, errors clustered by network;
+    * ``opposite signs``: share of the swaps, among those in which both change, in which one rises and the other falls,
+      with a clustered t interval; ½ where they have nothing to do with each other;
+    * ``mean change``: of MSB, accuracy and every score, per replacement, with a clustered t interval.
+
+    Returns:
+        One row per number, with the columns :data:`analysis.designs.COLUMNS`; ``n_missing`` counts swaps without one.
+    """
+    if frame.empty:
+        return design_table()
+    scores = [name for name in scores if name in frame.columns]
+    records: list[dict[str, Any]] = []
+    for labels, of_cell in cells(frame[frame["final"]]):
+        about = {"design": "swap", **labels, "clusters": _NETWORKS}
+        for sites, rows in _selections(of_cell):
+            x = reading if sites == EVERY else f"{reading}_site"
+            if x in rows and "accuracy" in rows:
+                swaps = _Swaps(rows, x, tuple(scores), resamples, seed)
+                records += [{**about, "sites": sites, **row} for row in swaps.records()]
+    return design_table(records)
+
+
+def _selections(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Which swaps are looked at together."""
+    single = rows[rows["depth"].notna()]
+    yield SINGLE, single
+    for sites, chosen in single.groupby("sites", sort=True):
+        yield str(sites), chosen
+    for kind, chosen in single.groupby("site_kind", sort=True):
+        yield f"{kind} sites", chosen
+    every = rows[rows["depth"].isna()]
+    if len(every):
+        yield EVERY, every
+
+
+@dataclass(frozen=True)
+class _Swaps:
+    """The swaps of some sites on one data set under one shift plan."""
+
+    rows: pd.DataFrame
+    x: str
+    scores: tuple[str, ...]
+    resamples: int
+    seed: int
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        yield from self._correlations()
+        for y in self.scores:
+            yield from (self._slope(y, given) for given in ("", "accuracy"))
+            yield self._opposite(y)
+        for replacement, chosen in [("", self.rows), *self.rows.groupby("replacement", sort=True)]:
+            for y in (self.x, "accuracy", *self.scores):
+                yield {"replacement": str(replacement), **self._mean(chosen, y)}
+
+    def _correlations(self) -> Iterator[dict[str, Any]]:
+        options: dict[str, Any] = {"clusters": {_NETWORKS: "cluster"}, "resamples": self.resamples, "seed": self.seed}
+        plain = correlate(self.rows, [self.x], self.scores, methods=("pearson", "spearman"), **options)
+        partial = ("partial_pearson", "partial_spearman")
+        given = correlate(self.rows, [self.x], self.scores, methods=partial, covariates=["accuracy"], **options)
+        kept = ["x", "y", "given", "statistic", "estimate", "low", "high", "n", "n_missing", "n_clusters"]
+        for table in (plain, given):
+            named = table.rename(columns={"method": "statistic", "r": "estimate"})
+            yield from named[[*kept, "nominal", "coverage", "reason"]].to_dict("records")  # type: ignore[misc]
+
+    def _finite(self, *columns: str) -> tuple[pd.DataFrame, int]:
+        finite = np.isfinite(self.rows[list(columns)].to_numpy(float)).all(axis=1)
+        return self.rows[finite], int((~finite).sum())
+
+    def _slope(self, y: str, given: str) -> dict[str, Any]:
+        names = [self.x, *([given] if given else [])]
+        rows, lost = self._finite(y, *names)
+        fit = clustered_fit(rows[y].to_numpy(), [rows[name].to_numpy() for name in names], rows["cluster"].to_numpy())
+        return {"x": self.x, "y": y, "given": given, "statistic": "slope", "n_missing": lost, **fit}
+
+    def _opposite(self, y: str) -> dict[str, Any]:
+        rows, lost = self._finite(self.x, y)
+        product = (rows[self.x] * rows[y]).to_numpy()
+        moved = product != 0
+        opposite, clusters = (product[moved] < 0).astype(float), rows["cluster"].to_numpy()[moved]
+        fit = clustered_fit(opposite, [], clusters)
+        lost += int((~moved).sum())
+        return {"x": self.x, "y": y, "statistic": "opposite signs", "n_missing": lost, **fit}
+
+    @staticmethod
+    def _mean(rows: pd.DataFrame, y: str) -> dict[str, Any]:
+        values = rows[y].to_numpy(float)
+        finite = np.isfinite(values)
+        fit = clustered_fit(values[finite], [], rows["cluster"].to_numpy()[finite])
+        return {"y": y, "statistic": "mean change", "n_missing": int((~finite).sum()), **fit}

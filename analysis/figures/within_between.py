@@ -1,0 +1,197 @@
+"""The slope of consistency on MSB inside every operator, and the one between operators: two different questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from scipy import special
+
+from analysis import regression
+from analysis.figures import fits, style
+from analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select
+from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
+
+LEAST_SPREAD = 0.02
+"""Slopes of operators whose reading has a smaller standard deviation do not stretch the axis: they run off it."""
+
+WITHIN, BETWEEN = "within operators", "between operators"
+_POOLED = {WITHIN: style.Mark("#B2182B", "d"), BETWEEN: style.Mark(style.INK, "d")}
+
+
+def within_between(
+    frame: pd.DataFrame,
+    *,
+    reading: str = PRIMARY_READING,
+    score: str = PRIMARY_SCORE,
+    data: str | None = None,
+    snapshots: Snapshots = "final",
+    width: style.Width = "double",
+) -> style.CaptionedFigure:
+    """Per shift kind: ``reading`` against ``score`` with a line per operator, and below it every slope as a forest.
+
+    Slopes are those of fractional logits with architecture as a factor, in logits of ``score`` per unit of ``reading``:
+    of each operator alone (:func:`analysis.regression.group_slopes`, errors clustered by run), and within and between
+    operators given accuracy (:func:`analysis.regression.within_between`, errors clustered by operator). A line runs
+    through its operator's means over the range of its readings. ``frame`` is :func:`analysis.tables.join`'s. Raises
+    :class:`TableError` when there is nothing to draw.
+    """
+    selection = select(frame, "within_between", [reading, score, "accuracy"], data, snapshots)
+    slopes = {kind: _slopes(selection.kind(kind), reading, score) for kind in selection.kinds}
+    order = style.operator_order(selection.rows["operator"])
+    joint = " " if width == "double" else "\n"
+    with style.theme(width):
+        figure = style.new_figure(width, (3.0 if width == "double" else 2.6) + 0.2 * (len(order) + 2))
+        axes = figure.subplots(
+            2, len(selection.kinds), squeeze=False, sharex="row", sharey="row", height_ratios=[1.15, 1.0]
+        )
+        for column, (kind, table) in enumerate(slopes.items()):
+            top, bottom = axes[:, column]
+            _lines(top, selection.kind(kind), table, reading, score)
+            top.set_title(selection.title(kind), loc="left", fontsize=style.SMALLEST_FONT)
+            top.set_xlabel(_x_label(reading, width, len(slopes)))
+            _forest(bottom, table, [*order, WITHIN, BETWEEN])
+            bottom.set_xlabel(f"slope (logits{joint}per unit of MSB)")
+        axes[0, 0].set_ylabel(style.label(score, lines=2))
+        pooled = [WITHIN, BETWEEN] if width == "double" else ["within", "between"]
+        axes[1, 0].set_yticks(range(len(order) + 2), [*order, *pooled])
+        axes[1, 0].set_ylim(len(order) + 1.6, -0.6)
+        _limit(axes[1], list(slopes.values()))
+        style.legend_below(figure, [*style.operator_handles(order), *_handles()], width)
+    figure.caption = _caption(selection, slopes, reading, score)
+    return figure
+
+
+def _x_label(reading: str, width: style.Width, panels: int) -> str:
+    if width == "single" and panels > 1:
+        return style.label(reading, short=True).replace(", ", ",\n")
+    return style.label(reading, lines=1 if panels < 3 else 2)
+
+
+def _slopes(rows: pd.DataFrame, reading: str, score: str) -> pd.DataFrame:
+    """Of each operator and pooled: ``estimate, low, high, spread, coverage, n, n_clusters, reason``."""
+    factors = ("architecture",) if "architecture" in rows and rows["architecture"].notna().all() else ()
+    alone = regression.FractionalLogit("slope within each operator", score, (reading,), factors, "cluster")
+    of_each = regression.group_slopes(rows, alone, "operator")
+    of_each = of_each.set_index(of_each["group"].str.removeprefix("operator="))
+    pooled = regression.FractionalLogit("within-between", score, (reading, "accuracy"), factors)
+    both = regression.within_between(rows, pooled).set_index("term")
+    both = both.reindex([f"{reading}_within", f"{reading}_between"]).set_axis([WITHIN, BETWEEN])
+    table = pd.concat([of_each, both])[["estimate", "low", "high", "coverage", "n", "n_clusters", "reason"]]
+    return table.assign(spread=rows.groupby("operator")[reading].std(ddof=0).reindex(table.index))
+
+
+def _lines(ax: Axes, rows: pd.DataFrame, slopes: pd.DataFrame, reading: str, score: str) -> None:
+    style.scatter_operators(ax, rows, reading, score, size=7.0)
+    means = fits.operator_means(rows, [reading, score])
+    for name, mark in style.marks(rows["operator"]).items():
+        of_operator = rows[rows["operator"] == name]
+        _line(ax, of_operator[reading], of_operator[score], float(slopes["estimate"][name]), mark.color, name)
+    _line(ax, means[reading], means[score], float(slopes["estimate"][BETWEEN]), style.INK, BETWEEN, "--")
+    for row in means.itertuples():
+        mark = style.marks([row.operator])[str(row.operator)]
+        ax.plot(
+            [getattr(row, reading)], [getattr(row, score)], marker=mark.marker, markersize=6.5, color=mark.color,
+            markeredgecolor=style.INK, markeredgewidth=0.7, linestyle="", zorder=5, label="_mean",
+        )  # fmt: skip
+
+
+def _line(ax: Axes, x: pd.Series, y: pd.Series, slope: float, color: str, name: str, dashes: str = "-") -> None:
+    """``expit(logit(mean y) + slope (x - mean x))`` over the range of ``x``; nothing where a mean has no logit."""
+    middle = float(y.mean())
+    if not np.isfinite(slope) or not 0 < middle < 1:
+        return
+    at = np.linspace(x.min(), x.max(), 61)
+    values = special.expit(special.logit(middle) + slope * (at - x.mean()))
+    ax.plot(at, values, color=color, linestyle=dashes, linewidth=1.4, zorder=4, label=f"slope {name}")
+
+
+def _forest(ax: Axes, slopes: pd.DataFrame, order: Sequence[str]) -> None:
+    looks = {**style.marks(order[:-2]), **_POOLED}
+    ax.axvline(0, color=style.GUIDE, linewidth=0.8, zorder=1)
+    ax.axhline(len(order) - 2.5, color=style.GUIDE, linewidth=0.6, zorder=1)
+    for y, name in enumerate(order):
+        if name not in slopes.index or not np.isfinite(slopes["estimate"][name]):
+            ax.text(
+                0.03, y, "no slope", transform=ax.get_yaxis_transform(), va="center", color=style.GUIDE,
+                fontsize=style.SMALLEST_FONT,
+            )  # fmt: skip
+            continue
+        row, look = slopes.loc[name], looks[name]
+        if np.isfinite(row["low"]):
+            ax.plot([row["low"], row["high"]], [y, y], color=look.color, linewidth=1.4, zorder=2, label=f"_{name}")
+        ax.plot(
+            [row["estimate"]], [y], color=look.color, marker=look.marker, markersize=6.0 if name in _POOLED else 4.5,
+            linestyle="", zorder=3, label=name,
+        )  # fmt: skip
+    ax.grid(axis="y", visible=False)
+
+
+def _limit(axes: Sequence[Axes], tables: Sequence[pd.DataFrame]) -> None:
+    """One slope axis wide enough for the pooled slopes and the operators that vary; arrows where others leave it."""
+    everything = pd.concat(tables)
+    steady = everything["spread"].isna() | (everything["spread"] >= LEAST_SPREAD)
+    ends = everything.loc[steady, ["low", "high", "estimate"]].to_numpy(float)
+    ends = ends[np.isfinite(ends)]
+    low, high = min(ends.min(initial=0), -1.0), max(ends.max(initial=0), 1.0)
+    margin = 0.08 * (high - low)
+    for ax in axes:
+        ax.set_xlim(low - margin, high + margin)
+    for ax in axes:
+        _arrows(ax)
+
+
+def _arrows(ax: Axes) -> None:
+    left, right = ax.get_xlim()
+    for line in ax.lines[2:]:
+        x, y = np.asarray(line.get_xdata(), float), float(np.asarray(line.get_ydata(), float)[0])
+        for outside, end, marker in ((x.min() < left, left, "<"), (x.max() > right, right, ">")):
+            if outside:
+                ax.plot(
+                    [end], [y], marker=marker, color=line.get_color(), markersize=4, linestyle="", clip_on=False,
+                    zorder=4, label="_off",
+                )  # fmt: skip
+
+
+def _handles() -> list[Artist]:
+    mean = {"markersize": 6.0, "markeredgecolor": style.INK, "markeredgewidth": 0.7, "linestyle": ""}
+    return [
+        Line2D([], [], color="#d0d0d0", marker="o", label="operator mean", **mean),  # type: ignore[arg-type]
+        Line2D([], [], color=style.GUIDE, label="slope within"),
+        Line2D([], [], color=style.INK, linestyle="--", label="slope between"),
+    ]
+
+
+def _caption(selection: Selection, slopes: dict[str, pd.DataFrame], reading: str, score: str) -> str:
+    sentences = []
+    for kind, table in slopes.items():
+        told = [
+            f"{name} {fits.with_interval(row['estimate'], row['low'], row['high'])} (n = {row['n']:.0f} in "
+            f"{row['n_clusters']:.0f} {'operators' if name in _POOLED else 'runs'}{_worth(row)})"
+            if np.isfinite(row["estimate"])
+            else f"{name} none ({row['reason']})"
+            for name, row in table.iterrows()
+        ]
+        sentences.append(f"{kind}, slope: {'; '.join(told)}.")
+    return "\n".join(
+        [
+            f"{style.label(reading)} against {score}: one point per checkpoint ({counts(selection.rows)}), operator "
+            "means outlined. Lines: slopes of the forest below, each through its operator's means; dashed: the slope "
+            "between operators, through the mean of the operators' means.",
+            plan_sentence(selection),
+            "Forest: slopes of fractional logits with architecture as a factor, with 95 % t intervals. Of one "
+            "operator: errors clustered by training run. Within and between operators (Mundlak): given accuracy, "
+            "errors clustered by operator. An arrow marks what leaves the axis, which is drawn for the operators whose "
+            f"{style.label(reading, short=True)} has a standard deviation of at least {LEAST_SPREAD}.",
+            *sentences,
+            *selection.notes,
+        ]
+    )
+
+
+def _worth(row: pd.Series) -> str:
+    return f", simulated coverage {row['coverage']:.2f}" if np.isfinite(row["coverage"]) else ""

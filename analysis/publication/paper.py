@@ -1,0 +1,150 @@
+"""What a table of a paper is before it is written: numbers with intervals, their headings, and what to set bold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.figures import fits, style
+
+MISSING = "–"
+
+KEY_NAMES = {
+    "architecture": "architecture",
+    "padding_mode": "padding",
+    "operator_spec": "operator",
+    "factor_losses": "losses",
+    "factor_alpha": "α",
+    "factor_failure_weight": "weight of L_FM",
+    "factor_wake_up": "wake-up",
+    "factor_pool": "pool",
+    "factor_hard": "hard",
+}
+"""Headings of the columns that say what a row is."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A quantity: columns ``key``, ``key_low`` and ``key_high`` of the rows, under ``header`` and a shared ``group``.
+
+    ``best``: which end is set bold among comparable rows, if any. ``spread``: how the interval is written, ``±`` its
+    half-width or ``[low, high]``.
+    """
+
+    key: str
+    header: str
+    group: str = ""
+    best: Literal["max", "min", ""] = ""
+    digits: int = 3
+    spread: Literal["±", "[]"] = "±"
+
+    @property
+    def label(self) -> str:
+        """Header and group on one line."""
+        return f"{self.group}: {self.header}" if self.group else self.header
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table ready to be written: ``rows`` hold ``keys`` (text), the columns' numbers, ``n`` checkpoints and ``runs``.
+
+    ``caption`` says what is shown, from how many checkpoints and clusters, with what interval. Rows that agree in all
+    keys but the last are comparable: the best of them is set bold.
+    """
+
+    name: str
+    rows: pd.DataFrame
+    keys: tuple[str, ...]
+    columns: tuple[Column, ...]
+    caption: str
+
+    def cells(self) -> pd.DataFrame:
+        """Every entry as text, a column per key, per quantity (``key``), and ``n`` and ``runs``."""
+        made = {key: self.rows[key].astype(str) for key in self.keys}
+        for column in self.columns:
+            made[column.key] = pd.Series([_cell(row, column) for _, row in self.rows.iterrows()])
+        made |= {name: self.rows[name].astype(str) for name in ("n", "runs")}
+        return pd.DataFrame(made)
+
+    def bold(self) -> pd.DataFrame:
+        """Where an entry is the best of at least two comparable ones, to the digits shown; a column per quantity."""
+        groups = self.rows.groupby(list(self.keys[:-1])) if len(self.keys) > 1 else None
+        marked = {}
+        for column in self.columns:
+            values = self.rows[column.key].round(column.digits)
+            same = values.groupby(groups.ngroup()) if groups is not None else values.groupby(np.zeros(len(values)))
+            enough = same.transform("nunique") > 1
+            end = same.transform(column.best) if column.best else np.nan
+            marked[column.key] = (values == end) & enough
+        return pd.DataFrame(marked)
+
+    def headings(self) -> dict[str, str]:
+        """The heading of every column of :meth:`cells`."""
+        keys = {key: KEY_NAMES.get(key, key.removeprefix("factor_")) for key in self.keys}
+        return keys | {column.key: column.label for column in self.columns} | {"n": "n", "runs": "runs"}
+
+
+def by_key(rows: pd.DataFrame, wanted: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...], str]:
+    """``rows`` with their keys as text, those of ``wanted`` that vary (the last one always), and what is constant."""
+    named = {name: rows[name].map(_text) for name in wanted if name in rows}
+    *others, last = [name for name in wanted if name in named]
+    keys = tuple(name for name in others if named[name].nunique() > 1)
+    constant = [f"{KEY_NAMES.get(name, name)} {named[name].iloc[0]}" for name in others if name not in keys]
+    said = f"{', '.join(text for text in constant if MISSING not in text)}"
+    return rows.assign(**named), (*keys, last), f"All: {said}." if said else ""
+
+
+def summarise(rows: pd.DataFrame, keys: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
+    """One row per combination of ``keys``: mean of each value with its 95 % t interval, training runs as clusters.
+
+    ``rows`` hold one row per checkpoint with ``cluster``, ``operator`` and ``strength``; a mean is taken over the rows
+    that have the value. Ordered by the keys, the last one by operator and strength.
+    """
+    records = []
+    for group, part in rows.groupby(list(keys), sort=False):
+        record: dict[str, object] = dict(zip(keys, group, strict=True))
+        for value in values:
+            known = part[part[value].notna()]
+            mean, low, high = fits.clustered_mean(known[value].astype(float), known["cluster"])
+            record |= {value: mean, f"{value}_low": low, f"{value}_high": high}
+        records.append({**record, **_counts(part), **_place(part)})
+    return in_order(pd.DataFrame(records), keys)
+
+
+def in_order(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Rows sorted by the keys, the last one in legend order and by strength."""
+    places = {name: place for place, name in enumerate(style.operator_order(rows["operator"]))}
+    order = [*keys[:-1], "_place", "strength", keys[-1]]
+    ranked = rows.assign(_place=rows["operator"].map(places)).sort_values(order, kind="stable")
+    return ranked.drop(columns=["_place", "operator", "strength"]).reset_index(drop=True)
+
+
+def _counts(part: pd.DataFrame) -> dict[str, object]:
+    return {"n": int(part["checkpoint"].nunique()), "runs": int(part["cluster"].nunique())}
+
+
+def _place(part: pd.DataFrame) -> dict[str, object]:
+    first = part.iloc[0]
+    return {"operator": first["operator"], "strength": first["strength"]}
+
+
+def _text(value: object) -> str:
+    if pd.isna(value):  # type: ignore[call-overload]
+        return MISSING
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cell(row: pd.Series, column: Column) -> str:
+    value, low, high = (float(row[name]) for name in (column.key, f"{column.key}_low", f"{column.key}_high"))
+    if not np.isfinite(value):
+        return MISSING
+    text = fits.number(value, column.digits)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return text
+    if column.spread == "±":
+        return f"{text} ± {fits.number((high - low) / 2, column.digits)}"
+    return f"{text} [{fits.number(low, column.digits)}, {fits.number(high, column.digits)}]"
