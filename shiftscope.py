@@ -208,7 +208,7 @@ class Collect:
 
 @dataclass(frozen=True)
 class Analyze:
-    """Correlations and regressions of the tables: correlations.csv, regressions.csv, summary.md.
+    """Correlations, regressions and designs of the tables: correlations.csv, regressions.csv, designs.csv, summary.md.
 
     Example: shiftscope analyze out/tables --out out/results
     """
@@ -221,8 +221,10 @@ class Analyze:
     def run(self) -> int:
         """Analyse, print the headline, write the results."""
         from analysis import analyze, join, load, write_results
+        from analysis.designs import swap_frame
 
-        results = analyze(join(load(self.tables)))
+        tables = load(self.tables)
+        results = analyze(join(tables), swaps=swap_frame(tables))
         for line in results.headline:
             print(line)
         for path in write_results(results, self.out):

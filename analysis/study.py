@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.correlation import correlate
+from analysis.designs import design_table, dose_trends, swap_changes
+from analysis.designs.dose import ALIKE
 from analysis.errors import TableError
 from analysis.findings import BY_CHECKPOINT, BY_OPERATOR, BY_RUN, CELL, verdict
 from analysis.regression import FractionalLogit, fit, group_slopes, within_between
@@ -56,7 +58,8 @@ class Results:
 
     ``correlations``, ``regressions``: every number, one row each. ``primary``: the statements fixed in advance, (a)
     Spearman over operator means, (b) the fractional logit's slope given accuracy, (c) the slope within operators, with
-    their verdicts. ``summary``: the same in words, as Markdown. ``headline``: a few lines for a terminal.
+    their verdicts. ``summary``: the same in words, as Markdown. ``headline``: a few lines for a terminal. ``designs``:
+    doses and swaps (:mod:`analysis.designs`).
     """
 
     correlations: pd.DataFrame
@@ -64,6 +67,7 @@ class Results:
     primary: pd.DataFrame
     summary: str
     headline: list[str]
+    designs: pd.DataFrame = field(default_factory=design_table)
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,20 @@ class _Cell:
         return pd.concat([pd.DataFrame({**self.labels, **further}, index=table.index), table], axis=1)
 
 
-def analyze(frame: pd.DataFrame, *, scores: Sequence[str] = SCORES, resamples: int = 2000, seed: int = 0) -> Results:
+def analyze(
+    frame: pd.DataFrame,
+    *,
+    swaps: pd.DataFrame | None = None,
+    scores: Sequence[str] = SCORES,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Results:
     """Correlations, regressions and the primary statements of a frame from :func:`analysis.tables.join`.
 
     Each shift kind and plan is analysed apart; with and without plain subsampling; on the last snapshot of every run
     and, where there are others, on all snapshots. Correlations are taken per data set, regressions over all of them
-    with the data set as a factor. ``resamples`` bootstrap resamples are drawn from ``seed``.
+    with the data set as a factor. ``resamples`` bootstrap resamples are drawn from ``seed``. ``swaps``: the frame of
+    :func:`analysis.designs.swap_frame`, where swaps were collected.
 
     Raises:
         TableError: the frame lacks a column, or holds no shifts.
@@ -96,21 +108,34 @@ def analyze(frame: pd.DataFrame, *, scores: Sequence[str] = SCORES, resamples: i
     correlations = _concat(_correlations(cell, found, resamples, seed) for cell in apart)
     regressions = _concat(_regressions(cell, found) for cell in together)
     primary = _primary(correlations, regressions)
+    designs = _designs(frame, swaps, resamples, seed)
     return Results(
         correlations=correlations,
         regressions=regressions,
         primary=primary,
-        summary=write_summary(rows, correlations, regressions, primary),
+        summary=write_summary(rows, correlations, regressions, primary, designs),
         headline=headline(correlations, primary),
+        designs=designs,
     )
 
 
+def _designs(frame: pd.DataFrame, swaps: pd.DataFrame | None, resamples: int, seed: int) -> pd.DataFrame:
+    """Doses, where the frame says what they are of, and swaps, where there are any."""
+    parts = [dose_trends(frame)] if {"strength", *ALIKE} <= set(frame.columns) else []
+    parts += [] if swaps is None else [swap_changes(swaps, resamples=resamples, seed=seed)]
+    found = [part for part in parts if len(part)]
+    return pd.concat(found, ignore_index=True) if found else design_table()
+
+
 def write_results(results: Results, folder: Path | str) -> list[Path]:
-    """Write ``correlations.csv``, ``regressions.csv`` and ``summary.md``; each appears whole or not at all."""
+    """Write ``correlations.csv``, ``regressions.csv``, ``designs.csv`` and ``summary.md``; each appears whole or not at
+    all.
+    """
     root = Path(folder)
     texts: dict[str, Callable[[Path], object]] = {
         "correlations.csv": lambda path: results.correlations.to_csv(path, index=False, lineterminator="\n"),
         "regressions.csv": lambda path: results.regressions.to_csv(path, index=False, lineterminator="\n"),
+        "designs.csv": lambda path: results.designs.to_csv(path, index=False, lineterminator="\n"),
         "summary.md": lambda path: path.write_text(results.summary, encoding="utf-8"),
     }
     temporary = {name: root / f".{name}.{uuid.uuid4().hex}.tmp" for name in texts}
@@ -118,7 +143,7 @@ def write_results(results: Results, folder: Path | str) -> list[Path]:
         root.mkdir(parents=True, exist_ok=True)
         for name, write in texts.items():
             write(temporary[name])
-        # All three are complete before the first takes its name.
+        # All of them are complete before the first takes its name.
         for name, path in temporary.items():
             os.replace(path, root / name)
     except OSError as error:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.coverage import MIN_CLUSTERS
+from analysis.designs import design_sections
 from analysis.findings import BY_RUN, Comparison, Finding, paradoxes, with_interval
 from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
@@ -23,10 +24,14 @@ _READ = (
 
 
 def write_summary(
-    rows: pd.DataFrame, correlations: pd.DataFrame, regressions: pd.DataFrame, primary: pd.DataFrame
+    rows: pd.DataFrame,
+    correlations: pd.DataFrame,
+    regressions: pd.DataFrame,
+    primary: pd.DataFrame,
+    designs: pd.DataFrame,
 ) -> str:
     """The whole summary as Markdown: in short, the primary statements, what changes, what stays, what cannot be said,
-    limits.
+    designs beyond correlation, limits.
     """
     simpson = paradoxes(correlations)
     parts = [
@@ -53,6 +58,7 @@ def write_summary(
         (None, "What these tables cannot tell", "Nothing of what was compared."),
     ):
         parts += [f"## {title}", *_bullets(findings[holds] or [empty])]
+    parts += design_sections(designs)
     parts += ["## Limits", *_bullets(_limits(rows, primary))]
     return "\n\n".join(parts) + "\n"
 

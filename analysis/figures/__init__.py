@@ -32,12 +32,14 @@ FIGURES: dict[str, Entry] = {
     "shift_surface": Entry("analysis.figures.shift_surface:shift_surface", ("surface",)),
     "confounding": Entry("analysis.figures.confounding:confounding"),
     "dose_response": Entry("analysis.figures.dose_response:dose_response"),
+    "swap": Entry("analysis.figures.swap:swap", ("swaps",)),
 }
 
 FRAMES: dict[str, str] = {
     "joined": "analysis.tables:join",
     "sites": "analysis.figures.frames:site_frame",
     "surface": "analysis.figures.frames:surface_frame",
+    "swaps": "analysis.designs:swap_frame",
 }
 """How each kind of frame is made from the tables."""
 
