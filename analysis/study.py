@@ -101,10 +101,10 @@ def analyze(
     """Correlations, regressions, designs and the primary statements of a frame from :func:`analysis.tables.join`.
 
     Each shift kind and plan is analysed apart; with and without plain subsampling; on the last snapshot of every run
-    and, where there are others, on all snapshots. Slopes of single sites need a frame from
-    :func:`analysis.tables.with_sites`, swaps one from :func:`analysis.designs.swap_frame`. Correlations are taken per data set, regressions over all of them
-    with the data set as a factor. ``interval``, ``resamples``, ``permutations`` and ``seed`` are those of
-    :func:`analysis.correlation.correlate`; its ``p_holm`` and ``p_bh`` are taken over all correlations of a cluster
+    and, where there are others, on all snapshots. Correlations are taken per data set, regressions over all of them
+    with the data set as a factor. Slopes of single sites need a frame from :func:`analysis.tables.with_sites`, swaps
+    one from :func:`analysis.designs.swap_frame`. ``interval``, ``resamples``, ``permutations`` and ``seed`` are those
+    of :func:`analysis.correlation.correlate`; its ``p_holm`` and ``p_bh`` are taken over all correlations of a cluster
     design, of whatever cell.
 
     Raises:
