@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo docs test test-full lint types zoo sweep clean
+.PHONY: bench demo docs test test-full lint types zoo sweep clean
 
 demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in out/demo
 	$(BIN)/shiftscope demo --out out/demo
@@ -30,6 +30,10 @@ zoo: $(VENV)/installed  ## train the bundled zoo again (runs that are there are 
 
 sweep: $(VENV)/installed  ## find, measure and replace the downsampling of 150 networks: docs/networks.md (20 minutes)
 	$(BIN)/python tests/sweep_networks.py --out docs/networks
+
+bench: $(VENV)/installed  ## speed and coverage, as ratios: benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks.correlation
+	$(BIN)/python -m benchmarks.intervals
 
 $(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "shiftscope needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'

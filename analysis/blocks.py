@@ -37,7 +37,12 @@ Pair = tuple[str, str]
 _EXACT = "the correlation is exactly ±1"
 
 MOST_TAU_ROWS = 2000
-"""Kendall's permutation test is left out beyond so many rows: O(rows²) per permutation, 10 s per column there."""
+"""Kendall's permutation test is left out beyond so many rows: it takes O(rows²) per permutation."""
+_TAU_PAIRS = 250_000_000
+"""Pairs of rows × permutations that one column of Kendall's test may take (0.6 s): with many rows it has fewer
+permutations, but not fewer than :data:`_FEWEST`.
+"""
+_FEWEST = 199
 
 
 @dataclass(frozen=True)
@@ -146,12 +151,12 @@ class Block:
         if n_clusters < SMALLEST:
             return self._none(f"{n_clusters} clusters are fewer than {SMALLEST}")
         low, high, why = self._interval(estimate, codes, n_clusters, draws)
-        p, why_no_p = np.full(len(self.pairs), np.nan), "no permutations were asked for"
+        p, permutations, why_no_p = np.full(len(self.pairs), np.nan), 0, "no permutations were asked for"
         if not independent:
             why_no_p = "rows of a cluster are not exchangeable: see the p of the clusters"
         elif draws.permutations:
-            p, why_no_p = self._p(estimate, codes, draws)
-        return _Inference(low, high, why, p, draws.permutations, why_no_p)
+            p, permutations, why_no_p = self._p(estimate, codes, draws)
+        return _Inference(low, high, why, p, permutations, why_no_p)
 
     def _interval(self, estimate: Array, codes: Codes, n_clusters: int, draws: Draws) -> tuple[Array, Array, list[str]]:
         left_out = self._coefficients(codes, jackknife_counts(n_clusters)) if draws.interval != "percentile" else None
@@ -166,18 +171,16 @@ class Block:
             low, high = bca_interval(estimate, drawn, left_out, NOMINAL)
         return low, high, ["undefined in too many resamples"] * len(self.pairs)
 
-    def _p(self, estimate: Array, codes: Codes, draws: Draws) -> tuple[Array, str]:
-        nothing = np.full(len(self.pairs), np.nan)
+    def _p(self, estimate: Array, codes: Codes, draws: Draws) -> tuple[Array, int, str]:
+        """The p of each pair, the number of permutations, why there is none."""
         strata = self._strata(codes)
-        if strata is None:
-            return nothing, "clusters lie in several groups and cannot change places within one"
-        possible = arrangements(strata)
-        if possible < MIN_ARRANGEMENTS:
-            return nothing, f"{possible} arrangements of the clusters are fewer than {MIN_ARRANGEMENTS}"
-        n = len(self.values)
-        if self.method == "kendall" and n > MOST_TAU_ROWS:
-            return nothing, f"{n} rows are more than the {MOST_TAU_ROWS} that Kendall's permutation test is made for"
-        order = permutations_of(strata, draws.permutations, draws.seed)
+        obstacle = self._unmovable(strata)
+        if strata is None or obstacle:
+            return np.full(len(self.pairs), np.nan), 0, obstacle
+        permutations, n = draws.permutations, len(self.values)
+        if self.method == "kendall":
+            permutations = min(permutations, max(_FEWEST, 2 * _TAU_PAIRS // n**2))
+        order = permutations_of(strata, permutations, draws.seed)
         values = stats.rankdata(self.values, axis=0) if self.method.endswith("spearman") else self.values
         sides = [list(dict.fromkeys(pair[side] for pair in self.pairs)) for side in (0, 1)]
         x, y = (values[:, [self.names.index(name) for name in side]] for side in sides)
@@ -187,7 +190,18 @@ class Block:
             permuted = permuted_correlations(x, y, self._nuisance(values), codes, order)
         first, second = ([side.index(pair[i]) for pair in self.pairs] for i, side in enumerate(sides))
         p = p_values(estimate, permuted[:, first, second])
-        return np.where(np.isfinite(estimate), p, np.nan), ""
+        return np.where(np.isfinite(estimate), p, np.nan), permutations, ""
+
+    def _unmovable(self, strata: Codes | None) -> str:
+        """Why the clusters cannot change places in a test."""
+        n = len(self.values)
+        if strata is None:
+            return "clusters lie in several groups and cannot change places within one"
+        if arrangements(strata) < MIN_ARRANGEMENTS:
+            return f"{arrangements(strata)} arrangements of the clusters are fewer than {MIN_ARRANGEMENTS}"
+        if self.method == "kendall" and n > MOST_TAU_ROWS:
+            return f"{n} rows are more than the {MOST_TAU_ROWS} that Kendall's permutation test is made for"
+        return ""
 
     def _strata(self, codes: Codes) -> Codes | None:
         """The group of each cluster; None where a cluster lies in several."""

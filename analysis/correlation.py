@@ -53,8 +53,9 @@ def correlate(
     bootstrap resamples. ``p`` is two-sided, from ``permutations`` (0 = none) of the cluster means of x, the deviations
     within clusters kept; ``spearman`` and ``kendall`` permute those of the mid-ranks, ``partial_*`` those of the
     residuals given the covariates (Freedman & Lane 1983), ``within_*`` within the groups
-    (:mod:`analysis.permutation`). Its hypothesis is that the clusters' means of x have nothing to do with y; an
-    interval speaks of the coefficient instead, so the two may disagree. ``p_holm`` and ``p_bh`` are adjusted over all
+    (:mod:`analysis.permutation`); ``kendall`` has fewer permutations from 500 rows on and none beyond 2,000. Its
+    hypothesis is that the clusters' means of x have nothing to do with y; an interval speaks of the coefficient
+    instead, so the two may disagree. ``p_holm`` and ``p_bh`` are adjusted over all
     rows of the call that have a p and the same cluster design, whatever their pair and method.
 
     Returns one row per pair × method × design: ``x, y, method, given, within, r, low, high, interval`` (the design's

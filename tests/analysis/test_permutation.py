@@ -184,6 +184,15 @@ def test_kendalls_test_is_left_out_where_it_would_take_minutes(monkeypatch):
     assert "60 rows are more than the 59" in table.loc["kendall", "p_reason"]
 
 
+def test_kendalls_test_has_fewer_permutations_where_there_are_many_rows(monkeypatch):
+    monkeypatch.setattr("analysis.blocks._TAU_PAIRS", 250 * 60**2 // 2)
+    frame = _null_frame(np.random.default_rng(0), [5] * 12)
+    options = {**ONE, "methods": ["kendall", "spearman"], "permutations": 400}
+    table = correlate(frame, ["x"], ["y"], **options).set_index("method")
+    assert table["n_permutations"].to_dict() == {"kendall": 250, "spearman": 400}
+    assert table["p"].notna().all()
+
+
 def test_corrections_equal_statsmodels_and_leave_missing_ones_out():
     p = pd.Series(np.random.default_rng(4).beta(0.3, 1, size=40), index=np.arange(40)[::-1])
     p.iloc[[3, 17]] = np.nan

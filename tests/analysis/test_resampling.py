@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -204,3 +206,11 @@ def test_simulated_coverage_lies_between_the_sizes_of_the_table():
     assert np.isnan(simulated_coverage("pearson", 4, "clusters"))
     within = COVERAGE[DEFAULT_INTERVAL, "within_pearson", "clusters"]
     assert simulated_coverage("within_partial_pearson", 20, "clusters") == within[SIZES.index(20)]
+
+
+def test_the_analysis_plan_quotes_the_coverage_table():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "analysis-plan.md").read_text(encoding="utf-8")
+    for interval, name in (("percentile", "percentile"), ("bca", "BCa"), ("jackknife", "jackknife, the default")):
+        table = COVERAGE[interval, "pearson", "clusters"]
+        numbers = " | ".join(f"{table[SIZES.index(size)]:.3f}" for size in (10, 15, 40, 100))
+        assert f"| {name} | {numbers} |" in text
