@@ -247,13 +247,13 @@ def test_a_frame_that_cannot_be_analysed_is_refused_in_one_line(tiny_frame, chan
         analyze(change(tiny_frame))
 
 
-def test_write_results_writes_three_whole_files(zoos, tmp_path):
+def test_write_results_writes_whole_files(zoos, tmp_path):
     paths = write_results(zoos["null"], tmp_path / "results")
-    assert [path.name for path in paths] == ["correlations.csv", "regressions.csv", "summary.md"]
+    assert [path.name for path in paths] == ["correlations.csv", "regressions.csv", "designs.csv", "summary.md"]
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == sorted(path.name for path in paths)
     read = pd.read_csv(paths[0], keep_default_na=False, na_values=[""])
     np.testing.assert_allclose(read["r"], zoos["null"].correlations["r"], atol=1e-12)
-    assert paths[2].read_text(encoding="utf-8") == zoos["null"].summary
+    assert paths[-1].read_text(encoding="utf-8") == zoos["null"].summary
 
 
 def test_a_failed_write_leaves_the_old_results_and_no_halves(zoos, tmp_path, monkeypatch):
