@@ -67,7 +67,7 @@ def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: py
     assert run(*command) == shiftscope.DONE
     assert "0 tasks measured, 10 were done, 0 failed" in capsys.readouterr().out
     assert run("analyze", tables, "--out", tmp_path / "results") == shiftscope.DONE
-    tables_of_results = ("correlations", "regressions", "influence", "comparisons", "sites")
+    tables_of_results = ("correlations", "regressions", "influence", "comparisons", "sites", "designs")
     assert {path.name for path in (tmp_path / "results").iterdir()} == {
         *(f"{name}.csv" for name in tables_of_results),
         "summary.md",
@@ -117,6 +117,25 @@ def test_demo_analyses_and_draws_once_for_all_it_writes(
     for path in (tmp_path / "demo" / "figures" / "msb_invariance.png", tmp_path / "demo" / "report.html"):
         assert f": {path}\n" in printed
         assert path.stat().st_size > 10_000
+
+
+def test_swaps_are_collected_analysed_and_drawn(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = tmp_path / "tables"
+    command = ("collect", zoo, "--data", "digits", "--out", tables, "--limit", 20, "--msb-images", 8)
+    command += ("--collect", "layers,invariance,swaps", "--shift", "zero", "--swap-images", 6)
+    assert run(*command, "--swap-to", "max, soft(1, kernel=2)") == shiftscope.DONE
+    rows = pq.read_table(tables / "swaps").to_pandas()
+    assert set(rows["replacement"]) == {"max", "soft(beta=1, kernel=2)"}
+    assert set(rows.loc[rows["checkpoint"] == "max", "replacement"]) == {"soft(beta=1, kernel=2)"}
+    assert set(rows["n_images"]) == {6}
+    assert run("analyze", tables, "--out", tmp_path / "results") == shiftscope.DONE
+    # Two untrained networks say one class of everything, before and after.
+    summary = (tmp_path / "results" / "summary.md").read_text()
+    assert "**Swaps, single sites** (zero shifts up to 4 px on digits/test): no number (" in summary
+    assert run("figures", tables, "--out", tmp_path / "figures", "--only", "swap") == shiftscope.DONE
+    capsys.readouterr()
+    assert run(*command, "--swap-to", "tips") == shiftscope.BAD_INPUT
+    assert "tips has parameters of its own" in one_line(capsys)
 
 
 def test_a_failing_checkpoint_gives_exit_code_3(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

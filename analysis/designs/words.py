@@ -56,6 +56,7 @@ def _dose(where: str, rows: pd.DataFrame) -> Iterator[str]:
         msb, end, accuracy = (_only(found, statistic="end to end", y=y) for y in _DOSED)
         trend = _only(found, statistic="trend", y=PRIMARY_SCORE)
         if not np.isfinite(end["estimate"]):
+            yield f"**Dose, `{operator}`** ({where}): no number ({end['reason']})."
             continue
         text = (
             f"**Dose, `{operator}`** ({where}; {int(end['n_clusters'])} families of runs that differ in strength "
@@ -105,6 +106,8 @@ def _swap(where: str, rows: pd.DataFrame) -> Iterator[str]:
         rank, partial = (_only(found, statistic=name) for name in ("spearman", "partial_spearman"))
         signs = _only(found, statistic="opposite signs")
         if not np.isfinite(rank["estimate"]):
+            if len(found):
+                yield f"**Swaps, {sites}** ({where}): no number ({rank['reason']})."
             continue
         yield (
             f"**Swaps, {sites}** ({where}; {int(rank['n'])} swaps in {int(rank['n_clusters'])} networks, weights "

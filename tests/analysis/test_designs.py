@@ -140,7 +140,8 @@ def test_page_is_uniform_without_a_trend() -> None:
     assert abs(np.mean(p <= 0.3) - 0.3) < 0.06
 
 
-def test_incomplete_families_are_counted_and_other_runs_left_alone(joined: pd.DataFrame, doses: pd.DataFrame) -> None:
+def test_incomplete_families_are_counted_and_other_runs_left_alone(joined: pd.DataFrame) -> None:
+    joined = joined[joined["operator"].isin(["soft", "max"]) & (joined["shift_kind"] == "circular")]
     hit = (joined["operator"] == "soft") & (joined["seed"] == 0) & (joined["padding_mode"] == "zeros")
     lost = joined.copy()
     lost.loc[hit & (joined["strength"] == 2), "consistency"] = np.inf
@@ -185,6 +186,7 @@ def test_the_frame_holds_every_swap(tables: Tables, swaps: pd.DataFrame) -> None
 
 
 def test_earlier_snapshots_take_no_part(swaps: pd.DataFrame, changes: pd.DataFrame) -> None:
+    swaps = swaps[swaps["shift_kind"] == "zero"]
     first = swaps["checkpoint"] == swaps["checkpoint"].iloc[0]
     found = swap_changes(swaps.assign(final=~first), scores=("consistency",), resamples=2)
     where = {"shift_kind": "zero", "sites": SINGLE, "y": "consistency", "statistic": "spearman"}
@@ -246,9 +248,9 @@ def test_slopes_signs_and_means(swaps: pd.DataFrame, changes: pd.DataFrame, site
 
 
 def test_the_truth_of_a_simulation_is_found(simulate: ModuleType) -> None:
-    """The slope given accuracy is the simulated one: 95 % intervals hold it in 21 of 25 simulations or more."""
+    """The slope given accuracy is the simulated one: 95 % intervals hold it in 17 of 20 simulations or more."""
     held = []
-    for seed in range(25):
+    for seed in range(20):
         zoo = simulate.Zoo(
             seeds=1, epochs=(8.0,), padding_modes=("zeros",), shift_kinds=("zero",), swap_slope=-0.15, seed=seed
         )
@@ -257,7 +259,7 @@ def test_the_truth_of_a_simulation_is_found(simulate: ModuleType) -> None:
         columns = [rows[name].to_numpy() for name in ("msb_corrected_site", "accuracy")]
         fit = clustered_fit(rows["consistency"].to_numpy(), columns, rows["cluster"].to_numpy())
         held.append(fit["low"] <= -0.15 <= fit["high"])
-    assert np.mean(held) >= 0.84
+    assert np.mean(held) >= 0.85
 
 
 def test_swaps_that_failed_or_have_no_number_are_counted(tables: Tables) -> None:
@@ -267,6 +269,8 @@ def test_swaps_that_failed_or_have_no_number_are_counted(tables: Tables) -> None
     rows.loc[bad, numbers] = np.nan
     rows.loc[bad, "reason"] = "after the change: it broke"
     frame = swap_frame(dataclasses.replace(tables, swaps=rows))
+    frame = frame[frame["operator"].isin(["soft", "max"])]
+    bad &= rows["sha256"].isin(frame["sha256"])
     broken = frame[(frame["replacement"] == "avg") & (frame["depth"] == 0)]
     assert set(broken.loc[broken["shift_kind"] == "circular", "reason"]) == {"after the change: it broke"}
     assert set(broken.loc[broken["shift_kind"] == "zero", "reason"]) == {""}
@@ -281,6 +285,7 @@ def test_swaps_that_failed_or_have_no_number_are_counted(tables: Tables) -> None
 
 @pytest.mark.parametrize("case", ["constant", "one network", "two rows", "infinite"])
 def test_swap_frames_without_numbers_say_why(swaps: pd.DataFrame, case: str) -> None:
+    swaps = swaps[swaps["operator"].isin(["soft", "max"]) & (swaps["shift_kind"] == "zero")]
     first = swaps["checkpoint"].iloc[0]
     edited = {
         "constant": swaps.assign(consistency=0.0, msb_corrected_site=0.0),
@@ -294,7 +299,10 @@ def test_swap_frames_without_numbers_say_why(swaps: pd.DataFrame, case: str) -> 
     silent = rows[rows["estimate"].isna() & (rows["reason"] == "")]
     assert silent.empty
     assert list(found.columns) == COLUMNS
-    assert "claim" not in "".join(design_sections(found)) or case == "one network"
+    told = "".join(design_sections(found))
+    assert ("Swaps, single sites** (zero shifts up to 4 px on digits test): no number (" in told) == (
+        case != "one network"
+    )
 
 
 def test_bad_tables_of_swaps_are_one_line(tables: Tables) -> None:

@@ -14,6 +14,7 @@ from matplotlib.collections import PathCollection
 from scipy import optimize, stats
 
 from analysis.correlation import correlate
+from analysis.designs import swap_frame
 from analysis.errors import TableError
 from analysis.figures import fits, frames
 from analysis.figures.confounding import confounding
@@ -21,6 +22,7 @@ from analysis.figures.dose_response import dose_positions, dose_response
 from analysis.figures.msb_by_operator import msb_by_operator
 from analysis.figures.msb_invariance import msb_invariance
 from analysis.figures.shift_surface import shift_surface
+from analysis.figures.swap import swap
 from analysis.tables import Tables, join
 
 
@@ -479,3 +481,33 @@ def test_strided_convolutions_count_as_plain_subsampling(frame: pd.DataFrame) ->
     assert set(rest["operator"]) == set(frame["operator"]) - {"subsample"}
     assert frames.without(rest) is None
     assert frames.without(named[named["operator"] == "strided"]) is None
+
+
+@pytest.mark.parametrize("width", ["double", "single"])
+def test_swaps_are_drawn_as_the_frame_has_them(simulate: ModuleType, width: str) -> None:
+    zoo = simulate.Zoo(seeds=1, epochs=(8.0,), padding_modes=("zeros",), swap_slope=-0.2)
+    frame = swap_frame(simulate.simulate_tables(zoo))
+    figure = swap(frame, width=width)
+    scatters, means = figure.axes[:3], figure.axes[3:]
+    if width == "single":
+        scatters, means = figure.axes[::2], figure.axes[1::2]
+    panels = (("circular", "consistency"), ("zero", "consistency"), ("circular", "accuracy"))
+    for ax, below, (kind, y) in zip(scatters, means, panels, strict=True):
+        rows = frame[frame["shift_kind"] == kind]
+        single = rows[rows["depth"].notna()]
+        assert_same_points(points(ax), expected(single.assign(operator=single["replacement"]), "msb_corrected_site", y))
+        rho = bootstrap(single, "msb_corrected_site", y, "spearman", "cluster")
+        assert numbers_after(heading(ax), "ρ") == rho
+        pooling = single[(single["replacement"] != "subsample") & (single["site_kind"] != "subsample")]
+        assert numbers_after(heading(ax), "ρ*") == bootstrap(pooling, "msb_corrected_site", y, "spearman", "cluster")
+        for container in below.containers:
+            name, _, place = container.get_label().partition(", ")
+            found = rows[(rows["replacement"] == name) & (rows["sites"] == place)][y]
+            assert container.lines[0].get_ydata()[0] == pytest.approx(found.mean(), abs=1e-12)
+        assert len(below.containers) == 4 * 3
+    assert f"n = {len(single)} swaps, {single['cluster'].nunique()} networks" in figure.caption
+
+
+def test_swaps_without_rows_say_what_to_collect(tables: Tables) -> None:
+    with pytest.raises(TableError, match="collect `swaps`"):
+        swap(swap_frame(tables))
