@@ -211,19 +211,21 @@ class Collect:
 
 @dataclass(frozen=True)
 class Analyze:
-    """Correlations and regressions of the tables: correlations.csv, regressions.csv, summary.md.
+    """Correlations, regressions, influence and designs of the tables as CSV files, and summary.md in words.
 
-    Example: shiftscope analyze out/tables --out out/results
+    Example: shiftscope analyze out/tables --out out/results --power
     """
 
     tables: Positional[Path]
     """Folder of tables."""
     out: Path
     """Folder for the results."""
+    power: bool = False
+    """Also say how many operators, runs and checkpoints it takes to see r = -0.3: power.csv."""
 
     def run(self) -> int:
         """Analyse, print the headline, write the results."""
-        _analyze(self.tables, self.out)
+        _analyze(self.tables, self.out, with_power=self.power)
         return DONE
 
 
@@ -320,14 +322,16 @@ def _report(outcome: Outcome, out: Path) -> int:
     return WITH_FAILURES if outcome.failures else DONE
 
 
-def _analyze(folder: Path, out: Path) -> tuple[Tables, Results]:
-    from analysis import analyze, join, load, with_sites, write_results
+def _analyze(folder: Path, out: Path, *, with_power: bool = False) -> tuple[Tables, Results]:
+    from analysis import analyze_tables, join, load, write_results
+    from analysis.power import power, power_in_words
 
     tables = load(folder)
-    results = analyze(with_sites(join(tables), tables))
-    for line in results.headline:
+    results = analyze_tables(tables)
+    powers = power(join(tables)) if with_power else None
+    for line in [*results.headline, *([] if powers is None else power_in_words(powers))]:
         print(line)
-    for path in write_results(results, out):
+    for path in write_results(results, out, powers):
         print(f"results: {path}")
     return tables, results
 

@@ -28,10 +28,76 @@ SMALLEST = 5
 """The fewest clusters that an interval is made from."""
 
 SIZES = (5, 8, 10, 12, 15, 20, 40, 100)
-COVERAGE: Mapping[tuple[str, str, str], tuple[float, ...]] = MappingProxyType({})
+COVERAGE: Mapping[tuple[str, str, str], tuple[float, ...]] = MappingProxyType(
+    {
+        ("jackknife", "pearson", "single"): (0.949, 0.951, 0.940, 0.947, 0.948, 0.949, 0.945, 0.959),
+        ("jackknife", "spearman", "single"): (0.995, 0.971, 0.968, 0.967, 0.964, 0.954, 0.951, 0.949),
+        ("jackknife", "kendall", "single"): (1.000, 0.986, 0.978, 0.982, 0.971, 0.962, 0.953, 0.945),
+        ("jackknife", "partial_pearson", "single"): (0.960, 0.962, 0.959, 0.953, 0.953, 0.951, 0.943, 0.950),
+        ("jackknife", "partial_spearman", "single"): (0.984, 0.983, 0.981, 0.976, 0.978, 0.970, 0.961, 0.955),
+        ("jackknife", "within_pearson", "single"): (np.nan, 0.964, 0.971, 0.970, 0.972, 0.967, 0.954, 0.943),
+        ("jackknife", "pearson", "clusters"): (0.962, 0.949, 0.953, 0.948, 0.957, 0.941, 0.951, 0.954),
+        ("jackknife", "spearman", "clusters"): (0.968, 0.964, 0.962, 0.970, 0.958, 0.944, 0.946, 0.958),
+        ("jackknife", "kendall", "clusters"): (0.972, 0.955, 0.960, 0.971, 0.957, 0.945, 0.950, 0.958),
+        ("jackknife", "partial_pearson", "clusters"): (0.968, 0.954, 0.944, 0.959, 0.947, 0.949, 0.954, 0.948),
+        ("jackknife", "partial_spearman", "clusters"): (0.974, 0.961, 0.955, 0.965, 0.961, 0.960, 0.948, 0.952),
+        ("jackknife", "within_pearson", "clusters"): (0.972, 0.963, 0.974, 0.974, 0.959, 0.972, 0.959, 0.960),
+        ("jackknife", "pearson", "rows"): (0.850, 0.852, 0.842, 0.838, 0.842, 0.830, 0.832, 0.835),
+        ("jackknife", "spearman", "rows"): (0.885, 0.882, 0.876, 0.878, 0.872, np.nan, np.nan, np.nan),
+        ("jackknife", "kendall", "rows"): (np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan),
+        ("jackknife", "partial_pearson", "rows"): (0.876, 0.837, 0.842, 0.845, 0.845, 0.846, 0.815, 0.843),
+        ("jackknife", "partial_spearman", "rows"): (np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan),
+        ("jackknife", "within_pearson", "rows"): (0.920, 0.867, 0.856, 0.858, 0.832, 0.856, 0.882, 0.835),
+        ("percentile", "pearson", "single"): (0.894, 0.898, 0.893, 0.900, 0.909, 0.917, 0.927, 0.946),
+        ("percentile", "spearman", "single"): (0.950, 0.956, 0.961, 0.955, 0.956, 0.949, 0.944, 0.942),
+        ("percentile", "kendall", "single"): (0.950, 0.955, 0.951, 0.959, 0.949, 0.949, 0.940, 0.941),
+        ("percentile", "partial_pearson", "single"): (np.nan, 0.922, 0.925, 0.921, 0.914, 0.920, 0.922, 0.939),
+        ("percentile", "partial_spearman", "single"): (np.nan, 0.953, 0.967, 0.960, 0.974, 0.960, 0.950, 0.949),
+        ("percentile", "within_pearson", "single"): (np.nan, 0.883, 0.939, 0.954, 0.948, 0.945, 0.937, 0.932),
+        ("percentile", "pearson", "clusters"): (0.892, 0.909, 0.906, 0.903, 0.923, 0.909, 0.928, 0.944),
+        ("percentile", "spearman", "clusters"): (0.929, 0.941, 0.937, 0.942, 0.941, 0.916, 0.937, 0.952),
+        ("percentile", "kendall", "clusters"): (0.922, 0.935, 0.933, 0.943, 0.941, 0.922, 0.941, 0.955),
+        ("percentile", "partial_pearson", "clusters"): (0.899, 0.900, 0.899, 0.917, 0.906, 0.919, 0.933, 0.935),
+        ("percentile", "partial_spearman", "clusters"): (0.946, 0.924, 0.929, 0.931, 0.937, 0.943, 0.938, 0.943),
+        ("percentile", "within_pearson", "clusters"): (0.883, 0.930, 0.940, 0.950, 0.938, 0.946, 0.945, 0.950),
+        ("percentile", "pearson", "rows"): (0.798, 0.819, 0.809, 0.810, 0.818, 0.815, 0.816, 0.826),
+        ("percentile", "spearman", "rows"): (0.867, 0.868, 0.863, 0.870, 0.860, np.nan, np.nan, np.nan),
+        ("percentile", "kendall", "rows"): (np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan),
+        ("percentile", "partial_pearson", "rows"): (0.828, 0.795, 0.814, 0.803, 0.816, 0.827, 0.805, 0.833),
+        ("percentile", "partial_spearman", "rows"): (np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan),
+        ("percentile", "within_pearson", "rows"): (0.889, 0.835, 0.817, 0.822, 0.806, 0.831, 0.865, 0.818),
+        ("bca", "pearson", "single"): (0.943, 0.944, 0.923, 0.921, 0.928, 0.929, 0.926, 0.945),
+        ("bca", "spearman", "single"): (0.994, 0.940, 0.946, 0.946, 0.952, 0.947, 0.944, 0.946),
+        ("bca", "kendall", "single"): (0.994, 0.970, 0.967, 0.971, 0.967, 0.958, 0.951, 0.947),
+        ("bca", "partial_pearson", "single"): (np.nan, 0.977, 0.957, 0.948, 0.937, 0.931, 0.928, 0.937),
+        ("bca", "partial_spearman", "single"): (np.nan, 0.953, 0.945, 0.937, 0.955, 0.949, 0.934, 0.941),
+        ("bca", "within_pearson", "single"): (np.nan, 0.891, 0.971, 0.980, 0.969, 0.947, 0.938, 0.927),
+        ("bca", "pearson", "clusters"): (0.835, 0.880, 0.880, 0.883, 0.905, 0.897, 0.922, 0.936),
+        ("bca", "spearman", "clusters"): (0.838, 0.894, 0.903, 0.908, 0.911, 0.899, 0.930, 0.946),
+        ("bca", "kendall", "clusters"): (0.863, 0.906, 0.908, 0.923, 0.916, 0.907, 0.938, 0.950),
+        ("bca", "partial_pearson", "clusters"): (0.846, 0.850, 0.862, 0.885, 0.883, 0.896, 0.922, 0.929),
+        ("bca", "partial_spearman", "clusters"): (0.852, 0.854, 0.872, 0.883, 0.905, 0.913, 0.928, 0.931),
+        ("bca", "within_pearson", "clusters"): (0.832, 0.814, 0.848, 0.868, 0.867, 0.899, 0.925, 0.941),
+        ("bca", "pearson", "rows"): (0.810, 0.825, 0.811, 0.815, 0.827, 0.816, 0.822, 0.828),
+        ("bca", "spearman", "rows"): (0.866, 0.858, 0.860, 0.864, 0.864, np.nan, np.nan, np.nan),
+        ("bca", "kendall", "rows"): (np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan),
+        ("bca", "partial_pearson", "rows"): (0.849, 0.807, 0.816, 0.814, 0.820, 0.835, 0.823, 0.820),
+        ("bca", "partial_spearman", "rows"): (np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan),
+        ("bca", "within_pearson", "rows"): (0.911, 0.846, 0.830, 0.835, 0.810, 0.830, 0.860, 0.820),
+    }
+)
+"""Coverage of the nominal 95 % interval at each of :data:`SIZES` clusters, by kind of interval, method and design.
+
+Made by :func:`simulate_coverage` with 1,000 or 2,000 simulations of 399 resamples (standard error 0.007 or less; 400
+simulations of 299 resamples, 0.02, for ranks of more than 200 single rows). Designs: ``single`` one row per cluster,
+``clusters`` five rows per cluster, whole clusters drawn or left out, ``rows`` the same data with rows taken for
+independent.
+"""
+
+GROUPS = 4
+"""Groups of the simulated data for the methods within groups."""
 
 _RHO = -0.5
-_GROUPS = 4
 
 
 def simulated_coverage(method: str, n_clusters: int, design: str, interval: str = DEFAULT_INTERVAL) -> float:
@@ -65,34 +131,35 @@ def simulate_coverage(
     different means. ``by_rows`` takes the rows for independent.
     """
     rng = np.random.default_rng([seed, n_clusters, cluster_size])
-    truth = _truth(method)
+    target = truth(method)
     clusters = np.repeat(np.arange(n_clusters), cluster_size)
     codes, drawn = cluster_codes(np.arange(len(clusters)) if by_rows else clusters)
     held: dict[str, list[bool]] = {}
     for _ in range(simulations):
-        values = _draw(method, clusters, icc, rng)
-        options = {"values": values, "codes": codes, "groups": clusters % _GROUPS}
+        values = draw(method, clusters, icc, rng)
+        options = {"values": values, "codes": codes, "groups": clusters % GROUPS}
         found = _intervals(method, drawn, resamples, int(rng.integers(2**32)), **options)
         for interval, (low, high) in found.items():
             if np.isfinite([low[0], high[0]]).all():
-                held.setdefault(interval, []).append(bool(low[0] <= truth <= high[0]))
+                held.setdefault(interval, []).append(bool(low[0] <= target <= high[0]))
     return {interval: float(np.mean(hits)) for interval, hits in held.items()}
 
 
 def _intervals(
     method: str, n_clusters: int, resamples: int, seed: int, **data: np.ndarray
 ) -> dict[str, tuple[Array, Array]]:
-    estimate = _coefficient(method, counts=np.ones((1, n_clusters)), **data)
-    left_out = _coefficient(method, counts=jackknife_counts(n_clusters), **data)[:, None]
+    estimate = coefficient(method, counts=np.ones((1, n_clusters)), **data)
+    left_out = coefficient(method, counts=jackknife_counts(n_clusters), **data)[:, None]
     found = {"jackknife": jackknife_interval(estimate, left_out)}
     if resamples:
-        resampled = _coefficient(method, counts=bootstrap_counts(n_clusters, resamples, seed), **data)[:, None]
+        resampled = coefficient(method, counts=bootstrap_counts(n_clusters, resamples, seed), **data)[:, None]
         found["percentile"] = percentile_interval(resampled)
         found["bca"] = bca_interval(estimate, resampled, left_out)
     return found
 
 
-def _draw(method: str, clusters: np.ndarray, icc: float, rng: np.random.Generator) -> Array:
+def draw(method: str, clusters: np.ndarray, icc: float, rng: np.random.Generator) -> Array:
+    """One simulated data set ``(n, 2)`` (``(n, 3)`` for partial methods); see :func:`simulate_coverage`."""
     n, n_clusters = len(clusters), clusters[-1] + 1
     root = np.linalg.cholesky([[1, _RHO], [_RHO, 1]])
     between = (rng.normal(size=(n_clusters, 2)) @ root.T)[clusters]
@@ -101,11 +168,12 @@ def _draw(method: str, clusters: np.ndarray, icc: float, rng: np.random.Generato
         third = np.sqrt(icc) * rng.normal(size=n_clusters)[clusters] + np.sqrt(1 - icc) * rng.normal(size=n)
         return np.column_stack([values + 0.5 * third[:, None], third])
     if method == "within_pearson":
-        return values + 2.0 * rng.normal(size=(_GROUPS, 2))[clusters % _GROUPS]
+        return values + 2.0 * rng.normal(size=(GROUPS, 2))[clusters % GROUPS]
     return values
 
 
-def _truth(method: str) -> float:
+def truth(method: str) -> float:
+    """The coefficient of the distribution that :func:`draw` draws from."""
     if method == "spearman":
         return 6 / np.pi * np.arcsin(_RHO / 2)
     if method == "kendall":
@@ -117,7 +185,8 @@ def _truth(method: str) -> float:
     return _RHO
 
 
-def _coefficient(method: str, values: Array, codes: np.ndarray, counts: Array, groups: np.ndarray) -> Array:
+def coefficient(method: str, values: Array, codes: np.ndarray, counts: Array, groups: np.ndarray) -> Array:
+    """``(B,)`` coefficients of the first two columns of ``values`` under ``counts`` ``(B, G)``."""
     size = counts.sum(axis=1)
     if method == "kendall":
         sums = kendall_sums(values, codes, counts, [(0, 1)])

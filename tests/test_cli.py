@@ -73,6 +73,10 @@ def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: py
         "summary.md",
     }
     capsys.readouterr()
+    assert run("analyze", tables, "--out", tmp_path / "results", "--power") == shiftscope.DONE
+    printed = capsys.readouterr().out
+    assert printed.count("between operators: ") == 2
+    assert f"results: {tmp_path / 'results' / 'power.csv'}" in printed
     code = run("figures", tables, "--out", tmp_path / "figures", "--only", "msb_invariance", "--format", "png,svg")
     assert code == shiftscope.DONE
     drawn = sorted(path.name for path in (tmp_path / "figures").iterdir())

@@ -83,7 +83,7 @@ def benchmark_scatter(
 
 LINE_SENTENCE = (
     "Line: least squares in logits, with a pointwise 95 % band from cluster-robust errors; thin line: equal "
-    "accuracies. r: Pearson between logits, with the 95 % percentile interval of a bootstrap over clusters."
+    f"accuracies. r: Pearson between logits, with its 95 % {fits.INTERVAL_OF_R}."
 )
 """What the captions say about the line, the band and r."""
 

@@ -103,7 +103,7 @@ def _caption(selection: Selection, reading: str, with_reading: bool, sentences: 
             "runs.",
             plan_sentence(selection),
             "Curves: fractional logit, dashed without subsample; bands: pointwise 95 %, errors clustered by operator. "
-            "Brackets after r: 95 % percentile intervals of a bootstrap that draws whole operators.",
+            f"Brackets after r: 95 % {fits.INTERVAL_OF_R}, operators as clusters.",
             *([] if with_reading else [f"No {reading} in the tables: collect `layers` to draw it."]),
             *sentences,
             *selection.notes,

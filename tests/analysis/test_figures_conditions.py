@@ -168,6 +168,17 @@ def test_robustness_without_conditions_or_clean_accuracy(tables: Tables) -> None
     assert sum(ax.axison for ax in figure.axes) == 3
 
 
+def test_conditions_are_chosen_by_name_and_the_others_are_told(tables: Tables) -> None:
+    rows = frames.robustness_frame(tables)
+    figure = robustness(rows, only=["pgd L∞"], width="single")
+    assert len(figure.axes) == 2
+    assert "Not shown here: pgd L2, mean of 3 corruptions, digits-far." in figure.caption
+    more = rows[rows["condition_kind"] == "data"].assign(condition="digits-farther")
+    assert "Not shown here: digits-farther." in robustness(pd.concat([rows, more]), width="single").caption
+    with pytest.raises(TableError, match=r"no condition 'pgd'; the tables hold pgd L2, pgd L∞"):
+        robustness(rows, only=["pgd"])
+
+
 def test_segmentation_shows_checkpoints_and_operator_means(tables: Tables) -> None:
     rows = frames.segmentation_frame(tables)
     assert len(rows) == 2 * tables.checkpoints["checkpoint"].nunique()

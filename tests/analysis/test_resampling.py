@@ -10,6 +10,8 @@ from scipy import stats
 from analysis.coefficients import correlation, covariance, given, kendall_sums, rank_covariance
 from analysis.coverage import COVERAGE, SIZES, simulate_coverage, simulated_coverage
 from analysis.resampling import (
+    DEFAULT_INTERVAL,
+    INTERVALS,
     bca_interval,
     bootstrap_counts,
     cluster_codes,
@@ -166,16 +168,39 @@ def test_bca_interval_against_scipy():
 )
 def test_the_coverage_table_is_what_the_simulation_gives(method, design, size):
     options = {"single": {"cluster_size": 1}, "clusters": {}, "rows": {"by_rows": True}}[design]
-    found = simulate_coverage(method, size, simulations=300, resamples=299, seed=11, **options)
-    stored = COVERAGE[method, design][SIZES.index(size)]
-    # Four standard errors of 300 simulations, and 0.01 for the coarser bootstrap.
-    assert found == pytest.approx(stored, abs=4 * np.sqrt(stored * (1 - stored) / 300) + 0.01)
+    found = simulate_coverage(method, size, simulations=300, resamples=199, seed=11, **options)
+    assert set(found) == set(INTERVALS)
+    for interval, coverage in found.items():
+        stored = COVERAGE[interval, method, design][SIZES.index(size)]
+        # Four standard errors of 300 simulations, and 0.01 for the coarser bootstrap.
+        assert coverage == pytest.approx(stored, abs=4 * np.sqrt(stored * (1 - stored) / 300) + 0.01)
+
+
+@pytest.mark.parametrize("n_clusters", [40, 100])
+@pytest.mark.parametrize("method", ["pearson", "spearman", "partial_pearson"])
+def test_the_default_interval_covers_in_93_to_97_percent(method, n_clusters):
+    """1,000 data sets of two dependent rows per cluster, whose true coefficient is known."""
+    coverage = simulate_coverage(method, n_clusters, cluster_size=2, simulations=1000, resamples=0, seed=5)
+    assert 0.93 <= coverage[DEFAULT_INTERVAL] <= 0.97
+
+
+def test_every_interval_method_and_design_has_its_coverage():
+    assert {key[0] for key in COVERAGE} == set(INTERVALS)
+    assert len(COVERAGE) == 3 * 6 * 3
+    for key, values in COVERAGE.items():
+        assert len(values) == len(SIZES)
+        assert np.isfinite(values[1:]).all(), key
+    # With as many clusters as the smallest primary statement may have, the default holds what it says.
+    for (interval, _, design), values in COVERAGE.items():
+        if interval == DEFAULT_INTERVAL and design != "rows":
+            assert min(values[SIZES.index(15) :]) >= 0.93
 
 
 def test_simulated_coverage_lies_between_the_sizes_of_the_table():
-    table = COVERAGE["pearson", "clusters"]
-    assert simulated_coverage("pearson", SIZES[1], "clusters") == table[1]
-    assert simulated_coverage("pearson", 9, "clusters") == pytest.approx((table[1] + table[2]) / 2)
-    assert simulated_coverage("pearson", 5000, "clusters") == table[-1]
+    table = COVERAGE["percentile", "pearson", "clusters"]
+    assert simulated_coverage("pearson", SIZES[1], "clusters", "percentile") == table[1]
+    assert simulated_coverage("pearson", 9, "clusters", "percentile") == pytest.approx((table[1] + table[2]) / 2)
+    assert simulated_coverage("pearson", 5000, "clusters", "percentile") == table[-1]
     assert np.isnan(simulated_coverage("pearson", 4, "clusters"))
-    assert simulated_coverage("within_partial_pearson", 20, "clusters") == COVERAGE["within_pearson", "clusters"][5]
+    within = COVERAGE[DEFAULT_INTERVAL, "within_pearson", "clusters"]
+    assert simulated_coverage("within_partial_pearson", 20, "clusters") == within[SIZES.index(20)]

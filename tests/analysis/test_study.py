@@ -10,10 +10,11 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from analysis import TableError, analyze, join, write_results
 from analysis.correlation import correlate
-from analysis.findings import BY_RUN, Comparison, paradoxes, verdict
+from analysis.findings import BY_CHECKPOINT, BY_OPERATOR, BY_RUN, Comparison, paradoxes, verdict
 from analysis.regression import FractionalLogit, fit
 from collectors.schema import MSB_READINGS
 
@@ -147,6 +148,39 @@ def test_every_reading_score_method_and_interval_is_in_the_table(bundled):
     assert simulated[["se", "low", "high", "coverage"]].notna().all(axis=None)
 
 
+def test_holm_is_taken_over_the_primary_statements_that_may_be_leant_on(zoos, bundled):
+    for truth, kept in (("negative", 3), ("null", 0)):
+        primary = zoos[truth].primary
+        assert primary["p"].notna().all()
+        expected = multipletests(primary["p"], method="holm")[1]
+        np.testing.assert_allclose(primary["p_holm"], expected, atol=1e-12)
+        line = next(line for line in zoos[truth].summary.splitlines() if line.startswith("* Primary statements:"))
+        assert f"{kept} after Holm's correction over the 3 together" in line
+        assert f"{kept} of 3 have p < 0.05" in line
+    assert bundled.primary[["p", "p_holm"]].isna().all(axis=None)
+    assert "* Primary statements: none has a p-value that may be leant on" in bundled.summary
+
+
+def test_the_false_discovery_rate_is_taken_over_all_correlations_of_a_cluster_design(bundled):
+    told = bundled.summary.split("## Many tests")[1]
+    for design, family in bundled.correlations.groupby("interval"):
+        known = family[family["p"].notna()]
+        np.testing.assert_allclose(known["p_bh"], multipletests(known["p"], method="fdr_bh")[1], atol=1e-12)
+        assert family.loc[family["p"].isna(), "p_bh"].isna().all()
+        if design == BY_RUN:
+            counts = [(known[name] < 0.05).sum() for name in ("p", "p_bh")]
+            assert f"{len(known)} permutation tests in the table; {counts[0]} have p < 0.05 one at a time, " in told
+            assert f"one at a time, {counts[1]} at a false discovery rate of 0.05" in told
+        if design == BY_OPERATOR:
+            assert f"{len(known)} permutation tests in the table, each with fewer than 15 clusters" in told
+
+
+def test_correlations_of_dependent_snapshots_have_no_p_of_single_checkpoints(bundled):
+    table = bundled.correlations.query("snapshots == 'all' and level == 'checkpoints'").set_index("interval")
+    assert table.loc[BY_CHECKPOINT, "p"].isna().all()
+    assert table.loc[BY_RUN, "p"].notna().all()
+
+
 def test_numbers_in_the_summary_come_from_the_tables(bundled):
     row = bundled.primary.query("shift_kind == 'zero' and statement == 'b' and snapshots == 'final'").iloc[0]
     assert f"{row['estimate']:.2f} ({row['low']:.2f} to {row['high']:.2f}) logits" in bundled.summary
@@ -254,6 +288,13 @@ def test_write_results_writes_whole_files(zoos, tmp_path):
     read = pd.read_csv(paths[0], keep_default_na=False, na_values=[""])
     np.testing.assert_allclose(read["r"], zoos["null"].correlations["r"], atol=1e-12)
     assert paths[-1].read_text(encoding="utf-8") == zoos["null"].summary
+
+
+def test_power_is_written_beside_the_results(zoos, tmp_path):
+    table = pd.DataFrame({"level": ["between operators"], "power": [0.25]})
+    paths = write_results(zoos["null"], tmp_path, table)
+    assert paths[-1].name == "power.csv"
+    pd.testing.assert_frame_equal(pd.read_csv(paths[-1]), table)
 
 
 def test_a_failed_write_leaves_the_old_results_and_no_halves(zoos, tmp_path, monkeypatch):

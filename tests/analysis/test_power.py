@@ -1,0 +1,154 @@
+"""Power: variance components against known ones, simulated tests against the analysis's own, and what is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import TableError
+from analysis.correlation import correlate
+from analysis.findings import verdict
+from analysis.power import ENOUGH, LEVELS, Components, Power, power, power_in_words, variance_components
+
+SMALL = Power(operators=(15, 40), runs=(3, 12), snapshots=(1,), simulations=200)
+
+
+def _nested(rng, operators, runs, snapshots, x, y, r):
+    """Rows of a nested design, one at a time: two columns with correlation r in each of their parts."""
+
+    def pair(part):
+        a, b = rng.normal(size=2)
+        return np.array([np.sqrt(x[part]) * a, np.sqrt(y[part]) * (r * a + np.sqrt(1 - r * r) * b)])
+
+    rows = []
+    for operator in range(operators):
+        of_operator = pair(0)
+        for run in range(runs):
+            of_run = of_operator + pair(1)
+            for _ in range(snapshots):
+                m, c = of_run + pair(2)
+                rows.append((f"o{operator}", f"o{operator}|r{run}", m, c))
+    return pd.DataFrame(rows, columns=["operator", "cluster", "msb_corrected", "consistency"])
+
+
+def _as_joined(frame):
+    plan = {"data": "d", "shift_kind": "zero", "fill": "mean", "max_shift": 4, "n_shifts": 9, "plan": "sampled"}
+    return frame.assign(**plan)
+
+
+def test_balanced_components_are_the_textbook_mean_squares():
+    frame = _nested(np.random.default_rng(0), 8, 5, 4, (3, 2, 1), (1, 1, 1), 0)
+    values = frame["msb_corrected"].to_numpy().reshape(8, 5, 4)
+    within = values.var(axis=2, ddof=1).mean()
+    run = values.mean(axis=2).var(axis=1, ddof=1).mean() - within / 4
+    operator = values.mean(axis=(1, 2)).var(ddof=1) - run / 5 - within / 20
+    found = variance_components(values.ravel(), frame["operator"].to_numpy(), frame["cluster"].to_numpy())
+    assert found.parts == pytest.approx([operator, run, within], abs=1e-12)
+
+
+def test_unbalanced_components_are_unbiased():
+    rng, found = np.random.default_rng(1), []
+    for _ in range(100):
+        frame = _nested(rng, 10, 6, 3, (3, 2, 1), (1, 1, 1), 0)
+        frame = frame[rng.permutation(len(frame)) % 5 < 3]
+        values, operators, runs = (frame[name].to_numpy() for name in ("msb_corrected", "operator", "cluster"))
+        found.append(variance_components(values, operators, runs).parts)
+    error = np.std(found, axis=0) / np.sqrt(100)
+    assert (np.abs(np.mean(found, axis=0) - [3, 2, 1]) < 4 * error).all()
+
+
+def test_components_that_cannot_be_told_apart_are_zero():
+    operators = np.repeat(np.arange(4), 3)
+    once = variance_components(np.arange(12.0), operators, np.arange(12))
+    assert once.snapshot == 0
+    assert once.run == pytest.approx(1.0)
+    assert variance_components(np.arange(4.0), np.arange(4), np.arange(4)) == Components(5 / 3, 0.0, 0.0)
+    assert variance_components(np.tile([1.0, 2.0], 6), operators, np.arange(12) // 2).operator == 0.0
+
+
+@pytest.mark.parametrize(
+    ("level", "r", "method", "clusters"),
+    [
+        ("between operators", -0.5, "spearman", "operator"),
+        ("within operators", -0.25, "within_pearson", "cluster"),
+        ("over checkpoints", -0.3, "pearson", "operator"),
+    ],
+)
+def test_the_simulated_power_is_that_of_the_analysis_itself(level, r, method, clusters):
+    """100 data sets made row by row and tested by `correlate`, with the components that the power is found with."""
+    frame = _nested(np.random.default_rng(2), 25, 4, 2, (1.0, 0.5, 0.2), (0.6, 0.8, 0.3), 0)
+    table = power(_as_joined(frame), Power(r=r, operators=(30,), runs=(4,), snapshots=(1,)))
+    row = table[(table["level"] == level) & (table["n_operators"] == 30)].iloc[0]
+    operators, runs = frame["operator"].to_numpy(), frame["cluster"].to_numpy()
+    x, y = (
+        variance_components(frame[name].to_numpy(), operators, runs).parts for name in ("msb_corrected", "consistency")
+    )
+    if level == "over checkpoints":
+        r = r * np.sqrt(x.sum() * y.sum()) / np.sqrt(x * y).sum()
+    rng, hits = np.random.default_rng(3), 0
+    options = {"methods": [method], "clusters": {"c": clusters}, "within": "operator", "permutations": 0}
+    for _ in range(100):
+        rows = _nested(rng, 30, 4, 1, x, y, r)
+        if level == "between operators":
+            rows = rows.groupby("operator", as_index=False)[["msb_corrected", "consistency"]].mean()
+        found = correlate(rows, ["msb_corrected"], ["consistency"], **options).iloc[0]
+        hits += verdict(found["r"], found["low"], found["high"], found["n_clusters"]) == "negative"
+    assert 0.3 < row["power"] < 0.95
+    # Four standard errors of the difference, and 0.03 for ranks that the power's jackknife does not take anew.
+    error = np.sqrt(row["se"] ** 2 + row["power"] * (1 - row["power"]) / 100)
+    assert hits / 100 == pytest.approx(row["power"], abs=4 * error + 0.03)
+
+
+def test_without_a_correlation_the_power_is_half_the_error_rate():
+    frame = _nested(np.random.default_rng(4), 20, 6, 2, (1, 1, 1), (1, 1, 1), 0)
+    table = power(_as_joined(frame), Power(r=-1e-9, operators=(40,), runs=(6,), snapshots=(1,), simulations=1000))
+    found = table[(table["n_operators"] == 40) & (table["runs_per_operator"] == 6)]
+    assert len(found) == 3
+    # Four standard errors of 1,000 simulations round a rate of 2.5 %.
+    assert found["power"].between(0.005, 0.045).all()
+
+
+def test_power_grows_with_operators_and_the_smallest_design_is_marked():
+    frame = _nested(np.random.default_rng(5), 11, 6, 2, (1, 0.2, 0.1), (1, 0.2, 0.1), 0)
+    settings = Power(operators=(30, 150), runs=(6,), snapshots=(1,), simulations=300)
+    table = power(_as_joined(frame), settings)
+    between = table[table["level"] == "between operators"].set_index("n_operators")
+    assert between["power"].is_monotonic_increasing
+    assert between["leant_on"].tolist() == [False, True, True]
+    assert between["found"].tolist() == [True, False, False]
+    assert between["smallest"].tolist() == [False, False, True]
+    assert between.loc[150, "power"] > ENOUGH
+    assert (between["n_checkpoints"] == between.index * 6).all()
+    again = power(_as_joined(frame), settings)
+    pd.testing.assert_frame_equal(again, table)
+    line = power_in_words(table)[0]
+    assert line.startswith("zero shifts up to 4 px, between operators: power 0.")
+    assert "no number of checkpoints suffices, since 11 operators are fewer than 15" in line
+    assert line.endswith(f"150 operators x 6 runs = 900 checkpoints have {between.loc[150, 'power']:.2f}")
+
+
+@pytest.mark.parametrize(
+    ("change", "reasons"),
+    [
+        ({"msb_corrected": 0.5}, {"MSB does not vary between operators", "MSB does not vary inside operators"}),
+        ({"consistency": np.nan}, {"0 operators with MSB and consistency are fewer than 2"}),
+        ({"operator": "max"}, {"1 operators with MSB and consistency are fewer than 2"}),
+    ],
+)
+def test_no_power_has_a_reason(change, reasons, recwarn):
+    frame = _nested(np.random.default_rng(6), 6, 3, 1, (1, 1, 1), (1, 1, 1), 0)
+    table = power(_as_joined(frame.assign(**change)), SMALL)
+    assert set(table["level"]) == set(LEVELS)
+    assert table["power"].isna().all()
+    assert reasons <= set(table["reason"])
+    assert all("no power (" in line for line in power_in_words(table))
+    assert not recwarn.list
+
+
+def test_a_frame_without_shifts_or_columns_is_refused():
+    frame = _as_joined(_nested(np.random.default_rng(7), 4, 2, 1, (1, 1, 1), (1, 1, 1), 0))
+    with pytest.raises(TableError, match="power: the frame lacks the columns cluster"):
+        power(frame.drop(columns="cluster"))
+    with pytest.raises(TableError, match="power: the frame holds no shifts"):
+        power(frame.assign(shift_kind="none"))
