@@ -11,10 +11,14 @@
   };
   const isEmpty = (text) => text === "";
 
+  // Of "0.95 ± 0.03" the number counts; nothing where there is none.
+  const numberIn = (text) => Number.parseFloat(text.replace("\u2212", "-"));
+  const isMissing = (value) => Number.isNaN(value) || isEmpty(value);
+
   // Rows without a value stay last whichever way the others are sorted.
-  function compare(a, b, numeric, direction) {
-    if (isEmpty(a) || isEmpty(b)) return isEmpty(a) - isEmpty(b);
-    return direction * (numeric ? Number(a) - Number(b) : a.localeCompare(b, "en", { numeric: true }));
+  function compare(a, b, direction) {
+    if (isMissing(a) || isMissing(b)) return isMissing(a) - isMissing(b);
+    return direction * (typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true }));
   }
 
   function makeSortable(table) {
@@ -25,8 +29,11 @@
       button.addEventListener("click", () => {
         const direction = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
         const numeric = head.classList.contains("n");
-        const keyed = [...table.tBodies[0].rows].map((row) => [row.cells[column].textContent, row]);
-        keyed.sort((one, other) => compare(one[0], other[0], numeric, direction));
+        const keyed = [...table.tBodies[0].rows].map((row) => {
+          const text = row.cells[column].textContent;
+          return [numeric ? numberIn(text) : text, row];
+        });
+        keyed.sort((one, other) => compare(one[0], other[0], direction));
         table.tBodies[0].append(...keyed.map(([, row]) => row));
         heads.forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");

@@ -25,7 +25,7 @@ from analysis.figures import Drawn
 from analysis.figures.style import CaptionedFigure, theme
 from analysis.report.provenance import provenance
 from analysis.report.scatter import scatter_spec
-from analysis.report.tables import HtmlTable, html_table
+from analysis.report.tables import HtmlTable, html_table, paper_table
 from analysis.study import Results
 from analysis.tables import Tables
 from collectors.schema import MSB_READINGS, SCORES
@@ -70,7 +70,10 @@ def build_page(tables: Tables, frame: pd.DataFrame, results: Results, drawn: Dra
     title, findings, contents = findings_html(results.summary)
     figures = [page_figure(name, figure) for name, figure in drawn.figures.items()]
     groups = {
-        "Tables": [*_tables({"Checkpoints": checkpoint_table(frame)}), *_tables(result_frames(results))],
+        "Tables": [
+            *(PageTable(f"paper-{name}", title_of(name), paper_table(table)) for name, table in drawn.tables.items()),
+            *_tables({"Checkpoints": checkpoint_table(frame), **result_frames(results)}),
+        ],
         "Provenance": _tables(provenance(tables)),
     }
     contents += [Heading(2, "explore", "Explore the checkpoints"), Heading(2, "figures", "Figures")]
@@ -148,8 +151,8 @@ def result_frames(results: Results) -> dict[str, pd.DataFrame]:
 
 
 def title_of(name: str) -> str:
-    """``msb_by_operator`` as a heading: MSB by operator."""
-    words = name.replace("_", " ")
+    """``msb_by_operator`` as a heading: MSB by operator; ``table_cost``: Cost."""
+    words = name.removeprefix("table_").replace("_", " ")
     return re.sub(r"\bmsb\b", "MSB", words[:1].upper() + words[1:], flags=re.IGNORECASE)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
+
+from analysis.publication.paper import PaperTable
 
 MAX_ROWS = 6000
 """Rows of one table in the page; more would make it slow to open. The rest is counted, and is in the CSV files."""
@@ -36,8 +39,13 @@ class HtmlTable:
         return self.rows > OPEN_ROWS
 
 
-def html_table(frame: pd.DataFrame) -> HtmlTable:
+def html_table(
+    frame: pd.DataFrame, *, numeric: Collection[str] | None = None, strong: pd.DataFrame | None = None
+) -> HtmlTable:
     """``frame`` as a table: numbers to four significant digits, nothing where there is no number.
+
+    ``numeric`` names the columns that are set and sorted as numbers, by default those of a number's type; entries where
+    ``strong`` (a boolean column per column of ``frame``) is true stand out.
 
     Columns that say the same in every row, or nothing in any, are told once in ``notes`` instead; so is the number of
     rows beyond :data:`MAX_ROWS`.
@@ -46,11 +54,16 @@ def html_table(frame: pd.DataFrame) -> HtmlTable:
     cells = {str(name): [_text(value) for value in shown[name]] for name in shown.columns}
     same = {} if len(shown) < 2 else {name: texts[0] for name, texts in cells.items() if _is_same(name, texts)}
     kept = [name for name in cells if name not in same]
-    numeric = {name for name in kept if pd.api.types.is_numeric_dtype(frame[name]) and frame[name].dtype != bool}
+    if numeric is None:
+        numeric = {name for name in kept if pd.api.types.is_numeric_dtype(frame[name]) and frame[name].dtype != bool}
+    marked = {name: strong[name].tolist() for name in strong} if strong is not None else {}
     head = Markup("").join(_heading(name, name in numeric) for name in kept)
     # HTML lets the end tags of rows and cells go; in thousands of rows they would be a third of the page.
     body = Markup("\n").join(
-        Markup("<tr>") + Markup("").join(_cell(cells[name][row], name in numeric) for name in kept)
+        Markup("<tr>")
+        + Markup("").join(
+            _cell(cells[name][row], name in numeric, name in marked and marked[name][row]) for name in kept
+        )
         for row in range(len(shown))
     )
     markup = Markup("<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody>").format(head, body)
@@ -74,9 +87,18 @@ def _heading(name: str, numeric: bool) -> Markup:
     return Markup('<th scope="col"{}>{}').format(Markup(' class="n"') if numeric else "", name)
 
 
-def _cell(text: str, numeric: bool) -> Markup:
+def paper_table(table: PaperTable) -> HtmlTable:
+    """A table of the paper with its caption, the best entries of comparable ones marked."""
+    headings = table.headings()
+    frame, strong = table.cells().rename(columns=headings), table.bold().rename(columns=headings)
+    made = html_table(frame, numeric=[*strong, "n", "runs"], strong=strong)
+    return replace(made, notes=(*table.caption.splitlines(), *made.notes))
+
+
+def _cell(text: str, numeric: bool, strong: bool) -> Markup:
     kind = "n" if numeric else "long" if len(text) > LONG_TEXT else ""
-    return Markup(f'<td class="{kind}">' if kind else "<td>") + escape(text)
+    opening = Markup(f"<td class={kind}>" if kind else "<td>")
+    return opening + (Markup("<strong>{}</strong>").format(text) if strong else escape(text))
 
 
 def _text(value: Any) -> str:

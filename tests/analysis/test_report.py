@@ -31,7 +31,7 @@ from analysis.report import write_report
 from analysis.report.page import checkpoint_table, findings_html, json_for_script, title_of
 from analysis.report.provenance import provenance
 from analysis.report.scatter import point_records, scatter_spec, symbol
-from analysis.report.tables import html_table
+from analysis.report.tables import html_table, paper_table
 from analysis.study import Results
 from collectors.schema import MSB_READINGS
 
@@ -124,6 +124,20 @@ def test_table_tells_once_what_all_rows_share_and_cuts_with_a_word(monkeypatch: 
     assert html_table(frame.iloc[:0]).rows == 0
 
 
+def test_tables_of_the_paper_keep_caption_and_marks(tables: Tables, pages: ModuleType) -> None:
+    from analysis.figures import draw_figures
+
+    table = draw_figures(tables, ["table_classification"]).tables["table_classification"]
+    made = paper_table(table)
+    assert made.notes[: len(table.caption.splitlines())] == tuple(table.caption.splitlines())
+    read = pages.read(f"<table>{made.markup}</table>")
+    shown = pages.rows_of(read)
+    label = next(column for column in table.columns if column.key == "accuracy").label
+    assert [row[label] for row in shown] == table.cells()["accuracy"].tolist()
+    strong = [cell.text.strip() for cell in read.all("strong")]
+    assert len(strong) == int(table.bold().to_numpy().sum()) > 3
+
+
 def test_points_are_the_joined_rows_with_the_tables_intervals(tables: Tables) -> None:
     frame = join(tables)
     records = point_records(frame, tables)
@@ -197,6 +211,7 @@ def test_figures_that_could_not_be_drawn_are_told(page) -> None:
 def test_titles() -> None:
     assert title_of("msb_by_operator") == "MSB by operator"
     assert title_of("dose_response") == "Dose response"
+    assert title_of("table_cost") == "Cost"
 
 
 def test_provenance_says_where_the_numbers_come_from(tables: Tables) -> None:
