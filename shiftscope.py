@@ -211,7 +211,7 @@ class Collect:
 
 @dataclass(frozen=True)
 class Analyze:
-    """Correlations and regressions of the tables: correlations.csv, regressions.csv, summary.md.
+    """Correlations, regressions, influence and designs of the tables as CSV files, and summary.md in words.
 
     Example: shiftscope analyze out/tables --out out/results --power
     """
@@ -323,13 +323,12 @@ def _report(outcome: Outcome, out: Path) -> int:
 
 
 def _analyze(folder: Path, out: Path, *, with_power: bool = False) -> tuple[Tables, Results]:
-    from analysis import analyze, join, load, with_sites, write_results
+    from analysis import analyze_tables, join, load, write_results
     from analysis.power import power, power_in_words
 
     tables = load(folder)
-    frame = join(tables)
-    results = analyze(with_sites(frame, tables))
-    powers = power(frame) if with_power else None
+    results = analyze_tables(tables)
+    powers = power(join(tables)) if with_power else None
     for line in [*results.headline, *([] if powers is None else power_in_words(powers))]:
         print(line)
     for path in write_results(results, out, powers):

@@ -15,6 +15,7 @@ _EXPORTS = {
     "with_sites": "analysis.tables",
     "Results": "analysis.study",
     "analyze": "analysis.study",
+    "analyze_tables": "analysis.study",
     "write_results": "analysis.study",
     "write_report": "analysis.report",
 }
@@ -23,6 +24,7 @@ __all__ = [
     "TableError",
     "Tables",
     "analyze",
+    "analyze_tables",
     "join",
     "load",
     "with_sites",

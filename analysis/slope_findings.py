@@ -124,7 +124,10 @@ class SlopeFindings:
         for architecture, rows in of_cell(self.sites, self.cell).groupby("architecture", sort=True):
             parts = rows[rows["parametrisation"] == "mean and contrast"]
             mean, contrast = _term(parts, MEAN), _term(parts, CONTRAST)
-            if mean is None or contrast is None or not np.isfinite([mean["low"], contrast["low"]]).all():
+            untold = next((row for row in (contrast, mean) if row is not None and not np.isfinite(row["low"])), None)
+            if mean is None or contrast is None or untold is not None:
+                reason = rows.iloc[0]["reason"] if untold is None else untold["reason"]
+                yield Finding(None, f"In `{architecture}` early and late sites cannot be compared ({reason}).")
                 continue
             text = (
                 f"In `{architecture}` ({contrast['n_sites']:.0f} sites) the slope of the mean MSB over the sites is "

@@ -16,13 +16,15 @@ import pandas as pd
 
 from analysis.correlation import correlate
 from analysis.coverage import MIN_CLUSTERS
+from analysis.designs import design_table, dose_trends, swap_changes, swap_frame
+from analysis.designs.dose import ALIKE
 from analysis.errors import TableError
 from analysis.findings import BY_CHECKPOINT, BY_OPERATOR, BY_RUN, CELL, verdict
 from analysis.permutation import adjusted, holm
 from analysis.regression import suite
 from analysis.resampling import DEFAULT_INTERVAL
 from analysis.summary import headline, write_summary
-from analysis.tables import NOT_GIVEN
+from analysis.tables import NOT_GIVEN, Tables, join, with_sites
 from collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE, SHIFT_KINDS
 
 SCORES = ("consistency", "consistency_to_clean", "fidelity", "kappa")
@@ -56,10 +58,11 @@ class Results:
 
     ``correlations``, ``regressions``: every number, one row each. ``influence``: the primary slopes with one operator,
     data set or architecture left out. ``comparisons``: what MSB adds to accuracy, architecture and data set, in sample
-    and for what took no part in the fit. ``sites``: slopes of early and late sites. ``primary``: the statements fixed
-    in advance, (a) Spearman over operator means, (b) the fractional logit's slope given accuracy, (c) the slope within
-    operators, with their verdicts, ``p`` (from 15 operators on) and ``p_holm`` over the primary ones. ``summary``: the
-    same in words, as Markdown. ``headline``: a few lines for a terminal.
+    and for what took no part in the fit. ``sites``: slopes of early and late sites. ``designs``: doses and swaps
+    (:mod:`analysis.designs`). ``primary``: the statements fixed in advance, (a) Spearman over operator means, (b) the
+    fractional logit's slope given accuracy, (c) the slope within operators, with their verdicts, ``p`` (from 15
+    operators on) and ``p_holm`` over the primary ones. ``summary``: the same in words, as Markdown. ``headline``: a few
+    lines for a terminal.
     """
 
     correlations: pd.DataFrame
@@ -67,6 +70,7 @@ class Results:
     influence: pd.DataFrame
     comparisons: pd.DataFrame
     sites: pd.DataFrame
+    designs: pd.DataFrame
     primary: pd.DataFrame
     summary: str
     headline: list[str]
@@ -87,19 +91,20 @@ class _Cell:
 def analyze(
     frame: pd.DataFrame,
     *,
+    swaps: pd.DataFrame | None = None,
     scores: Sequence[str] = SCORES,
     interval: str = DEFAULT_INTERVAL,
     resamples: int = 2000,
     permutations: int = 999,
     seed: int = 0,
 ) -> Results:
-    """Correlations, regressions and the primary statements of a frame from :func:`analysis.tables.join`.
+    """Correlations, regressions, designs and the primary statements of a frame from :func:`analysis.tables.join`.
 
     Each shift kind and plan is analysed apart; with and without plain subsampling; on the last snapshot of every run
-    and, where there are others, on all snapshots. Slopes of single sites need a frame from
-    :func:`analysis.tables.with_sites`. Correlations are taken per data set, regressions over all of them with the data
-    set as a factor. ``interval``, ``resamples``, ``permutations`` and ``seed`` are those of
-    :func:`analysis.correlation.correlate`; its ``p_holm`` and ``p_bh`` are taken over all correlations of a cluster
+    and, where there are others, on all snapshots. Correlations are taken per data set, regressions over all of them
+    with the data set as a factor. Slopes of single sites need a frame from :func:`analysis.tables.with_sites`, swaps
+    one from :func:`analysis.designs.swap_frame`. ``interval``, ``resamples``, ``permutations`` and ``seed`` are those
+    of :func:`analysis.correlation.correlate`; its ``p_holm`` and ``p_bh`` are taken over all correlations of a cluster
     design, of whatever cell.
 
     Raises:
@@ -120,20 +125,37 @@ def analyze(
         "sites": _concat(cell.tag(suite.sites(cell.rows)) for cell in final),
     }
     primary = _primary(correlations, regressions)
+    designs = _designs(frame, swaps, resamples, seed)
     return Results(
         correlations=correlations,
         regressions=regressions,
         **further,
+        designs=designs,
         primary=primary,
-        summary=write_summary(rows, correlations, regressions, primary, **further),
+        summary=write_summary(rows, correlations, regressions, primary, designs, **further),
         headline=headline(correlations, primary),
     )
 
 
+def analyze_tables(tables: Tables, **options: Any) -> Results:
+    """:func:`analyze` of everything that the tables hold: joined rows with their sites, and swaps. ``options`` are
+    those of :func:`analyze`.
+    """
+    return analyze(with_sites(join(tables), tables), swaps=swap_frame(tables), **options)
+
+
+def _designs(frame: pd.DataFrame, swaps: pd.DataFrame | None, resamples: int, seed: int) -> pd.DataFrame:
+    """Doses, where the frame says what they are of, and swaps, where there are any."""
+    parts = [dose_trends(frame)] if {"strength", *ALIKE} <= set(frame.columns) else []
+    parts += [] if swaps is None else [swap_changes(swaps, resamples=resamples, seed=seed)]
+    found = [part for part in parts if len(part)]
+    return pd.concat(found, ignore_index=True) if found else design_table()
+
+
 def write_results(results: Results, folder: Path | str, power: pd.DataFrame | None = None) -> list[Path]:
-    """Write a CSV file per table (``correlations``, ``regressions``, ``influence``, ``comparisons``, ``sites``),
-    ``summary.md``, and ``power.csv`` where there is a table of :func:`analysis.power.power`; each appears whole or not
-    at all.
+    """Write a CSV file per table (``correlations``, ``regressions``, ``influence``, ``comparisons``, ``sites``,
+    ``designs``), ``summary.md``, and ``power.csv`` where there is a table of :func:`analysis.power.power`; each appears
+    whole or not at all.
     """
     root = Path(folder)
     texts: dict[str, Callable[[Path], object]] = {
@@ -159,7 +181,7 @@ def write_results(results: Results, folder: Path | str, power: pd.DataFrame | No
     return [root / name for name in texts]
 
 
-_CSV = ("correlations", "regressions", "influence", "comparisons", "sites")
+_CSV = ("correlations", "regressions", "influence", "comparisons", "sites", "designs")
 
 
 def _csv_writer(table: pd.DataFrame) -> Callable[[Path], object]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.coverage import MIN_CLUSTERS
+from analysis.designs import design_sections
 from analysis.findings import BY_OPERATOR, BY_RUN, Comparison, Finding, paradoxes, with_interval
 from analysis.slope_findings import SlopeFindings
 from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
@@ -32,10 +33,11 @@ def write_summary(
     correlations: pd.DataFrame,
     regressions: pd.DataFrame,
     primary: pd.DataFrame,
+    designs: pd.DataFrame,
     **checks: pd.DataFrame,
 ) -> str:
     """The whole summary as Markdown: in short, the primary statements, what changes, what stays, what cannot be said,
-    limits. ``checks``: the tables ``influence``, ``comparisons`` and ``sites``.
+    designs beyond correlation, limits. ``checks``: the tables ``influence``, ``comparisons`` and ``sites``.
     """
     simpson = paradoxes(correlations)
     parts = [
@@ -62,6 +64,7 @@ def write_summary(
         (None, "What these tables cannot tell", "Nothing of what was compared."),
     ):
         parts += [f"## {title}", *_bullets(findings[holds] or [empty])]
+    parts += design_sections(designs)
     parts += ["## Many tests", *_bullets(_many_tests(correlations, primary))]
     parts += ["## Limits", *_bullets(_limits(rows, primary))]
     return "\n\n".join(parts) + "\n"

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 import shiftscope
 from analysis.figures import FIGURES
+from analysis.publication import PAPER_TABLES
 from collectors.tasks import COLLECTORS
 from zoo.architectures import ARCHITECTURES
 from zoo.datasets import DATASETS
@@ -66,9 +67,9 @@ def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: py
     assert run(*command) == shiftscope.DONE
     assert "0 tasks measured, 10 were done, 0 failed" in capsys.readouterr().out
     assert run("analyze", tables, "--out", tmp_path / "results") == shiftscope.DONE
+    tables_of_results = ("correlations", "regressions", "influence", "comparisons", "sites")
     assert {path.name for path in (tmp_path / "results").iterdir()} == {
-        "correlations.csv",
-        "regressions.csv",
+        *(f"{name}.csv" for name in tables_of_results),
         "summary.md",
     }
     capsys.readouterr()
@@ -252,7 +253,7 @@ def test_help_lists_everything_that_is_registered(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         run("--help")
     printed = " ".join(capsys.readouterr().out.split())
-    for registry in (OPERATORS, ARCHITECTURES, DATASETS, COLLECTORS, FIGURES):
+    for registry in (OPERATORS, ARCHITECTURES, DATASETS, COLLECTORS, FIGURES, PAPER_TABLES):
         assert f"{', '.join(registry)}." in printed
 
 

@@ -11,5 +11,6 @@ swap_changes(swap_frame(tables))
 from analysis.designs.common import COLUMNS, design_table
 from analysis.designs.dose import dose_trends
 from analysis.designs.swaps import swap_changes, swap_frame
+from analysis.designs.words import design_sections
 
-__all__ = ["COLUMNS", "design_table", "dose_trends", "swap_changes", "swap_frame"]
+__all__ = ["COLUMNS", "design_sections", "design_table", "dose_trends", "swap_changes", "swap_frame"]

@@ -51,7 +51,7 @@ def clustered_fit(
     n, groups = len(y), len(set(clusters))
     design = np.column_stack([*columns, *([np.ones(n)] if intercept else [])])
     found: dict[str, Any] = {"estimate": np.nan, "low": np.nan, "high": np.nan, "n": n, "n_clusters": groups}
-    if n <= design.shape[1]:
+    if n < design.shape[1]:
         return {**found, "reason": f"{n} rows are too few"}
     if np.linalg.matrix_rank(design / np.maximum(np.abs(design).max(axis=0), 1e-300)) < design.shape[1]:
         return {**found, "reason": "no variation of its own"}

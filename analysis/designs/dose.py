@@ -57,6 +57,8 @@ def dose_trends(
     if missing:
         raise TableError(f"doses need the columns {', '.join(missing)}: give the frame of analysis.tables.join")
     rows = frame[frame["final"] & frame["strength"].notna() & frame["shift_kind"].isin(SHIFT_KINDS)]
+    if rows.empty:
+        return design_table()
     names = rows[list(ALIKE)].astype(object).where(rows[list(ALIKE)].notna(), "").astype(str)
     rows = rows.assign(family=names.agg("|".join, axis=1))
     records = []
@@ -152,9 +154,8 @@ def _mean_spearman(x: np.ndarray, y: np.ndarray, name: str) -> dict[str, Any]:
     if not known.any():
         return {"reason": f"{name} or what it is ranked by is constant in every family"}
     found = clustered_fit((a * b).sum(axis=1)[known] / scale[known], [], np.arange(known.sum()))
-    if len(y) == 1:
-        found = {**found, "estimate": float(((a * b).sum(axis=1) / scale)[0]), "reason": "no interval: one family"}
-    return {**found, "n": y.size}
+    ends = {name: float(np.clip(found[name], -1.0, 1.0)) for name in ("low", "high")}
+    return {**found, **ends, "n": y.size}
 
 
 def _share(part: np.ndarray, whole: np.ndarray, ends: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,10 @@ from analysis.tables import NOT_GIVEN, Tables, with_runs
 from collectors.schema import PRIMARY_READING
 
 SINGLE, EVERY = "single sites", "every site at once"
+POOLING = "single sites, pooling for pooling"
+
+PLAIN = ("conv", "subsample", "blur(m=1)")
+"""Sites and replacements that subsample and pool nothing."""
 
 _NETWORK = ["sha256", "model", "data"]
 _SWAP = ["depth", "replacement"]
@@ -72,7 +76,7 @@ def swap_frame(tables: Tables) -> pd.DataFrame:
 def _wide(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Measures side by side: ``consistency`` (the change), ``consistency_se``, ...; with the first reason."""
     wide = rows.pivot(index=keys, columns="name", values=list(_NUMBERS)).astype(float)
-    wide.columns = [name if number == "change" else f"{name}_{number}" for number, name in wide.columns]
+    wide.columns = wide.columns.map(lambda pair: pair[1] if pair[0] == "change" else f"{pair[1]}_{pair[0]}")
     reasons = rows.assign(reason=rows["reason"].astype(object)).groupby(keys)["reason"].first()
     return wide.assign(reason=reasons.reindex(wide.index).fillna(""))
 
@@ -101,8 +105,9 @@ def swap_changes(
 ) -> pd.DataFrame:
     """Do scores change with MSB when an operator is swapped? Of the last snapshots, networks as clusters.
 
-    ``frame`` is :func:`swap_frame`'s. Per data set and shift plan, for single sites together, for the first, middle
-    and last ones, for each kind of site, and for every site at once, with ``x`` the change of MSB (of the changed
+    ``frame`` is :func:`swap_frame`'s. Per data set and shift plan, for single sites together, for those of them that
+    exchange one pooling for another (neither from nor to plain subsampling), for the first, middle and last ones, for
+    each kind of site, and for every site at once, with ``x`` the change of MSB (of the changed
     site; over the network where every site is changed) and ``y`` that of a score:
 
     * ``pearson``, ``spearman``, and ``partial_*`` given the change of accuracy, with the interval of
@@ -133,6 +138,9 @@ def _selections(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Which swaps are looked at together."""
     single = rows[rows["depth"].notna()]
     yield SINGLE, single
+    plain = single["site_kind"].isin(PLAIN) | single["replacement"].isin(PLAIN)
+    if 0 < plain.sum() < len(single):
+        yield POOLING, single[~plain]
     for sites, chosen in single.groupby("sites", sort=True):
         yield str(sites), chosen
     for kind, chosen in single.groupby("site_kind", sort=True):

@@ -42,6 +42,7 @@ FIGURES: dict[str, Entry] = {
     "robustness": Entry("analysis.figures.robustness:robustness", ("robustness",)),
     "segmentation": Entry("analysis.figures.segmentation:segmentation", ("segmentation",)),
     "cost": Entry("analysis.figures.cost:cost", ("cost",)),
+    "swap": Entry("analysis.figures.swap:swap", ("swaps",)),
 }
 
 FRAMES: dict[str, str] = {
@@ -51,6 +52,7 @@ FRAMES: dict[str, str] = {
     "robustness": "analysis.figures.frames:robustness_frame",
     "segmentation": "analysis.figures.frames:segmentation_frame",
     "cost": "analysis.figures.frames:cost_frame",
+    "swaps": "analysis.designs:swap_frame",
 }
 """How each kind of frame is made from the tables."""
 

@@ -158,7 +158,8 @@ def _choose_plans(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     chosen = pd.concat(kept, ignore_index=True)
     if "n_images" in chosen:
         chosen = chosen.sort_values("n_images", ascending=False, kind="stable")
-    key = ["checkpoint", "model", "shift_kind", *(axis for axis in ("dy", "dx") if axis in chosen)]
+    finer = (axis for axis in ("dy", "dx", "depth", "replacement") if axis in chosen)
+    key = ["checkpoint", "model", "shift_kind", *finer]
     once = chosen.drop_duplicates(key)
     if len(once) < len(chosen):
         notes.append(f"Measured on fewer images as well, not shown here: {len(chosen) - len(once)} rows.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ from analysis.figures.benchmark_scatter import LINE_SENTENCE, draw_panel, effect
 from analysis.figures.frames import Selection, Snapshots, counts, select_unshifted
 
 _NORMS = {"linf": "L∞", "l2": "L2"}
+MOST = {"double": 8, "single": 4}
+"""Conditions that find room on a page at a width."""
+
 _SETTINGS = ["condition_kind", "condition", "norm", "severity"]
 
 
@@ -42,6 +46,7 @@ class Condition:
 def robustness(
     frame: pd.DataFrame,
     *,
+    only: Sequence[str] | None = None,
     data: str | None = None,
     snapshots: Snapshots = "final",
     width: style.Width = "double",
@@ -50,13 +55,15 @@ def robustness(
 
     Below: clean against robust accuracy of every checkpoint on logit axes, at the middle strength, with the line and
     band of :func:`analysis.figures.benchmark_scatter.benchmark_scatter`. Corruptions are averaged. Accuracies are
-    taken as ``(n a + ½) / (n + 1)`` for the logits, with ``n`` the images. ``frame`` is
+    taken as ``(n a + ½) / (n + 1)`` for the logits, with ``n`` the images. ``only`` names conditions by their titles
+    (``pgd L∞``); else the first are drawn that find room, and the caption names the others. ``frame`` is
     :func:`analysis.figures.frames.robustness_frame`'s. Raises :class:`TableError` when there is nothing to draw.
     """
     selection = select_unshifted(frame, "robustness", "robustness", ["accuracy"], data, snapshots)
     rows, notes = measured_once(selection.rows)
     clean = rows[rows["condition_kind"] == "clean"]
     found, more = conditions(rows)
+    found, left_out = _chosen(found, only, MOST[width])
     if not found:
         raise TableError("robustness has clean accuracies only: collect `robustness` with an attack or corruptions")
     graded = [condition for condition in found if not np.isnan(condition.strengths[0])]
@@ -64,7 +71,7 @@ def robustness(
     if not graded and not against:
         raise TableError("robustness has accuracies on other data sets only: collect `robustness` with clean ones too")
     most = max(len(graded), len(against))
-    across = min(4 if most == 4 else 3, most) if width == "double" else min(2, most)
+    across = min(4 if width == "double" else 2, most)
     rows_of_curves = -(-len(graded) // across)
     down = rows_of_curves - (-len(against) // across)
     with style.theme(width):
@@ -82,11 +89,21 @@ def robustness(
             ax.set_ylabel("robust accuracy (%)")
         handles = style.operator_handles(rows["operator"])
         style.legend_below(figure, [*handles, *(line_handles() if len(clean) else [])], width)
-    figure.caption = _caption(selection, told, [*notes, *more, *([] if len(clean) else [_NO_CLEAN])])
+    figure.caption = _caption(selection, told, [*notes, *more, *left_out, *([] if len(clean) else [_NO_CLEAN])])
     return figure
 
 
 _NO_CLEAN = "No clean accuracy in the table: nothing to set robust accuracies against."
+
+
+def _chosen(found: list[Condition], only: Sequence[str] | None, most: int) -> tuple[list[Condition], list[str]]:
+    names = [condition.name for condition in found]
+    unknown = [name for name in only or [] if name not in names]
+    if unknown:
+        raise TableError(f"robustness: no condition {unknown[0]!r}; the tables hold {', '.join(names)}")
+    kept = [condition for condition in found if only is None or condition.name in only][:most]
+    others = [name for name in names if name not in [condition.name for condition in kept]]
+    return kept, [f"Not shown here: {', '.join(others)}."] if others else []
 
 
 def measured_once(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

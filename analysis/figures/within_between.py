@@ -19,6 +19,9 @@ from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 LEAST_SPREAD = 0.02
 """Slopes of operators whose reading has a smaller standard deviation do not stretch the axis: they run off it."""
 
+MOST_KINDS = {"double": 5, "single": 3}
+"""Shift kinds that stand side by side at a width; the caption names those that do not."""
+
 WITHIN, BETWEEN = "within operators", "between operators"
 _POOLED = {WITHIN: style.Mark("#B2182B", "d"), BETWEEN: style.Mark(style.INK, "d")}
 
@@ -41,18 +44,18 @@ def within_between(
     :class:`TableError` when there is nothing to draw.
     """
     selection = select(frame, "within_between", [reading, score, "accuracy"], data, snapshots)
-    slopes = {kind: _slopes(selection.kind(kind), reading, score) for kind in selection.kinds}
+    kinds = selection.kinds[: MOST_KINDS[width]]
+    slopes = {kind: _slopes(selection.kind(kind), reading, score) for kind in kinds}
     order = style.operator_order(selection.rows["operator"])
-    joint = " " if width == "double" else "\n"
+    joint, wide = " " if width == "double" else "\n", len(kinds) <= (4 if width == "double" else 2)
     with style.theme(width):
         figure = style.new_figure(width, (3.0 if width == "double" else 2.6) + 0.2 * (len(order) + 2))
-        axes = figure.subplots(
-            2, len(selection.kinds), squeeze=False, sharex="row", sharey="row", height_ratios=[1.15, 1.0]
-        )
+        axes = figure.subplots(2, len(kinds), squeeze=False, sharex="row", sharey="row", height_ratios=[1.15, 1.0])
         for column, (kind, table) in enumerate(slopes.items()):
             top, bottom = axes[:, column]
             _lines(top, selection.kind(kind), table, reading, score)
-            top.set_title(selection.title(kind), loc="left", fontsize=style.SMALLEST_FONT)
+            title = selection.title(kind) if wide else selection.title(kind).replace(", ", "\n", 1)
+            top.set_title(title, loc="left", fontsize=style.SMALLEST_FONT)
             top.set_xlabel(_x_label(reading, width, len(slopes)))
             _forest(bottom, table, [*order, WITHIN, BETWEEN])
             bottom.set_xlabel(f"slope (logits{joint}per unit of MSB)")
@@ -183,14 +186,21 @@ def _caption(selection: Selection, slopes: dict[str, pd.DataFrame], reading: str
             "means outlined. Lines: slopes of the forest below, each through its operator's means; dashed: the slope "
             "between operators, through the mean of the operators' means.",
             plan_sentence(selection),
-            "Forest: slopes of fractional logits with architecture as a factor, with 95 % t intervals. Of one "
-            "operator: errors clustered by training run. Within and between operators (Mundlak): given accuracy, "
-            "errors clustered by operator. An arrow marks what leaves the axis, which is drawn for the operators whose "
+            "Forest: slopes of fractional logits with architecture as a factor, with 95 % intervals: bias-reduced "
+            "cluster-robust errors (CR2), t with Satterthwaite's degrees of freedom. Of one operator: errors clustered "
+            "by training run. Within and between operators (Mundlak): given accuracy, errors clustered by operator. An "
+            "arrow marks what leaves the axis, which is drawn for the operators whose "
             f"{style.label(reading, short=True)} has a standard deviation of at least {LEAST_SPREAD}.",
             *sentences,
+            *_left_out(selection, slopes),
             *selection.notes,
         ]
     )
+
+
+def _left_out(selection: Selection, slopes: dict[str, pd.DataFrame]) -> list[str]:
+    others = [kind for kind in selection.kinds if kind not in slopes]
+    return [f"Not shown, for want of room: {', '.join(others)} shifts."] if others else []
 
 
 def _worth(row: pd.Series) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from analysis.errors import TableError
 from analysis.figures import fits, style
 
 MISSING = "–"
@@ -90,8 +91,11 @@ class PaperTable:
 
 def by_key(rows: pd.DataFrame, wanted: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...], str]:
     """``rows`` with their keys as text, those of ``wanted`` that vary (the last one always), and what is constant."""
-    named = {name: rows[name].map(_text) for name in wanted if name in rows}
-    *others, last = [name for name in wanted if name in named]
+    missing = [name for name in wanted if name not in rows]
+    if missing or not wanted:
+        raise TableError(f"a table needs columns to tell its rows apart: no {', '.join(missing) or 'name given'}")
+    named = {name: rows[name].map(_text) for name in wanted}
+    *others, last = wanted
     keys = tuple(name for name in others if named[name].nunique() > 1)
     constant = [f"{KEY_NAMES.get(name, name)} {named[name].iloc[0]}" for name in others if name not in keys]
     said = f"{', '.join(text for text in constant if MISSING not in text)}"

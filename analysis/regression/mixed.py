@@ -20,8 +20,11 @@ from analysis.resampling import Array
 MIN_GROUPS = 5
 """Fewer groups tell nothing of the variance between them."""
 
-BOUNDARY = 1e-3
-"""A standard deviation below this share of the residual one counts as 0, the boundary of what it can be."""
+BOUNDARY = 1e-2
+"""A standard deviation below this share of the residual one, or a correlation so near to 1, is at its boundary."""
+
+_AT_BOUNDARY = "its variance is at the boundary of what it can be, 0 or a correlation of 1"
+_NO_GAIN = 1e-3
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,19 @@ def _rows(design: Design, model: MixedEffects) -> list[dict[str, Any]]:
     reason = design.reason
     if 0 < groups < MIN_GROUPS:
         reason = f"{groups} groups ({model.group}) are fewer than {MIN_GROUPS}: they tell nothing of their variance"
-    dropped: dict[str, str] = {}
-    found: _Found | str = reason
-    for effects in (["intercept", focal], ["intercept"])[0 if model.slopes else 1 :] if not reason else ():
-        found = _reml(design, focal, effects)
-        if not isinstance(found, str):
-            break
-        dropped[effects[-1]] = found
+    found = reason or _reml(design, focal, ["intercept"])
     if isinstance(found, str):
         found = reason or f"no random intercept: {found}; read the least-squares slope instead"
         return [{**design.counts, "term": name, "reason": found} for name in model.numeric]
+    dropped: dict[str, str] = {}
+    if model.slopes:
+        with_slopes = _reml(design, focal, ["intercept", focal])
+        if isinstance(with_slopes, str):
+            dropped[focal] = with_slopes
+        elif with_slopes.likelihood < found.likelihood + _NO_GAIN:
+            dropped[focal] = _AT_BOUNDARY
+        else:
+            found = with_slopes
     lost = [
         {**design.counts, "term": f"sd({name} | {model.group})", "reason": f"left out: {text}"}
         for name, text in dropped.items()
@@ -84,13 +90,14 @@ def _rows(design: Design, model: MixedEffects) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Found:
-    """Coefficients and errors of the fixed columns, the random effects' standard deviations, their correlation."""
+    """Coefficients and errors of the fixed columns, the random effects' standard deviations and correlation, REML."""
 
     params: Array
     errors: Array
     spread: dict[str, float]
     correlation: float
     residual: float
+    likelihood: float
 
 
 def _reml(design: Design, focal: str, effects: list[str]) -> _Found | str:
@@ -109,9 +116,9 @@ def _reml(design: Design, focal: str, effects: list[str]) -> _Found | str:
     spread = np.sqrt(np.diag(covariance).clip(min=0))
     correlation = float(covariance[0, -1] / spread.prod()) if len(effects) > 1 and spread.all() else np.nan
     if (spread < BOUNDARY * residual).any() or abs(correlation) > 1 - BOUNDARY:
-        return "its variance is at the boundary of what it can be, 0 or a correlation of 1"
+        return _AT_BOUNDARY
     scaled = dict(zip(effects, spread / np.array([1.0, unit])[: len(effects)], strict=True))
-    return _Found(np.asarray(result.fe_params), errors, scaled, correlation, residual)
+    return _Found(np.asarray(result.fe_params), errors, scaled, correlation, residual, float(result.llf))
 
 
 def _first_converged(model: Any) -> tuple[Any, Array] | None:

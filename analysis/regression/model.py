@@ -35,6 +35,10 @@ class Model:
     * ``t``: plain cluster-robust errors with the ``G/(G-1)·(n-1)/(n-k)`` correction (CR1), t with ``G - 1`` degrees of
       freedom, too short where clusters are few or unequal;
     * ``wild bootstrap-t``: Cameron, Gelbach & Miller 2008, for the first slope of :class:`LogitOLS` alone.
+
+    Coverage of the nominal 95 % interval in 2,000 simulations of five rows in each of 6, 10, 11 and 20 clusters: CR2
+    0.949, 0.948, 0.957, 0.942; t 0.873, 0.895, 0.910, 0.919; wild 0.924, 0.938, 0.955, 0.943. Where two of 11
+    clusters carry the slope: CR2 0.998, t 0.600, wild 0.939.
     """
 
     name: str

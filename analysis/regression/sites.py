@@ -86,6 +86,5 @@ def _joint(rows: pd.DataFrame, model: Model, sites: list[str]) -> pd.DataFrame:
         for name, value in inflation.items()
         if value > COLLINEAR
     }
-    return found.assign(
-        vif=found["term"].map(inflation), condition_number=condition, note=found["term"].map(notes).fillna("")
-    )
+    note = [notes.get(name, "") for name in found["term"]]
+    return found.assign(vif=found["term"].map(inflation), condition_number=condition, note=note)

@@ -41,7 +41,8 @@ def cluster_weights(n_clusters: int, draws: int = DRAWS, seed: int = 0) -> Array
     they are no more than 4,096, else ``draws`` of them.
     """
     points = _WEBB if n_clusters < WEBB_BELOW else _RADEMACHER
-    if len(points) ** n_clusters <= _ENUMERATED:
+    # The power itself would overflow, to 0, where the number of clusters is numpy's.
+    if n_clusters <= np.log(_ENUMERATED + 1) / np.log(len(points)):
         drawn = np.array(list(product(points, repeat=n_clusters)))
         return np.vstack([np.ones(n_clusters), drawn[(drawn != 1).any(axis=1)]])
     drawn = np.random.default_rng(seed).choice(points, size=(draws, n_clusters))

@@ -43,8 +43,8 @@ def report_page(tables: Tables, *, results: Results | None = None, drawn: Drawn 
     """
     from analysis.figures import draw_figures
     from analysis.report.page import build_page
-    from analysis.study import analyze
-    from analysis.tables import join, with_sites
+    from analysis.study import analyze_tables
+    from analysis.tables import join
 
     frame = join(tables)
-    return build_page(tables, frame, results or analyze(with_sites(frame, tables)), drawn or draw_figures(tables))
+    return build_page(tables, frame, results or analyze_tables(tables), drawn or draw_figures(tables))

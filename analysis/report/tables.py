@@ -13,6 +13,9 @@ from markupsafe import Markup, escape
 MAX_ROWS = 6000
 """Rows of one table in the page; more would make it slow to open. The rest is counted, and is in the CSV files."""
 
+LONG_TEXT = 60
+"""Characters from which on a cell may take several lines."""
+
 OPEN_ROWS = 40
 """A table of more rows is folded until it is asked for."""
 
@@ -68,13 +71,12 @@ def _notes(same: dict[str, str], beyond: int) -> list[str]:
 
 
 def _heading(name: str, numeric: bool) -> Markup:
-    # A line may break after an underscore.
-    words = Markup("_<wbr>").join(name.split("_"))
-    return Markup('<th scope="col"{}>{}').format(Markup(' class="n"') if numeric else "", words)
+    return Markup('<th scope="col"{}>{}').format(Markup(' class="n"') if numeric else "", name)
 
 
 def _cell(text: str, numeric: bool) -> Markup:
-    return Markup('<td class="n">' if numeric else "<td>") + escape(text)
+    kind = "n" if numeric else "long" if len(text) > LONG_TEXT else ""
+    return Markup(f'<td class="{kind}">' if kind else "<td>") + escape(text)
 
 
 def _text(value: Any) -> str:

@@ -61,11 +61,14 @@ class Zoo:
     n_images: int = 600
     data: str = "digits test"
     surface_shift: int = 0
+    swap_slope: float | None = None
     seed: int = 0
 
 
 def simulate_tables(zoo: Zoo | None = None) -> Tables:
-    """The tables of a simulated zoo; ``surface`` on a grid of ±``surface_shift`` pixels where that is positive."""
+    """The tables of a simulated zoo; ``surface`` on a grid of ±``surface_shift`` pixels where that is positive,
+    ``swaps`` where their slope is given: of the change of a score on that of the site's MSB, given accuracy's.
+    """
     zoo = zoo or Zoo()
     rng = np.random.default_rng(zoo.seed)
     truth = _truth(zoo, rng)
@@ -77,11 +80,13 @@ def simulate_tables(zoo: Zoo | None = None) -> Tables:
     layers = pd.DataFrame([record for row in truth.itertuples() for record in _layers(row, rng)])
     surface = [_surface(zoo, row, rng) for row in truth.itertuples() if zoo.surface_shift and row.last]
     checkpoints = _finish("checkpoints", _checkpoints(truth))
+    swaps = [record for row in truth.itertuples() if zoo.swap_slope is not None for record in _swaps(zoo, row)]
     return Tables(
         checkpoints=checkpoints,
         layers=_finish("layers", layers.assign(data=zoo.data)),
         invariance=_finish("invariance", invariance.assign(data=zoo.data)),
         surface=_finish("surface", pd.concat(surface, ignore_index=True).assign(data=zoo.data) if surface else None),
+        swaps=_finish("swaps", pd.DataFrame(swaps).assign(data=zoo.data) if swaps else None),
     )
 
 
@@ -92,7 +97,7 @@ def simulate_frame(zoo: Zoo | None = None) -> pd.DataFrame:
 
 def write_tables(tables: Tables, folder: Path, parts: int = 2, version: int = SCHEMA_VERSION) -> Path:
     """Write tables as parquet parts, as the collectors do."""
-    for name in ("checkpoints", "layers", "invariance", "surface"):
+    for name in ("checkpoints", "layers", "invariance", "surface", "swaps"):
         rows = getattr(tables, name)
         (folder / name).mkdir(parents=True, exist_ok=True)
         for part in range(parts if len(rows) else 0):
@@ -236,6 +241,47 @@ def _surface(zoo: Zoo, row, rng: np.random.Generator) -> pd.DataFrame:
         accuracy_se=0.01,
         n_images=256,
     )
+
+
+SWAP_TO = {"max": 0.97, "avg": 0.02, "subsample": 0.05}
+"""Replacements of simulated swaps, with the MSB that they have."""
+
+
+def _swaps(zoo: Zoo, row) -> list[dict]:
+    """Every site, and all at once (depth None), to each replacement: a network's changes share an effect of its own."""
+    rng = np.random.default_rng([zoo.seed, int(row.sha256[:8], 16)])
+    effect, rows = rng.normal(0, 0.02), []
+    for depth in (0, 1, 2, None):
+        for replacement, msb in SWAP_TO.items():
+            if replacement == row.operator:
+                continue
+            before = {"msb_corrected_site": row.m, "msb_corrected": row.m, "accuracy": row.accuracy}
+            accuracy = -0.1 * rng.random()
+            site = msb - row.m + rng.normal(0, 0.03)
+            change = {"msb_corrected_site": site, "msb_corrected": site / (1 if depth is None else 3)}
+            changes = [("none", name, value) for name, value in {**change, "accuracy": accuracy}.items()]
+            for kind in zoo.shift_kinds:
+                score = zoo.swap_slope * site + 0.5 * accuracy + effect + rng.normal(0, 0.02)
+                changes += [(kind, name, score) for name in ("consistency", "fidelity", "kappa")]
+            for kind, name, value in changes:
+                if depth is None and name == "msb_corrected_site":
+                    continue
+                none = kind == "none"
+                plan = {"shift_kind": kind, "fill": "mean" if kind == "zero" else None, "max_shift": 0 if none else 4}
+                plan |= {"n_shifts": 0 if none else 9, "plan": "none" if none else "sampled"}
+                start = before.get(name, 0.8)
+                rows.append(
+                    {
+                        **{"checkpoint": row.checkpoint, "sha256": row.sha256, "model": row.model, **plan},
+                        **{"depth": depth, "n_sites": 3, "replacement": replacement, "n_images": 100},
+                        **{"site": None if depth is None else f"stage{depth}.down", "plan_hash": f"swap-{kind}"},
+                        **{"site_kind": None if depth is None else row.operator, "reason": None},
+                        **{"measure": name.removesuffix("_site"), "scope": "site" if "_site" in name else "network"},
+                        **{"before": start, "after": start + value, "change": value, "se": 0.01},
+                        **{"low": value - 0.02, "high": value + 0.02},
+                    }
+                )
+    return rows
 
 
 def _finish(table: str, rows: pd.DataFrame | None) -> pd.DataFrame:

@@ -22,8 +22,8 @@ from analysis.tables import Tables, join
 
 @pytest.fixture(scope="module")
 def tables(simulate: ModuleType, conditions: ModuleType) -> Tables:
-    made = simulate.simulate_tables(simulate.Zoo(seeds=2, epochs=(8.0,), padding_modes=("zeros",), surface_shift=1))
-    return conditions.with_conditions(made)
+    zoo = simulate.Zoo(seeds=2, epochs=(8.0,), padding_modes=("zeros",), surface_shift=1, swap_slope=-0.2)
+    return conditions.with_conditions(simulate.simulate_tables(zoo))
 
 
 @pytest.fixture(scope="module")

@@ -111,9 +111,8 @@ def test_robustness_curves_are_means_over_checkpoints(tables: Tables) -> None:
     rows = frames.robustness_frame(tables)
     figure = robustness(rows)
     titles = [ax.get_title(loc="left").splitlines()[0] for ax in figure.axes if ax.axison]
-    assert titles == ["pgd L2", "pgd L∞", "mean of 3 corruptions"] + [
-        "pgd L2", "pgd L∞", "mean of 3 corruptions", "digits-far",
-    ]  # fmt: skip
+    graded = ["pgd L2", "pgd L∞", "mean of 3 corruptions"]
+    assert titles == [*graded, *graded, "digits-far"]
     linf, corruptions = figure.axes[1], figure.axes[2]
     tips = rows[rows["operator"] == "tips"]
     clean = tips.loc[tips["condition_kind"] == "clean", "accuracy"].mean()
@@ -169,6 +168,17 @@ def test_robustness_without_conditions_or_clean_accuracy(tables: Tables) -> None
     assert sum(ax.axison for ax in figure.axes) == 3
 
 
+def test_conditions_are_chosen_by_name_and_the_others_are_told(tables: Tables) -> None:
+    rows = frames.robustness_frame(tables)
+    figure = robustness(rows, only=["pgd L∞"], width="single")
+    assert len(figure.axes) == 2
+    assert "Not shown here: pgd L2, mean of 3 corruptions, digits-far." in figure.caption
+    more = rows[rows["condition_kind"] == "data"].assign(condition="digits-farther")
+    assert "Not shown here: digits-farther." in robustness(pd.concat([rows, more]), width="single").caption
+    with pytest.raises(TableError, match=r"no condition 'pgd'; the tables hold pgd L2, pgd L∞"):
+        robustness(rows, only=["pgd"])
+
+
 def test_segmentation_shows_checkpoints_and_operator_means(tables: Tables) -> None:
     rows = frames.segmentation_frame(tables)
     assert len(rows) == 2 * tables.checkpoints["checkpoint"].nunique()
@@ -208,4 +218,4 @@ def test_cost_shows_ratios_with_quartiles(tables: Tables) -> None:
     assert any(np.allclose(ends, of_tips.quantile([0.25, 0.75])) for ends in quartiles)
     assert f"tips {of_tips.median():.2f} [" in figure.caption
     assert latency.get_xlabel() == "× max"
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()][0] == "0.9"
+    assert figure.axes[0].get_xticklabels()[0].get_text() == "0.9"

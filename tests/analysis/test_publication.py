@@ -19,7 +19,7 @@ from scipy import stats
 import shiftscope
 from analysis import publication
 from analysis.errors import TableError
-from analysis.figures import FRAMES, _load, save_figures
+from analysis.figures import FIGURES, FRAMES, _load, save_figures
 from analysis.figures.frames import cost_frame, robustness_frame, segmentation_frame
 from analysis.publication import PAPER_TABLES, Column, PaperTable, to_csv, to_latex, to_markdown
 from analysis.tables import Tables, join
@@ -97,6 +97,42 @@ def test_rows_are_told_apart_by_what_varies(simulate: ModuleType) -> None:
     assert not table.cells()["accuracy"].str.contains("±").any()
     grouped = publication.table_classification(simulate.simulate_frame(zoo), by=("operator_spec",))
     assert grouped.rows["n"].tolist() == [4] * 22
+
+
+@pytest.mark.parametrize("by", [(), ("opertor",)])
+def test_unknown_keys_are_refused(frame: pd.DataFrame, by: tuple[str, ...]) -> None:
+    with pytest.raises(TableError, match=r"no (opertor|name given)"):
+        publication.table_classification(frame, by=by)
+
+
+@pytest.mark.parametrize("name", [name for name in PAPER_TABLES if name != "table_ablation"])
+@pytest.mark.parametrize("case", ["no operator", "one row", "no layers", "no data"])
+def test_unusual_tables_are_made_or_refused_in_one_line(tables: Tables, name: str, case: str) -> None:
+    described, first = tables.checkpoints, tables.checkpoints["sha256"].iloc[0]
+    if case == "no operator":
+        lost = dict.fromkeys(["operator", "operator_spec", "architecture", "run", "epoch", "strength"])
+        edited = dataclasses.replace(tables, checkpoints=described.assign(**lost, factors="{}"))
+    elif case == "one row":
+        names = [field.name for field in dataclasses.fields(Tables)]
+        kept = {n: getattr(tables, n) for n in names}
+        edited = Tables(**{n: rows[rows["sha256"] == first] if len(rows) else rows for n, rows in kept.items()})
+    elif case == "no layers":
+        edited = dataclasses.replace(tables, layers=tables.layers.iloc[:0])
+    else:
+        empty = {n: getattr(tables, n).iloc[:0] for n in ("invariance", "robustness", "segmentation", "cost")}
+        edited = dataclasses.replace(tables, **empty)
+    entry = PAPER_TABLES[name]
+    make, load = _load(entry.target), _load(FRAMES[entry.frames[0]])
+    if case == "no data":
+        with pytest.raises(TableError, match="collect") as error:
+            make(load(edited))
+        assert "\n" not in str(error.value)
+        return
+    table = make(load(edited))
+    assert len(table.rows) == (22 if case == "no layers" else 1)
+    assert set(publication.files(table)) == {"csv", "md", "tex", "txt"}
+    with_msb = name in ("table_classification", "table_segmentation") and case != "no layers"
+    assert ("msb_corrected" in table.rows) == with_msb
 
 
 def test_segmentation_robustness_and_cost_equal_plain_groupings(tables: Tables, made: dict) -> None:
@@ -272,3 +308,22 @@ def test_the_command_writes_tables_and_groups_what_it_skips(
     code = shiftscope.main(["figures", str(folder), "--out", str(tmp_path / "out"), "--only", "table_csot"])
     assert code == shiftscope.BAD_INPUT
     assert "unknown figure 'table_csot'" in capsys.readouterr().err
+
+
+def test_the_page_names_every_figure_and_table(repository: Path) -> None:
+    page = (repository / "docs" / "figures.md").read_text()
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.M)) == sorted([*FIGURES, *PAPER_TABLES])
+
+
+def test_the_page_s_examples_run(
+    repository: Path, tables: Tables, simulate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    notebook, published = re.findall(r"```python\n(.*?)```", (repository / "docs" / "figures.md").read_text(), re.S)
+    simulate.write_tables(tables, tmp_path / "out" / "tables")
+    rows = [f"m{place},{40 + place},{30 + place}" for place in range(8)]
+    (tmp_path / "imagenet_testbed_top1.csv").write_text("\n".join(["model,val,imagenet-vid-robust_pm10", *rows]))
+    monkeypatch.chdir(tmp_path)
+    exec(notebook, {})
+    assert capsys.readouterr().out.startswith(r"\begin{table}")
+    exec(published, {})
+    assert (tmp_path / "testbed.png").read_bytes().startswith(b"\x89PNG")

@@ -169,6 +169,9 @@ def test_wild_weights_are_enumerated_where_they_are_few():
     assert len({tuple(w) for w in rademacher}) == len(rademacher) == 2**11
     many = cluster_weights(40)
     assert many.shape == (2000, 40)
+    assert cluster_weights(np.int64(100), 99).shape == (100, 100)
+    assert len(cluster_weights(12)) == 2**12
+    assert len(cluster_weights(13)) == 2000
     for weights in (webb, rademacher, many):
         assert (weights[0] == 1).all()
         assert weights[1:].mean() == pytest.approx(0, abs=0.02)

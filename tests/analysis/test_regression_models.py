@@ -1,0 +1,310 @@
+"""Mixed effects, sites, influence and model comparison against known truth, brute-force refits and plain formulas."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+import statsmodels.formula.api as smf
+from scipy import stats
+
+from analysis import TableError
+from analysis.regression import (
+    FractionalLogit,
+    LogitOLS,
+    MixedEffects,
+    compare,
+    fit,
+    fit_mixed,
+    leave_one_out,
+    site_slopes,
+    within_between,
+)
+from analysis.regression.sites import CONTRAST, MEAN
+
+
+def _make(
+    seed: int = 0, groups: int = 8, size: int = 10, slope_sd: float = 0.0, level_sd: float = 0.3, noise: float = 0.2
+):
+    rng = np.random.default_rng(seed)
+    codes = np.repeat(np.arange(groups), size)
+    m = rng.uniform(size=len(codes))
+    accuracy = 0.9 + 0.03 * rng.normal(size=len(codes))
+    architecture = np.array(["cnn", "resnet", "vgg"])[rng.integers(3, size=len(codes))]
+    eta = 0.5 + level_sd * rng.normal(size=groups)[codes] + (slope_sd * rng.normal(size=groups) - 1.5)[codes] * m
+    eta = eta + 4 * (accuracy - 0.9) + 0.2 * (architecture == "vgg") + noise * rng.normal(size=len(codes))
+    columns = {"c": 1 / (1 + np.exp(-eta)), "m": m, "accuracy": accuracy, "architecture": architecture}
+    return pd.DataFrame(columns).assign(operator=[f"op{o:02d}" for o in codes], data="digits", n_images=10_000)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return _make()
+
+
+LOGIT = FractionalLogit("logit", "c", ("m", "accuracy"), ("architecture", "data"))
+OLS = LogitOLS("ols", "c", ("m", "accuracy"), ("architecture", "data"))
+MIXED = MixedEffects("mixed", "c", ("m", "accuracy"), ("architecture", "data"))
+
+
+def _logits(frame):
+    hits = frame["c"] * frame["n_images"]
+    return np.log((hits + 0.5) / (frame["n_images"] - hits + 0.5))
+
+
+def test_mixed_effects_recover_known_components():
+    names = {"m": -1.5, "sd(intercept | operator)": None, "sd(m | operator)": 0.8, "sd(residual)": 0.2}
+    found = []
+    for seed in range(6):
+        table = fit_mixed(_make(seed, groups=60, slope_sd=0.8), MIXED).set_index("term")
+        assert (table["reason"].drop(index="data", errors="ignore") == "").all()
+        found.append(table.loc[list(names), "estimate"])
+        assert table.loc["m", "n_clusters"] == 60
+        assert table.loc["m", "df"] == 59
+        half = stats.t.ppf(0.975, 59) * table.loc["m", "se"]
+        assert table.loc["m", "high"] - table.loc["m", "estimate"] == pytest.approx(half, rel=1e-10)
+    mean = pd.DataFrame(found).mean()
+    # The intercepts are those at mean MSB, one half: 0.3² + 0.8² / 4.
+    truth = {**names, "sd(intercept | operator)": 0.5}
+    for name, value in truth.items():
+        assert mean[name] == pytest.approx(value, abs=0.1), name
+    # Slopes of this size make level and slope go together: cov = 0.8² / 2.
+    correlation = table.loc["correlation(intercept, m | operator)", "estimate"]
+    assert correlation == pytest.approx(0.8 * 0.5 / 0.5, abs=0.15)
+
+
+def test_mixed_effects_equal_the_formula_interface(frame):
+    table = fit_mixed(frame, replace(MIXED, slopes=False)).set_index("term")
+    data = frame.assign(y=_logits(frame), m=frame["m"] - frame["m"].mean())
+    expected = smf.mixedlm("y ~ m + accuracy + architecture", data, groups="operator").fit(reml=True)
+    for ours, theirs in {"m": "m", "accuracy": "accuracy", "architecture[vgg]": "architecture[T.vgg]"}.items():
+        assert table.loc[ours, "estimate"] == pytest.approx(expected.params[theirs], abs=1e-4)
+        assert table.loc[ours, "se"] == pytest.approx(expected.bse[theirs], rel=1e-3)
+    assert table.loc["sd(intercept | operator)", "estimate"] == pytest.approx(
+        np.sqrt(float(expected.cov_re.iloc[0, 0])), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda f: f[f["operator"] < "op04"], "4 groups (operator) are fewer than 5: they tell nothing"),
+        (lambda f: f.assign(m=0.2), "m is constant (0.2)"),
+        (lambda f: f.assign(c=np.inf), "no row has a value in every column"),
+        (lambda f: f.iloc[:2], "1 groups (operator) are fewer than 5"),
+    ],
+)
+def test_mixed_effects_that_cannot_be_fitted_say_why(frame, change, reason, recwarn):
+    table = fit_mixed(change(frame), MIXED)
+    assert table["estimate"].isna().all()
+    assert table["reason"].str.startswith(reason).all()
+    assert not recwarn.list
+
+
+def test_a_variance_at_its_boundary_is_a_row_with_a_reason(recwarn):
+    same = _make(4, slope_sd=0.0, level_sd=0.5, noise=0.3)
+    # Slopes more equal than chance would have them: each operator's own is taken out.
+    eta = _logits(same)
+    for name in same["operator"].unique():
+        mine = same["operator"] == name
+        line = np.polyfit(same.loc[mine, "m"], eta[mine], 1)
+        eta[mine] += (-1.5 - line[0]) * (same.loc[mine, "m"] - same.loc[mine, "m"].mean())
+    table = fit_mixed(same.assign(c=1 / (1 + np.exp(-eta))), replace(MIXED, numeric=("m",), factors=()))
+    row = table.set_index("term").loc["sd(m | operator)"]
+    assert np.isnan(row["estimate"])
+    assert row["reason"].startswith("left out: ")
+    assert table.set_index("term").loc["m", "estimate"] == pytest.approx(-1.5, abs=0.05)
+    flat = same.assign(c=1 / (1 + np.exp(-(1 - same["m"] + 0.3 * np.random.default_rng(1).normal(size=len(same))))))
+    means = (_logits(flat) + same["m"]).groupby(flat["operator"]).transform("mean")
+    flat = flat.assign(c=1 / (1 + np.exp(-(_logits(flat) - means))))
+    table = fit_mixed(flat, replace(MIXED, numeric=("m",), factors=()))
+    assert table["reason"].str.contains("no random intercept: .*read the least-squares slope instead").all()
+    assert not recwarn.list
+
+
+def _with_sites(frame, count=3, noise=0.15):
+    rng = np.random.default_rng(7)
+    sites = {f"site_{k}": frame["m"] + noise * rng.normal(size=len(frame)) for k in range(count)}
+    eta = _logits(frame) + 1.5 * frame["m"] - 2.0 * sites["site_0"] + 0.5 * sites[f"site_{count - 1}"]
+    return frame.assign(**sites, c=1 / (1 + np.exp(-eta)))
+
+
+SITES = replace(LOGIT, numeric=("accuracy",), factors=("data",))
+
+
+def test_site_slopes_of_an_architecture_are_plain_fits_with_variance_inflation():
+    frame = _with_sites(_make(groups=20))
+    names = ["site_0", "site_1", "site_2"]
+    table = site_slopes(frame, SITES, names)
+    assert table["architecture"].unique().tolist() == ["cnn", "resnet", "vgg"]
+    rows = frame[frame["architecture"] == "cnn"]
+    mine = table[table["architecture"] == "cnn"].set_index(["parametrisation", "term"])
+    together = sm.GLM(rows["c"], sm.add_constant(rows[[*names, "accuracy"]]), family=sm.families.Binomial()).fit()
+    for name in names:
+        row = mine.loc[("joint", name)]
+        assert row["estimate"] == pytest.approx(together.params[name], abs=1e-7)
+        others = sm.add_constant(rows[[*(n for n in names if n != name), "accuracy"]])
+        assert row["vif"] == pytest.approx(1 / (1 - sm.OLS(rows[name], others).fit().rsquared), rel=1e-8)
+        alone = sm.GLM(rows["c"], sm.add_constant(rows[[name, "accuracy"]]), family=sm.families.Binomial()).fit()
+        assert mine.loc[("one at a time", name), "estimate"] == pytest.approx(alone.params[name], abs=1e-7)
+    scaled = sm.add_constant(rows[[*names, "accuracy"]]).to_numpy()
+    scaled = scaled / np.linalg.norm(scaled, axis=0)
+    values = np.linalg.eigvalsh(scaled.T @ scaled)
+    assert mine.loc[("joint", "site_0"), "condition_number"] == pytest.approx(np.sqrt(values[-1] / values[0]), rel=1e-6)
+    parts = rows.assign(mean=rows[names].mean(axis=1), late=rows["site_2"] - rows["site_0"])
+    both = sm.GLM(rows["c"], sm.add_constant(parts[["mean", "late", "accuracy"]]), family=sm.families.Binomial()).fit()
+    assert mine.loc[("mean and contrast", MEAN), "estimate"] == pytest.approx(both.params["mean"], abs=1e-7)
+    assert mine.loc[("mean and contrast", CONTRAST), "estimate"] == pytest.approx(both.params["late"], abs=1e-7)
+    assert mine.loc[("mean and contrast", CONTRAST), "estimate"] > 0.5
+
+
+def test_collinear_sites_are_said_to_be():
+    frame = _with_sites(_make(groups=20), noise=0.03)
+    joint = site_slopes(frame, SITES, ["site_0", "site_1", "site_2"]).query("parametrisation == 'joint'")
+    assert (joint["vif"] > 10).all()
+    assert joint["note"].str.contains(r"collinear .*\(variance inflation \d+\): read the mean and the contrast").all()
+    apart = site_slopes(_with_sites(_make(groups=20), noise=0.6), SITES, ["site_0", "site_1", "site_2"])
+    assert (apart["note"] == "").all()
+
+
+def test_sites_that_tell_nothing_say_why(recwarn):
+    frame = _with_sites(_make(groups=20))
+    names = ["site_0", "site_1", "site_2"]
+    one = frame.assign(site_1=np.nan, site_2=np.nan)
+    none = frame.assign(site_0=np.nan, site_1=np.nan, site_2=np.nan)
+    flat = frame.assign(site_0=0.5, site_1=0.5, site_2=0.5)
+    assert site_slopes(one, SITES, names)["reason"].unique().tolist() == ["one site only: there is no early and late"]
+    assert site_slopes(none, SITES, names)["reason"].unique().tolist() == ["no site has an MSB"]
+    assert site_slopes(flat, SITES, names)["reason"].str.contains("is constant").all()
+    few = site_slopes(frame[frame["operator"] < "op02"], SITES, names)
+    assert few["reason"].str.contains("fewer than 3|too few for").all()
+    # A network of two sites among those of three takes no part, and is counted.
+    holes = frame.copy()
+    cnn = holes.index[holes["architecture"] == "cnn"]
+    holes.loc[cnn[:4], "site_2"] = np.nan
+    table = site_slopes(holes, SITES, names).query("architecture == 'cnn'")
+    assert (table["n_missing"] == 4).all()
+    assert (table["n"] == len(cnn) - 4).all()
+    with pytest.raises(TableError, match="no such columns site_9"):
+        site_slopes(frame, SITES, ["site_9"])
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("model", [LOGIT, OLS])
+def test_influence_is_refits_and_cooks_distance_by_its_formula(frame, model):
+    table = leave_one_out(frame, model).set_index(["left_out_kind", "left_out"])
+    assert len(table) == 1 + 8 + 1 + 3
+    whole = fit(frame, model).set_index("term")
+    assert table.loc[("", ""), "estimate"] == whole.loc["m", "estimate"]
+    for kind, name in (("operator", "op03"), ("architecture", "cnn"), ("architecture", "vgg")):
+        rest = fit(frame[frame[kind] != name], model).set_index("term")
+        row = table.loc[(kind, name)]
+        for column in ("estimate", "low", "high", "n", "n_clusters"):
+            assert row[column] == pytest.approx(rest.loc["m", column], abs=1e-10)
+        assert row["change"] == pytest.approx(rest.loc["m", "estimate"] - whole.loc["m", "estimate"], abs=1e-10)
+    formula = "y ~ m + accuracy + architecture"
+    if model is OLS:
+        data = frame.assign(y=_logits(frame))
+        full, part = (smf.ols(formula, d).fit() for d in (data, data[data["operator"] != "op03"]))
+        covariance = full.cov_params()
+    else:
+        data = frame.assign(y=frame["c"])
+        family = sm.families.Binomial()
+        full, part = (
+            smf.glm(formula, d, family=family).fit(tol=1e-12) for d in (data, data[data["operator"] != "op03"])
+        )
+        covariance = full.cov_params() * full.pearson_chi2 / full.df_resid
+    moved = part.params - full.params
+    expected = moved @ np.linalg.solve(covariance, moved) / 5
+    assert table.loc[("operator", "op03"), "cooks_distance"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_influence_of_single_rows_is_cooks_distance_of_statsmodels(frame):
+    data = frame.assign(row=[f"{i:03d}" for i in range(len(frame))])
+    table = leave_one_out(data, OLS, ["row"]).iloc[1:]
+    expected = smf.ols("y ~ m + accuracy + architecture", data.assign(y=_logits(data))).fit()
+    np.testing.assert_allclose(table["cooks_distance"], expected.get_influence().cooks_distance[0], rtol=1e-6)
+
+
+def test_influence_inside_groups_and_without_anything_to_leave_out(frame, recwarn):
+    table = leave_one_out(frame, LOGIT, within="operator").set_index(["left_out_kind", "left_out"])
+    whole = within_between(frame, LOGIT).set_index("term")
+    assert table.loc[("", ""), "estimate"] == pytest.approx(whole.loc["m_within", "estimate"], abs=1e-12)
+    rest = within_between(frame[frame["operator"] != "op05"], LOGIT).set_index("term")
+    assert table.loc[("operator", "op05"), "low"] == pytest.approx(rest.loc["m_within", "low"], abs=1e-9)
+    row = table.loc[("data", "digits")]
+    assert np.isnan(row["estimate"])
+    assert row["reason"] == "digits is the only value of data: nothing is left without it"
+    lost = leave_one_out(frame.assign(m=np.nan), LOGIT)
+    assert lost["reason"].str.contains("no row has a value|is the only value").all()
+    assert leave_one_out(frame.iloc[:2], LOGIT)["estimate"].isna().all()
+    assert not recwarn.list
+
+
+def test_what_a_slope_adds_in_sample(frame):
+    data = frame.assign(y=_logits(frame))
+    base, full = (smf.ols(f"y ~ accuracy + architecture{m}", data).fit() for m in ("", " + m"))
+    table = compare(frame, OLS, hold_out=()).set_index("measure")
+    assert table.loc["R2", ["baseline", "with_x"]].tolist() == pytest.approx([base.rsquared, full.rsquared], abs=1e-10)
+    assert table.loc["R2", "difference"] == pytest.approx(full.rsquared - base.rsquared, abs=1e-10)
+    statistic, _, df = full.compare_lr_test(base)
+    assert table.loc["likelihood ratio", "statistic"] == pytest.approx(statistic, rel=1e-9)
+    assert table.loc["likelihood ratio", "df"] == df
+    assert "supposes independent rows" in table.loc["likelihood ratio", "note"]
+    row = fit(frame, OLS).set_index("term").loc["m"]
+    assert table.loc["Wald", "statistic"] == pytest.approx((row["estimate"] / row["se"]) ** 2, rel=1e-10)
+    assert table.loc["Wald", "df"] == pytest.approx(row["df"])
+    # Eight operators: no statement of significance.
+    assert table["p"].isna().all()
+    many = _make(groups=20)
+    table, row = compare(many, OLS, hold_out=()).set_index("measure"), fit(many, OLS).set_index("term").loc["m"]
+    assert table.loc["Wald", "p"] == pytest.approx(row["p"], rel=1e-9)
+    family = sm.families.Binomial()
+    base, full = (smf.glm(f"c ~ accuracy + architecture{m}", frame, family=family).fit(tol=1e-12) for m in ("", " + m"))
+    row = compare(frame, LOGIT, hold_out=()).set_index("measure").loc["deviance R2"]
+    expected = [1 - fit_.deviance / fit_.null_deviance for fit_ in (base, full)]
+    assert row[["baseline", "with_x"]].tolist() == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["operator", "architecture"])
+def test_what_a_slope_adds_out_of_sample(frame, kind):
+    table = compare(frame, LOGIT).query("held_out_kind == @kind").set_index(["held_out", "measure"])
+    factor = "" if kind == "architecture" else " + architecture"
+    errors = {"baseline": [], "with_x": []}
+    for value in sorted(frame[kind].unique()):
+        train, test = frame[frame[kind] != value], frame[frame[kind] == value]
+        for column, formula in (("baseline", "accuracy"), ("with_x", "accuracy + m")):
+            found = smf.glm(f"c ~ {formula}{factor}", train, family=sm.families.Binomial()).fit(tol=1e-12)
+            error = test["c"] - found.predict(test)
+            errors[column].append(error)
+            assert table.loc[(value, "RMSE"), column] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-7)
+            assert table.loc[(value, "MAE"), column] == pytest.approx(error.abs().mean(), rel=1e-7)
+    for column, parts in errors.items():
+        every = pd.concat(parts)
+        assert table.loc[("all", "RMSE"), column] == pytest.approx(np.sqrt((every**2).mean()), rel=1e-7)
+    assert table.loc[("all", "RMSE"), "difference"] < 0
+    assert table.loc[("all", "RMSE"), "n"] == len(frame)
+
+
+def test_comparisons_that_cannot_be_made_say_why(frame, recwarn):
+    one = compare(frame.assign(architecture="cnn"), LOGIT).query("held_out_kind == 'architecture'")
+    assert one["reason"].unique().tolist() == ["no two values of architecture: nothing can be held out"]
+    table = compare(frame[frame["operator"] < "op03"], LOGIT).query("held_out_kind == 'operator'")
+    assert table["reason"].str.contains("without it: 2 clusters").all()
+    for change in (
+        lambda f: f.assign(m=0.4),
+        lambda f: f.assign(c=np.nan),
+        lambda f: f.iloc[:2],
+        lambda f: f.assign(operator="max"),
+        lambda f: f.assign(m=np.inf),
+    ):
+        for model in (LOGIT, OLS):
+            table = compare(change(frame), model)
+            assert (table["reason"] != "").all()
+            assert table[["baseline", "with_x", "statistic"]].isna().all(axis=None)
+    with pytest.raises(TableError, match="no such columns m"):
+        compare(frame.drop(columns="m"), LOGIT)
+    assert not recwarn.list

@@ -1,0 +1,119 @@
+"""The notebooks run from top to bottom, are stored without outputs, and say of the numbers what the numbers say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from analysis import join, load
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+
+
+def _executed(path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, **changes: str) -> nbformat.NotebookNode:
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        for old, new in changes.items():
+            cell.source = cell.source.replace(old, new)
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(path.parent)}}).execute()
+    return notebook
+
+
+def _printed(notebook: nbformat.NotebookNode) -> str:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    return "".join(output["text"] for output in outputs if output.output_type == "stream")
+
+
+@pytest.fixture(scope="module")
+def notebook_path() -> dict[str, Path]:
+    return {path.stem.partition("_")[0]: path for path in NOTEBOOKS}
+
+
+def test_there_are_four() -> None:
+    assert [path.name for path in NOTEBOOKS] == [
+        "1_measure_one_model.ipynb",
+        "2_explore_a_zoo.ipynb",
+        "3_figures.ipynb",
+        "4_what_msb_explains.ipynb",
+    ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_stored_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+def test_one_model(notebook_path: dict[str, Path], repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = _printed(_executed(notebook_path["1"], repository, monkeypatch))
+    found = re.search(r"MSB runs from (\S+) \(\S+\) to (\S+) \(\S+\); the network's own is .*, (\S+)\.\n", printed)
+    lowest, highest, mean = map(float, found.groups())
+    assert 0 < lowest <= mean <= highest < 1
+    changes = re.findall(r"(\S+): MSB (\S+) -> (\S+), consistency (\S+) \((?:in|out)side", printed)
+    assert [name for name, *_ in changes] == ["stage1.down", "stage2.down", "stage3.down"]
+    assert all(float(after) < float(before) for _, before, after, _ in changes)
+    helped = sum(float(change) > 0 for *_, change in changes)
+    assert f"more consistency at {helped} of 3 layers" in printed
+
+
+def test_a_zoo(notebook_path: dict[str, Path], repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = _printed(_executed(notebook_path["2"], repository, monkeypatch))
+    frame = join(load(repository / "data" / "reference" / "digits"))
+    assert f"{len(frame)} rows, {frame['checkpoint'].nunique()} checkpoints" in printed
+    rows = frame[frame["final"] & (frame["architecture"] == "smallcnn") & (frame["shift_kind"] == "circular")]
+    means = {name: of["consistency"].mean() for name, of in rows.groupby("operator")}
+    worst = min(means, key=means.__getitem__)
+    assert f"{max(means, key=means.__getitem__)} is the most consistent" in printed
+    assert f"{worst} the least ({means[worst]:.2f}" in printed
+
+
+def test_figures(notebook_path: dict[str, Path], repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from analysis.figures import FIGURES
+
+    notebook = _executed(notebook_path["3"], repository, monkeypatch)
+    shown = [o for cell in notebook.cells for o in cell.get("outputs", []) if "data" in o]
+    titles = [o["data"]["text/markdown"] for o in shown if o["data"].get("text/markdown", "").startswith("## ")]
+    told = re.findall(r"^(\w+): ", _printed(notebook), re.M)
+    assert sorted([title.removeprefix("## ") for title in titles] + told) == sorted(FIGURES)
+    assert sum("image/png" in o["data"] for o in shown) == len(titles) + 2
+
+
+def test_what_msb_explains(notebook_path: dict[str, Path], repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = _executed(notebook_path["4"], repository, monkeypatch)
+    printed = _printed(notebook)
+    rows = join(load(repository / "data" / "reference" / "digits")).query("final and shift_kind == 'zero'")
+    raw = rows[["msb_corrected", "accuracy", "consistency"]].rank().corr()
+    assert f"zero: Spearman over checkpoints {raw.loc['msb_corrected', 'consistency']:+.3f} (" in printed
+    assert f"zero: Spearman of accuracy with consistency {raw.loc['accuracy', 'consistency']:+.3f} (" in printed
+    means = rows.groupby("operator")[["msb_corrected", "consistency"]].mean().corr("spearman").iloc[0, 1]
+    assert f"zero: Spearman over operator means {means:+.3f} (" in printed
+    assert "an estimate from 11 clusters, no statement of significance" in printed
+    within = rows[["msb_corrected", "consistency"]] - rows.groupby("operator")[
+        ["msb_corrected", "consistency"]
+    ].transform("mean")
+    assert f"zero: Pearson within operators {within.corr().iloc[0, 1]:+.3f} (" in printed
+    soft = rows[rows["operator"] == "soft"].groupby("strength")["consistency"].mean()
+    assert f"zero: consistency goes from {soft.iloc[0]:.2f} to {soft.iloc[-1]:.2f}, down in" in printed
+    for low, high, meaning in re.findall(r"\((\S+) to (\S+)\), the interval (excludes|includes) zero", printed):
+        assert (meaning == "includes") == (float(low) <= 0 <= float(high))
+
+
+@pytest.mark.parametrize("number", ["2", "3", "4"])
+def test_missing_tables_are_told_in_one_line(
+    number: str, notebook_path: dict[str, Path], repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CellExecutionError) as stop:
+        _executed(notebook_path[number], repository, monkeypatch, **{"../data/reference/digits": "nowhere"})
+    assert stop.value.ename == "SystemExit"
+    assert stop.value.evalue.startswith("No tables to look at: nowhere: no such folder of tables; make one with")
