@@ -108,9 +108,11 @@ def _limits(table: pd.DataFrame) -> tuple[float, float] | None:
     room = 2 * (high - low)
     if not room > 0:
         return None
-    ends = max(table["low"].min(), low - room), min(table["high"].max(), high + room)
-    margin = 0.04 * (max(ends[1], high) - min(ends[0], low))
-    return min(ends[0], low) - margin, max(ends[1], high) + margin
+    # fmin and fmax: no row may have an interval.
+    low = float(np.fmin(low, table["low"].clip(lower=low - room).min()))
+    high = float(np.fmax(high, table["high"].clip(upper=high + room).max()))
+    margin = 0.04 * (high - low)
+    return low - margin, high + margin
 
 
 def _distances(ax: Axes, table: pd.DataFrame, order: list[tuple[str, str]]) -> None:
