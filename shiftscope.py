@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
@@ -16,7 +16,10 @@ from zoo.errors import InputError
 
 if TYPE_CHECKING:
     from collectors.engine import Outcome
+    from collectors.planning import Plan
     from collectors.tasks import Options
+    from zoo.datasets.source import DataSource
+    from zoo.manifest import Checkpoint
 
 DONE, BAD_INPUT, WITH_FAILURES, INTERRUPTED = 0, 2, 3, 130
 """Exit codes: all done; bad input (one line says what); done, but some tasks failed; stopped by Ctrl-C."""
@@ -42,6 +45,8 @@ class Demo:
     def run(self) -> int:
         """Measure, analyse, draw; print the correlations and the figures' paths."""
         from collectors.tasks import Options
+        from zoo.datasets.source import DataSource
+        from zoo.manifest import read_manifest
 
         tables = self.out / "tables"
         # Batches of 64 fit the caches: 1.3 to 1.9 times as fast as batches of 256 on this zoo.
@@ -51,9 +56,12 @@ class Demo:
             surface_images=12,
             batch_size=64,
         )
-        code = _report(_collect(BUNDLED_ZOO, "digits", tables, options, self.jobs, limit=DEMO_IMAGES), tables)
-        Analyze(tables, self.out / "results").run()
-        Figures(tables, self.out / "figures").run()
+        images = DataSource("digits", limit=DEMO_IMAGES)
+        jobs = _at_least_one("--jobs", self.jobs)
+        checkpoints = read_manifest(BUNDLED_ZOO, operators=False)
+        code = _report(_collect(checkpoints, images, tables, options, jobs=jobs, command=f"shiftscope: {self}"), tables)
+        Analyze(str(tables), self.out / "results").run()
+        Figures(str(tables), self.out / "figures").run()
         return code
 
 
@@ -144,8 +152,8 @@ class Collect:
     """Folder with a zoo.yaml, or the file itself."""
     data: str
     """Data set: NAME[:PATH], for example digits or parquet:cifar10/test.parquet."""
-    out: Path
-    """Folder for the tables."""
+    out: str
+    """Folder for the tables, or its URI on a file system of pyarrow or fsspec."""
     collect: str = "checkpoints,layers,invariance"
     """Collectors: checkpoints, layers, invariance, surface, predictions."""
     shift: str = "circular,zero"
@@ -175,11 +183,26 @@ class Collect:
     batch_size: int = 256
     """Images per forward pass."""
     jobs: int = 1
-    """Worker processes."""
+    """Worker processes on this machine; each has its share of the cores."""
+    backend: str | None = None
+    """joblib's backend of workers elsewhere, for example dask; they take the place of --jobs."""
+    scheduler: str | None = None
+    """Address of dask's scheduler, for example tcp://127.0.0.1:8786."""
+    time_limit: float | None = None
+    """Seconds per task: one that takes longer is stopped and is a failure."""
+    code: bool = True
+    """Run the code of python: networks; with --no-code they are refused."""
+    allow_outside: bool = False
+    """Let the manifest name files outside of the zoo's folder."""
+    dry_run: bool = False
+    """Say what would be measured, and write nothing."""
 
     def run(self) -> int:
         """Measure what is missing."""
+        from collectors.engine import Cluster, plan_run
         from collectors.tasks import Options
+        from zoo.datasets.source import DataSource
+        from zoo.manifest import read_manifest
 
         options = Options(
             collect=_names(self.collect),
@@ -195,8 +218,71 @@ class Collect:
             surface_step=self.surface_step,
             batch_size=_at_least_one("--batch-size", self.batch_size),
         )
-        outcome = _collect(self.zoo, self.data, self.out, options, self.jobs, split=self.split, limit=self.limit)
+        if self.scheduler and not self.backend:
+            raise InputError("--scheduler is the address of a backend's: give --backend dask as well")
+        _at_least_one("--jobs", self.jobs)
+        images = DataSource(self.data, self.split, self.limit)
+        checkpoints = read_manifest(self.zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
+        if self.dry_run:
+            return _say(plan_run(checkpoints, images, self.out, options))
+        outcome = _collect(
+            checkpoints,
+            images,
+            self.out,
+            options,
+            jobs=self.jobs,
+            cluster=Cluster(self.backend, self.scheduler) if self.backend else None,
+            time_limit=self.time_limit,
+            command=f"shiftscope collect: {self}",
+        )
         return _report(outcome, self.out)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a folder of tables is: what is done, what of a zoo is to do, what failed and why.
+
+    Example: shiftscope status out/tables data/zoo
+    """
+
+    tables: Positional[str]
+    """Folder of tables."""
+    zoo: Positional[Path | None] = None
+    """Zoo whose checkpoints are looked for in the tables."""
+
+    def run(self) -> int:
+        """Print the state."""
+        from collectors.status import status
+        from zoo.manifest import read_manifest
+
+        found = status(self.tables, read_manifest(self.zoo, operators=False) if self.zoo else None)
+        print(f"tables: {self.tables} ({found.parts} parts)")
+        for condition in found.conditions:
+            print(condition)
+        for failure in found.failures:
+            print(f"failed: {failure}")
+        print(f"last run: {found.last_run}")
+        return DONE
+
+
+@dataclass(frozen=True)
+class Compact:
+    """Put the many parts of a folder of tables together into few, which are read faster; collect goes on from them.
+
+    Example: shiftscope compact out/tables
+    """
+
+    tables: Positional[str]
+    """Folder of tables."""
+
+    def run(self) -> int:
+        """Compact every table."""
+        from collectors.compaction import compact
+
+        for table in compact(self.tables):
+            print(table)
+        print(f"tables: {self.tables} (compact)")
+        return DONE
 
 
 @dataclass(frozen=True)
@@ -206,8 +292,8 @@ class Analyze:
     Example: shiftscope analyze out/tables --out out/results
     """
 
-    tables: Positional[Path]
-    """Folder of tables."""
+    tables: Positional[str]
+    """Folder of tables, or its URI."""
     out: Path
     """Folder for the results."""
 
@@ -230,8 +316,8 @@ class Figures:
     Example: shiftscope figures out/tables --out out/figures --only msb_invariance --format png,pdf
     """
 
-    tables: Positional[Path]
-    """Folder of tables."""
+    tables: Positional[str]
+    """Folder of tables, or its URI."""
     out: Path
     """Folder for the figures."""
     only: str | None = None
@@ -255,6 +341,8 @@ Command = Annotated[
     | Annotated[Train, subcommand("train")]
     | Annotated[Sites, subcommand("sites")]
     | Annotated[Collect, subcommand("collect")]
+    | Annotated[Status, subcommand("status")]
+    | Annotated[Compact, subcommand("compact")]
     | Annotated[Analyze, subcommand("analyze")]
     | Annotated[Figures, subcommand("figures")],
     OmitArgPrefixes,
@@ -273,25 +361,38 @@ def _at_least_one(option: str, value: int) -> int:
 
 
 def _collect(
-    zoo: Path, data: str, out: Path, options: Options, jobs: int, *, split: str = "test", limit: int | None = None
+    checkpoints: Sequence[Checkpoint], images: DataSource, out: Path | str, options: Options, **how: Any
 ) -> Outcome:
     from collectors.engine import collect
-    from zoo.datasets import load_dataset
-    from zoo.manifest import read_manifest
 
-    checkpoints = read_manifest(zoo)
-    images = load_dataset(data, split=split, limit=limit)
     try:
-        return collect(checkpoints, images, out, options, jobs=_at_least_one("--jobs", jobs))
+        return collect(checkpoints, images, out, options, **how)
     except KeyboardInterrupt:
         print(f"\nstopped: the parts in {out} are whole; the same command goes on from there", file=sys.stderr)
         raise
 
 
-def _report(outcome: Outcome, out: Path) -> int:
+def _say(plan: Plan) -> int:
+    """What a run would do."""
+    for collector, count in plan.counts().items():
+        print(f"to do: {collector}: {count} tasks")
+    for item in plan.replaced:
+        print(f"to remove: {item.name}: the rows of weights that were replaced")
+    print(f"{sum(plan.counts().values())} tasks to do, {len(plan.done)} are done; nothing was written")
+    return DONE
+
+
+def _report(outcome: Outcome, out: Path | str) -> int:
     print(
         f"tables: {out} ({outcome.measured} tasks measured, {outcome.found} were done, {len(outcome.failures)} failed)"
     )
+    if outcome.batch_sizes:
+        name, size = next(iter(outcome.batch_sizes.items()))
+        count = len(outcome.batch_sizes)
+        print(
+            f"out of memory: measured {count} checkpoint{'s' * (count > 1)} in smaller batches ({name}: {size} images)",
+            file=sys.stderr,
+        )
     for failure in outcome.failures:
         print(f"failed: {failure}", file=sys.stderr)
     return WITH_FAILURES if outcome.failures else DONE
@@ -316,7 +417,9 @@ def _description() -> str:
     return "\n\n".join([__doc__ or "", *(f"{title}: {', '.join(names)}." for title, names in known.items())])
 
 
-def parse(arguments: Sequence[str] | None = None) -> Demo | Train | Sites | Collect | Analyze | Figures:
+def parse(
+    arguments: Sequence[str] | None = None,
+) -> Demo | Train | Sites | Collect | Status | Compact | Analyze | Figures:
     """The command that the arguments ask for; exits with code 2 where they ask for none."""
     import tyro
 

@@ -12,11 +12,12 @@ _EXPORTS = {
     "Tables": "analysis.tables",
     "load": "analysis.tables",
     "join": "analysis.tables",
+    "scan": "analysis.tables",
     "Results": "analysis.study",
     "analyze": "analysis.study",
     "write_results": "analysis.study",
 }
-__all__ = ["Results", "TableError", "Tables", "analyze", "join", "load", "write_results"]
+__all__ = ["Results", "TableError", "Tables", "analyze", "join", "load", "scan", "write_results"]
 
 
 def __getattr__(name: str) -> Any:
