@@ -149,7 +149,7 @@ class Store:
             parts = self.parts(table)
             inside = [part for part in parts if part.compacted]
             keys = {part.slot for part in parts if not part.compacted}
-            return keys.union(*(row["task"] for row in self.distinct(inside, ("task",))))
+            return keys | {row["task"] for row in self.distinct(inside, ("task",))}
 
         return self._retried(read)
 
