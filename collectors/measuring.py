@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import faulthandler
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,10 @@ from zoo.errors import OutputError, WeightsError
 from zoo.files import signature
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from zoo.datasets import ImageSet
+    from zoo.manifest import Checkpoint
 
 _MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 """What torch's allocators say, in lower case: most raise a plain RuntimeError."""
@@ -71,12 +73,14 @@ def measure(
     """All tasks of one checkpoint. Whatever a network raises is a row of ``failures``: the others must go on.
 
     Args:
-        claims: where to say which task is at work.
-        time_limit: seconds after which a task ends its process, hung in native code or not; for worker processes.
+        claims: where a worker process says which task is at work.
+        time_limit: seconds after which a task ends its worker process.
 
     Raises:
         OutputError: the tables cannot be written to.
     """
+    from zoo.loading import load_checkpoint
+
     report = Report(work.checkpoint.name)
     subject: Subject | None = None
     for task in work.tasks:
@@ -84,9 +88,9 @@ def measure(
             report.seconds[task.key] = 0.0  # another run measured it meanwhile
             continue
         stage = "load" if subject is None else task.collector
-        with claims.claim(task.key) if claims else nullcontext(), _limit(time_limit):
+        with claims.claim(task.key, time_limit) if claims else nullcontext():
             try:
-                subject = subject or Subject(work.checkpoint, _load(work), images, batch_size)
+                subject = subject or Subject(work.checkpoint, _loaded(work, load_checkpoint), images, batch_size)
                 stage = task.collector
                 report.seconds[task.key] = _measure_task(store, work, task, subject)
             except OutputError:
@@ -101,10 +105,8 @@ def measure(
     return report
 
 
-def _load(work: Work) -> Any:
-    from zoo.loading import load_checkpoint
-
-    model = load_checkpoint(work.checkpoint)
+def _loaded(work: Work, load: Callable[[Checkpoint], nn.Module]) -> nn.Module:
+    model = load(work.checkpoint)
     if signature(work.checkpoint.weights) != work.weights:
         raise WeightsError(f"{work.checkpoint.weights} was replaced during the run: run again")
     return model
@@ -158,28 +160,13 @@ def _is_memory(error: BaseException | None) -> bool:
     return False
 
 
-@contextmanager
-def _limit(seconds: float | None) -> Iterator[None]:
-    """End this process after so many seconds: a forward pass that hangs in native code heeds no signal and no thread
-    of Python, but faulthandler's watchdog is native too.
-    """
-    if seconds is None:
-        yield
-        return
-    with open(os.devnull, "w") as nowhere:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-
-
 def record_failure(store: Store, work: Work, task: Task, data: str, failure: Failure) -> None:
     """Write a task's row of ``failures``."""
     row = {**failure.__dict__, "sha256": work.sha256, "data": data, "task": task.key, **versions()}
     store.write("failures", task.key, pd.DataFrame([row]))
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions that every row carries."""
     import torch

@@ -96,9 +96,8 @@ class Runner:
                 pending = _without(pending, done)
             left = claims.left()
             for work, key in _claimed(pending, left):
-                slow = self._time_limit is not None and left[key] >= self._time_limit
-                report = self._failed(work, store, data, "TimeLimit") if slow else self._alone(work, job, store, data)
-                claims.left()
+                time_up = left[key]
+                report = self._failed(work, store, data, time_up) if time_up else self._alone(work, job, store, data)
                 pending = _without(pending, report.keys)
                 yield report
 
@@ -107,15 +106,14 @@ class Runner:
             (report,) = self._parallel([work], job)
             return report
         except _deaths():
-            age = Claims(job.folder).left().get(work.tasks[0].key, 0.0)
-            slow = self._time_limit is not None and age >= self._time_limit
-            return self._failed(work, store, data, "TimeLimit" if slow else "WorkerDied")
+            (task,) = work.tasks
+            return self._failed(work, store, data, Claims(job.folder).left().get(task.key, False))
 
-    def _failed(self, work: Work, store: Store, data: str, error: str) -> Report:
-        message = {
-            "TimeLimit": f"took longer than {self._time_limit} s and was stopped",
-            "WorkerDied": "its worker process died twice, as when the system kills it for want of memory",
-        }[error]
+    def _failed(self, work: Work, store: Store, data: str, time_up: bool) -> Report:
+        error = "TimeLimit" if time_up else "WorkerDied"
+        message = "its worker process died twice, as when the system kills it for want of memory"
+        if time_up:
+            message = f"took longer than {self._time_limit} s and was stopped"
         (task,) = work.tasks
         failure = Failure(work.checkpoint.name, task.collector, error, message)
         record_failure(store, work, task, data, failure)
@@ -167,7 +165,7 @@ def _without(pending: Sequence[Work], done: set[str]) -> list[Work]:
     return rest
 
 
-def _claimed(pending: Sequence[Work], claims: dict[str, float]) -> list[tuple[Work, str]]:
+def _claimed(pending: Sequence[Work], claims: dict[str, bool]) -> list[tuple[Work, str]]:
     """The claimed tasks, each as work of its own."""
     return [(replace(work, tasks=(task,)), task.key) for work in pending for task in work.tasks if task.key in claims]
 

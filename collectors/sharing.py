@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
-import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -72,8 +71,8 @@ def _mapped(file: Path) -> np.ndarray | None:
 class Claims:
     """Which tasks are being measured: a file per task, there from its start to its end.
 
-    When a worker dies, the claims that are left say at which task it may have been; a claim that is older than the time
-    limit says whose time was up.
+    When a worker dies, the claims that are left say at which tasks workers were; a claim with something in it is that
+    of a task whose time was up.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,20 +80,26 @@ class Claims:
         self._folder.mkdir(exist_ok=True)
 
     @contextmanager
-    def claim(self, key: str) -> Iterator[None]:
-        """Hold a task's claim."""
-        file = self._folder / key
-        file.touch()
-        try:
-            yield
-        finally:
-            file.unlink(missing_ok=True)
+    def claim(self, key: str, time_limit: float | None) -> Iterator[None]:
+        """Hold a task's claim, and end this process where it is held for longer than ``time_limit`` seconds.
 
-    def left(self) -> dict[str, float]:
-        """Seconds since each task was claimed whose claim was not given back; empties the folder."""
+        A forward pass that hangs in native code heeds no signal and lets no thread of Python run; faulthandler's
+        watchdog is native too. It writes where the process was into the claim.
+        """
+        with open(self._folder / key, "w") as file:
+            if time_limit is not None:
+                faulthandler.dump_traceback_later(time_limit, exit=True, file=file)
+            try:
+                yield
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+        (self._folder / key).unlink(missing_ok=True)
+
+    def left(self) -> dict[str, bool]:
+        """The tasks whose claim was not given back, and whether their time was up; empties the folder."""
         found = {}
         for file in self._folder.iterdir():
             with suppress(FileNotFoundError):  # given back at this moment, by a worker that lives
-                found[file.name] = time.time() - os.stat(file).st_mtime
+                found[file.name] = file.stat().st_size > 0
                 file.unlink()
         return found

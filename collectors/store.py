@@ -102,13 +102,13 @@ class Store:
         Raises:
             OutputError: the folder cannot be made or written to.
         """
-        probe = f"{self.base}/.{uuid.uuid4().hex}.tmp"
+        probe = f"{self.base}/.writable"
         with self.writing():
             for table in TABLES:
                 self.filesystem.create_dir(f"{self.base}/{table}", recursive=True)
-            with self.filesystem.open_output_stream(probe) as file:
-                file.write(b"0")
-            self.filesystem.delete_file(probe)
+        with self.replacing(probe) as file:
+            file.write(b"0")
+        self.delete(probe)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -252,7 +252,7 @@ class Store:
         """
         folder, _, name = path.rpartition("/")
         # Unique per writer, so that two runs into one folder cannot write into the same temporary file.
-        temporary = f"{folder}/.{name.partition('.')[0]}.{_unique()}.tmp"
+        temporary = f"{folder}/.{name.strip('.').partition('.')[0]}.{_unique()}.tmp"
         with self.writing():
             try:
                 with self.filesystem.open_output_stream(temporary) as file:
