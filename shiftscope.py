@@ -259,8 +259,8 @@ class Status:
         print(f"tables: {self.tables} ({found.parts} parts)")
         for condition in found.conditions:
             print(condition)
-        for failure in found.failures:
-            print(f"failed: {failure}")
+        for failure, count in found.failures.items():
+            print(f"failed: {failure} ({count} task{'s' * (count > 1)})")
         print(f"last run: {found.last_run}")
         return DONE
 

@@ -53,7 +53,7 @@ def compact(root: Path | str) -> list[Compacted]:
         store.sweep()
         for table in TABLES:
             parts = store.parts(table)
-            if table != "failures" and (len(parts) > 1 or not all(part.compacted for part in parts)):
+            if table != "failures" and len(parts) > 1:
                 done.append(_compact_table(store, table, parts))
     return done
 

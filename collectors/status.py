@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +48,12 @@ class Condition:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a folder of tables; ``parts`` counts its files, ``last_run`` tells how the last run ended."""
+    """The state of a folder of tables: what is measured, how many tasks failed in which way, the number of files, and
+    how the last run ended.
+    """
 
     conditions: list[Condition]
-    failures: list[Failure]
+    failures: dict[Failure, int]
     parts: int
     last_run: str
 
@@ -80,7 +83,8 @@ def status(root: Path | str, checkpoints: Sequence[Checkpoint] | None = None) ->
         if table != "checkpoints" and set(_NETWORK) <= set(schema.names) and counts[table]:
             conditions += [_condition(table, text, having, wanted) for text, having in _measured(store, table).items()]
     rows = store.rows("failures", ("checkpoint", "stage", "error", "message"))
-    failures = sorted((Failure(**{key: row[key] for key in row if key != "part"}) for row in rows), key=str)
+    counted = Counter(Failure(**{key: row[key] for key in row if key != "part"}) for row in rows)
+    failures = dict(sorted(counted.items(), key=lambda item: str(item[0])))
     return Status(conditions, failures, sum(counts.values()), _last_run(store))
 
 
