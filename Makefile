@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench demo docs test test-full lint types zoo sweep clean
+.PHONY: bench demo docs test test-full soak lint types zoo sweep clean
 
 demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in out/demo
 	$(BIN)/shiftscope demo --out out/demo
@@ -12,6 +12,9 @@ test: lint types  ## linter, formatter check, type check, tests
 
 test-full: lint types  ## the tests on all of the real data as well (half an hour)
 	SHIFTSCOPE_FULL=1 $(BIN)/pytest -q tests/test_third_party.py --timeout 7200
+
+soak: $(VENV)/installed  ## kill runs at 60 random moments, and compare what the next ones make of it (minutes)
+	SHIFTSCOPE_FULL=1 SHIFTSCOPE_KILLS=60 $(BIN)/pytest -q tests/collectors/test_faults.py --timeout 3600
 
 docs: demo  ## what the README shows and quotes, from the demo's tables
 	mkdir -p docs/demo

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from analysis import Results, Tables
     from analysis.figures import Drawn
     from collectors.engine import Outcome
+    from collectors.planning import Plan
     from collectors.tasks import Options
+    from zoo.datasets.source import DataSource
+    from zoo.manifest import Checkpoint
 
 DONE, BAD_INPUT, WITH_FAILURES, INTERRUPTED = 0, 2, 3, 130
 """Exit codes: all done; bad input (one line says what); done, but some tasks failed; stopped by Ctrl-C."""
@@ -45,6 +48,8 @@ class Demo:
     def run(self) -> int:
         """Measure, analyse, draw, report; print the correlations and the paths."""
         from collectors.tasks import Options
+        from zoo.datasets.source import DataSource
+        from zoo.manifest import read_manifest
 
         tables = self.out / "tables"
         # Batches of 64 fit the caches: 1.3 to 1.9 times as fast as batches of 256 on this zoo.
@@ -54,8 +59,11 @@ class Demo:
             surface_images=12,
             batch_size=64,
         )
-        code = _report(_collect(BUNDLED_ZOO, "digits", tables, options, self.jobs, limit=DEMO_IMAGES), tables)
-        loaded, results = _analyze(tables, self.out / "results")
+        images = DataSource("digits", limit=DEMO_IMAGES)
+        jobs = _at_least_one("--jobs", self.jobs)
+        checkpoints = read_manifest(BUNDLED_ZOO, operators=False)
+        code = _report(_collect(checkpoints, images, tables, options, jobs=jobs, command=f"shiftscope: {self}"), tables)
+        loaded, results = _analyze(str(tables), self.out / "results")
         drawn = _draw(loaded, self.out / "figures")
         _write_report(loaded, self.out / "report.html", results=results, drawn=drawn)
         return code
@@ -148,8 +156,8 @@ class Collect:
     """Folder with a zoo.yaml, or the file itself."""
     data: str
     """Data set: NAME[:PATH], for example digits or parquet:cifar10/test.parquet."""
-    out: Path
-    """Folder for the tables."""
+    out: str
+    """Folder for the tables, or its URI on a file system of pyarrow or fsspec."""
     collect: str = "checkpoints,layers,invariance"
     """Collectors: checkpoints, layers, invariance, surface, predictions, swaps."""
     shift: str = "circular,zero"
@@ -183,11 +191,26 @@ class Collect:
     batch_size: int = 256
     """Images per forward pass."""
     jobs: int = 1
-    """Worker processes."""
+    """Worker processes on this machine; each has its share of the cores."""
+    backend: str | None = None
+    """joblib's backend of workers elsewhere, for example dask; they take the place of --jobs."""
+    scheduler: str | None = None
+    """Address of dask's scheduler, for example tcp://127.0.0.1:8786."""
+    time_limit: float | None = None
+    """Seconds per task: one that takes longer is stopped and is a failure."""
+    code: bool = True
+    """Run the code of python: networks; with --no-code they are refused."""
+    allow_outside: bool = False
+    """Let the manifest name files outside of the zoo's folder."""
+    dry_run: bool = False
+    """Say what would be measured, and write nothing."""
 
     def run(self) -> int:
         """Measure what is missing."""
+        from collectors.engine import Cluster, plan_run
         from collectors.tasks import Options
+        from zoo.datasets.source import DataSource
+        from zoo.manifest import read_manifest
 
         options = Options(
             collect=_names(self.collect),
@@ -205,8 +228,71 @@ class Collect:
             swap_images=self.swap_images,
             batch_size=_at_least_one("--batch-size", self.batch_size),
         )
-        outcome = _collect(self.zoo, self.data, self.out, options, self.jobs, split=self.split, limit=self.limit)
+        if self.scheduler and not self.backend:
+            raise InputError("--scheduler is the address of a backend's: give --backend dask as well")
+        _at_least_one("--jobs", self.jobs)
+        images = DataSource(self.data, self.split, self.limit)
+        checkpoints = read_manifest(self.zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
+        if self.dry_run:
+            return _say(plan_run(checkpoints, images, self.out, options))
+        outcome = _collect(
+            checkpoints,
+            images,
+            self.out,
+            options,
+            jobs=self.jobs,
+            cluster=Cluster(self.backend, self.scheduler) if self.backend else None,
+            time_limit=self.time_limit,
+            command=f"shiftscope collect: {self}",
+        )
         return _report(outcome, self.out)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a folder of tables is: what is done, what of a zoo is to do, what failed and why.
+
+    Example: shiftscope status out/tables data/zoo
+    """
+
+    tables: Positional[str]
+    """Folder of tables."""
+    zoo: Positional[Path | None] = None
+    """Zoo whose checkpoints are looked for in the tables."""
+
+    def run(self) -> int:
+        """Print the state."""
+        from collectors.status import status
+        from zoo.manifest import read_manifest
+
+        found = status(self.tables, read_manifest(self.zoo, operators=False) if self.zoo else None)
+        print(f"tables: {self.tables} ({found.parts} parts)")
+        for condition in found.conditions:
+            print(condition)
+        for failure, count in found.failures.items():
+            print(f"failed: {failure} ({count} task{'s' * (count > 1)})")
+        print(f"last run: {found.last_run}")
+        return DONE
+
+
+@dataclass(frozen=True)
+class Compact:
+    """Put the many parts of a folder of tables together into few, which are read faster; collect goes on from them.
+
+    Example: shiftscope compact out/tables
+    """
+
+    tables: Positional[str]
+    """Folder of tables."""
+
+    def run(self) -> int:
+        """Compact every table."""
+        from collectors.compaction import compact
+
+        for table in compact(self.tables):
+            print(table)
+        print(f"tables: {self.tables} (compact)")
+        return DONE
 
 
 @dataclass(frozen=True)
@@ -216,8 +302,8 @@ class Analyze:
     Example: shiftscope analyze out/tables --out out/results --power
     """
 
-    tables: Positional[Path]
-    """Folder of tables."""
+    tables: Positional[str]
+    """Folder of tables, or its URI."""
     out: Path
     """Folder for the results."""
     power: bool = False
@@ -236,8 +322,8 @@ class Figures:
     Example: shiftscope figures out/tables --out out/figures --only msb_invariance --format png,pdf
     """
 
-    tables: Positional[Path]
-    """Folder of tables."""
+    tables: Positional[str]
+    """Folder of tables, or its URI."""
     out: Path
     """Folder for the figures."""
     only: str | None = None
@@ -260,8 +346,8 @@ class Report:
     Example: shiftscope report out/tables --out report.html
     """
 
-    tables: Positional[Path]
-    """Folder of tables."""
+    tables: Positional[str]
+    """Folder of tables, or its URI."""
     out: Path
     """The page to write."""
 
@@ -278,6 +364,8 @@ Command = Annotated[
     | Annotated[Train, subcommand("train")]
     | Annotated[Sites, subcommand("sites")]
     | Annotated[Collect, subcommand("collect")]
+    | Annotated[Status, subcommand("status")]
+    | Annotated[Compact, subcommand("compact")]
     | Annotated[Analyze, subcommand("analyze")]
     | Annotated[Figures, subcommand("figures")]
     | Annotated[Report, subcommand("report")],
@@ -298,31 +386,44 @@ def _at_least_one(option: str, value: int) -> int:
 
 
 def _collect(
-    zoo: Path, data: str, out: Path, options: Options, jobs: int, *, split: str = "test", limit: int | None = None
+    checkpoints: Sequence[Checkpoint], images: DataSource, out: Path | str, options: Options, **how: Any
 ) -> Outcome:
     from collectors.engine import collect
-    from zoo.datasets import load_dataset
-    from zoo.manifest import read_manifest
 
-    checkpoints = read_manifest(zoo)
-    images = load_dataset(data, split=split, limit=limit)
     try:
-        return collect(checkpoints, images, out, options, jobs=_at_least_one("--jobs", jobs))
+        return collect(checkpoints, images, out, options, **how)
     except KeyboardInterrupt:
         print(f"\nstopped: the parts in {out} are whole; the same command goes on from there", file=sys.stderr)
         raise
 
 
-def _report(outcome: Outcome, out: Path) -> int:
+def _say(plan: Plan) -> int:
+    """What a run would do."""
+    for collector, count in plan.counts().items():
+        print(f"to do: {collector}: {count} tasks")
+    for item in plan.replaced:
+        print(f"to remove: {item.name}: the rows of weights that were replaced")
+    print(f"{sum(plan.counts().values())} tasks to do, {len(plan.done)} are done; nothing was written")
+    return DONE
+
+
+def _report(outcome: Outcome, out: Path | str) -> int:
     print(
         f"tables: {out} ({outcome.measured} tasks measured, {outcome.found} were done, {len(outcome.failures)} failed)"
     )
+    if outcome.batch_sizes:
+        name, size = next(iter(outcome.batch_sizes.items()))
+        count = len(outcome.batch_sizes)
+        print(
+            f"out of memory: measured {count} checkpoint{'s' * (count > 1)} in smaller batches ({name}: {size} images)",
+            file=sys.stderr,
+        )
     for failure in outcome.failures:
         print(f"failed: {failure}", file=sys.stderr)
     return WITH_FAILURES if outcome.failures else DONE
 
 
-def _analyze(folder: Path, out: Path, *, with_power: bool = False) -> tuple[Tables, Results]:
+def _analyze(folder: str, out: Path, *, with_power: bool = False) -> tuple[Tables, Results]:
     from analysis import analyze_tables, join, load, write_results
     from analysis.power import power, power_in_words
 
@@ -378,7 +479,9 @@ def _description() -> str:
     return "\n\n".join([__doc__ or "", *(f"{title}: {', '.join(names)}." for title, names in known.items())])
 
 
-def parse(arguments: Sequence[str] | None = None) -> Demo | Train | Sites | Collect | Analyze | Figures | Report:
+def parse(
+    arguments: Sequence[str] | None = None,
+) -> Demo | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report:
     """The command that the arguments ask for; exits with code 2 where they ask for none."""
     import tyro
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.dataset as ds
 
 from analysis.errors import TableError
-from collectors.schema import MSB_READINGS, PRIMARY_READING, SCHEMA_VERSION, SCORES, TABLES
-
-VERSION_KEY = b"schema_version"
-"""Where a part states its schema version, in its parquet metadata; a part without it is judged by its columns alone."""
+from analysis.parts import Parts, Selection, networks
+from collectors.schema import MSB_READINGS, PRIMARY_READING, SCORES, TABLES
 
 NOT_GIVEN = "not given"
 """Stands in `cluster` for an operator that the manifest does not name."""
@@ -54,58 +51,63 @@ class Tables:
     failures: pd.DataFrame = field(default_factory=lambda: _empty("failures"))
 
 
-def load(folder: Path | str) -> Tables:
-    """Read ``folder/<table>/*.parquet``, all parts of each table together.
+def load(
+    folder: Path | str, *, checkpoints: Collection[str] | None = None, where: Mapping[str, Any] | None = None
+) -> Tables:
+    """Read ``folder/<table>/*.parquet``, all parts of each table together, each task once.
 
-    Columns beyond the schema are left out. A table without parts is an empty frame.
+    Columns beyond the schema are left out. A table without parts is an empty frame. ``folder`` is a path, or the URI
+    of a file system that pyarrow or fsspec knows (``s3://...``).
+
+    Args:
+        checkpoints: names; only the networks of these names are read.
+        where: column -> value, or a list of them: only such rows are read, of every table that has the column, as in
+            ``{"data": "digits/test", "shift_kind": ["none", "circular"]}``. Row groups without such rows are skipped.
 
     Raises:
         TableError: no such folder, no parts at all, a part that cannot be read, that lacks a column, whose column has
-            another type, or that was written under another schema version.
+            another type, or that was written under another schema version; a checkpoint or a column that is not there.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise TableError(f"{root}: no such folder of tables; make one with `shiftscope collect ZOO --out {root}`")
-    parts = {table.name: sorted((root / table.name).glob("*.parquet")) for table in fields(Tables)}
-    if not any(parts.values()):
-        raise TableError(f"{root}: holds no table parts; fill it with `shiftscope collect ZOO --out {root}`")
-    return Tables(**{name: _read(name, files) for name, files in parts.items()})
+    parts = Parts(folder)
+    names = [table.name for table in fields(Tables)]
+    if not any(parts.files(name) for name in names):
+        raise TableError(f"{folder}: holds no table parts; fill it with `shiftscope collect ZOO --out {folder}`")
+    selection = Selection.checked(where, names)
+    if checkpoints is not None:
+        described = parts.read("checkpoints", Selection({}))
+        selection = replace(selection, networks=networks(described, checkpoints))
+    return Tables(**{name: parts.read(name, selection) for name in names})
+
+
+def scan(
+    folder: Path | str,
+    table: str,
+    *,
+    columns: Sequence[str] | None = None,
+    where: Mapping[str, Any] | None = None,
+    batch_rows: int = 1 << 17,
+) -> Iterator[pd.DataFrame]:
+    """The rows of one table, in frames of at most ``batch_rows``: for tables that do not fit into memory.
+
+    Args:
+        table: a name of :data:`collectors.schema.TABLES`, ``predictions``, ``failures`` and ``timings`` among them.
+        columns: columns to read; all by default.
+        where: as for :func:`load`.
+
+    Raises:
+        TableError: as :func:`load`; an unknown table.
+    """
+    if table not in TABLES:
+        raise TableError(f"unknown table {table!r}: known are {', '.join(TABLES)}")
+    unknown = [column for column in columns or () if column not in TABLES[table].names]
+    if unknown:
+        raise TableError(f"table {table} has no column {unknown[0]!r}; it has {', '.join(TABLES[table].names)}")
+    return Parts(folder).stream(table, Selection.checked(where, [table]), columns, batch_rows)
 
 
 def _empty(name: str) -> pd.DataFrame:
     frame: pd.DataFrame = TABLES[name].empty_table().to_pandas()
     return frame
-
-
-def _read(name: str, files: list[Path]) -> pd.DataFrame:
-    if not files:
-        return _empty(name)
-    schema = TABLES[name]
-    for file in files:
-        _check_part(name, file)
-    try:
-        return ds.dataset([str(file) for file in files], schema=schema, format="parquet").to_table().to_pandas()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise TableError(
-            f"{files[0].parent}: a column has another type than the schema ({reason}); collect into a new folder"
-        ) from error
-
-
-def _check_part(name: str, file: Path) -> None:
-    try:
-        found = ds.dataset(str(file), format="parquet").schema
-    except (pa.ArrowInvalid, OSError) as error:
-        raise TableError(f"{file}: not a readable parquet file; delete it and collect again") from error
-    version = (found.metadata or {}).get(VERSION_KEY)
-    if version is not None and version != str(SCHEMA_VERSION).encode():
-        raise TableError(
-            f"{file}: written under schema version {version.decode(errors='replace')}, this package reads version "
-            f"{SCHEMA_VERSION}; collect into a new folder"
-        )
-    missing = [column for column in TABLES[name].names if column not in found.names]
-    if missing:
-        raise TableError(f"{file}: table {name} lacks the columns {', '.join(missing)}; collect into a new folder")
 
 
 def join(tables: Tables) -> pd.DataFrame:

@@ -2,259 +2,152 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from collectors.store import Store, task_key
-from collectors.tasks import COLLECTORS, Options, Subject
-from zoo.errors import DataError, InputError
-from zoo.files import sha256_file
-from zoo.manifest import Checkpoint
-from zoo.model_string import ModelString
+from collectors.known import Known
+from collectors.measuring import Failure, Report
+from collectors.parallel import Cluster, Runner
+from collectors.planning import Plan, forget_failures, forget_replaced, make_plan
+from collectors.runlog import RunLog, run_log
+from collectors.store import Store
+from collectors.tasks import Options
+from zoo.datasets.source import DataSource
+from zoo.manifest import Checkpoint, check_models
 
 if TYPE_CHECKING:
     from zoo.datasets import ImageSet
 
+__all__ = ["Cluster", "Failure", "Outcome", "collect", "plan_run"]
 
-@dataclass(frozen=True)
-class Task:
-    """One part to be: a collector, its settings, its key, and the part's slot (the key unless parts replace others)."""
-
-    collector: str
-    settings: dict[str, Any]
-    key: str
-    slot: str
-
-
-@dataclass(frozen=True)
-class Work:
-    """The tasks of one checkpoint that are still to do."""
-
-    checkpoint: Checkpoint
-    sha256: str
-    tasks: tuple[Task, ...]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A task that failed, in one line."""
-
-    checkpoint: str
-    stage: str
-    error: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.checkpoint}: {self.stage}: {self.error}: {self.message}"
+BUSY = "the tables are being compacted: collect when that has ended"
 
 
 @dataclass
 class Outcome:
-    """What a run did: tasks measured now, tasks found done, the failures, and checkpoints that have new weights."""
+    """What a run did: tasks measured now, tasks found done, the failures, and checkpoints that have new weights.
+
+    ``batch_sizes`` holds the checkpoints for whose batches memory ran out, and the size with which each went on.
+    """
 
     measured: int = 0
     found: int = 0
     failures: list[Failure] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
+    batch_sizes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, report: Report) -> None:
+        """Count what came of one checkpoint."""
+        self.measured += len(report.seconds)
+        self.failures += report.failures.values()
+        if report.batch_size is not None:
+            self.batch_sizes[report.checkpoint] = report.batch_size
 
 
 def collect(
     checkpoints: Sequence[Checkpoint],
-    images: ImageSet,
+    images: ImageSet | DataSource,
     out: Path | str,
     options: Options | None = None,
     *,
     jobs: int = 1,
+    cluster: Cluster | None = None,
+    time_limit: float | None = None,
     progress: bool = True,
+    command: str = "collectors.collect",
 ) -> Outcome:
     """Measure every checkpoint on the images and write the tables of ``out``.
 
-    Tasks whose parts are there are skipped, so a second run does nothing and a stopped run goes on. The values do not
-    depend on ``jobs``, on the batch size or on the order of the checkpoints. A checkpoint whose weights were replaced
-    since is measured anew, and the rows of the old weights are removed.
+    Tasks whose parts are there are skipped, so a second run does nothing and a stopped run goes on; with a
+    ``DataSource`` it finds that out without decoding an image. The values do not depend on ``jobs``, on the batch size
+    or on the order of the checkpoints. A checkpoint whose weights were replaced since is measured anew, and the rows
+    of the old weights are removed. Where memory runs out, the batches are halved.
+
+    Args:
+        jobs: worker processes on this machine; 1 measures in this process.
+        cluster: workers elsewhere instead, by joblib's backend.
+        time_limit: seconds per task, in worker processes: a task that takes longer is stopped and is a failure.
+        command: how the run was asked for, for its log.
 
     Raises:
-        DataError: the folder cannot be written to, or holds another network under the name of a checkpoint.
-        InputError: ``jobs`` below 1.
+        DataError: the folder holds another network under the name of a checkpoint.
+        OutputError: the folder cannot be written to, or its disk is full; what is there is whole.
+        InputError: ``jobs`` below 1, a time limit that is not positive, a backend that cannot be used.
     """
-    if jobs < 1:
-        raise InputError(f"jobs is {jobs}: give a whole number of at least 1")
+    runner = Runner(jobs, cluster, time_limit)
     options = options or Options()
     store = Store(out)
+    known = Known(store)
+    plan = _plan(checkpoints, images, options, store, known)
     store.prepare()
-    store.sweep()
-    hashes = {checkpoint.name: sha256_file(checkpoint.weights) for checkpoint in checkpoints}
-    outcome = Outcome(replaced=_forget_replaced(checkpoints, hashes, store))
-    store.forget_failures(hashes)
-    pending, outcome.found = plan_work(checkpoints, hashes, images.fingerprint, options, store)
-    total = sum(len(work.tasks) for work in pending)
-    threads = max((os.cpu_count() or 1) // jobs, 1)
-    with _bar(total, progress and total > 0) as bar:
-        for done, failures in _run(pending, images, store.root, options.batch_size, jobs, threads):
-            outcome.measured += done
-            outcome.failures += failures
-            bar.update(done + len(failures))
-    outcome.failures.sort(key=str)
+    with store.lock("run", shared=True, busy=BUSY), run_log(store, command) as log:
+        store.sweep()
+        known.save()
+        forget_replaced(store, plan.replaced)
+        forget_failures(store, plan)
+        log.line(f"options: {options}")
+        log.line(f"to do: {plan.counts()}; found done: {len(plan.done)}; new weights: {len(plan.replaced)}")
+        outcome = Outcome(found=len(plan.done), replaced=[item.name for item in plan.replaced])
+        if plan.pending:
+            _measure(plan, images, store, runner, options, outcome, log, progress)
+        outcome.failures.sort(key=str)
+        log.end(f"{outcome.measured} tasks measured, {outcome.found} were done, {len(outcome.failures)} failed")
     return outcome
 
 
-def _forget_replaced(checkpoints: Sequence[Checkpoint], hashes: dict[str, str], store: Store) -> list[str]:
-    """Remove the rows of weights that were replaced; the names of their checkpoints."""
-    replaced = []
-    for checkpoint in checkpoints:
-        slot = _description_slot(checkpoint)
-        known = store.head("checkpoints", slot)
-        if known is None or known["sha256"] == hashes[checkpoint.name]:
-            continue
-        if known["model"] != checkpoint.model:
-            raise DataError(
-                f"{checkpoint.name}: {store.root} holds another network of this name ({known['model']}): "
-                "rename the checkpoint, or name another --out"
-            )
-        store.remove("checkpoints", slot)
-        store.forget(known["sha256"], known["model"])
-        replaced.append(checkpoint.name)
-    return replaced
+def plan_run(
+    checkpoints: Sequence[Checkpoint], images: ImageSet | DataSource, out: Path | str, options: Options
+) -> Plan:
+    """What :func:`collect` would do; nothing is written.
+
+    Raises:
+        DataError: as :func:`collect`.
+    """
+    store = Store(out)
+    return _plan(checkpoints, images, options, store, Known(store))
 
 
-def plan_work(
-    checkpoints: Sequence[Checkpoint], hashes: dict[str, str], fingerprint: str, options: Options, store: Store
-) -> tuple[list[Work], int]:
-    """The tasks that are to do, by checkpoint, and how many are done."""
-    pending, found, claimed = [], 0, set()
-    names = dict.fromkeys(("checkpoints", *options.collect))
-    for checkpoint in checkpoints:
-        sha256 = hashes[checkpoint.name]
-        tasks = []
-        for name in names:
-            for settings in COLLECTORS[name].settings(checkpoint, options):
-                task = _task(checkpoint, sha256, fingerprint, name, settings)
-                if (name, task.key) in claimed:
-                    continue
-                claimed.add((name, task.key))
-                if store.has(name, task.key, task.slot):
-                    found += 1
-                else:
-                    tasks.append(task)
-        if tasks:
-            pending.append(Work(checkpoint, sha256, tuple(tasks)))
-    return pending, found
+def _plan(
+    checkpoints: Sequence[Checkpoint], images: ImageSet | DataSource, options: Options, store: Store, known: Known
+) -> Plan:
+    if isinstance(images, DataSource):
+        source = images
+        fingerprint = known.fingerprint(source.key, source.signatures(), lambda: source.images.fingerprint)
+    else:
+        fingerprint = images.fingerprint
+    plan = make_plan(checkpoints, fingerprint, options, store, known)
+    check_models([work.checkpoint for work in plan.pending])
+    return plan
 
 
-def _description_slot(checkpoint: Checkpoint) -> str:
-    return task_key(name=checkpoint.name)
-
-
-def _task(checkpoint: Checkpoint, sha256: str, fingerprint: str, name: str, settings: dict[str, Any]) -> Task:
-    code = ModelString.parse(checkpoint.model).file(checkpoint.folder)
-    identity = {"sha256": sha256, "model": checkpoint.model, "code": sha256_file(code) if code else None}
-    if name == "checkpoints":
-        # Describes the file and its factors, whatever it is measured on; a new description replaces the old one.
-        key = task_key(**identity, collector=name, settings=settings)
-        return Task(name, settings, key, slot=_description_slot(checkpoint))
-    spec = checkpoint.input
-    preprocessing = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}
-    key = task_key(**identity, data=fingerprint, input=preprocessing, collector=name, settings=settings)
-    return Task(name, settings, key, slot=key)
-
-
-def _run(
-    pending: Sequence[Work], images: ImageSet, root: Path, batch_size: int, jobs: int, threads: int
-) -> Iterator[tuple[int, list[Failure]]]:
-    if jobs == 1:
-        for work in pending:
-            yield _measure(work, images, root, batch_size)
-        return
-    from joblib import Parallel, delayed
-
-    # numpy arrays above 1 MB are memory-mapped by the workers rather than sent to each; tensors are not.
-    parts = images.to_numpy()
-    calls: Iterable[Any] = (delayed(_measure_remote)(work, parts, root, batch_size, threads) for work in pending)
-    yield from Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes="1M")(calls)
-
-
-def _measure_remote(
-    work: Work, parts: dict[str, Any], root: Path, batch_size: int, threads: int
-) -> tuple[int, list[Failure]]:
-    import torch
-
-    from zoo.datasets import ImageSet
-
-    torch.set_num_threads(threads)
-    return _measure(work, ImageSet.from_numpy(parts), root, batch_size)
-
-
-def _measure(work: Work, images: ImageSet, root: Path, batch_size: int) -> tuple[int, list[Failure]]:
-    """All tasks of one checkpoint. Whatever a network raises is a row of ``failures``: the others must go on."""
-    from zoo.loading import load_checkpoint
-
-    store = Store(root)
-    try:
-        model = load_checkpoint(work.checkpoint)
-    except Exception as error:
-        failures = [_failed(store, work, task, images.name, "load", error) for task in work.tasks]
-        return 0, failures
-    subject = Subject(work.checkpoint, model, images, batch_size)
-    done, failures = 0, []
-    for task in work.tasks:
-        try:
-            _measure_task(store, work, task, subject)
-            done += 1
-        except Exception as error:
-            failures.append(_failed(store, work, task, images.name, task.collector, error))
-    return done, failures
-
-
-def _measure_task(store: Store, work: Work, task: Task, subject: Subject) -> None:
-    started, clock = datetime.now(UTC), time.perf_counter()
-    rows = COLLECTORS[task.collector].measure(subject, task.settings)
-    columns: dict[str, Any] = {
-        "checkpoint": work.checkpoint.name,
-        "sha256": work.sha256,
-        "model": work.checkpoint.model,
-        "task": task.key,
-        **versions(),
-    }
-    if task.collector != "checkpoints":
-        columns |= {"data": subject.images.name, "data_fingerprint": subject.prepared().fingerprint}
-    store.write(task.collector, task.slot, rows.assign(**columns))
-    timing = {
-        "task": task.key,
-        "checkpoint": work.checkpoint.name,
-        "collector": task.collector,
-        "started": started,
-        "seconds": time.perf_counter() - clock,
-    }
-    store.write("timings", task.key, pd.DataFrame([timing]))
-    store.remove("failures", task.key)
-
-
-def _failed(store: Store, work: Work, task: Task, data: str, stage: str, error: Exception) -> Failure:
-    message = " ".join(str(error).split()) or "no message"
-    failure = Failure(work.checkpoint.name, stage, type(error).__name__, message[:1000])
-    row = {**failure.__dict__, "sha256": work.sha256, "data": data, "task": task.key, **versions()}
-    store.write("failures", task.key, pd.DataFrame([row]))
-    return failure
-
-
-def versions() -> dict[str, str]:
-    """Versions that every row carries."""
-    from importlib.metadata import version
-
-    import torch
-
-    return {"shiftscope_version": version("shiftscope"), "torch_version": torch.__version__}
+def _measure(
+    plan: Plan,
+    images: ImageSet | DataSource,
+    store: Store,
+    runner: Runner,
+    options: Options,
+    outcome: Outcome,
+    log: RunLog,
+    progress: bool,
+) -> None:
+    decoded = images.images if isinstance(images, DataSource) else images
+    collectors = {task.key: task.collector for work in plan.pending for task in work.tasks}
+    with _bar(len(collectors), progress) as bar:
+        for report in runner.run(plan.pending, decoded, store, options.batch_size):
+            outcome.add(report)
+            bar.update(len(report.keys))
+            for key, seconds in report.seconds.items():
+                log.line(f"measured: {report.checkpoint}: {collectors[key]}: {seconds:.2f} s")
+            for failure in report.failures.values():
+                log.line(f"failed: {failure}")
+            if report.batch_size is not None:
+                log.line(f"out of memory: {report.checkpoint}: went on with batches of {report.batch_size}")
 
 
 def _bar(total: int, show: bool) -> Any:
     from tqdm import tqdm
 
     # disable=None: quiet when standard error is not a terminal
-    return tqdm(total=total, unit="task", disable=None if show else True)
+    return tqdm(total=total, unit="task", smoothing=0.1, disable=None if show else True)

@@ -5,10 +5,13 @@ Imports pyarrow and nothing else of weight, so that tables can be read and check
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 import pyarrow as pa
+from pyarrow import fs
 
 SCHEMA_VERSION = 1
 """Raised whenever a column changes its meaning; part of every task key and of every part's schema metadata."""
@@ -293,7 +296,46 @@ TABLES: Mapping[str, pa.Schema] = MappingProxyType(
         for name, columns in _COLUMNS.items()
     }
 )
-"""Every table by name. A table is a folder ``TABLES/<name>`` of parquet parts that follow its schema."""
+"""Every table by name. A table is a folder ``TABLES/<name>`` of parquet parts that follow its schema.
+
+A part holds the rows of one task and is named by it. A part whose name begins with :data:`COMPACTED` holds the rows of
+many; where it and another part hold the same thing (the same value of :func:`part_key`), one of the two counts.
+"""
+
+COMPACTED = "compacted-"
+"""How the name of a part begins that ``shiftscope compact`` made of many."""
+
+
+def part_key(table: str) -> str:
+    """The column whose value stands for one task's rows: a checkpoint is described once, whatever the task."""
+    return "checkpoint" if table == "checkpoints" else "task"
+
+
+def open_folder(folder: Path | str) -> tuple[fs.FileSystem, str]:
+    """The file system of a folder of tables and the path in it, from a path or a URI.
+
+    ``s3://...``, ``gs://...``, ``hdfs://...`` and ``file://...`` are pyarrow's own; any other scheme is looked up in
+    fsspec.
+
+    Raises:
+        ValueError: for a URI that neither knows; the message is one line.
+    """
+    text = str(folder)
+    if "://" not in text:
+        return fs.LocalFileSystem(), os.path.abspath(text)
+    try:
+        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(text)
+        return found
+    except pa.ArrowInvalid:
+        pass
+    try:
+        from fsspec.core import url_to_fs
+
+        filesystem, path = url_to_fs(text)
+    except (ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{text}: no such file system ({reason}): give a folder, or a URI such as s3://...") from error
+    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
 
 
 def describe(table: str) -> str:

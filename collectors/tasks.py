@@ -79,6 +79,7 @@ class Subject:
     model: nn.Module
     images: ImageSet
     batch_size: int
+    msb_batch: int = MSB_BATCH
     _predictions: dict[str, tuple[ShiftPlan, Predictions]] = field(default_factory=dict)
 
     def prepared(self, size: int | None = None, limit: int | None = None) -> PreparedImages:
@@ -87,6 +88,17 @@ class Subject:
 
         images = self.images if limit is None else self.images.head(limit)
         return PreparedImages(images, self.checkpoint.input, size)
+
+    def halve(self) -> bool:
+        """Halve the batches, for a machine whose memory ran out; false where they are of one image already."""
+        if self.batch_size > 1:
+            self.batch_size //= 2
+            self.msb_batch = min(self.msb_batch, self.batch_size)
+        elif self.msb_batch > 1:
+            self.msb_batch //= 2
+        else:
+            return False
+        return True
 
     def predictions(self, settings: Mapping[str, Any]) -> tuple[ShiftPlan, Predictions]:
         """Predictions under one kind's sampled plan, made once for all the tables that want them."""
@@ -153,7 +165,7 @@ def _layers(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
     return measure_msb(
         subject.model,
         subject.prepared(limit=settings["images"]),
-        batch_size=MSB_BATCH,
+        batch_size=subject.msb_batch,
         windows_per_image=settings["windows"],
         seed=settings["seed"],
     )

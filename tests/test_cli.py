@@ -6,12 +6,14 @@ import json
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import shiftscope
@@ -214,6 +216,112 @@ def test_tables_that_are_not_there(
     assert not (tmp_path / "out").exists()
 
 
+def test_status_compact_and_dry_run(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = tmp_path / "t"
+    command = ("collect", zoo, "--data", "digits", "--out", tables, "--limit", 20, "--msb-images", 4)
+    assert run(*command, "--dry-run") == shiftscope.DONE
+    printed = capsys.readouterr().out
+    assert printed.splitlines() == [
+        "to do: checkpoints: 2 tasks",
+        "to do: layers: 2 tasks",
+        "to do: invariance: 6 tasks",
+        "10 tasks to do, 0 are done; nothing was written",
+    ]
+    assert not tables.exists()
+    assert run("status", tables) == shiftscope.BAD_INPUT
+    assert "holds no tables" in one_line(capsys)
+
+    whole = (zoo / "avg.safetensors").read_bytes()
+    (zoo / "avg.safetensors").write_bytes(whole[:-1])
+    assert run(*command) == shiftscope.WITH_FAILURES
+    capsys.readouterr()
+    assert run("status", tables, zoo) == shiftscope.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"tables: {tables} (15 parts)"
+    assert lines[1] == "checkpoints: 1 done, 1 to do (avg)"
+    assert "layers: digits/test: 1 done, 1 to do (avg)" in lines
+    assert "invariance: digits/test, none: 1 done, 1 to do (avg)" in lines
+    zero = "invariance: digits/test, zero, mean, max_shift 4, n_shifts 9, sampled: 1 done, 1 to do (avg)"
+    assert zero in lines
+    (failed,) = [line for line in lines if line.startswith("failed: avg: load: WeightsError: ")]
+    assert failed.endswith(" (5 tasks)")
+    assert "last run: 5 tasks measured, 0 were done, 5 failed (" in lines[-1]
+
+    (zoo / "avg.safetensors").write_bytes(whole)
+    assert run("compact", tables) == shiftscope.DONE
+    assert "invariance: 3 parts -> 1 (15 rows)" in capsys.readouterr().out
+    assert run(*command, "--dry-run") == shiftscope.DONE
+    assert "5 tasks to do, 5 are done; nothing was written" in capsys.readouterr().out
+    assert run(*command) == shiftscope.DONE
+    capsys.readouterr()
+    assert run("status", tables) == shiftscope.DONE
+    assert capsys.readouterr().out.splitlines()[1:3] == ["checkpoints: 2 done", "layers: digits/test: 2 done"]
+
+
+def test_a_finished_run_is_seen_to_be_finished_without_torch(zoo: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for name in ("a", "b"):
+        (data / name).mkdir(parents=True)
+        Image.new("L", (32, 32), 40).save(data / name / "0.png")
+    command = ["collect", str(zoo), "--data", f"imagefolder:{data}", "--out", str(tmp_path / "t"), "--shift", ""]
+    arguments = [*command, "--collect", "checkpoints,invariance"]
+    assert run(*arguments) == shiftscope.DONE
+    time.sleep(2.1)  # files that lay unchanged for a moment are known by their times
+    assert run(*arguments) == shiftscope.DONE
+    code = (
+        "import shiftscope, sys; code = shiftscope.main(sys.argv[1:]); sys.exit(code or 50 * ('torch' in sys.modules))"
+    )
+
+    def again() -> tuple[int, str]:
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
+    returned, printed = again()
+    assert (returned, "0 tasks measured, 4 were done, 0 failed" in printed) == (0, True)
+    Image.new("L", (32, 32), 41).save(data / "b" / "0.png")
+    assert again()[0] == 50
+
+
+def test_code_and_paths_outside_are_the_users_to_allow(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (zoo / "zoo.yaml").read_text()
+    (zoo / "net.py").write_text("import pathlib; pathlib.Path(__file__).with_name('ran').touch()\nbuild = None\n")
+    (zoo / "zoo.yaml").write_text(text.replace(MODEL.format(operator="max"), "python:net.py:build"))
+    command = ("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20)
+    assert run(*command, "--no-code") == shiftscope.BAD_INPUT
+    assert "runs the code of" in (line := one_line(capsys))
+    assert "leave --no-code out" in line
+    assert not (zoo / "ran").exists()
+
+    (zoo / "max.safetensors").rename(tmp_path / "max.safetensors")
+    (zoo / "link.safetensors").symlink_to(tmp_path / "max.safetensors")
+    for weights in ("../max.safetensors", str(tmp_path / "max.safetensors"), "link.safetensors"):
+        (zoo / "zoo.yaml").write_text("allow_outside: true\n" + text.replace("max.safetensors", weights))
+        assert run(*command, "--dry-run") == shiftscope.BAD_INPUT
+        assert "lies outside of the zoo's folder: move it inside, or give --allow-outside" in one_line(capsys)
+        assert run(*command, "--dry-run", "--allow-outside") == shiftscope.DONE
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scheduler", "tcp://127.0.0.1:1"], "give --backend dask as well"),
+        (["--backend", "dask"], "dask needs the address of its scheduler"),
+        (["--backend", "nothing"], "joblib has no backend 'nothing' here"),
+        (["--backend", "threading", "--time-limit", "5"], "the backend threading cannot stop a task"),
+        (["--time-limit", "0"], "the time limit is 0 s: give a number above 0"),
+    ],
+)
+def test_backends_that_cannot_be_had(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    command = ("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20)
+    assert run(*command, *arguments) == shiftscope.BAD_INPUT
+    assert message in one_line(capsys)
+
+
 def test_an_unknown_figure_is_refused(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20, "--msb-images", 4)
     capsys.readouterr()
@@ -260,7 +368,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.Ca
     assert "cannot make this folder" in one_line(capsys)
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "sites", "collect", "analyze", "figures", "report"])
+@pytest.mark.parametrize(
+    "command", ["demo", "train", "sites", "collect", "status", "compact", "analyze", "figures", "report"]
+)
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")

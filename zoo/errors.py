@@ -30,6 +30,10 @@ class DataError(InputError):
     """A data set that is missing, unreadable, or holds what cannot be measured."""
 
 
+class OutputError(DataError):
+    """A folder that cannot be written to (full, read-only, no folder), or that another run holds."""
+
+
 class RecipeError(InputError):
     """A training recipe that is missing or wrong."""
 

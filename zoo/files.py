@@ -14,6 +14,12 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def signature(path: str | Path) -> list[int]:
+    """Size, inode, and times of modification and of status change (ns) of a file: what betrays that it was replaced."""
+    stat = os.stat(path)
+    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
 def write_atomic(path: str | Path, content: bytes) -> None:
     """Write a file whole or not at all: to a temporary name in the same folder, then renamed over ``path``."""
     path = Path(path)

@@ -46,6 +46,7 @@ class Checkpoint:
         prefix: what to strip from the keys of the weights, for example ``module.``.
         folder: the manifest's folder, to which ``python:`` files are relative.
         line: line of the entry in the manifest, 0 for a checkpoint that was not read from one.
+        manifest: the manifest's file, none for a checkpoint that was not read from one.
     """
 
     name: str
@@ -57,16 +58,31 @@ class Checkpoint:
     prefix: str | None = None
     folder: Path = Path()
     line: int = field(default=0, compare=False)
+    manifest: Path | None = field(default=None, compare=False)
 
 
-def read_manifest(path: str | Path, *, missing_weights: bool = False) -> list[Checkpoint]:
+def read_manifest(
+    path: str | Path,
+    *,
+    missing_weights: bool = False,
+    operators: bool = True,
+    allow_outside: bool | None = None,
+    code: bool = True,
+) -> list[Checkpoint]:
     """Read and validate a manifest, given as its file or as the folder that holds ``zoo.yaml``.
 
     An entry whose ``weights`` is a pattern (``*.safetensors``) gives one checkpoint per matching file, sorted, named by
     the file's stem, with the entry's ``name`` in front where there is one. Weights may not lie outside of the
     manifest's folder, unless ``allow_outside: true`` stands at the top; ``weights: pretrained`` is the file that timm
     or torchvision keeps in its cache. An entry for one of their networks may leave ``input`` out: it is then what the
-    library has on record. ``missing_weights`` accepts entries whose file does not exist.
+    library has on record.
+
+    Args:
+        missing_weights: accept entries whose file does not exist.
+        operators: check the operators of ``zoo:`` networks, which imports torch; :func:`check_models` does it later.
+        allow_outside: whether weights and ``python:`` files may lie outside of the folder; by default what the
+            manifest says of itself.
+        code: accept ``python:`` networks, whose file is run.
 
     Raises:
         ManifestError: for the first problem, with file, line, entry and what would be accepted, and the number of
@@ -78,7 +94,11 @@ def read_manifest(path: str | Path, *, missing_weights: bool = False) -> list[Ch
     root = read_yaml(path, ManifestError, "manifest")
     top = root.mapping("the manifest", ("checkpoints", "allow_outside"), ("checkpoints",))
     outside = "allow_outside" in top and top["allow_outside"].flag("allow_outside")
-    reader = _Reader(path.parent, outside, missing_weights)
+    remedy = "put `allow_outside: true` at the top of the manifest"
+    if allow_outside is not None:
+        outside, remedy = allow_outside, "give --allow-outside"
+    permissions = _Permissions(outside, remedy, missing_weights, operators, code)
+    reader = _Reader(path, permissions)
     checkpoints: list[Checkpoint] = []
     problems: list[ManifestError] = []
     for number, item in enumerate(top["checkpoints"].items("checkpoints"), start=1):
@@ -140,13 +160,24 @@ def _entry(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
     return entry
 
 
+@dataclass(frozen=True)
+class _Permissions:
+    """What a manifest may ask for, and what is looked at: see :func:`read_manifest`."""
+
+    outside: bool
+    remedy: str
+    missing_weights: bool
+    operators: bool
+    code: bool
+
+
 class _Reader:
     """Entries to checkpoints; remembers the names, which must differ over the whole manifest."""
 
-    def __init__(self, folder: Path, allow_outside: bool, missing_weights: bool) -> None:
-        self._folder = folder
-        self._allow_outside = allow_outside
-        self._missing_weights = missing_weights
+    def __init__(self, path: Path, permissions: _Permissions) -> None:
+        self._path = path
+        self._folder = path.parent
+        self._permissions = permissions
         self._lines: dict[str, int] = {}
 
     def read(self, item: Located, number: int) -> list[Checkpoint]:
@@ -169,18 +200,21 @@ class _Reader:
                 raise item.fail(f"{what}: the name {name!r} stands already in line {self._lines[name]}: rename one")
             self._lines[name] = item.line
             frozen = MappingProxyType(dict(factors))
-            checkpoints.append(Checkpoint(name, model, file, spec, labels, frozen, prefix, self._folder, item.line))
+            origin = (self._folder, item.line, self._path)
+            checkpoints.append(Checkpoint(name, model, file, spec, labels, frozen, prefix, *origin))
         return checkpoints
 
     def _model(self, item: Located, what: str) -> str:
         text = item.text(f"{what}: model")
         try:
             model = ModelString.parse(text)
-            if model.scheme == "zoo":
+            if model.scheme == "zoo" and self._permissions.operators:
                 check_zoo_model(model)
         except InputError as problem:
             raise item.fail(f"{what}: {problem}") from None
         file = model.file(self._folder)
+        if file is not None and not self._permissions.code:
+            raise item.fail(f"{what}: {text!r} runs the code of {file}: read it, then leave --no-code out")
         if file is not None:
             self._check_inside(file, item, f"{what}: model")
             if not file.is_file():
@@ -226,16 +260,35 @@ class _Reader:
         self._check_inside(path, item, f"{what}: weights")
         if not text.endswith(WEIGHT_SUFFIXES):
             raise item.fail(f"{what}: weights is {text!r}, and must be a {', '.join(WEIGHT_SUFFIXES)} file")
-        if not path.is_file() and not self._missing_weights:
+        if not path.is_file() and not self._permissions.missing_weights:
             raise item.fail(f"{what}: there is no weights file {path}: put it there or correct the path")
         return [path], False
 
     def _check_inside(self, path: Path, item: Located, what: str) -> None:
-        if not self._allow_outside and not path.resolve().is_relative_to(self._folder.resolve()):
+        if not self._permissions.outside and not path.resolve().is_relative_to(self._folder.resolve()):
             raise item.fail(
-                f"{what}: {path} lies outside of the zoo's folder: "
-                "move it inside, or put `allow_outside: true` at the top of the manifest"
+                f"{what}: {path} lies outside of the zoo's folder: move it inside, or {self._permissions.remedy}"
             )
+
+
+def check_models(checkpoints: Sequence[Checkpoint]) -> None:
+    """Refuse ``zoo:`` models that cannot be built, of checkpoints that were read with ``operators=False``.
+
+    Raises:
+        ManifestError: for the first problem, as :func:`read_manifest`.
+    """
+    problems = []
+    for checkpoint in checkpoints:
+        model = ModelString.parse(checkpoint.model)
+        if checkpoint.manifest is None or model.scheme != "zoo":
+            continue
+        try:
+            check_zoo_model(model)
+        except InputError as problem:
+            problems.append(f"{checkpoint.manifest}:{checkpoint.line}: checkpoint {checkpoint.name!r}: {problem}")
+    if problems:
+        more = f" (and {len(problems) - 1} more checkpoints with a problem)" if len(problems) > 1 else ""
+        raise ManifestError(f"{problems[0]}{more}")
 
 
 def check_zoo_model(model: ModelString) -> None:

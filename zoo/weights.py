@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,19 @@ from zoo.manifest import WEIGHT_SUFFIXES
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts commonly keep the weights."""
 
+ALLOWED_CLASSES = ("torch.optim.adam.Adam", "torch.optim.adamw.AdamW", "torch.optim.sgd.SGD")
+"""Classes that training scripts leave beside the weights. They are read as empty objects: no code of theirs runs."""
+
+UNPACKED = 2
+"""So many times the size of its file may a torch file unpack to; torch itself does not compress."""
+
 
 def load_weights(path: str | Path, prefix: str | None = None) -> dict[str, Tensor]:
     """Read a state dict from ``.safetensors``, or from a ``.pt``, ``.pth``, ``.th`` or ``.tar`` file of torch.
 
     Torch files go through ``torch.load(weights_only=True)``: a pickle that would run code is refused, and nothing of it
-    runs. A state dict under ``state_dict``, ``model_state_dict`` or ``model`` is unwrapped; ``prefix`` is stripped
+    runs; :data:`ALLOWED_CLASSES` may be named in it. A file that would unpack to far more than its size is refused
+    unread. A state dict under ``state_dict``, ``model_state_dict`` or ``model`` is unwrapped; ``prefix`` is stripped
     from the keys that have it.
 
     Raises:
@@ -64,9 +72,33 @@ def _read_safetensors(path: Path) -> Any:
         raise WeightsError(f"{path} is no whole safetensors file ({one_line(problem)}): fetch it again") from problem
 
 
+class _Inert:
+    """Stands for an allowed class, and keeps nothing of its state."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _refuse_bomb(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > UNPACKED * path.stat().st_size:
+        raise WeightsError(
+            f"{path} is refused: it has {path.stat().st_size} bytes and would unpack to {unpacked}; "
+            "torch does not compress, so save model.state_dict() anew"
+        )
+
+
 def _read_torch(path: Path) -> Any:
+    inert: list[Any] = [(_Inert, name) for name in ALLOWED_CLASSES]
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_bomb(path)
+        with torch.serialization.safe_globals(inert):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except Exception as problem:  # a hostile or truncated file makes the unpickler raise nearly anything
         names = re.findall(r"GLOBAL (\S+)", str(problem))
         if names:

@@ -19,7 +19,7 @@ from collectors.msb import measure_msb
 from collectors.shifts import ShiftPlan
 from collectors.swap import measure_swaps
 from collectors.tasks import COLLECTORS, Options
-from zoo.datasets import ImageSet, load_dataset
+from zoo.datasets import ImageSet
 from zoo.datasets.inputs import InputSpec, PreparedImages
 from zoo.errors import DataError, InputError, ShiftError
 from zoo.loading import build_model, load_checkpoint
@@ -36,27 +36,6 @@ EVERYTHING = Options(
 )
 WITHOUT_SWAPS = replace(EVERYTHING, collect=tuple(name for name in COLLECTORS if name != "swaps"))
 OPERATORS = ("max", "avg", "aps")
-
-
-@pytest.fixture(scope="module")
-def images() -> ImageSet:
-    return load_dataset("digits", limit=40)
-
-
-@pytest.fixture
-def zoo(tmp_path: Path) -> list[Checkpoint]:
-    checkpoints = []
-    for seed, operator in enumerate(OPERATORS):
-        model = f"zoo:smallcnn?operator={operator}&width=4&in_channels=1"
-        torch.manual_seed(seed)
-        network = build_model(model)
-        weights = tmp_path / f"{operator}.safetensors"
-        save_file(network.state_dict(), weights)
-        factors = {"operator": operator, "seed": seed, "run": f"r{seed}", "note": "one"}
-        checkpoints.append(
-            Checkpoint(operator, model, weights, InputSpec(32, (0.5,), (0.25,)), factors=factors, folder=tmp_path)
-        )
-    return checkpoints
 
 
 def read(out: Path, table: str) -> pd.DataFrame:

@@ -55,16 +55,19 @@ def test_wrong_rows_are_refused_and_leave_nothing(store: Store, change: dict[str
     row = {name: value for name, value in {**TIMING, **change}.items() if value is not ...}
     with pytest.raises(ValueError, match=message):
         store.write("timings", "t1", pd.DataFrame([row]))
-    assert not list(store.root.rglob("*.parquet"))
-    assert not list(store.root.rglob("*.tmp"))
+    assert not list(store.folder.rglob("*.parquet"))
+    assert not list(store.folder.rglob("*.tmp"))
 
 
-def test_a_slot_is_done_only_for_the_key_inside(store: Store) -> None:
-    assert not store.has("timings", "t1", slot="slot")
-    store.write("timings", "slot", pd.DataFrame([TIMING]))
-    assert store.has("timings", "t1", slot="slot")
-    assert not store.has("timings", "t2", slot="slot")
+def test_what_is_there_is_known_by_name_and_by_head(store: Store) -> None:
     assert not store.has("timings", "t1")
+    assert store.keys("timings") == set()
+    store.write("timings", "t1", pd.DataFrame([TIMING]))
+    assert store.has("timings", "t1")
+    assert store.keys("timings") == {"t1"}
+    described = {name: f"{name}1" for name in ("checkpoint", "sha256", "model", "task")}
+    pq.write_table(pa.table({name: [value] for name, value in described.items()}), store.path("checkpoints", "slot"))
+    assert store.heads("checkpoints") == {"slot": described}
 
 
 def test_keys_follow_values_and_not_order() -> None:
@@ -78,22 +81,24 @@ def test_sweep_removes_what_a_dead_process_left_and_nothing_else(store: Store) -
     # A process that is killed between writing and renaming leaves its temporary file.
     code = (
         "import os, sys; import collectors.store as s; import pandas as pd;"
-        "s.os.replace = lambda *a: os._exit(9);"
-        f"s.Store({str(store.root)!r}).write('timings', 't1', pd.DataFrame([{{**{ {**TIMING, 'started': None}!r},"
+        f"store = s.Store({str(store.folder)!r});"
+        "store.filesystem = type('Killed', (), {'open_output_stream': store.filesystem.open_output_stream,"
+        " 'move': lambda *a: os._exit(9)})();"
+        f"store.write('timings', 't1', pd.DataFrame([{{**{ {**TIMING, 'started': None}!r},"
         " 'started': pd.Timestamp('2026-01-01', tz='UTC')}]))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
-    left = list(store.root.rglob("*.tmp"))
+    left = list(store.folder.rglob("*.tmp"))
     assert len(left) == 1
     mine = left[0].with_name(left[0].name.replace(left[0].name.split(".")[-3], str(os.getpid()), 1))
     machine = left[0].name.split(".")[2]
-    foreign = [store.root / "timings" / name for name in (".a.tmp", ".a.b.c.d.tmp", f".a.{machine}.process.b.tmp")]
+    foreign = [store.folder / "timings" / name for name in (".a.tmp", ".a.b.c.d.tmp", f".a.{machine}.process.b.tmp")]
     for path in (mine, *foreign):
         path.touch()
     store.sweep()
     assert not left[0].exists()
     assert all(path.exists() for path in (mine, *foreign))
-    assert not list(store.root.rglob("*.parquet"))
+    assert not list(store.folder.rglob("*.parquet"))
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -111,9 +116,8 @@ def test_a_part_of_something_else_is_refused_in_one_line(
 ) -> None:
     pq.write_table(pa.table(columns), store.path("checkpoints", "slot"))
     for look in (
-        lambda: store.head("checkpoints", "slot"),
-        lambda: store.has("checkpoints", "key", slot="slot"),
-        lambda: store.forget("abc", "zoo:smallcnn"),
+        lambda: store.heads("checkpoints"),
+        lambda: store.rows("checkpoints", ("task",)),
     ):
         with pytest.raises(DataError, match=r"slot\.parquet: is no parquet part of these tables: delete it") as caught:
             look()

@@ -20,6 +20,9 @@ IMAGE_NAMES = ("image", "img")
 MASK_NAMES = ("mask", "segmentation", "annotation", "semantic", "label")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 
+MAX_COLUMN = 2**31
+"""Bytes of one column in one row group beyond which a file is refused before it is decompressed."""
+
 _BATCH_ROWS = 1024
 
 
@@ -93,6 +96,7 @@ def _read(files: Sequence[Path], wanted: dict[str, pa.DataType], limit: int | No
             with pq.ParquetFile(file) as parquet:
                 if any(parquet.schema_arrow.field(column).type != type_ for column, type_ in wanted.items()):
                     raise DataError(f"{file} has other column types than {files[0].name}: write both files alike")
+                _refuse_bomb(parquet, file)
                 for batch in parquet.iter_batches(int(min(missing, _BATCH_ROWS)), columns=list(wanted)):
                     batches.append(batch.slice(0, int(min(missing, batch.num_rows))))
                     missing -= batches[-1].num_rows
@@ -102,6 +106,17 @@ def _read(files: Sequence[Path], wanted: dict[str, pa.DataType], limit: int | No
             reason = " ".join(str(error).split())[:200]
             raise DataError(f"{file} cannot be read as parquet ({reason}): replace it by a whole file") from error
     return pa.Table.from_batches(batches) if batches else pa.table({})
+
+
+def _refuse_bomb(parquet: pq.ParquetFile, file: Path) -> None:
+    for number in range(parquet.num_row_groups):
+        group = parquet.metadata.row_group(number)
+        largest = max((group.column(i).total_uncompressed_size for i in range(group.num_columns)), default=0)
+        if largest > MAX_COLUMN:
+            raise DataError(
+                f"{file}: row group {number} holds {largest} bytes in one column, more than {MAX_COLUMN}: "
+                "write it in smaller row groups"
+            )
 
 
 def _columns(schema: pa.Schema, name: str) -> tuple[str, str | None, str | None]:

@@ -1,0 +1,61 @@
+"""A zoo of three small networks, forty images, and the tables of a folder as frames that can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.dataset as ds
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from collectors.schema import TABLES
+from zoo.datasets import ImageSet, load_dataset
+from zoo.datasets.inputs import InputSpec
+from zoo.loading import build_model
+from zoo.manifest import Checkpoint
+
+OPERATORS = ("max", "avg", "aps")
+
+
+@pytest.fixture(scope="session")
+def images() -> ImageSet:
+    return load_dataset("digits", limit=40)
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> list[Checkpoint]:
+    checkpoints = []
+    for seed, operator in enumerate(OPERATORS):
+        model = f"zoo:smallcnn?operator={operator}&width=4&in_channels=1"
+        torch.manual_seed(seed)
+        network = build_model(model)
+        weights = tmp_path / f"{operator}.safetensors"
+        save_file(network.state_dict(), weights)
+        factors = {"operator": operator, "seed": seed, "run": f"r{seed}", "note": "one"}
+        checkpoints.append(
+            Checkpoint(operator, model, weights, InputSpec(32, (0.5,), (0.25,)), factors=factors, folder=tmp_path)
+        )
+    return checkpoints
+
+
+@pytest.fixture(scope="session")
+def read_all() -> Callable[[Path], dict[str, pd.DataFrame]]:
+    """Every table of a folder but the timings, its rows in a fixed order, read file by file and without our reader."""
+
+    def read(out: Path) -> dict[str, pd.DataFrame]:
+        tables = {}
+        for name in set(TABLES) - {"timings"}:
+            files = [str(file) for file in (out / name).glob("*.parquet")]
+            if not files:
+                continue
+            rows = ds.dataset(files, schema=TABLES[name], format="parquet").to_table().to_pandas()
+            keys = ["checkpoint", "task", "depth", "score", "shift_kind", "dy", "dx", "image", "message"]
+            if name == "predictions":
+                keys = ["checkpoint", "task", "image"]
+            tables[name] = rows.sort_values([key for key in keys if key in rows]).reset_index(drop=True)
+        return tables
+
+    return read

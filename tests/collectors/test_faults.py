@@ -1,0 +1,301 @@
+"""Kills, dying and hanging workers, full disks, want of memory: the tables of the next run are the same."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from joblib.externals.loky import get_reusable_executor
+from safetensors.torch import save_file
+
+from analysis import load
+from collectors.compaction import compact
+from collectors.engine import collect
+from collectors.measuring import measure
+from collectors.planning import Task, Work
+from collectors.sharing import Claims
+from collectors.store import Store
+from collectors.tasks import Options
+from zoo.datasets import ImageSet
+from zoo.datasets.inputs import InputSpec
+from zoo.datasets.source import DataSource
+from zoo.errors import InputError, OutputError
+from zoo.files import sha256_file, signature
+from zoo.manifest import Checkpoint
+from zoo.weights import load_weights
+
+OPTIONS = Options(collect=("layers", "invariance", "surface"), shift=("circular",), msb_images=8, surface_images=4)
+KILLS = int(os.environ.get("SHIFTSCOPE_KILLS", "6"))
+"""Kills of the random test: few by default, `make soak` asks for more."""
+
+NETWORK = """
+import ctypes, os, signal, torch
+
+class Net(torch.nn.Module):
+    def __init__(self, fault):
+        super().__init__()
+        self.fault = fault
+        self.linear = torch.nn.Linear(1024, 10)
+
+    def forward(self, x):
+        if self.fault == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "hangs":
+            ctypes.PyDLL(None).sleep(600)  # holds the interpreter's lock, as a hung kernel may
+        if self.fault == "memory" and len(x) > 4:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")
+        if self.fault == "python_memory" and len(x) > 2:
+            raise MemoryError
+        if self.fault == "no_memory":
+            raise MemoryError
+        return self.linear(x.flatten(1))
+
+def build(fault="none"):
+    return Net(fault)
+"""
+
+ReadAll = Callable[[Path], dict[str, pd.DataFrame]]
+
+
+def same(one: dict[str, pd.DataFrame], two: dict[str, pd.DataFrame]) -> None:
+    assert one.keys() == two.keys()
+    for name, rows in one.items():
+        pd.testing.assert_frame_equal(rows, two[name], rtol=0, atol=1e-12)
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Callable[..., list[Checkpoint]]:
+    """Checkpoints of the network above, one per fault; equal seeds, other weights each."""
+    (tmp_path / "net.py").write_text(NETWORK)
+
+    def make(*faults: str) -> list[Checkpoint]:
+        checkpoints = []
+        for number, fault in enumerate(faults):
+            torch.manual_seed(number)
+            weights = tmp_path / f"{number}.safetensors"
+            layer = torch.nn.Linear(1024, 10)
+            save_file({"linear.weight": layer.weight, "linear.bias": layer.bias}, weights)
+            spec = InputSpec(32, (0.5,), (0.25,))
+            model = f"python:net.py:build?fault={fault}"
+            checkpoints.append(Checkpoint(f"{fault}{number}", model, weights, spec, folder=tmp_path))
+        return checkpoints
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def context() -> Any:
+    """Processes that start in a moment, with all that a run imports."""
+    return multiprocessing.get_context("fork")
+
+
+def start(context: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+    process = context.Process(target=function, args=arguments, kwargs={"progress": False} if len(arguments) > 1 else {})
+    process.start()
+    return process
+
+
+def test_after_kills_at_random_moments_the_tables_are_those_of_one_run(
+    zoo: list[Checkpoint], tmp_path: Path, read_all: ReadAll, context: Any
+) -> None:
+    source = DataSource("digits", limit=10)
+    collect(zoo, source, tmp_path / "whole", OPTIONS, progress=False)
+    seconds = time.perf_counter()
+    start(context, collect, zoo, source, tmp_path / "second", OPTIONS).join()
+    seconds = time.perf_counter() - seconds
+    expected = read_all(tmp_path / "whole")
+    random_moment = random.Random(0)
+    first_weights = zoo[0].weights.read_bytes()
+    kills, rounds = 0, 0
+    while kills < KILLS:
+        out = tmp_path / f"killed{rounds}"
+        rounds += 1
+        compacting = False
+        while True:
+            process = start(context, *((compact, out) if compacting else (collect, zoo, source, out, OPTIONS)))
+            process.join(random_moment.uniform(0, seconds / (4 if compacting else 1)))
+            process.kill()
+            process.join()
+            if process.exitcode == 0:
+                break
+            kills += 1
+            for file in out.rglob("*.parquet"):
+                assert pq.read_table(file).num_rows
+            compacting = any(out.rglob("layers/*.parquet")) and random_moment.random() < 0.3
+            if random_moment.random() < 0.1:  # other weights for a moment, and the first ones back
+                state = {name: value * 2 for name, value in load_weights(zoo[0].weights).items()}
+                save_file(state, zoo[0].weights)
+                process = start(context, collect, zoo[:1], source, out, OPTIONS)
+                process.join(random_moment.uniform(0, seconds))
+                process.kill()
+                process.join()
+                zoo[0].weights.write_bytes(first_weights)
+        collect(zoo, source, out, OPTIONS, progress=False)
+        compact(out)
+        same(expected, read_all(out))
+        assert not list(out.rglob("*.tmp"))
+
+
+def test_a_task_that_kills_its_worker_is_a_failure_and_the_others_go_on(
+    faulty: Callable[..., list[Checkpoint]], images: ImageSet, tmp_path: Path, read_all: ReadAll
+) -> None:
+    options = Options(collect=("invariance",), shift=())
+    checkpoints = faulty("dies", "none", "none")
+    outcome = collect(checkpoints, images, tmp_path / "out", options, jobs=2, progress=False)
+    assert [str(failure) for failure in outcome.failures] == [
+        "dies0: invariance: WorkerDied: its worker process died twice, as when the system kills it for want of memory"
+    ]
+    assert outcome.measured == 3 + 2
+    collect(checkpoints[1:], images, tmp_path / "good", options, progress=False)
+    tables, expected = read_all(tmp_path / "out"), read_all(tmp_path / "good")
+    assert tables["failures"]["error"].tolist() == ["WorkerDied"]
+    pd.testing.assert_frame_equal(tables["invariance"], expected["invariance"])
+    assert not list((tmp_path / "out").glob(".*.tmp"))
+
+
+def test_a_task_that_hangs_is_stopped_and_is_a_failure(
+    faulty: Callable[..., list[Checkpoint]], images: ImageSet, tmp_path: Path
+) -> None:
+    options = Options(collect=("invariance",), shift=())
+    outcome = collect(faulty("hangs", "none"), images, tmp_path / "out", options, time_limit=8, progress=False)
+    assert [str(failure) for failure in outcome.failures] == [
+        "hangs0: invariance: TimeLimit: took longer than 8 s and was stopped"
+    ]
+    assert outcome.measured == 2 + 1
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, float("nan")])
+def test_a_time_limit_that_is_none_is_refused(images: ImageSet, tmp_path: Path, limit: float) -> None:
+    with pytest.raises(InputError, match=r"the time limit is .* give a number above 0"):
+        collect([], images, tmp_path / "out", time_limit=limit)
+
+
+@pytest.mark.parametrize(("fault", "size"), [("memory", 4), ("python_memory", 2)])
+def test_where_memory_runs_out_batches_are_halved_and_values_are_the_same(
+    faulty: Callable[..., list[Checkpoint]], images: ImageSet, tmp_path: Path, fault: str, size: int
+) -> None:
+    options = Options(collect=("invariance",), shift=("circular",), batch_size=32)
+    (wide,) = faulty("none")
+    (narrow,) = faulty(fault)
+    outcome = collect([narrow], images, tmp_path / "narrow", options, progress=False)
+    assert (outcome.failures, outcome.batch_sizes) == ([], {f"{fault}0": size})
+    assert collect([wide], images, tmp_path / "wide", options, progress=False).batch_sizes == {}
+    values = [load(tmp_path / name).invariance.sort_values(["shift_kind", "score"]) for name in ("narrow", "wide")]
+    assert values[0]["value"].tolist() == values[1]["value"].tolist()
+    (log,) = (tmp_path / "narrow" / "logs").iterdir()
+    assert log.read_text().count("out of memory") == 1
+
+
+def test_a_network_that_one_image_is_too_much_for_is_a_failure(
+    faulty: Callable[..., list[Checkpoint]], images: ImageSet, tmp_path: Path
+) -> None:
+    options = Options(collect=("invariance",), shift=())
+    outcome = collect(faulty("no_memory"), images, tmp_path / "out", options, progress=False)
+    assert [(failure.stage, failure.error) for failure in outcome.failures] == [("invariance", "MemoryError")]
+
+
+@contextmanager
+def small_files(limit: int) -> Iterator[None]:
+    """No file may grow beyond the limit: what a write meets on a full disk, from the system itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 8000])
+def test_a_full_disk_is_one_line_and_leaves_whole_parts(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, read_all: ReadAll, limit: int
+) -> None:
+    out = tmp_path / "out"
+    with small_files(limit), pytest.raises(OutputError, match=r"cannot write tables here \(File too large\)") as error:
+        collect(zoo, images.head(10), out, OPTIONS, progress=False)
+    assert "\n" not in str(error.value)
+    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob("failures/*"))
+    for file in out.rglob("*.parquet"):
+        assert pq.read_table(file).num_rows
+    collect(zoo, images.head(10), out, OPTIONS, progress=False)
+    collect(zoo, images.head(10), tmp_path / "whole", OPTIONS, progress=False)
+    same(read_all(tmp_path / "whole"), read_all(out))
+
+
+@pytest.mark.skipif("SHIFTSCOPE_FULL" not in os.environ, reason="starts worker processes anew")
+def test_a_full_disk_ends_a_run_of_several_jobs_too(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
+    get_reusable_executor().shutdown(kill_workers=True)  # older workers have no limit
+    with small_files(8000), pytest.raises(OutputError, match="File too large"):
+        collect(zoo, images.head(2), tmp_path / "out", OPTIONS, jobs=2, progress=False)
+    assert not list((tmp_path / "out").glob(".*.tmp"))
+
+
+def test_a_read_only_folder_is_one_line(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    out.chmod(0o500)
+    if os.access(out, os.W_OK):
+        out = Path("/proc/shiftscope")  # an administrator writes everywhere but there
+    with pytest.raises(OutputError, match="cannot write tables here"):
+        collect(zoo, images, out, OPTIONS, progress=False)
+
+
+def test_two_runs_at_once_fill_one_folder(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, read_all: ReadAll, context: Any
+) -> None:
+    source = DataSource("digits", limit=10)
+    runs = [start(context, collect, list(order), source, tmp_path / "out", OPTIONS) for order in (zoo, zoo[::-1])]
+    for process in runs:
+        process.join()
+    assert [process.exitcode for process in runs] == [0, 0]
+    collect(zoo, source, tmp_path / "whole", OPTIONS, progress=False)
+    same(read_all(tmp_path / "whole"), read_all(tmp_path / "out"))
+
+
+def test_weights_that_are_replaced_during_the_run_are_a_failure(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "out")
+    store.prepare()
+    before = signature(zoo[0].weights)
+    work = Work(zoo[0], sha256_file(zoo[0].weights), before, (Task("checkpoints", {}, "k" * 32, "slot"),))
+    zoo[0].weights.write_bytes(zoo[0].weights.read_bytes())
+    (failure,) = measure(work, images, store, 8).failures.values()
+    assert (failure.stage, failure.error) == ("load", "WeightsError")
+    assert "was replaced during the run: run again" in failure.message
+
+
+def test_a_failure_of_a_task_that_another_run_has_done_is_forgotten(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(collect=("layers",), msb_images=4)
+    with monkeypatch.context() as patch:
+        patch.setattr("collectors.msb.measure_msb", lambda *args, **options: 1 / 0)
+        assert collect(zoo[:1], images, tmp_path / "out", options, progress=False).failures
+    (failure,) = (tmp_path / "out" / "failures").iterdir()
+    kept = failure.read_bytes()
+    collect(zoo[:1], images, tmp_path / "out", options, progress=False)
+    failure.write_bytes(kept)
+    collect(zoo[:1], images, tmp_path / "out", options, progress=False)
+    assert not failure.exists()
+
+
+def test_claims_tell_what_was_at_work(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    with claims.claim("a", None):
+        assert claims.left() == {"a": False}
+        assert claims.left() == {}
+    with claims.claim("b", 60):
+        pass
+    assert claims.left() == {}

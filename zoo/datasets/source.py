@@ -1,0 +1,71 @@
+"""A data set that is decoded when it is needed; importing this module does not import torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.datasets import load_dataset
+from zoo.files import signature
+
+if TYPE_CHECKING:
+    from zoo.datasets.imageset import ImageSet
+
+_DECODERS = ("shiftscope", "torch", "numpy", "scikit-learn", "pillow", "pyarrow")
+"""Packages whose versions may change a decoded pixel."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data set by its specification, as :func:`zoo.datasets.load_dataset` takes it."""
+
+    spec: str
+    split: str = "test"
+    limit: int | None = None
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """The decoded data set.
+
+        Raises:
+            DataError: as :func:`zoo.datasets.load_dataset`.
+        """
+        return load_dataset(self.spec, split=self.split, limit=self.limit)
+
+    @property
+    def key(self) -> str:
+        """What the decoded pixels depend on, the files apart: specification, split, limit and decoders' versions."""
+        versions = {name: _version(name) for name in _DECODERS}
+        return json.dumps([self.spec, self.split, self.limit, versions], sort_keys=True)
+
+    def signatures(self) -> list[list[int]]:
+        """Signatures of the files below the specification's path (:func:`zoo.files.signature`), in a fixed order."""
+        _, _, text = self.spec.partition(":")
+        place = Path(text).expanduser()
+        if not text or not place.exists():
+            return []
+        if place.is_file():
+            return [signature(place)]
+        found: list[list[int]] = []
+        seen: set[str] = set()
+        for folder, folders, names in os.walk(place, followlinks=True):
+            folders.sort()
+            if (real := os.path.realpath(folder)) in seen:  # a link back up
+                folders.clear()
+                continue
+            seen.add(real)
+            paths = [os.path.join(folder, name) for name in [*sorted(names), *folders]]
+            found += [signature(path) for path in paths if os.path.exists(path)]
+        return found
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
