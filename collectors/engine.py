@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from collectors.devices import prepare_device
 from collectors.store import Store, task_key
 from collectors.tasks import COLLECTORS, Options, Subject
 from zoo.errors import DataError, InputError
@@ -97,7 +98,7 @@ def collect(
     total = sum(len(work.tasks) for work in pending)
     threads = max((os.cpu_count() or 1) // jobs, 1)
     with _bar(total, progress and total > 0) as bar:
-        for done, failures in _run(pending, images, store.root, options.batch_size, jobs, threads):
+        for done, failures in _run(pending, images, store.root, options, jobs, threads):
             outcome.measured += done
             outcome.failures += failures
             bar.update(done + len(failures))
@@ -166,42 +167,43 @@ def _task(checkpoint: Checkpoint, sha256: str, fingerprint: str, name: str, sett
 
 
 def _run(
-    pending: Sequence[Work], images: ImageSet, root: Path, batch_size: int, jobs: int, threads: int
+    pending: Sequence[Work], images: ImageSet, root: Path, options: Options, jobs: int, threads: int
 ) -> Iterator[tuple[int, list[Failure]]]:
     if jobs == 1:
         for work in pending:
-            yield _measure(work, images, root, batch_size)
+            yield _measure(work, images, root, options)
         return
     from joblib import Parallel, delayed
 
     # numpy arrays above 1 MB are memory-mapped by the workers rather than sent to each; tensors are not.
     parts = images.to_numpy()
-    calls: Iterable[Any] = (delayed(_measure_remote)(work, parts, root, batch_size, threads) for work in pending)
+    calls: Iterable[Any] = (delayed(_measure_remote)(work, parts, root, options, threads) for work in pending)
     yield from Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes="1M")(calls)
 
 
 def _measure_remote(
-    work: Work, parts: dict[str, Any], root: Path, batch_size: int, threads: int
+    work: Work, parts: dict[str, Any], root: Path, options: Options, threads: int
 ) -> tuple[int, list[Failure]]:
     import torch
 
     from zoo.datasets import ImageSet
 
     torch.set_num_threads(threads)
-    return _measure(work, ImageSet.from_numpy(parts), root, batch_size)
+    return _measure(work, ImageSet.from_numpy(parts), root, options)
 
 
-def _measure(work: Work, images: ImageSet, root: Path, batch_size: int) -> tuple[int, list[Failure]]:
+def _measure(work: Work, images: ImageSet, root: Path, options: Options) -> tuple[int, list[Failure]]:
     """All tasks of one checkpoint. Whatever a network raises is a row of ``failures``: the others must go on."""
     from zoo.loading import load_checkpoint
 
     store = Store(root)
     try:
-        model = load_checkpoint(work.checkpoint)
+        prepare_device(options.device)
+        model = load_checkpoint(work.checkpoint).to(options.device)
     except Exception as error:
         failures = [_failed(store, work, task, images.name, "load", error) for task in work.tasks]
         return 0, failures
-    subject = Subject(work.checkpoint, model, images, batch_size)
+    subject = Subject(work.checkpoint, model, images, options.batch_size)
     done, failures = 0, []
     for task in work.tasks:
         try:

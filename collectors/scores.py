@@ -6,6 +6,7 @@ unshifted one, ``y[n]`` the label.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,10 @@ from scipy.stats import t as student
 LEVEL = 0.95
 RULE_OF_THREE = 3.0
 """Where all of ``n`` images agree, fewer than ``3 / n`` of all images differ, with 95 % confidence (Hanley 1983)."""
+
+
+BLOCK = 4096
+"""Images handled at once, so that what is needed besides the predictions does not grow with their number."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ def shift_scores(
 
     Args:
         prediction: ``(N, K)``.
-        label, clean_prediction, clean_probability: ``(N,)``.
+        label, clean_prediction, clean_probability: ``(N,)``, classes from 0.
         drift_probability: ``(N, K)``, probability under each shift of the class predicted without it.
         is_path: whether consecutive shifts are one step apart.
     """
@@ -55,7 +60,7 @@ def shift_scores(
         "fidelity_product": fidelity_product(clean_prediction == label, consistent, pairs),
         "worst_case_accuracy": mean_over_images(is_right.all(1)),
         "kappa": kappa(prediction, pairs),
-        "probability_drift": mean_over_images(np.abs(drift_probability - clean_probability[:, None]).mean(1), to_clean),
+        "probability_drift": mean_over_images(_by_blocks(_drift, drift_probability, clean_probability), to_clean),
     }
     if is_path:
         flips = (prediction[:, 1:] != prediction[:, :-1]).mean(1)
@@ -99,11 +104,10 @@ def kappa(prediction: np.ndarray, n_pairs: int = 0) -> Estimate:
     """
     n, k = prediction.shape
     consistent = pair_agreement(prediction)
-    _, inverse, counts = np.unique(prediction, return_inverse=True, return_counts=True)
-    counts = counts.astype(np.float64)
+    counts = _class_counts(prediction)
     # Squares of counts stay exact in float64 up to 9e7 predictions.
     total = float(counts @ counts)
-    cross = counts[inverse.reshape(n, k)].sum(1)
+    cross = _by_blocks(lambda rows: counts[rows].sum(1), prediction)
     own = 2 * _agreeing_pairs(prediction) + k
     chance = total / (n * k) ** 2
     value = _corrected(consistent.mean(), chance)
@@ -156,8 +160,32 @@ def mean_over_images(values: np.ndarray, n_pairs: int = 0) -> Estimate:
     return _interval(value, float(values.std(ddof=1) / np.sqrt(n)), n, (0.0, 1.0), n_pairs)
 
 
+def _by_blocks(per_image: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
+    """``per_image`` of the rows of all arrays, ``BLOCK`` images at a time: ``(N,)``."""
+    starts = range(0, len(arrays[0]), BLOCK)
+    return np.concatenate([per_image(*(array[start : start + BLOCK] for array in arrays)) for start in starts])
+
+
+def _drift(drift_probability: np.ndarray, clean_probability: np.ndarray) -> np.ndarray:
+    """Mean absolute change of probability per image: ``(N,)``."""
+    change = drift_probability.astype(np.float64) - clean_probability.astype(np.float64)[:, None]
+    return np.abs(change).mean(1)
+
+
+def _class_counts(prediction: np.ndarray) -> np.ndarray:
+    """How often each class was predicted, over all images and shifts: float64, by class."""
+    counts = np.zeros(int(prediction.max()) + 1)
+    for start in range(0, len(prediction), BLOCK):
+        counts += np.bincount(prediction[start : start + BLOCK].ravel(), minlength=len(counts))
+    return counts
+
+
 def _agreeing_pairs(prediction: np.ndarray) -> np.ndarray:
     """``sum_c c (c - 1) / 2`` over the classes of each row: ``(N,)`` integers."""
+    return _by_blocks(_agreeing_pairs_of_block, prediction)
+
+
+def _agreeing_pairs_of_block(prediction: np.ndarray) -> np.ndarray:
     ordered = np.sort(prediction, axis=1)
     position = np.arange(prediction.shape[1])
     is_start = np.ones(ordered.shape, dtype=bool)
