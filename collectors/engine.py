@@ -203,7 +203,8 @@ def _measure(work: Work, images: ImageSet, root: Path, options: Options) -> tupl
     except Exception as error:
         failures = [_failed(store, work, task, images.name, "load", error) for task in work.tasks]
         return 0, failures
-    subject = Subject(work.checkpoint, model, images, options.batch_size)
+    shared = any(task.collector == "predictions" for task in work.tasks)
+    subject = Subject(work.checkpoint, model, images, options.batch_size, keeps_predictions=shared)
     done, failures = 0, []
     for task in work.tasks:
         try:

@@ -91,13 +91,15 @@ class Options:
 class Subject:
     """One checkpoint under measurement: its network, and the images as it wants them.
 
-    What several tasks want is made once: the network of the shift passes, the unshifted pass, and the predictions.
+    What several tasks want is made once: the network of the shift passes, the unshifted pass, and, where
+    ``keeps_predictions``, the predictions under shifts, which are as large as images x shifts.
     """
 
     checkpoint: Checkpoint
     model: nn.Module
     images: ImageSet
     batch_size: int | None = None
+    keeps_predictions: bool = True
     _networks: dict[tuple[str, bool], nn.Module] = field(default_factory=dict)
     _recorded: dict[int, Unshifted] = field(default_factory=dict)
     _unshifted: dict[tuple[str, bool], Unshifted] = field(default_factory=dict)
@@ -167,23 +169,22 @@ class Subject:
         from collectors.shifts import ShiftPlan
 
         key = json.dumps(dict(settings), sort_keys=True)
-        if key not in self._predictions:
-            plan = ShiftPlan.sampled(
-                len(self.images),
-                settings["max_shift"],
-                n_shifts=settings["n_shifts"],
-                kind=settings["kind"],
-                seed=settings["seed"],
-                fill=settings["fill"],
-            )
-            images = self.prepared(settings["crop_size"])
-            self._predictions[key] = (
-                plan,
-                predict(
-                    self.network(settings), images, self.images.labels, plan, **self.pass_options(settings, len(images))
-                ),
-            )
-        return self._predictions[key]
+        if key in self._predictions:
+            return self._predictions[key]
+        plan = ShiftPlan.sampled(
+            len(self.images),
+            settings["max_shift"],
+            n_shifts=settings["n_shifts"],
+            kind=settings["kind"],
+            seed=settings["seed"],
+            fill=settings["fill"],
+        )
+        images = self.prepared(settings["crop_size"])
+        options = self.pass_options(settings, len(images))
+        made = plan, predict(self.network(settings), images, self.images.labels, plan, **options)
+        if self.keeps_predictions:
+            self._predictions[key] = made
+        return made
 
     def pass_options(self, settings: Mapping[str, Any], limit: int) -> dict[str, Any]:
         """How the first ``limit`` images go through the network of :meth:`network`."""
