@@ -28,8 +28,8 @@ import numpy as np
 
 from benchmarks.results import machine, table, write_section
 
-MODEL = "zoo:smallcnn?operator=max&width=8&in_channels=3"
-SIZE, CLASSES = 16, 10
+MODEL = "zoo:smallcnn?operator=max&width=4&in_channels=3"
+SIZE, CLASSES = 8, 10
 INTERVAL = 0.003
 """Seconds between two readings."""
 
@@ -93,7 +93,7 @@ def measure(folder: Path, n_images: int, n_shifts: int) -> int:
     torch.manual_seed(0)
     save_file(build_model(MODEL).state_dict(), folder / "weights.safetensors")
     checkpoint = Checkpoint("one", MODEL, folder / "weights.safetensors", InputSpec(SIZE, (0.5,), (0.25,)))
-    options = Options(collect=("layers", "invariance"), max_shift=4, n_shifts=n_shifts)
+    options = Options(collect=("layers", "invariance"), max_shift=4, batch_size=256, n_shifts=n_shifts)
     with watching() as peak:
         outcome = collect([checkpoint], images, folder / "out", options, progress=False)
     if outcome.failures:

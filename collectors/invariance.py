@@ -22,7 +22,7 @@ from collectors.passes import (
     predict_unshifted,
     shift_network,
 )
-from collectors.scores import Estimate, accuracy, mean_over_images, shift_scores
+from collectors.scores import Estimate, accuracy, mean_drift, mean_over_images, shift_scores
 from collectors.shifts import ShiftPlan, apply_shift, crop_window
 from zoo.datasets.inputs import PreparedImages, place
 from zoo.errors import ShiftError
@@ -41,8 +41,9 @@ class Predictions:
         clean_probability: ``(N,)`` softmax probability of that class there, float32 as the others.
         offsets: ``(N, K, 2)`` shifts ``(dy, dx)``, in pixels, positive = down / right.
         prediction: ``(N, K)`` top-1 class under each shift.
-        probability: ``(N, K)`` softmax probability of that class.
-        drift_probability: ``(N, K)`` probability, under each shift, of the class predicted without it.
+        drift: ``(N,)`` mean absolute change, over the shifts, of the probability of the class predicted without one.
+        probability: ``(N, K)`` softmax probability of the top-1 class under each shift; None where not kept.
+        drift_probability: ``(N, K)`` probability, under each shift, of the class predicted without it; as above.
     """
 
     label: np.ndarray
@@ -50,20 +51,28 @@ class Predictions:
     clean_probability: np.ndarray
     offsets: np.ndarray
     prediction: np.ndarray
-    probability: np.ndarray
-    drift_probability: np.ndarray
+    drift: np.ndarray
+    probability: np.ndarray | None = None
+    drift_probability: np.ndarray | None = None
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per image, with the columns of the table ``predictions``."""
+        """One row per image, with the columns of the table ``predictions``.
+
+        Raises:
+            ValueError: the probabilities under shifts were not kept.
+        """
+        if self.probability is None or self.drift_probability is None:
+            raise ValueError("the probabilities under shifts were not kept: predict with keep_probabilities=True")
+        dy, dx = (list(self.offsets[:, :, axis].astype(np.int32)) for axis in (0, 1))
         return pd.DataFrame(
             {
                 "image": np.arange(len(self.label)),
                 "label": self.label,
                 "clean_prediction": self.clean_prediction,
                 "clean_probability": self.clean_probability,
-                "dy": list(self.offsets[:, :, 0]),
-                "dx": list(self.offsets[:, :, 1]),
-                "prediction": list(self.prediction),
+                "dy": dy,
+                "dx": dx,
+                "prediction": list(self.prediction.astype(np.int32)),
                 "probability": list(self.probability),
                 "drift_probability": list(self.drift_probability),
             }
@@ -76,7 +85,8 @@ class Predictions:
         columns = {name: np.stack(frame[name].to_list()) for name in ("prediction", "probability", "drift_probability")}
         offsets = np.stack([np.stack(frame[name].to_list()) for name in ("dy", "dx")], axis=-1)
         clean = {name: frame[name].to_numpy() for name in ("label", "clean_prediction", "clean_probability")}
-        return cls(**clean, offsets=offsets, **columns)
+        drift = mean_drift(columns["drift_probability"], clean["clean_probability"])
+        return cls(**clean, offsets=offsets, drift=drift, **columns)
 
 
 def predict(
@@ -91,6 +101,7 @@ def predict(
     precision: str = "fp32",
     fold: bool = True,
     unshifted: Unshifted | None = None,
+    keep_probabilities: bool = True,
 ) -> Predictions:
     """Predict every image, unshifted and under each of its plan's shifts.
 
@@ -110,6 +121,7 @@ def predict(
         precision: ``fp32``, the network's own floating-point type, or ``bf16``.
         fold: whether batch norms are folded into the convolutions before them.
         unshifted: what the network says of the unshifted images, where that is known; saves a pass.
+        keep_probabilities: whether to keep two probabilities for every image and shift; no score needs them.
 
     Raises:
         ModelError: the network fails on the images, or returns something other than finite logits ``(N, classes)``.
@@ -124,14 +136,7 @@ def predict(
         _refuse_padded(images, batch_size)
     view = _View(plan.kind, _fill_value(images, plan, fill), size)
     network = shift_network(model, view.unshifted(images[:CHECKED]), precision=precision, fold=fold)
-    n, k = every_offset.shape[:2]
-    made = Predictions(
-        labels.numpy(),
-        np.empty(n, np.int32),
-        np.empty(n, np.float32),
-        every_offset,
-        *(np.empty((n, k), kind) for kind in (np.int32, np.float32, np.float32)),
-    )
+    made: dict[str, np.ndarray] = {}
     start = 0
     with evaluating(model), torch.inference_mode():
         for batch in batches(images, batch_size):
@@ -139,9 +144,12 @@ def predict(
             start = rows.stop
             batch = place(batch, network)
             clean = unshifted.rows(rows) if unshifted else _unshifted(network, view.unshifted(batch), int(labels.max()))
-            made.clean_prediction[rows], made.clean_probability[rows] = clean.prediction, clean.probability
-            _predict_shifted(network, batch, view, made, rows, batch_size)
-    return made
+            part = _predict_shifted(network, view, batch, every_offset[rows], clean, batch_size)
+            if not keep_probabilities:
+                del part["probability"], part["drift_probability"]
+            for name, values in part.items():
+                made.setdefault(name, np.empty((len(images), *values.shape[1:]), values.dtype))[rows] = values
+    return Predictions(label=labels.numpy(), offsets=every_offset, **made)
 
 
 def score(predictions: Predictions, plan: ShiftPlan) -> pd.DataFrame:
@@ -159,8 +167,7 @@ def score(predictions: Predictions, plan: ShiftPlan) -> pd.DataFrame:
         predictions.prediction,
         predictions.label,
         predictions.clean_prediction,
-        predictions.clean_probability,
-        predictions.drift_probability,
+        predictions.drift,
         is_path=plan.mode == "path",
     )
     return _frame(estimates, len(predictions.label))
@@ -279,25 +286,38 @@ def _unshifted(network: nn.Module, seen: Tensor, highest: int) -> Unshifted:
 
 
 def _predict_shifted(
-    network: nn.Module, batch: Tensor, view: _View, made: Predictions, rows: slice, batch_size: int
-) -> None:
-    """Fill in what the network says of a batch under each shift: of the images ``rows``, whose clean prediction is in.
+    network: nn.Module, view: _View, batch: Tensor, offsets: np.ndarray, clean: Unshifted, batch_size: int
+) -> dict[str, np.ndarray]:
+    """What the network says of a batch, by the names of :class:`Predictions`.
 
     Few images go through the network under several shifts at once: small batches cost as much as large ones.
     """
-    highest = int(made.label.max())
+    highest = int(clean.prediction.max())
     together = max(batch_size // len(batch), 1)
-    clean = torch.from_numpy(made.clean_prediction[rows].astype(np.int64)).to(batch.device)[:, None]
-    for start in range(0, made.offsets.shape[1], together):
-        some = made.offsets[rows, start : start + together]
-        copies = some.shape[1]
+    classes = torch.from_numpy(clean.prediction.astype(np.int64)).to(batch.device)[:, None]
+    tops, probabilities = [], []
+    for start in range(0, offsets.shape[1], together):
+        some = offsets[:, start : start + together]
         logits = checked_logits(network, view.shifted(batch, some), highest)
         top = logits.argmax(1, keepdim=True)
-        classes = torch.cat([top, clean.repeat_interleave(copies, 0)], 1)
-        probability = class_probability(logits, classes).reshape(-1, copies, 2).cpu().numpy()
-        columns = slice(start, start + copies)
-        made.prediction[rows, columns] = top.reshape(-1, copies).cpu().numpy()
-        made.probability[rows, columns], made.drift_probability[rows, columns] = np.moveaxis(probability, 2, 0)
+        wanted = torch.cat([top, classes.repeat_interleave(some.shape[1], 0)], 1)
+        tops.append(top.reshape(len(batch), -1))
+        probabilities.append(class_probability(logits, wanted).reshape(len(batch), -1, 2))
+    probability = torch.cat(probabilities, 1).cpu().numpy()
+    drift_probability = probability[..., 1]
+    return {
+        "clean_prediction": clean.prediction.astype(_class_type(logits)),
+        "clean_probability": clean.probability,
+        "prediction": torch.cat(tops, 1).cpu().numpy().astype(_class_type(logits)),
+        "drift": mean_drift(drift_probability, clean.probability),
+        "probability": probability[..., 0],
+        "drift_probability": drift_probability,
+    }
+
+
+def _class_type(logits: Tensor) -> type[np.signedinteger[Any]]:
+    """The integer type in which predictions are kept: there is one for every image and shift."""
+    return np.int16 if logits.shape[1] <= np.iinfo(np.int16).max else np.int32
 
 
 def _image_size(images: Images) -> tuple[int, int]:

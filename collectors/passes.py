@@ -29,7 +29,7 @@ Rounding moves them by up to 2e-6 in the networks of the tests; a batch norm fol
 
 @dataclass(frozen=True, eq=False)
 class Unshifted:
-    """What a network says of ``N`` images as they are: ``prediction (N,)``, top-1; ``probability (N,)`` of it."""
+    """What a network says of ``N`` images as they are: top-1 ``prediction (N,)``, and its float32 ``probability (N,)``."""
 
     prediction: np.ndarray
     probability: np.ndarray
@@ -122,8 +122,8 @@ def is_logits(output: object) -> TypeGuard[Tensor]:
 
 
 def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
-    """Softmax probability of the given class of each row, in float64: ``(n, 1)``."""
-    return logits.double().softmax(1).gather(1, classes)
+    """Softmax probability of the given classes ``(n, c)`` of each row, computed in float64: ``(n, c)``, float32."""
+    return logits.double().softmax(1).gather(1, classes).float()
 
 
 def checked_logits(model: Callable[[Tensor], Tensor], batch: Tensor, highest: int) -> Tensor:

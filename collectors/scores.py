@@ -36,8 +36,7 @@ def shift_scores(
     prediction: np.ndarray,
     label: np.ndarray,
     clean_prediction: np.ndarray,
-    clean_probability: np.ndarray,
-    drift_probability: np.ndarray,
+    drift: np.ndarray,
     *,
     is_path: bool = False,
 ) -> dict[str, Estimate]:
@@ -45,8 +44,8 @@ def shift_scores(
 
     Args:
         prediction: ``(N, K)``.
-        label, clean_prediction, clean_probability: ``(N,)``, classes from 0.
-        drift_probability: ``(N, K)``, probability under each shift of the class predicted without it.
+        label, clean_prediction: ``(N,)``, classes from 0.
+        drift: ``(N,)``, from :func:`mean_drift`.
         is_path: whether consecutive shifts are one step apart.
     """
     n, k = prediction.shape
@@ -60,7 +59,7 @@ def shift_scores(
         "fidelity_product": fidelity_product(clean_prediction == label, consistent, pairs),
         "worst_case_accuracy": mean_over_images(is_right.all(1)),
         "kappa": kappa(prediction, pairs),
-        "probability_drift": mean_over_images(_by_blocks(_drift, drift_probability, clean_probability), to_clean),
+        "probability_drift": mean_over_images(drift, to_clean),
     }
     if is_path:
         flips = (prediction[:, 1:] != prediction[:, :-1]).mean(1)
@@ -92,6 +91,12 @@ def pair_hits(is_right: np.ndarray) -> np.ndarray:
         return np.full(n, np.nan)
     right = is_right.sum(1)
     return right * (right - 1) / (k * (k - 1))
+
+
+def mean_drift(drift_probability: np.ndarray, clean_probability: np.ndarray) -> np.ndarray:
+    """Mean absolute change of a probability under an image's shifts: ``(N, K)`` and ``(N,)`` give ``(N,)``."""
+    change = drift_probability.astype(np.float64) - clean_probability.astype(np.float64)[:, None]
+    return np.abs(change).mean(1)
 
 
 def kappa(prediction: np.ndarray, n_pairs: int = 0) -> Estimate:
@@ -164,12 +169,6 @@ def _by_blocks(per_image: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.
     """``per_image`` of the rows of all arrays, ``BLOCK`` images at a time: ``(N,)``."""
     starts = range(0, len(arrays[0]), BLOCK)
     return np.concatenate([per_image(*(array[start : start + BLOCK] for array in arrays)) for start in starts])
-
-
-def _drift(drift_probability: np.ndarray, clean_probability: np.ndarray) -> np.ndarray:
-    """Mean absolute change of probability per image: ``(N,)``."""
-    change = drift_probability.astype(np.float64) - clean_probability.astype(np.float64)[:, None]
-    return np.abs(change).mean(1)
 
 
 def _class_counts(prediction: np.ndarray) -> np.ndarray:

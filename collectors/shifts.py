@@ -42,7 +42,8 @@ class ShiftPlan:
         max_shift: largest displacement along each axis.
         fill: ``mean`` or ``black`` for kind ``zero``, ``None`` for the others.
         seed: seed that the shifts were drawn from; 0 for a grid.
-        offsets: ``(N, K, 2)`` int32, or ``(1, K, 2)`` for a grid; read-only.
+        offsets: ``(N, K, 2)``, or ``(1, K, 2)`` for a grid; read-only, of the smallest signed integer type that holds
+            a difference of two shifts.
 
     Raises:
         ShiftError: for an unknown kind, mode or fill, or offsets of another shape or past ``max_shift``,
@@ -77,7 +78,7 @@ class ShiftPlan:
         if largest > self.max_shift:
             raise ShiftError(f"an offset is {largest} pixels and max_shift is {self.max_shift}: raise max_shift")
         # A plan does not change with an array that its maker goes on writing to.
-        offsets = np.ascontiguousarray(offsets, dtype=np.int32)
+        offsets = np.ascontiguousarray(offsets, dtype=_offset_type(self.max_shift))
         if offsets is self.offsets and offsets.flags.writeable:
             offsets = offsets.copy()
         offsets.setflags(write=False)
@@ -105,7 +106,7 @@ class ShiftPlan:
                 f"{n_shifts} different shifts were asked for and max_shift={max_shift} has {side * side}: "
                 f"take at most {side * side} shifts, or a larger max_shift"
             )
-        offsets = np.empty((n_images, n_shifts, 2), np.int32)
+        offsets = np.empty((n_images, n_shifts, 2), _offset_type(max_shift))
         for rows, words in _random_blocks(seed, n_images, n_shifts):
             cells = _draw_without_replacement(words, side * side)
             offsets[rows, :, 0], offsets[rows, :, 1] = cells // side - max_shift, cells % side - max_shift
@@ -169,7 +170,8 @@ class ShiftPlan:
         """SHA-256 over kind, mode, fill, ``max_shift`` and every shift; equal hashes = the same comparison."""
         head = json.dumps([self.kind, self.mode, self.fill, self.max_shift, self.offsets.shape])
         digest = hashlib.sha256(head.encode())
-        digest.update(self.offsets.astype("<i4", copy=False).data)
+        for start in range(0, len(self.offsets), BLOCK):
+            digest.update(self.offsets[start : start + BLOCK].astype("<i4").data)
         return digest.hexdigest()
 
     def for_rows(self, start: int, stop: int) -> np.ndarray:
@@ -323,6 +325,10 @@ def _source(shift: Tensor, size: int, window: int, kind: str) -> tuple[Tensor, T
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def _offset_type(max_shift: int) -> np.dtype[Any]:
+    return np.min_scalar_type(-2 * max_shift - 1)
 
 
 def _check_counts(n_images: int, max_shift: int, n_shifts: int, seed: int) -> None:

@@ -180,7 +180,7 @@ class Subject:
             fill=settings["fill"],
         )
         images = self.prepared(settings["crop_size"])
-        options = self.pass_options(settings, len(images))
+        options = {**self.pass_options(settings, len(images)), "keep_probabilities": self.keeps_predictions}
         made = plan, predict(self.network(settings), images, self.images.labels, plan, **options)
         if self.keeps_predictions:
             self._predictions[key] = made
