@@ -135,7 +135,7 @@ def _measure(
     decoded = images.images if isinstance(images, DataSource) else images
     collectors = {task.key: task.collector for work in plan.pending for task in work.tasks}
     with _bar(len(collectors), progress) as bar:
-        for report in runner.run(plan.pending, decoded, store, options.batch_size):
+        for report in runner.run(plan.pending, decoded, store, options):
             outcome.add(report)
             bar.update(len(report.keys))
             for key, seconds in report.seconds.items():

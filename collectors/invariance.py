@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +10,22 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from collectors.scores import Estimate, accuracy, mean_over_images, shift_scores
+from collectors.passes import (
+    CHECKED,
+    Images,
+    Unshifted,
+    batches,
+    check_inputs,
+    checked_logits,
+    class_probability,
+    evaluating,
+    predict_unshifted,
+    shift_network,
+)
+from collectors.scores import Estimate, accuracy, mean_drift, mean_over_images, shift_scores
 from collectors.shifts import ShiftPlan, apply_shift, crop_window
 from zoo.datasets.inputs import PreparedImages, place
-from zoo.errors import DataError, InputError, ModelError, ShiftError
-
-Images = Tensor | PreparedImages
+from zoo.errors import ShiftError
 
 BORDERS = 256
 """First images whose borders are looked at before a crop, whatever the batch size."""
@@ -30,11 +38,12 @@ class Predictions:
     Attributes:
         label: ``(N,)`` labels.
         clean_prediction: ``(N,)`` top-1 class of the unshifted image.
-        clean_probability: ``(N,)`` softmax probability of that class there.
+        clean_probability: ``(N,)`` softmax probability of that class there, float32 as the others.
         offsets: ``(N, K, 2)`` shifts ``(dy, dx)``, in pixels, positive = down / right.
         prediction: ``(N, K)`` top-1 class under each shift.
-        probability: ``(N, K)`` softmax probability of that class.
-        drift_probability: ``(N, K)`` probability, under each shift, of the class predicted without it.
+        drift: ``(N,)`` mean absolute change, over the shifts, of the probability of the class predicted without one.
+        probability: ``(N, K)`` softmax probability of the top-1 class under each shift; None where not kept.
+        drift_probability: ``(N, K)`` probability, under each shift, of the class predicted without it; as above.
     """
 
     label: np.ndarray
@@ -42,20 +51,28 @@ class Predictions:
     clean_probability: np.ndarray
     offsets: np.ndarray
     prediction: np.ndarray
-    probability: np.ndarray
-    drift_probability: np.ndarray
+    drift: np.ndarray
+    probability: np.ndarray | None = None
+    drift_probability: np.ndarray | None = None
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per image, with the columns of the table ``predictions``."""
+        """One row per image, with the columns of the table ``predictions``.
+
+        Raises:
+            ValueError: the probabilities under shifts were not kept.
+        """
+        if self.probability is None or self.drift_probability is None:
+            raise ValueError("the probabilities under shifts were not kept: predict with keep_probabilities=True")
+        dy, dx = (list(self.offsets[:, :, axis].astype(np.int32)) for axis in (0, 1))
         return pd.DataFrame(
             {
                 "image": np.arange(len(self.label)),
                 "label": self.label,
                 "clean_prediction": self.clean_prediction,
                 "clean_probability": self.clean_probability,
-                "dy": list(self.offsets[:, :, 0]),
-                "dx": list(self.offsets[:, :, 1]),
-                "prediction": list(self.prediction),
+                "dy": dy,
+                "dx": dx,
+                "prediction": list(self.prediction.astype(np.int32)),
                 "probability": list(self.probability),
                 "drift_probability": list(self.drift_probability),
             }
@@ -68,7 +85,8 @@ class Predictions:
         columns = {name: np.stack(frame[name].to_list()) for name in ("prediction", "probability", "drift_probability")}
         offsets = np.stack([np.stack(frame[name].to_list()) for name in ("dy", "dx")], axis=-1)
         clean = {name: frame[name].to_numpy() for name in ("label", "clean_prediction", "clean_probability")}
-        return cls(**clean, offsets=offsets, **columns)
+        drift = mean_drift(columns["drift_probability"], clean["clean_probability"])
+        return cls(**clean, offsets=offsets, drift=drift, **columns)
 
 
 def predict(
@@ -80,10 +98,15 @@ def predict(
     batch_size: int = 256,
     size: int | tuple[int, int] | None = None,
     fill: float | Tensor | None = None,
+    precision: str = "fp32",
+    fold: bool = True,
+    unshifted: Unshifted | None = None,
+    keep_probabilities: bool = True,
 ) -> Predictions:
     """Predict every image, unshifted and under each of its plan's shifts.
 
-    The unshifted view of a ``crop`` plan is the window at the centre.
+    The unshifted view of a ``crop`` plan is the window at the centre. The passes run channels-last on what
+    :func:`collectors.passes.shift_network` makes of the network.
 
     Args:
         model: a network that returns logits ``(N, classes)``; run in evaluation mode on its own device, and left in
@@ -95,31 +118,38 @@ def predict(
         size: the window of a ``crop`` plan; the network's input size for ``PreparedImages``.
         fill: value(s) of the uncovered strip under kind ``zero``. By default 0 for the plan's fill ``mean`` and the
             normalised black pixel of ``PreparedImages`` for ``black``.
+        precision: ``fp32``, the network's own floating-point type, or ``bf16``.
+        fold: whether batch norms are folded into the convolutions before them.
+        unshifted: what the network says of the unshifted images, where that is known; saves a pass.
+        keep_probabilities: whether to keep two probabilities for every image and shift; no score needs them.
 
     Raises:
         ModelError: the network fails on the images, or returns something other than finite logits ``(N, classes)``.
         DataError: labels or images that do not go together, labels out of range, images that are not finite.
         ShiftError: the plan does not fit the images; under ``crop``, too, images whose border is one constant colour.
     """
-    labels = _check_inputs(images, labels, batch_size)
-    highest = int(labels.max())
+    labels = check_inputs(images, labels, batch_size)
     every_offset = plan.for_rows(0, len(images))
     if plan.kind == "crop":
         size = images.spec.size if size is None and isinstance(images, PreparedImages) else size
         crop_window(_image_size(images), size, every_offset)
         _refuse_padded(images, batch_size)
-    fill = _fill_value(images, plan, fill)
-    parts = []
-    with _evaluating(model), torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            stop = min(start + batch_size, len(images))
-            batch = place(_batch(images, start, stop), model)
-            offsets = torch.from_numpy(every_offset[start:stop].astype(np.int64)).to(batch.device)
-            # Few images go through the network under several shifts at once: small batches cost as much as large ones.
-            together = max(batch_size // len(batch), 1)
-            parts.append(_predict_batch(model, batch, highest, offsets, plan.kind, fill, size, together))
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return Predictions(labels.numpy(), columns[0], columns[1], every_offset, *columns[2:])
+    view = _View(plan.kind, _fill_value(images, plan, fill), size)
+    network = shift_network(model, view.unshifted(images[:CHECKED]), precision=precision, fold=fold)
+    made: dict[str, np.ndarray] = {}
+    start = 0
+    with evaluating(model), torch.inference_mode():
+        for batch in batches(images, batch_size):
+            rows = slice(start, start + len(batch))
+            start = rows.stop
+            batch = place(batch, network)
+            clean = unshifted.rows(rows) if unshifted else _unshifted(network, view.unshifted(batch), int(labels.max()))
+            part = _predict_shifted(network, view, batch, every_offset[rows], clean, batch_size)
+            if not keep_probabilities:
+                del part["probability"], part["drift_probability"]
+            for name, values in part.items():
+                made.setdefault(name, np.empty((len(images), *values.shape[1:]), values.dtype))[rows] = values
+    return Predictions(label=labels.numpy(), offsets=every_offset, **made)
 
 
 def score(predictions: Predictions, plan: ShiftPlan) -> pd.DataFrame:
@@ -137,8 +167,7 @@ def score(predictions: Predictions, plan: ShiftPlan) -> pd.DataFrame:
         predictions.prediction,
         predictions.label,
         predictions.clean_prediction,
-        predictions.clean_probability,
-        predictions.drift_probability,
+        predictions.drift,
         is_path=plan.mode == "path",
     )
     return _frame(estimates, len(predictions.label))
@@ -153,7 +182,7 @@ def measure_invariance(
         The columns of :func:`score` and of :func:`plan_columns`, one row per score; ``accuracy`` has kind ``none``.
     """
     predictions = predict(model, images, labels, plan, **options)
-    unshifted = _accuracy_frame(predictions.clean_prediction == predictions.label)
+    unshifted = accuracy_frame(predictions.clean_prediction == predictions.label)
     return pd.concat([unshifted, score(predictions, plan).assign(**plan_columns(plan))], ignore_index=True)
 
 
@@ -165,19 +194,13 @@ def measure_accuracy(
     Raises:
         ModelError, DataError: as :func:`predict`.
     """
-    return _accuracy_frame(clean_hits(model, images, labels, batch_size=batch_size))
+    unshifted = predict_unshifted(model, images, labels, batch_size=batch_size)
+    return accuracy_frame(unshifted.prediction == torch.as_tensor(labels).cpu().numpy())
 
 
-def clean_hits(model: nn.Module, images: Images, labels: Tensor | np.ndarray, *, batch_size: int = 256) -> np.ndarray:
-    """Which unshifted images are predicted right: ``(N,)`` booleans. Raises as :func:`predict`."""
-    labels = _check_inputs(images, labels, batch_size)
-    hits = []
-    with _evaluating(model), torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            wanted = labels[start : start + batch_size]
-            logits = _logits(model, place(_batch(images, start, start + len(wanted)), model), int(labels.max()))
-            hits.append((logits.argmax(1).cpu() == wanted).numpy())
-    return np.concatenate(hits)
+def accuracy_frame(hits: np.ndarray) -> pd.DataFrame:
+    """The row of ``accuracy`` from which of the images were predicted right, ``(N,)`` booleans."""
+    return _frame({"accuracy": accuracy(hits)}, len(hits)).assign(**plan_columns(None))
 
 
 def measure_surface(
@@ -191,7 +214,7 @@ def measure_surface(
     fill: str | None = "mean",
     black: float | Tensor | None = None,
     size: int | tuple[int, int] | None = None,
-    batch_size: int = 256,
+    **options: Any,
 ) -> pd.DataFrame:
     """Agreement with the unshifted prediction, and accuracy, at every shift of a grid.
 
@@ -200,6 +223,7 @@ def measure_surface(
         fill: ``mean`` or ``black``, kind ``zero`` only.
         black: value(s) of a black pixel, for ``fill="black"`` on a bare tensor.
         size: window of crop shifts.
+        options: further ones, as for :func:`predict`.
 
     Returns:
         One row per ``(dy, dx)``: ``agreement``, ``accuracy``, each with its standard error over images (``_se``),
@@ -207,7 +231,7 @@ def measure_surface(
     """
     plan = ShiftPlan.grid(max_shift, step, kind, fill)
     value = black if plan.fill == "black" else None
-    predictions = predict(model, images, labels, plan, batch_size=batch_size, size=size, fill=value)
+    predictions = predict(model, images, labels, plan, size=size, fill=value, **options)
     agreement = predictions.prediction == predictions.clean_prediction[:, None]
     right = predictions.prediction == predictions.label[:, None]
     columns: dict[str, Any] = {"dy": plan.offsets[0, :, 0], "dx": plan.offsets[0, :, 1]}
@@ -235,128 +259,65 @@ def _frame(estimates: dict[str, Estimate], n_images: int) -> pd.DataFrame:
     return pd.DataFrame(rows)[["score", "value", "se", "low", "high", "n_images", "n_pairs"]]
 
 
-def _accuracy_frame(hits: np.ndarray) -> pd.DataFrame:
-    return _frame({"accuracy": accuracy(hits)}, len(hits)).assign(**plan_columns(None))
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What is seen of images under a shift of a plan's kind."""
+
+    kind: str
+    fill: float | Tensor
+    size: int | tuple[int, int] | None
+
+    def unshifted(self, images: Tensor) -> Tensor:
+        """The images, or their windows at the centre for ``crop``."""
+        still = np.zeros((len(images), 2), dtype=np.int64)
+        seen = apply_shift(images, still, self.kind, size=self.size) if self.kind == "crop" else images
+        return seen.clone(memory_format=torch.channels_last)
+
+    def shifted(self, images: Tensor, offsets: np.ndarray) -> Tensor:
+        """Each image under each of its ``offsets (n, k, 2)``, image by image: ``(n k, C, H, W)``."""
+        copies = images.repeat_interleave(offsets.shape[1], 0) if offsets.shape[1] > 1 else images
+        flat = offsets.reshape(-1, 2).astype(np.int64)
+        seen = apply_shift(copies, flat, self.kind, self.fill, self.size)
+        return seen.clone(memory_format=torch.channels_last)
 
 
-def _predict_batch(
-    model: nn.Module,
-    batch: Tensor,
-    highest: int,
-    offsets: Tensor,
-    kind: str,
-    fill: float | Tensor,
-    size: Any,
-    together: int,
-) -> tuple[np.ndarray, ...]:
-    """Unshifted prediction and its probability; per shift prediction, its probability, and the drift probability.
+def _unshifted(network: nn.Module, seen: Tensor, highest: int) -> Unshifted:
+    return Unshifted.of(checked_logits(network, seen, highest))
 
-    ``together`` shifts of each image are one forward pass.
+
+def _predict_shifted(
+    network: nn.Module, view: _View, batch: Tensor, offsets: np.ndarray, clean: Unshifted, batch_size: int
+) -> dict[str, np.ndarray]:
+    """What the network says of a batch, by the names of :class:`Predictions`.
+
+    Few images go through the network under several shifts at once: small batches cost as much as large ones.
     """
-    n, k = offsets.shape[:2]
-    unshifted = apply_shift(batch, torch.zeros_like(offsets[:, 0]), kind, size=size) if kind == "crop" else batch
-    logits = _logits(model, unshifted, highest)
-    clean = logits.argmax(1, keepdim=True)
-    clean_probability = _probability(logits, clean)
-    columns = []
-    for start in range(0, k, together):
+    highest = int(clean.prediction.max())
+    together = max(batch_size // len(batch), 1)
+    classes = torch.from_numpy(clean.prediction.astype(np.int64)).to(batch.device)[:, None]
+    tops, probabilities = [], []
+    for start in range(0, offsets.shape[1], together):
         some = offsets[:, start : start + together]
-        copies = some.shape[1]
-        shifted = apply_shift(batch.repeat_interleave(copies, 0), some.flatten(0, 1), kind, fill, size)
-        logits = _logits(model, shifted, highest)
-        prediction = logits.argmax(1, keepdim=True)
-        of_clean = _probability(logits, clean.repeat_interleave(copies, 0))
-        parts = prediction, _probability(logits, prediction), of_clean
-        columns.append([part.reshape(n, copies) for part in parts])
-    joined = [torch.cat(column, 1) for column in zip(*columns, strict=True)]
-    return tuple(part.cpu().numpy() for part in (clean[:, 0], clean_probability[:, 0], *joined))
+        logits = checked_logits(network, view.shifted(batch, some), highest)
+        top = logits.argmax(1, keepdim=True)
+        wanted = torch.cat([top, classes.repeat_interleave(some.shape[1], 0)], 1)
+        tops.append(top.reshape(len(batch), -1))
+        probabilities.append(class_probability(logits, wanted).reshape(len(batch), -1, 2))
+    probability = torch.cat(probabilities, 1).cpu().numpy()
+    drift_probability = probability[..., 1]
+    return {
+        "clean_prediction": clean.prediction.astype(_class_type(logits)),
+        "clean_probability": clean.probability,
+        "prediction": torch.cat(tops, 1).cpu().numpy().astype(_class_type(logits)),
+        "drift": mean_drift(drift_probability, clean.probability),
+        "probability": probability[..., 0],
+        "drift_probability": drift_probability,
+    }
 
 
-def _probability(logits: Tensor, classes: Tensor) -> Tensor:
-    """Softmax probability of the given class of each row, in float64: ``(n, 1)``."""
-    return logits.double().softmax(1).gather(1, classes)
-
-
-def _logits(model: nn.Module, batch: Tensor, highest: int) -> Tensor:
-    """The network's logits, checked: floats, ``(n, classes)``, finite, and a class for the ``highest`` label."""
-    shape = tuple(batch.shape)
-    try:
-        logits = model(batch)
-    except InputError:
-        raise
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{type(model).__name__} failed on images of shape {shape} ({type(error).__name__}: {reason}): "
-            "give images of the channels and size that it takes"
-        ) from error
-    wanted = f"return logits of shape ({len(batch)}, classes), if need be from a module around it"
-    if not isinstance(logits, Tensor):
-        raise ModelError(
-            f"{type(model).__name__} returned a {type(logits).__name__} for images of shape {shape}: {wanted}"
-        )
-    if logits.ndim != 2 or len(logits) != len(batch) or logits.shape[1] == 0 or not logits.is_floating_point():
-        found = f"{logits.dtype} of shape {tuple(logits.shape)}"
-        raise ModelError(f"{type(model).__name__} returned {found} for images of shape {shape}: {wanted}")
-    if not bool(torch.isfinite(logits).all()):
-        raise ModelError(
-            f"{type(model).__name__} returned logits that are NaN or infinite: check its weights and the normalisation"
-        )
-    if highest >= logits.shape[1]:
-        raise DataError(
-            f"there is a label {highest} and {type(model).__name__} has {logits.shape[1]} classes (0 to "
-            f"{logits.shape[1] - 1}): measure it on the data set that it was trained for"
-        )
-    return logits
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, every module's own mode restored after."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def _check_inputs(images: Images, labels: Tensor | np.ndarray, batch_size: int) -> Tensor:
-    """Labels as an int64 tensor on the CPU; refuses images and labels that cannot be measured."""
-    if batch_size < 1:
-        raise DataError(f"batch_size is {batch_size}: take at least 1")
-    if isinstance(images, Tensor) and (images.ndim != 4 or not images.is_floating_point()):
-        found = f"{images.dtype} of shape {tuple(images.shape)}"
-        raise DataError(f"images are {found}: give floating-point images (N, C, H, W), normalised for the network")
-    if len(images) == 0:
-        raise DataError("there are no images: give at least one")
-    try:
-        labels = torch.as_tensor(labels).cpu()
-    except (TypeError, ValueError) as error:
-        raise DataError("labels are no numbers: give whole numbers from 0") from error
-    if labels.shape != (len(images),):
-        raise DataError(
-            f"labels have shape {tuple(labels.shape)} and there are {len(images)} images: give one for each"
-        )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise DataError(f"labels are {labels.dtype}: give whole numbers from 0")
-    labels = labels.long()
-    if int(labels.min()) < 0:
-        row = int((labels < 0).nonzero()[0])
-        raise DataError(
-            f"image {row} has the label {int(labels[row])}: give labels from 0 (a data set of masks has none)"
-        )
-    return labels
-
-
-def _batch(images: Images, start: int, stop: int) -> Tensor:
-    batch = images[start:stop]
-    finite = torch.isfinite(batch).flatten(1).all(1)
-    if not bool(finite.all()):
-        row = start + int((~finite).nonzero()[0])
-        raise DataError(f"image {row} holds NaN or infinite pixels: correct or leave out the image")
-    return batch
+def _class_type(logits: Tensor) -> type[np.signedinteger[Any]]:
+    """The integer type in which predictions are kept: there is one for every image and shift."""
+    return np.int16 if logits.shape[1] <= np.iinfo(np.int16).max else np.int32
 
 
 def _image_size(images: Images) -> tuple[int, int]:
@@ -377,15 +338,14 @@ def _fill_value(images: Images, plan: ShiftPlan, fill: float | Tensor | None) ->
 
 def _refuse_padded(images: Images, batch_size: int) -> None:
     """Refuse images whose border is one constant colour: a crop of them is a zero shift under another name."""
-    looked_at = min(BORDERS, len(images))
     colour: Tensor | None = None
-    for start in range(0, looked_at, batch_size):
-        batch = _batch(images, start, min(start + batch_size, looked_at))
+    for batch in batches(images, batch_size, BORDERS):
         sides = (batch[..., 0, :], batch[..., -1, :], batch[..., :, 0], batch[..., :, -1])
         border = torch.cat(sides, dim=2)
         colour = border[:1, :, :1] if colour is None else colour
         if not bool((border == colour).all()):
             return
+    looked_at = min(BORDERS, len(images))
     raise ShiftError(
         f"crop: the border of all of the first {looked_at} images is one constant colour, so that a moving window "
         "is a zero shift under another name: use kind zero, or larger images without a margin"

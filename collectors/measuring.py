@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,18 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from collectors.devices import prepare_device
 from collectors.planning import Task, Work
 from collectors.sharing import Claims
 from collectors.store import Store
-from collectors.tasks import COLLECTORS, Subject
+from collectors.tasks import COLLECTORS, Options, Subject
 from zoo.errors import OutputError, WeightsError
 from zoo.files import signature
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from zoo.datasets import ImageSet
-    from zoo.manifest import Checkpoint
 
 _MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 """What torch's allocators say, in lower case: most raise a plain RuntimeError."""
@@ -65,7 +62,7 @@ def measure(
     work: Work,
     images: ImageSet,
     store: Store,
-    batch_size: int,
+    options: Options,
     *,
     claims: Claims | None = None,
     time_limit: float | None = None,
@@ -79,8 +76,6 @@ def measure(
     Raises:
         OutputError: the tables cannot be written to.
     """
-    from zoo.loading import load_checkpoint
-
     report = Report(work.checkpoint.name)
     subject: Subject | None = None
     for task in work.tasks:
@@ -90,7 +85,7 @@ def measure(
         stage = "load" if subject is None else task.collector
         with claims.claim(task.key, time_limit) if claims else nullcontext():
             try:
-                subject = subject or Subject(work.checkpoint, _loaded(work, load_checkpoint), images, batch_size)
+                subject = subject or _subject(work, images, options)
                 stage = task.collector
                 report.seconds[task.key] = _measure_task(store, work, task, subject)
             except OutputError:
@@ -100,16 +95,20 @@ def measure(
                 failure = Failure(work.checkpoint.name, stage, type(error).__name__, message[:1000])
                 record_failure(store, work, task, images.name, failure)
                 report.failures[task.key] = failure
-    if subject is not None and subject.batch_size < batch_size:
-        report.batch_size = subject.batch_size
+    if subject is not None and subject.halved:
+        report.batch_size = subject.images_per_pass
     return report
 
 
-def _loaded(work: Work, load: Callable[[Checkpoint], nn.Module]) -> nn.Module:
-    model = load(work.checkpoint)
+def _subject(work: Work, images: ImageSet, options: Options) -> Subject:
+    from zoo.loading import load_checkpoint
+
+    prepare_device(options.device)
+    model = load_checkpoint(work.checkpoint).to(options.device)
     if signature(work.checkpoint.weights) != work.weights:
         raise WeightsError(f"{work.checkpoint.weights} was replaced during the run: run again")
-    return model
+    shared = any(task.collector == "predictions" for task in work.tasks)
+    return Subject(work.checkpoint, model, images, options.batch_size, keeps_predictions=shared)
 
 
 def _measure_task(store: Store, work: Work, task: Task, subject: Subject) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -270,6 +270,7 @@ def measure_msb(
     dense_images: int = 256,
     windows_per_image: int | None = None,
     seed: int = 0,
+    on_output: Callable[[int, Any], None] | None = None,
 ) -> pd.DataFrame:
     """The maximum-sampling bias of every downsampling site of a network: one row per site, in forward order.
 
@@ -291,6 +292,8 @@ def measure_msb(
         dense_images: strided convolutions are measured on their dense (stride 1) output, on that many first images.
         windows_per_image: output locations per image and site (every channel at each), drawn without replacement
             from ``seed``; all by default, except ``PATCH_WINDOWS`` where a convolution's stride is 4 or more.
+        on_output: called after each batch with the index of its first image and the network's output, so that the
+            unshifted images need not be run again for what else is wanted of them.
 
     Returns:
         The measurement columns of the table ``layers``; readings are NaN, with the ``reason``, where there are none. A
@@ -307,6 +310,7 @@ def measure_msb(
         dense_images=dense_images,
         windows_per_image=windows_per_image,
         seed=seed,
+        on_output=on_output,
     )
     rows = [tally.row() for tally in tallies] or [_no_site(len(images))]
     frame = pd.DataFrame(rows)
@@ -322,6 +326,7 @@ def tally_sites(
     dense_images: int = 256,
     windows_per_image: int | None = None,
     seed: int = 0,
+    on_output: Callable[[int, Any], None] | None = None,
 ) -> list[Tally]:
     """What :func:`measure_msb` makes its rows of: the sums over windows, per site (in forward order) and image."""
     settings = {"batch_size": batch_size, "dense_images": dense_images, "windows_per_image": windows_per_image}
@@ -335,7 +340,9 @@ def tally_sites(
     measurement = _Measurement(dense_images, windows_per_image, seed)
     for start in range(0, len(images), batch_size):
         measurement.start = start
-        record(model, place(images[start : start + batch_size], model), measurement)
+        output = record(model, place(images[start : start + batch_size], model), measurement)
+        if on_output is not None:
+            on_output(start, output)
     return sorted(measurement.tallies.values(), key=lambda tally: tally.site.depth)
 
 

@@ -13,6 +13,7 @@ from collectors.measuring import Failure, Report, measure, record_failure
 from collectors.planning import Work
 from collectors.sharing import Claims, read_images, scratch_folder, write_images
 from collectors.store import Store
+from collectors.tasks import Options
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Runner:
         self._cluster = cluster
         self._time_limit = time_limit
 
-    def run(self, pending: Sequence[Work], images: ImageSet, store: Store, batch_size: int) -> Iterator[Report]:
+    def run(self, pending: Sequence[Work], images: ImageSet, store: Store, options: Options) -> Iterator[Report]:
         """Reports of all work, in the order in which it ends.
 
         Raises:
@@ -74,13 +75,13 @@ class Runner:
         """
         if self._jobs == 1 and self._cluster is None and self._time_limit is None:
             for work in pending:
-                yield measure(work, images, store, batch_size)
+                yield measure(work, images, store, options)
             return
         threads = max((os.cpu_count() or 1) // self._jobs, 1) if self._cluster is None else 1
         with _backend(self._cluster), scratch_folder(store) as folder:
             with store.writing():
                 write_images(images, folder)
-            job = _Job(store.name, folder, batch_size, threads, self._time_limit)
+            job = _Job(store.name, folder, options, threads, self._time_limit)
             yield from self._through_deaths(list(pending), job, store, images.name)
 
     def _through_deaths(self, pending: list[Work], job: _Job, store: Store, data: str) -> Iterator[Report]:
@@ -136,7 +137,7 @@ class _Job:
 
     tables: str
     folder: Path
-    batch_size: int
+    options: Options
     threads: int
     time_limit: float | None
 
@@ -149,7 +150,7 @@ def _measure_remote(work: Work, job: _Job) -> Report:
         work,
         read_images(job.folder),
         Store(job.tables),
-        job.batch_size,
+        job.options,
         claims=Claims(job.folder),
         time_limit=job.time_limit,
     )

@@ -6,6 +6,7 @@ unshifted one, ``y[n]`` the label.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,10 @@ from scipy.stats import t as student
 LEVEL = 0.95
 RULE_OF_THREE = 3.0
 """Where all of ``n`` images agree, fewer than ``3 / n`` of all images differ, with 95 % confidence (Hanley 1983)."""
+
+
+BLOCK = 4096
+"""Images handled at once, so that what is needed besides the predictions does not grow with their number."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,7 @@ def shift_scores(
     prediction: np.ndarray,
     label: np.ndarray,
     clean_prediction: np.ndarray,
-    clean_probability: np.ndarray,
-    drift_probability: np.ndarray,
+    drift: np.ndarray,
     *,
     is_path: bool = False,
 ) -> dict[str, Estimate]:
@@ -40,8 +44,8 @@ def shift_scores(
 
     Args:
         prediction: ``(N, K)``.
-        label, clean_prediction, clean_probability: ``(N,)``.
-        drift_probability: ``(N, K)``, probability under each shift of the class predicted without it.
+        label, clean_prediction: ``(N,)``, classes from 0.
+        drift: ``(N,)``, from :func:`mean_drift`.
         is_path: whether consecutive shifts are one step apart.
     """
     n, k = prediction.shape
@@ -55,7 +59,7 @@ def shift_scores(
         "fidelity_product": fidelity_product(clean_prediction == label, consistent, pairs),
         "worst_case_accuracy": mean_over_images(is_right.all(1)),
         "kappa": kappa(prediction, pairs),
-        "probability_drift": mean_over_images(np.abs(drift_probability - clean_probability[:, None]).mean(1), to_clean),
+        "probability_drift": mean_over_images(drift, to_clean),
     }
     if is_path:
         flips = (prediction[:, 1:] != prediction[:, :-1]).mean(1)
@@ -89,6 +93,12 @@ def pair_hits(is_right: np.ndarray) -> np.ndarray:
     return right * (right - 1) / (k * (k - 1))
 
 
+def mean_drift(drift_probability: np.ndarray, clean_probability: np.ndarray) -> np.ndarray:
+    """Mean absolute change of a probability under an image's shifts: ``(N, K)`` and ``(N,)`` give ``(N,)``."""
+    change = drift_probability.astype(np.float64) - clean_probability.astype(np.float64)[:, None]
+    return np.abs(change).mean(1)
+
+
 def kappa(prediction: np.ndarray, n_pairs: int = 0) -> Estimate:
     """Chance-corrected consistency, ``(consistency - chance) / (1 - chance)``, with a jackknife over images.
 
@@ -113,11 +123,10 @@ def kappa_without(prediction: np.ndarray) -> tuple[float, float, np.ndarray]:
     """Kappa, its chance, and its ``(N,)`` values without each image in turn; NaN where one is not defined."""
     n, k = prediction.shape
     consistent = pair_agreement(prediction)
-    _, inverse, counts = np.unique(prediction, return_inverse=True, return_counts=True)
-    counts = counts.astype(np.float64)
+    counts = _class_counts(prediction)
     # Squares of counts stay exact in float64 up to 9e7 predictions.
     total = float(counts @ counts)
-    cross = counts[inverse.reshape(n, k)].sum(1)
+    cross = _by_blocks(lambda rows: counts[rows].sum(1), prediction)
     own = 2 * _agreeing_pairs(prediction) + k
     chance = total / (n * k) ** 2
     value = float(_corrected(consistent.mean(), chance))
@@ -170,8 +179,26 @@ def mean_over_images(values: np.ndarray, n_pairs: int = 0) -> Estimate:
     return _interval(value, float(values.std(ddof=1) / np.sqrt(n)), n, (0.0, 1.0), n_pairs)
 
 
+def _by_blocks(per_image: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
+    """``per_image`` of the rows of all arrays, ``BLOCK`` images at a time: ``(N,)``."""
+    starts = range(0, len(arrays[0]), BLOCK)
+    return np.concatenate([per_image(*(array[start : start + BLOCK] for array in arrays)) for start in starts])
+
+
+def _class_counts(prediction: np.ndarray) -> np.ndarray:
+    """How often each class was predicted, over all images and shifts: float64, by class."""
+    counts = np.zeros(int(prediction.max()) + 1)
+    for start in range(0, len(prediction), BLOCK):
+        counts += np.bincount(prediction[start : start + BLOCK].ravel(), minlength=len(counts))
+    return counts
+
+
 def _agreeing_pairs(prediction: np.ndarray) -> np.ndarray:
     """``sum_c c (c - 1) / 2`` over the classes of each row: ``(N,)`` integers."""
+    return _by_blocks(_agreeing_pairs_of_block, prediction)
+
+
+def _agreeing_pairs_of_block(prediction: np.ndarray) -> np.ndarray:
     ordered = np.sort(prediction, axis=1)
     position = np.arange(prediction.shape[1])
     is_start = np.ones(ordered.shape, dtype=bool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,9 @@ LARGEST_SHIFT = 1 << 20
 
 LARGEST_SEED = (1 << 128) - 1
 """The width of the random generator's key."""
+
+BLOCK = 4096
+"""Images whose shifts are drawn at once, so that what is needed besides the plan does not grow with their number."""
 
 FILLS = ("mean", "black")
 MODES = ("sampled", "grid", "path")
@@ -39,7 +42,8 @@ class ShiftPlan:
         max_shift: largest displacement along each axis.
         fill: ``mean`` or ``black`` for kind ``zero``, ``None`` for the others.
         seed: seed that the shifts were drawn from; 0 for a grid.
-        offsets: ``(N, K, 2)`` int32, or ``(1, K, 2)`` for a grid; read-only.
+        offsets: ``(N, K, 2)``, or ``(1, K, 2)`` for a grid; read-only, of the smallest signed integer type that holds
+            a difference of two shifts.
 
     Raises:
         ShiftError: for an unknown kind, mode or fill, or offsets of another shape or past ``max_shift``,
@@ -64,16 +68,19 @@ class ShiftPlan:
             raise ShiftError(f"a {self.kind} shift has no fill and was given {self.fill!r}: use None")
         if isinstance(self.max_shift, bool) or not isinstance(self.max_shift, int) or self.max_shift > LARGEST_SHIFT:
             raise ShiftError(f"max_shift is {self.max_shift!r}: give a whole number of at most {LARGEST_SHIFT}")
-        offsets = np.array(self.offsets)
+        offsets = np.asarray(self.offsets)
         if offsets.ndim != 3 or offsets.shape[2] != 2 or 0 in offsets.shape or offsets.dtype.kind not in "iu":
             found = f"{offsets.dtype} of shape {offsets.shape}"
             raise ShiftError(f"offsets are {found}: give integers of shape (images, shifts, 2)")
         if self.mode == "grid" and len(offsets) != 1:
             raise ShiftError(f"a grid has one list of shifts for all images and was given {len(offsets)}: give one")
-        largest = int(np.abs(offsets).max())
+        largest = max(int(offsets.max()), -int(offsets.min()))
         if largest > self.max_shift:
             raise ShiftError(f"an offset is {largest} pixels and max_shift is {self.max_shift}: raise max_shift")
-        offsets = np.ascontiguousarray(offsets, dtype=np.int32)
+        # A plan does not change with an array that its maker goes on writing to.
+        offsets = np.ascontiguousarray(offsets, dtype=_offset_type(self.max_shift))
+        if offsets is self.offsets and offsets.flags.writeable:
+            offsets = offsets.copy()
         offsets.setflags(write=False)
         object.__setattr__(self, "offsets", offsets)
 
@@ -99,8 +106,11 @@ class ShiftPlan:
                 f"{n_shifts} different shifts were asked for and max_shift={max_shift} has {side * side}: "
                 f"take at most {side * side} shifts, or a larger max_shift"
             )
-        cells = _draw_without_replacement(_random_words(seed, n_images, n_shifts), side * side)
-        offsets = np.stack([cells // side, cells % side], axis=-1) - max_shift
+        offsets = np.empty((n_images, n_shifts, 2), _offset_type(max_shift))
+        for rows, words in _random_blocks(seed, n_images, n_shifts):
+            cells = _draw_without_replacement(words, side * side)
+            offsets[rows, :, 0], offsets[rows, :, 1] = cells // side - max_shift, cells % side - max_shift
+        offsets.setflags(write=False)
         return cls(kind, "sampled", max_shift, fill if kind == "zero" else None, seed, offsets)
 
     @classmethod
@@ -138,7 +148,7 @@ class ShiftPlan:
                 "take n_shifts >= 2 and max_shift >= 1"
             )
         side = 2 * max_shift + 1
-        words = _random_words(seed, n_images, 3)
+        words = np.concatenate([words for _, words in _random_blocks(seed, n_images, 3)])
         start = (words[:, :2] % np.uint64(side)).astype(np.int64)
         direction = (words[:, 2] % np.uint64(4)).astype(np.int64)
         steps = np.arange(n_shifts) * np.where(direction % 2 == 0, 1, -1)[:, None]
@@ -159,7 +169,10 @@ class ShiftPlan:
     def hash(self) -> str:
         """SHA-256 over kind, mode, fill, ``max_shift`` and every shift; equal hashes = the same comparison."""
         head = json.dumps([self.kind, self.mode, self.fill, self.max_shift, self.offsets.shape])
-        return hashlib.sha256(head.encode() + self.offsets.astype("<i4").tobytes()).hexdigest()
+        digest = hashlib.sha256(head.encode())
+        for start in range(0, len(self.offsets), BLOCK):
+            digest.update(self.offsets[start : start + BLOCK].astype("<i4").data)
+        return digest.hexdigest()
 
     def for_rows(self, start: int, stop: int) -> np.ndarray:
         """Shifts of the images ``start`` to ``stop - 1``: ``(stop - start, K, 2)``, read-only.
@@ -314,6 +327,10 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
+def _offset_type(max_shift: int) -> np.dtype[Any]:
+    return np.min_scalar_type(-2 * max_shift - 1)
+
+
 def _check_counts(n_images: int, max_shift: int, n_shifts: int, seed: int) -> None:
     for name, value, least, most in (
         ("n_images", n_images, 1, None),
@@ -327,13 +344,16 @@ def _check_counts(n_images: int, max_shift: int, n_shifts: int, seed: int) -> No
             raise ShiftError(f"{name} is {value!r}: give a whole number of at most {most}")
 
 
-def _random_words(seed: int, n_images: int, per_image: int) -> np.ndarray:
-    """``(n_images, per_image)`` random 64-bit words, row by row from a Philox counter.
+def _random_blocks(seed: int, n_images: int, per_image: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Random 64-bit words, ``per_image`` for each image, row by row from a Philox counter, ``BLOCK`` images at a time.
 
     The raw stream of a numpy bit generator is guaranteed to stay the same from version to version, which the methods
     of ``Generator`` are not: a plan can be made again years later.
     """
-    return np.random.Philox(key=int(seed)).random_raw(n_images * per_image).reshape(n_images, per_image)
+    generator = np.random.Philox(key=int(seed))
+    for start in range(0, n_images, BLOCK):
+        rows = slice(start, min(start + BLOCK, n_images))
+        yield rows, generator.random_raw((rows.stop - start) * per_image).reshape(-1, per_image)
 
 
 def _draw_without_replacement(words: np.ndarray, population: int) -> np.ndarray:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
-from collectors.invariance import Images, Predictions, clean_hits, plan_columns, predict
+from collectors.invariance import Predictions, plan_columns, predict
 from collectors.msb import Tally, ratio_without, tally_sites
 from collectors.paired import Statistic, average, mean_statistic, paired_change
+from collectors.passes import Images, predict_unshifted
 from collectors.schema import MSB_READINGS
 from collectors.scores import kappa_without, pair_agreement, pair_hits, product_without
 from collectors.shifts import ShiftPlan
@@ -150,7 +152,8 @@ class _Measurement:
                 of_sites = [_reading(tally, reading) for tally in tallies]
                 found |= {(None, reading, depth): statistic for depth, statistic in enumerate(of_sites)}
                 found[None, reading, None] = average(of_sites)
-            hits = clean_hits(model, self.images, self.labels, batch_size=self.batch_size)
+            clean = predict_unshifted(model, self.images, self.labels, batch_size=self.batch_size)
+            hits = clean.prediction == torch.as_tensor(self.labels).cpu().numpy()
             found[None, "accuracy", None] = mean_statistic(hits)
         for position, plan in enumerate(self.plans):
             predictions = predict(model, self.images, self.labels, plan, batch_size=self.batch_size)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from collectors.devices import PRECISIONS, check_device
 from collectors.schema import SHIFT_KINDS
-from zoo.errors import DataError, ShiftError, unknown
+from zoo.errors import DataError, InputError, ShiftError, unknown
 
 if TYPE_CHECKING:
     from torch import nn
 
     from collectors.invariance import Predictions
+    from collectors.passes import Unshifted
     from collectors.shifts import ShiftPlan
     from zoo.datasets import ImageSet
     from zoo.datasets.inputs import PreparedImages
@@ -27,6 +29,14 @@ MSB_BATCH = 64
 """Images per pass for MSB, whatever the batch size: another size may take another convolution kernel, whose rounding
 moves ties (by up to 1e-5 in ``msb_top``, seen between batches of 1 and of 64)."""
 
+SHARED_IMAGES = 256
+"""First images of which one pass serves both MSB and the unshifted predictions: the network as it is, in batches of
+``MSB_BATCH``. They are run so whether MSB is measured in the same run or not, so that no value depends on that."""
+
+BATCH_PIXELS, SMALLEST_BATCH, LARGEST_BATCH = 1 << 19, 8, 64
+"""Pixels of a batch of images, where its size is not given, and the bounds of that size. Maps that stay in the caches
+are fast: on one core batches of 64 take 1.2 to 1.4 times as long per image as batches of 8 for ResNet-50 at 224."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -36,6 +46,10 @@ class Options:
     which images are brought for crop shifts (default: the input size and ``max_shift`` on each side). MSB is measured
     on the first ``msb_images`` images, the surface on the first ``surface_images``, every ``surface_step`` pixels.
     Swaps put each operator of ``swap_to`` in the place of every site's, and are measured on the first ``swap_images``.
+
+    The passes over shifted images take ``precision`` (``fp32`` or ``bf16``) and, unless ``fold`` is off, a network
+    whose batch norms are folded into its convolutions; both are part of the tasks' keys. ``batch_size`` (default: by
+    the input size) and ``device`` (``cpu``, ``cuda`` or ``mps``) are not: they move values by rounding only.
     """
 
     collect: tuple[str, ...] = ("checkpoints", "layers", "invariance")
@@ -51,15 +65,25 @@ class Options:
     surface_step: int = 1
     swap_to: tuple[str, ...] = ("max", "avg", "subsample", "soft(beta=1)", "blur(m=3)")
     swap_images: int = 256
-    batch_size: int = 256
+    precision: str = "fp32"
+    fold: bool = True
+    batch_size: int | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for name in self.collect:
             if name not in COLLECTORS:
                 raise ShiftError(unknown("collector", name, COLLECTORS))
+        # MSB comes before the scores, whose unshifted pass it shares.
+        object.__setattr__(self, "collect", tuple(name for name in COLLECTORS if name in self.collect))
         for kind in self.shift:
             if kind not in SHIFT_KINDS:
                 raise ShiftError(unknown("shift kind", kind, SHIFT_KINDS))
+        if self.precision not in PRECISIONS:
+            raise InputError(unknown("precision", self.precision, PRECISIONS))
+        if self.batch_size is not None and self.batch_size < 1:
+            raise DataError(f"batch_size is {self.batch_size}: take at least 1")
+        check_device(self.device)
         # As slices of the data these would mean other images: -1 all but the last.
         for name in ("msb_images", "surface_images", "swap_images"):
             count = getattr(self, name)
@@ -73,13 +97,22 @@ class Options:
 
 @dataclass
 class Subject:
-    """One checkpoint under measurement: its network, and the images as it wants them."""
+    """One checkpoint under measurement: its network, and the images as it wants them.
+
+    What several tasks want is made once: the network of the shift passes, the unshifted pass, and, where
+    ``keeps_predictions``, the predictions under shifts, which are as large as images x shifts.
+    """
 
     checkpoint: Checkpoint
     model: nn.Module
     images: ImageSet
-    batch_size: int
+    batch_size: int | None = None
+    keeps_predictions: bool = True
     msb_batch: int = MSB_BATCH
+    halved: bool = False
+    _networks: dict[tuple[str, bool], nn.Module] = field(default_factory=dict)
+    _recorded: dict[int, Unshifted] = field(default_factory=dict)
+    _unshifted: dict[tuple[str, bool], Unshifted] = field(default_factory=dict)
     _predictions: dict[str, tuple[ShiftPlan, Predictions]] = field(default_factory=dict)
 
     def prepared(self, size: int | None = None, limit: int | None = None) -> PreparedImages:
@@ -91,31 +124,89 @@ class Subject:
 
     def halve(self) -> bool:
         """Halve the batches, for a machine whose memory ran out; false where they are of one image already."""
-        if self.batch_size > 1:
-            self.batch_size //= 2
+        if self.images_per_pass > 1:
+            self.batch_size = self.images_per_pass // 2
             self.msb_batch = min(self.msb_batch, self.batch_size)
         elif self.msb_batch > 1:
             self.msb_batch //= 2
         else:
             return False
+        self.halved = True
         return True
+
+    @property
+    def images_per_pass(self) -> int:
+        """The batch size, by the input's pixels where none was given."""
+        if self.batch_size is not None:
+            return self.batch_size
+        return min(max(BATCH_PIXELS // self.checkpoint.input.size**2, SMALLEST_BATCH), LARGEST_BATCH)
+
+    def network(self, settings: Mapping[str, Any]) -> nn.Module:
+        """The network of the shift passes, in the precision of a task's settings."""
+        from collectors.passes import CHECKED, shift_network
+
+        precision, fold = key = settings["precision"], settings["fold"]
+        if key not in self._networks:
+            self._networks[key] = shift_network(self.model, self.prepared()[:CHECKED], precision=precision, fold=fold)
+        return self._networks[key]
+
+    def record_output(self, start: int, output: Any) -> None:
+        """Keep what the network said of the batch of ``MSB_BATCH`` unshifted images from ``start`` on."""
+        from collectors.passes import Unshifted, is_logits
+
+        if not is_logits(output) or start >= SHARED_IMAGES:
+            return
+        # A batch cut short by the number of MSB's images is another one than the scores take.
+        if len(output) == min(MSB_BATCH, len(self.images) - start):
+            self._recorded[start] = Unshifted.of(output)
+
+    def unshifted(self, settings: Mapping[str, Any]) -> Unshifted:
+        """What the network says of the unshifted images: of the first ``SHARED_IMAGES`` as it is, of the others folded.
+
+        In bfloat16 it says all of them so: a change of precision is no change under a shift.
+        """
+        from collectors.passes import Unshifted, predict_unshifted
+
+        key = settings["precision"], settings["fold"]
+        if key not in self._unshifted:
+            labels, shared = self.images.labels, SHARED_IMAGES if settings["precision"] == "fp32" else 0
+            parts = []
+            for start in range(0, min(shared, len(labels)), MSB_BATCH):
+                rows = slice(start, start + MSB_BATCH)
+                if start not in self._recorded:
+                    batch = self.prepared()[rows]
+                    self._recorded[start] = predict_unshifted(
+                        self.model, batch, labels[rows], batch_size=self.msb_batch
+                    )
+                parts.append(self._recorded[start])
+            if len(labels) > shared:
+                rest = self.prepared().after(shared)
+                parts.append(
+                    predict_unshifted(self.network(settings), rest, labels[shared:], batch_size=self.images_per_pass)
+                )
+            self._unshifted[key] = Unshifted.join(parts)
+        return self._unshifted[key]
 
     def predictions(self, settings: Mapping[str, Any]) -> tuple[ShiftPlan, Predictions]:
         """Predictions under one kind's sampled plan, made once for all the tables that want them."""
         from collectors.invariance import predict
 
         key = json.dumps(dict(settings), sort_keys=True)
-        if key not in self._predictions:
-            plan = _sampled(settings, len(self.images))
-            predictions = predict(
-                self.model,
-                self.prepared(settings["crop_size"]),
-                self.images.labels,
-                plan,
-                batch_size=self.batch_size,
-            )
-            self._predictions[key] = plan, predictions
-        return self._predictions[key]
+        if key in self._predictions:
+            return self._predictions[key]
+        plan = _sampled(settings, len(self.images))
+        images = self.prepared(settings["crop_size"])
+        options = {**self.pass_options(settings, len(images)), "keep_probabilities": self.keeps_predictions}
+        made = plan, predict(self.network(settings), images, self.images.labels, plan, **options)
+        if self.keeps_predictions:
+            self._predictions[key] = made
+        return made
+
+    def pass_options(self, settings: Mapping[str, Any], limit: int) -> dict[str, Any]:
+        """How the first ``limit`` images go through the network of :meth:`network`."""
+        # The centre of a crop's larger image is resized otherwise than the image itself.
+        unshifted = None if settings["kind"] == "crop" else self.unshifted(settings).rows(slice(limit))
+        return {"batch_size": self.images_per_pass, "fold": False, "unshifted": unshifted}
 
 
 @dataclass(frozen=True)
@@ -168,6 +259,7 @@ def _layers(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
         batch_size=subject.msb_batch,
         windows_per_image=settings["windows"],
         seed=settings["seed"],
+        on_output=subject.record_output,
     )
 
 
@@ -183,6 +275,7 @@ def _shift_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, 
             "seed": options.seed,
             "fill": options.fill if kind == "zero" else None,
             "crop_size": crop_size if kind == "crop" else None,
+            **_passes(options),
         }
         for kind in dict.fromkeys(options.shift)
     ]
@@ -202,15 +295,19 @@ def _sampled(settings: Mapping[str, Any], n_images: int) -> ShiftPlan:
     )
 
 
+def _passes(options: Options) -> dict[str, Any]:
+    return {"precision": options.precision, "fold": options.fold}
+
+
 def _invariance_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
-    return [{"kind": "none"}, *_shift_settings(checkpoint, options)]
+    return [{"kind": "none", **_passes(options)}, *_shift_settings(checkpoint, options)]
 
 
 def _invariance(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
-    from collectors.invariance import measure_accuracy, plan_columns, score
+    from collectors.invariance import accuracy_frame, plan_columns, score
 
     if settings["kind"] == "none":
-        return measure_accuracy(subject.model, subject.prepared(), subject.images.labels, batch_size=subject.batch_size)
+        return accuracy_frame(subject.unshifted(settings).prediction == subject.images.labels.numpy())
     plan, predictions = subject.predictions(settings)
     return score(predictions, plan).assign(**plan_columns(plan))
 
@@ -231,14 +328,14 @@ def _surface(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
 
     images = subject.prepared(settings["crop_size"], settings["images"])
     return measure_surface(
-        subject.model,
+        subject.network(settings),
         images,
         subject.images.labels[: len(images)],
         settings["max_shift"],
         settings["kind"],
         step=settings["step"],
         fill=settings["fill"],
-        batch_size=subject.batch_size,
+        **subject.pass_options(settings, len(images)),
     )
 
 
@@ -255,7 +352,12 @@ def _swap_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, A
     replacements = list(dict.fromkeys(parse_operator(spec).canonical for spec in options.swap_to))
     unshifted = {"kind": "none", "seed": options.seed, "windows": options.windows_per_image, "crop_size": None}
     shared = {"images": options.swap_images, "replacements": replacements}
-    return [{**settings, **shared} for settings in (unshifted, *_shift_settings(checkpoint, options))]
+    # A network after a swap is another one, folded anew: swaps have no say in precision and folding.
+    shifted = [
+        {name: value for name, value in settings.items() if name not in _passes(options)}
+        for settings in _shift_settings(checkpoint, options)
+    ]
+    return [{**settings, **shared} for settings in (unshifted, *shifted)]
 
 
 def _swap(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
@@ -270,8 +372,8 @@ def _swap(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
         [_sampled(settings, len(images))] if is_shifted else [],
         settings["replacements"],
         unshifted=not is_shifted,
-        batch_size=subject.batch_size,
-        msb_batch_size=MSB_BATCH,
+        batch_size=subject.images_per_pass,
+        msb_batch_size=subject.msb_batch,
         windows_per_image=settings.get("windows"),
         seed=settings["seed"],
     )

@@ -1,13 +1,16 @@
-"""What the tests share: the folder of real data sets and checkpoints, one thread per test process."""
+"""What the tests share: the folder of real data, optional libraries, one thread per test process."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+_DECLARED: list[object] = []
+"""Libraries of operators live as long as they are referred to."""
 
 
 def pytest_configure() -> None:
@@ -27,3 +30,22 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder of real data at {folder} (SHIFTSCOPE_SHARED_DATA names another)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def torchvision() -> ModuleType:
+    """torchvision, also beside a build of torch that its compiled operators do not fit: they are declared here."""
+    # Not above: torch reads the number of threads when it is imported.
+    import torch
+
+    if not hasattr(torch.ops.torchvision, "nms"):
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _DECLARED.append(library)
+    return pytest.importorskip("torchvision")
+
+
+@pytest.fixture(scope="session")
+def timm(torchvision: ModuleType) -> ModuleType:
+    return pytest.importorskip("timm")

@@ -335,3 +335,13 @@ def test_a_network_of_another_floating_point_type() -> None:
     plan = ShiftPlan.sampled(6, 2, n_shifts=3)
     in_double = measure_invariance(model, images.double(), labels, plan)
     pd.testing.assert_frame_equal(measure_invariance(model, images, labels, plan), in_double)
+
+
+def test_scores_need_no_probabilities_of_every_shift(model, images, labels):
+    plan = ShiftPlan.sampled(len(images), 2, n_shifts=4)
+    kept = predict(model, images, labels, plan, batch_size=5)
+    without = predict(model, images, labels, plan, batch_size=5, keep_probabilities=False)
+    pd.testing.assert_frame_equal(score(without, plan), score(kept, plan), check_exact=True)
+    assert without.probability is None
+    with pytest.raises(ValueError, match="keep_probabilities=True"):
+        without.to_frame()

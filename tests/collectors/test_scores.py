@@ -15,6 +15,7 @@ from collectors.scores import (
     accuracy,
     fidelity_product,
     kappa,
+    mean_drift,
     mean_over_images,
     pair_agreement,
     shift_scores,
@@ -32,6 +33,18 @@ def outcomes(draw: st.DrawFn, least_images: int = 1) -> dict[str, np.ndarray]:
         "clean_probability": rng.random(n),
         "drift_probability": rng.random((n, k)),
     }
+
+
+def scored(
+    prediction: np.ndarray,
+    label: np.ndarray,
+    clean_prediction: np.ndarray,
+    clean_probability: np.ndarray,
+    drift_probability: np.ndarray,
+    **options: bool,
+) -> dict[str, Estimate]:
+    drift = mean_drift(drift_probability, clean_probability)
+    return shift_scores(prediction, label, clean_prediction, drift, **options)
 
 
 def pair_share(row: np.ndarray, wanted: int | None = None) -> float:
@@ -62,7 +75,7 @@ def jackknife_by_loops(function, *arrays) -> float:
 @given(case=outcomes())
 @settings(max_examples=150, deadline=None)
 def test_scores_equal_explicit_loops(case):
-    scores = shift_scores(**case, is_path=True)
+    scores = scored(is_path=True, **case)
     p, y, p0 = case["prediction"], case["label"], case["clean_prediction"]
     n, k = p.shape
     drift = abs(case["drift_probability"] - case["clean_probability"][:, None])
@@ -125,7 +138,7 @@ def test_a_value_that_all_images_share_has_no_rounding_error():
 def test_exact_invariance():
     label = np.arange(60) % 3
     prediction = np.repeat(label[:, None], 4, axis=1)
-    scores = shift_scores(prediction, label, label, np.full(60, 0.9), np.full((60, 4), 0.9))
+    scores = scored(prediction, label, label, np.full(60, 0.9), np.full((60, 4), 0.9))
     for name in ("consistency", "consistency_to_clean", "fidelity", "worst_case_accuracy"):
         assert (scores[name].value, scores[name].se, scores[name].low, scores[name].high) == (1.0, 0.0, 0.95, 1.0), name
     assert scores["probability_drift"].value == 0.0
@@ -167,7 +180,7 @@ def test_kappa_is_near_zero_for_predictions_by_chance():
 
 
 def test_one_shift_has_no_pairs():
-    scores = shift_scores(np.zeros((3, 1), int), np.zeros(3, int), np.zeros(3, int), np.ones(3), np.ones((3, 1)))
+    scores = scored(np.zeros((3, 1), int), np.zeros(3, int), np.zeros(3, int), np.ones(3), np.ones((3, 1)))
     for name in ("consistency", "fidelity", "fidelity_product", "kappa"):
         assert np.isnan(scores[name].value), name
         assert scores[name].n_pairs == 0
@@ -175,7 +188,7 @@ def test_one_shift_has_no_pairs():
 
 
 def test_pairs_are_counted():
-    scores = shift_scores(
+    scores = scored(
         np.zeros((5, 4), int), np.zeros(5, int), np.zeros(5, int), np.ones(5), np.ones((5, 4)), is_path=True
     )
     counted = {name: estimate.n_pairs for name, estimate in scores.items()}
@@ -203,3 +216,12 @@ def test_intervals_cover():
         estimate = mean_over_images(pair_agreement((rng.random((80, 9)) < q[:, None]).astype(int)))
         covered += estimate.low <= truth <= estimate.high
     assert 920 <= covered <= 975
+
+
+def test_blocks_of_images_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(0)
+    prediction = rng.integers(0, 4, (50, 5)).astype(np.int16)
+    case = prediction, rng.integers(0, 4, 50), rng.integers(0, 4, 50), rng.random(50), rng.random((50, 5))
+    whole = scored(*case)
+    monkeypatch.setattr("collectors.scores.BLOCK", 7)
+    assert scored(*case) == whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -273,3 +274,28 @@ def test_bad_plans_are_refused_in_one_line(make, message):
     with pytest.raises(ShiftError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [ShiftPlan.sampled, ShiftPlan.path])
+def test_blocks_of_images_change_nothing(make, monkeypatch):
+    whole = make(50, 3, n_shifts=4, seed=1)
+    monkeypatch.setattr("collectors.shifts.BLOCK", 7)
+    parts = make(50, 3, n_shifts=4, seed=1)
+    np.testing.assert_array_equal(parts.offsets, whole.offsets)
+    assert parts.hash == whole.hash
+
+
+def test_the_hash_is_of_the_shifts_and_not_of_their_type():
+    offsets = ShiftPlan.sampled(30, 4, n_shifts=3, seed=5).offsets
+    assert offsets.dtype == np.int8
+    head = json.dumps(["circular", "sampled", None, 4, list(offsets.shape)])
+    expected = hashlib.sha256(head.encode() + offsets.astype("<i4").tobytes()).hexdigest()
+    assert ShiftPlan.sampled(30, 4, n_shifts=3, seed=5).hash == expected
+
+
+@pytest.mark.parametrize(("max_shift", "kind"), [(63, np.int8), (64, np.int16), (1 << 20, np.int32)])
+def test_offsets_are_kept_in_a_small_type_that_holds_their_differences(max_shift, kind):
+    plan = ShiftPlan("circular", "grid", max_shift, None, 0, np.array([[[max_shift, 0], [-max_shift, 0]]]))
+    assert plan.offsets.dtype == kind
+    first, second = plan.offsets[0]
+    assert [(first - second).tolist(), (second - first).tolist()] == [[2 * max_shift, 0], [-2 * max_shift, 0]]

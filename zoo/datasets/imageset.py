@@ -87,8 +87,15 @@ class ImageSet:
 
     def head(self, limit: int) -> ImageSet:
         """The first ``limit`` images."""
-        masks = None if self.masks is None else self.masks[:limit]
-        return replace(self, images=self.images[:limit], labels=self.labels[:limit], masks=masks)
+        return self._rows(slice(limit))
+
+    def tail(self, start: int) -> ImageSet:
+        """The images from ``start`` on."""
+        return self._rows(slice(start, None))
+
+    def _rows(self, rows: slice) -> ImageSet:
+        masks = None if self.masks is None else self.masks[rows]
+        return replace(self, images=self.images[rows], labels=self.labels[rows], masks=masks)
 
     def to_numpy(self) -> dict[str, Any]:
         """Everything as numpy arrays and plain values, the cheap form to send to another process."""

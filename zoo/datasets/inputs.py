@@ -107,6 +107,10 @@ class PreparedImages:
         content += [list(map(float, self.spec.mean)), list(map(float, self.spec.std))]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
+    def after(self, start: int) -> PreparedImages:
+        """The images from ``start`` on."""
+        return PreparedImages(self.imageset.tail(start), self.spec, self.size)
+
     def __len__(self) -> int:
         return len(self.imageset)
 

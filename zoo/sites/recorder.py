@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -271,6 +272,12 @@ def _untouched(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
+def _eager() -> AbstractContextManager[Any]:
+    """Compiled parts run as the code that they stand for; nothing where nothing has been compiled in this process."""
+    # Asking would import the compiler, which takes seconds.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
 def record(model: nn.Module, inputs: Tensor | tuple[Any, ...], consume: Consumer) -> Any:
     """Run ``model`` once, in evaluation mode and without gradients; call ``consume(site, use)`` at each of its sites.
 
@@ -289,7 +296,7 @@ def record(model: nn.Module, inputs: Tensor | tuple[Any, ...], consume: Consumer
         )
     recorder = Recorder(model, len(arguments[0]), consume)
     try:
-        with _untouched(model), torch.compiler.set_stance("force_eager"), recorder:
+        with _untouched(model), _eager(), recorder:
             return model(*arguments)
     except InputError:
         raise

@@ -1,0 +1,267 @@
+"""CPU time of `collect` against the bare forward passes and against a plain loop, as ratios; bfloat16 and its effect.
+
+    python -m benchmarks.speed                       # hours on two cores: CIFAR ResNet-56, ResNet-18 and -50 at 224
+    python -m benchmarks.speed --images 32 --repeats 1 --threads 1
+
+Every ratio is of two things measured in turn, again and again, on one thread by default: its median, and the least and
+the largest. Networks are initialised at random, their batch norms calibrated on the images.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import tyro
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.results import machine, table, write_section
+from collectors.engine import collect
+from collectors.invariance import predict, score
+from collectors.passes import CHECKED, shift_network
+from collectors.shifts import ShiftPlan
+from collectors.tasks import Options, Subject
+from zoo.datasets.imageset import ImageSet
+from zoo.datasets.inputs import InputSpec
+from zoo.loading import build_model, load_checkpoint
+from zoo.manifest import Checkpoint
+
+KINDS, SHIFTS, CLASSES = ("circular", "zero"), 9, 10
+MSB_SHARE = 0.256
+"""Share of the images on which MSB is measured: 256 of 1,000."""
+
+PLAIN_BATCHES = (64,)
+"""Batch sizes of the plain loop besides that of `collect`."""
+
+CASES = (
+    ("CIFAR ResNet-56", "zoo:resnet56?operator=strided", 32),
+    ("ResNet-18", "timm:resnet18?num_classes=10", 224),
+    ("ResNet-50", "timm:resnet50?num_classes=10", 224),
+)
+MARGIN = 1e-3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured; fewer images make the fixed costs of a checkpoint weigh more than they do in earnest."""
+
+    images: int = 1000
+    """Images at 32 pixels."""
+    large_images: int = 250
+    """Images at 224 pixels: 19 passes over 1,000 of them take a quarter of an hour."""
+    repeats: int = 3
+    """Pairs of measurements of each ratio."""
+    threads: int = 1
+    """Threads of torch. CPU time is wall time with one, whatever else the machine does."""
+    only: str = ""
+    """Cases whose name contains this."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network on its images."""
+
+    checkpoint: Checkpoint
+    images: ImageSet
+
+    def collect(self, folder: Path, msb: bool = False, precision: str = "fp32") -> None:
+        """Measure into an empty folder."""
+        names = ("layers", "invariance") if msb else ("invariance",)
+        count = max(round(MSB_SHARE * len(self.images)), 1)
+        options = Options(collect=names, shift=KINDS, n_shifts=SHIFTS, msb_images=count, precision=precision)
+        with tempfile.TemporaryDirectory(dir=folder) as out:
+            outcome = collect([self.checkpoint], self.images, out, options, progress=False)
+        if outcome.failures:
+            raise RuntimeError(str(outcome.failures[0]))
+
+    def bare(self) -> Callable[[], None]:
+        """The forward passes of the same images x shifts, by the same network in batches of the same size, alone."""
+        subject = Subject(self.checkpoint, load_checkpoint(self.checkpoint), self.images)
+        network = shift_network(subject.model, subject.prepared()[:CHECKED])
+        n, size = len(self.images), subject.images_per_pass
+        batch = subject.prepared()[:size].clone(memory_format=torch.channels_last)
+        passes = (1 + SHIFTS * len(KINDS)) * n
+
+        def run() -> None:
+            with torch.inference_mode():
+                for start in range(0, passes, size):
+                    network(batch[: passes - start])
+
+        return run
+
+    def plain(self, batch_size: int) -> Callable[[], None]:
+        """A loop as published evaluations have it: eager, NCHW, one roll and one forward pass per batch and shift."""
+        subject = Subject(self.checkpoint, load_checkpoint(self.checkpoint), self.images)
+        images, model = subject.prepared(), subject.model
+        shifts = ShiftPlan.sampled(1, max(self.checkpoint.input.size // 8, 1), SHIFTS).offsets[0].tolist()
+
+        def run() -> None:
+            with torch.no_grad():
+                for start in range(0, len(images), batch_size):
+                    batch = images[start : start + batch_size]
+                    clean = model(batch).argmax(1)
+                    for _ in KINDS:
+                        for dy, dx in shifts:
+                            (model(batch.roll((dy, dx), (2, 3))).argmax(1) == clean).sum().item()
+
+        return run
+
+
+def in_turn(first: Callable[[], None], second: Callable[[], None], repeats: int) -> str:
+    """CPU time of the first over that of the second: median, and the range of the pairs."""
+    ratios = []
+    for _ in range(repeats):
+        times = []
+        for call in (first, second):
+            start = time.process_time()
+            call()
+            times.append(time.process_time() - start)
+        ratios.append(times[0] / times[1])
+    return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}, n = {repeats})"
+
+
+@contextmanager
+def cases(settings: Settings) -> Iterator[dict[str, Case]]:
+    """The networks with their images, in a temporary folder."""
+    with tempfile.TemporaryDirectory() as name:
+        yield {
+            title: make(Path(name), model, size, settings)
+            for title, model, size in CASES
+            if settings.only.lower() in title.lower()
+        }
+
+
+def make(folder: Path, model: str, size: int, settings: Settings) -> Case:
+    """A calibrated network and smooth random images."""
+    generator = torch.Generator().manual_seed(0)
+    count = settings.images if size < 100 else min(settings.images, settings.large_images)
+    coarse = torch.rand(count, 3, 8, 8, generator=generator)
+    pixels = F.interpolate(coarse, size, mode="bicubic", align_corners=False).clamp(0, 1).mul(255).to(torch.uint8)
+    labels = torch.randint(0, CLASSES, (count,), generator=generator)
+    images = ImageSet("random/test", pixels, labels, tuple(map(str, range(CLASSES))))
+    torch.manual_seed(0)
+    network = build_model(model)
+    calibrate(network, pixels[:32].float() / 255 * 4 - 2)
+    weights = folder / f"{size}-{sum(p.numel() for p in network.parameters())}.safetensors"
+    save_file(network.state_dict(), weights)
+    return Case(Checkpoint(weights.stem, model, weights, InputSpec(size, (0.5,), (0.25,)), folder=folder), images)
+
+
+def calibrate(network: nn.Module, images: Tensor) -> None:
+    """Give batch norms the statistics of the images, so that logits are of order 1 and differ between images."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        network.train()(images)
+    network.eval()
+
+
+def speed(found: dict[str, Case], settings: Settings, folder: Path) -> str:
+    """Ratios of CPU time, a row per network."""
+    rows = []
+    for title, case in found.items():
+        size = case.checkpoint.input.size
+        batch = Subject(case.checkpoint, nn.Identity(), case.images).images_per_pass
+        row: dict[str, object] = {"network": f"{title} at {size}", "images": len(case.images), "batch": batch}
+        bare = case.bare()
+        bare()
+        row["collect / bare passes"] = in_turn(lambda case=case: case.collect(folder), bare, settings.repeats)
+        row["with MSB / bare passes"] = in_turn(
+            lambda case=case: case.collect(folder, msb=True), bare, settings.repeats
+        )
+        for plain in (batch, *PLAIN_BATCHES):
+            ratio = in_turn(case.plain(plain), lambda case=case: case.collect(folder), settings.repeats)
+            row["plain loop, same batch / collect" if plain == batch else f"plain loop, batch {plain} / collect"] = (
+                ratio
+            )
+        half = in_turn(
+            lambda case=case: case.collect(folder, precision="bf16"),
+            lambda case=case: case.collect(folder),
+            settings.repeats,
+        )
+        row["bf16 / fp32"] = half
+        rows.append(row)
+    frame = pd.DataFrame(rows).fillna("as same batch")
+    return table(frame.to_dict("records"))
+
+
+def agreement(found: dict[str, Case]) -> str:
+    """Folded against unfolded predictions, and what bfloat16 does to every score."""
+    tops, scores = [], []
+    for title, case in found.items():
+        model = load_checkpoint(case.checkpoint)
+        images = Subject(case.checkpoint, model, case.images.head(64)).prepared()
+        plan = ShiftPlan.sampled(len(images), images.size // 8, n_shifts=3)
+        plain, folded, half = (
+            predict(model, images, images.labels, plan, batch_size=16, **options)
+            for options in ({"fold": False}, {}, {"precision": "bf16"})
+        )
+        sure = margins(model, images[:]) > MARGIN
+        for name, other in (("folded", folded), ("bf16", half)):
+            same = plain.clean_prediction == other.clean_prediction
+            tops.append(
+                {
+                    "network": title,
+                    "passes": name,
+                    "top-1 equal": f"{same.mean():.3f}",
+                    f"where the top-2 margin exceeds {MARGIN:g}": f"{same[sure].mean():.3f} of {int(sure.sum())}",
+                    "largest change of a probability": f"{np.abs(plain.probability - other.probability).max():.1e}",
+                }
+            )
+        values = [score(each, plan).set_index("score")["value"] for each in (folded, half)]
+        scores.append(
+            {"network": title, **{name: f"{values[1][name] - values[0][name]:+.4f}" for name in values[0].index}}
+        )
+    return "\n\n".join([table(tops), "Scores in bfloat16 minus scores in fp32:", table(scores)])
+
+
+def margins(model: nn.Module, images: Tensor) -> np.ndarray:
+    """Distance of the two largest logits."""
+    with torch.inference_mode():
+        best = torch.cat([model(part).topk(2).values for part in images.split(16)])
+    return (best[:, 0] - best[:, 1]).numpy()
+
+
+def declare_torchvision_operators() -> list[torch.library.Library]:
+    """Declare the operators without which torchvision's import (and so timm's) fails beside another build of torch."""
+    if hasattr(torch.ops.torchvision, "nms"):
+        return []
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return [library]
+
+
+def main() -> None:
+    """Measure and write the section."""
+    settings = tyro.cli(Settings, description=__doc__)
+    torch.set_num_threads(settings.threads)
+    kept = declare_torchvision_operators()
+    with cases(settings) as found, tempfile.TemporaryDirectory() as folder:
+        body = [
+            f"{machine('torch', 'timm')} CPU time with {settings.threads} thread(s), ratios of measurements in turn; "
+            f"K = {SHIFTS} shifts x {len(KINDS)} kinds, MSB on {MSB_SHARE:.1%} of the images.",
+            speed(found, settings, Path(folder)),
+            agreement(found),
+        ]
+    write_section("Speed of collect (`python -m benchmarks.speed`)", "\n\n".join(body))
+    del kept
+
+
+if __name__ == "__main__":
+    main()
