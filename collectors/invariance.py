@@ -315,9 +315,9 @@ def _predict_shifted(
     }
 
 
-def _class_type(logits: Tensor) -> type[np.signedinteger[Any]]:
-    """The integer type in which predictions are kept: there is one for every image and shift."""
-    return np.int16 if logits.shape[1] <= np.iinfo(np.int16).max else np.int32
+def _class_type(logits: Tensor) -> np.dtype[Any]:
+    """The smallest signed integer type of a class: predictions are kept for every image and shift."""
+    return np.min_scalar_type(-logits.shape[1])
 
 
 def _image_size(images: Images) -> tuple[int, int]:

@@ -29,7 +29,7 @@ Rounding moves them by up to 2e-6 in the networks of the tests; a batch norm fol
 
 @dataclass(frozen=True, eq=False)
 class Unshifted:
-    """What a network says of ``N`` images as they are: top-1 ``prediction`` and its float32 ``probability``, ``(N,)``."""
+    """What a network says of ``N`` unshifted images: top-1 ``prediction (N,)``, its float32 ``probability (N,)``."""
 
     prediction: np.ndarray
     probability: np.ndarray

@@ -51,18 +51,20 @@ def shift_scores(
     n, k = prediction.shape
     pairs, to_clean = n * (k * (k - 1) // 2), n * k
     consistent = pair_agreement(prediction)
-    is_right = prediction == label[:, None]
+    fidelity = _by_blocks(lambda some, y: pair_hits(some == y[:, None]), prediction, label)
+    always_right = _by_blocks(lambda some, y: (some == y[:, None]).all(1), prediction, label)
+    as_clean = _by_blocks(lambda some, clean: (some == clean[:, None]).mean(1), prediction, clean_prediction)
     scores = {
         "consistency": mean_over_images(consistent, pairs),
-        "consistency_to_clean": mean_over_images((prediction == clean_prediction[:, None]).mean(1), to_clean),
-        "fidelity": mean_over_images(pair_hits(is_right), pairs),
+        "consistency_to_clean": mean_over_images(as_clean, to_clean),
+        "fidelity": mean_over_images(fidelity, pairs),
         "fidelity_product": fidelity_product(clean_prediction == label, consistent, pairs),
-        "worst_case_accuracy": mean_over_images(is_right.all(1)),
+        "worst_case_accuracy": mean_over_images(always_right),
         "kappa": kappa(prediction, pairs),
         "probability_drift": mean_over_images(drift, to_clean),
     }
     if is_path:
-        flips = (prediction[:, 1:] != prediction[:, :-1]).mean(1)
+        flips = _by_blocks(lambda some: (some[:, 1:] != some[:, :-1]).mean(1), prediction)
         scores["flip_rate"] = mean_over_images(flips, n * (k - 1))
     return scores
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from collectors.invariance import (
     Predictions,
@@ -345,3 +346,12 @@ def test_scores_need_no_probabilities_of_every_shift(model, images, labels):
     assert without.probability is None
     with pytest.raises(ValueError, match="keep_probabilities=True"):
         without.to_frame()
+
+
+@pytest.mark.parametrize("classes", [128, 129, 40_000])
+def test_any_number_of_classes_has_its_own_predictions(images, classes):
+    top = torch.arange(len(images)) + classes - len(images)
+    network = Returning(lambda x: F.one_hot(top.repeat_interleave(len(x) // len(top)), classes).float())
+    found = predict(network, images, np.zeros(23, int), ShiftPlan.sampled(23, 1, n_shifts=3))
+    np.testing.assert_array_equal(found.clean_prediction, top)
+    np.testing.assert_array_equal(found.prediction, top[:, None].expand(-1, 3))
