@@ -282,7 +282,7 @@ def test_a_frame_that_cannot_be_analysed_is_refused_in_one_line(tiny_frame, chan
 
 def test_write_results_writes_whole_files(zoos, tmp_path):
     paths = write_results(zoos["null"], tmp_path / "results")
-    tables = ["correlations", "regressions", "influence", "comparisons", "sites"]
+    tables = ["correlations", "regressions", "influence", "comparisons", "sites", "designs"]
     assert [path.name for path in paths] == [*(f"{name}.csv" for name in tables), "summary.md"]
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == sorted(path.name for path in paths)
     read = pd.read_csv(paths[0], keep_default_na=False, na_values=[""])
