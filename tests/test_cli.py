@@ -67,7 +67,7 @@ def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: py
     assert run(*command) == shiftscope.DONE
     assert "0 tasks measured, 10 were done, 0 failed" in capsys.readouterr().out
     assert run("analyze", tables, "--out", tmp_path / "results") == shiftscope.DONE
-    tables_of_results = ("correlations", "regressions", "influence", "comparisons", "sites")
+    tables_of_results = ("correlations", "regressions", "influence", "comparisons", "sites", "designs")
     assert {path.name for path in (tmp_path / "results").iterdir()} == {
         *(f"{name}.csv" for name in tables_of_results),
         "summary.md",
