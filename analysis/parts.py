@@ -61,7 +61,7 @@ class Selection:
         schema = TABLES[table]
         wanted = {column: values for column, values in self.where.items() if column in schema.names}
         if self.networks is not None:
-            own = ["checkpoint"] if table == "checkpoints" else _NETWORK
+            own = _NETWORK if _by_network(table) else ["checkpoint"]
             wanted |= {column: self.networks[column].unique().tolist() for column in own}
         found: ds.Expression | None = None
         for column, values in wanted.items():
@@ -74,7 +74,7 @@ class Selection:
 
     def exact(self, table: str, rows: pd.DataFrame) -> pd.DataFrame:
         """Of rows that passed the filter, those of the wanted networks: the files know no pairs of columns."""
-        if self.networks is None or table == "checkpoints":
+        if self.networks is None or not _by_network(table):
             return rows
         return rows[pd.MultiIndex.from_frame(rows[_NETWORK]).isin(pd.MultiIndex.from_frame(self.networks[_NETWORK]))]
 
@@ -211,6 +211,11 @@ def _named_errors(folder: str) -> Iterator[None]:
         raise TableError(
             f"{folder}: a column has another type than the schema ({reason}); collect into a new folder"
         ) from error
+
+
+def _by_network(table: str) -> bool:
+    """Whether the rows of a table belong to a network, whatever names it has; descriptions and failures to a name."""
+    return table != "checkpoints" and set(_NETWORK) <= set(TABLES[table].names)
 
 
 def networks(rows: pd.DataFrame, checkpoints: Collection[str]) -> pd.DataFrame:
