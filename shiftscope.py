@@ -17,7 +17,7 @@ from zoo.errors import InputError
 
 if TYPE_CHECKING:
     from analysis import Results, Tables
-    from analysis.figures import Drawn
+    from analysis.drawing import Drawn
     from collectors.engine import Outcome
     from collectors.planning import Plan
     from collectors.tasks import Options
@@ -445,7 +445,8 @@ def _analyze(folder: str, out: Path, *, with_power: bool = False) -> tuple[Table
 
 
 def _draw(tables: Tables, out: Path, *, only: Sequence[str] | None = None, formats: Sequence[str] = ("png",)) -> Drawn:
-    from analysis.figures import draw_figures, known_formats
+    from analysis.drawing import draw_figures
+    from analysis.figures import known_formats
 
     known_formats(formats)
     drawn = draw_figures(tables, only)

@@ -96,7 +96,7 @@ def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: py
 def test_demo_analyses_and_draws_once_for_all_it_writes(
     zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import analysis.figures
+    import analysis.drawing
     import analysis.study
 
     calls = []
@@ -109,7 +109,7 @@ def test_demo_analyses_and_draws_once_for_all_it_writes(
         return call
 
     monkeypatch.setattr(analysis.study, "analyze", counted(analysis.study.analyze))
-    monkeypatch.setattr(analysis.figures, "draw_figures", counted(analysis.figures.draw_figures))
+    monkeypatch.setattr(analysis.drawing, "draw_figures", counted(analysis.drawing.draw_figures))
     monkeypatch.setattr(shiftscope, "BUNDLED_ZOO", zoo)
     monkeypatch.setattr(shiftscope, "DEMO_IMAGES", 20)
     assert run("demo", "--out", tmp_path / "demo", "--jobs", 1) == shiftscope.DONE

@@ -9,7 +9,7 @@ from analysis.errors import TableError
 from analysis.files import write_whole
 
 if TYPE_CHECKING:
-    from analysis.figures import Drawn
+    from analysis.drawing import Drawn
     from analysis.study import Results
     from analysis.tables import Tables
 
@@ -34,14 +34,14 @@ def report_page(tables: Tables, *, results: Results | None = None, drawn: Drawn 
     """The page as HTML: what ``analyze`` found in words, an interactive scatter of the checkpoints, every figure with
     its caption, every table of the results, and where the numbers come from.
 
-    ``results`` (of :func:`analysis.study.analyze`) and ``drawn`` (of :func:`analysis.figures.draw_figures`) save doing
+    ``results`` (of :func:`analysis.study.analyze`) and ``drawn`` (of :func:`analysis.drawing.draw_figures`) save doing
     that work again. The page loads nothing from anywhere: its content security policy forbids it. Equal tables give
     equal bytes under equal versions of the libraries.
 
     Raises:
         TableError: tables that cannot be analysed.
     """
-    from analysis.figures import draw_figures
+    from analysis.drawing import draw_figures
     from analysis.report.page import build_page
     from analysis.study import analyze_tables
     from analysis.tables import join

@@ -21,7 +21,7 @@ from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from analysis.figures import Drawn
+from analysis.drawing import Drawn
 from analysis.figures.style import CaptionedFigure, theme
 from analysis.report.provenance import provenance
 from analysis.report.scatter import scatter_spec

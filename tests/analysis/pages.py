@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pandas as pd
 
-from analysis.figures import draw_figures
+from analysis.drawing import draw_figures
 from analysis.report import report_page
 from analysis.study import Results, analyze
 from analysis.tables import Tables, join

@@ -15,8 +15,9 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from analysis import figures
+from analysis.drawing import save_figures
 from analysis.errors import TableError
-from analysis.figures import FIGURES, draw, render, save_figures, style
+from analysis.figures import FIGURES, draw, render, style
 from analysis.tables import Tables, join
 
 

@@ -18,8 +18,9 @@ from scipy import stats
 
 import shiftscope
 from analysis import publication
+from analysis.drawing import save_figures
 from analysis.errors import TableError
-from analysis.figures import FIGURES, FRAMES, _load, save_figures
+from analysis.figures import FIGURES, FRAMES, _load
 from analysis.figures.frames import cost_frame, robustness_frame, segmentation_frame
 from analysis.publication import PAPER_TABLES, Column, PaperTable, to_csv, to_latex, to_markdown
 from analysis.tables import Tables, join

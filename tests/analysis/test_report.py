@@ -125,7 +125,7 @@ def test_table_tells_once_what_all_rows_share_and_cuts_with_a_word(monkeypatch: 
 
 
 def test_tables_of_the_paper_keep_caption_and_marks(tables: Tables, pages: ModuleType) -> None:
-    from analysis.figures import draw_figures
+    from analysis.drawing import draw_figures
 
     table = draw_figures(tables, ["table_classification"]).tables["table_classification"]
     made = paper_table(table)
@@ -309,7 +309,7 @@ def test_equal_tables_give_equal_bytes_in_another_process(
     simulate.write_tables(tables, tmp_path / "tables", parts=3)
     code = (
         "import sys, hashlib; from analysis import load, join, analyze; from analysis.report import report_page\n"
-        "from analysis.figures import draw_figures\n"
+        "from analysis.drawing import draw_figures\n"
         f"tables = load({str(tmp_path / 'tables')!r})\n"
         "drawn = draw_figures(tables, ['msb_by_operator', 'shift_surface'])\n"
         "page = report_page(tables, results=analyze(join(tables), scores=['consistency'], resamples=20), drawn=drawn)\n"
@@ -327,7 +327,7 @@ def test_page_is_written_whole_or_not_at_all(
 ) -> None:
     target = tmp_path / "new" / "report.html"
     monkeypatch.setattr(page_module, "build_page", lambda *arguments: "first")
-    monkeypatch.setattr("analysis.figures.draw_figures", lambda tables: None)
+    monkeypatch.setattr("analysis.drawing.draw_figures", lambda tables: None)
     assert write_report(tables, target, results=made[1]) == target
     assert target.read_text() == "first"
 
@@ -349,7 +349,7 @@ def test_where_no_page_can_be_written(
         write_report(tables, tmp_path)
     (tmp_path / "file").touch()
     monkeypatch.setattr(page_module, "build_page", lambda *arguments: "page")
-    monkeypatch.setattr("analysis.figures.draw_figures", lambda tables: None)
+    monkeypatch.setattr("analysis.drawing.draw_figures", lambda tables: None)
     with pytest.raises(TableError, match=r"cannot be written \(Not a directory\)|cannot be written \(File exists\)"):
         write_report(tables, tmp_path / "file" / "report.html", results=made[1])
 
