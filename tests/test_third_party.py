@@ -59,7 +59,7 @@ def zoo(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tables(zoo: Path, shared_data: Path) -> Path:
     out = zoo / "tables"
     command = ["collect", str(zoo), "--data", f"parquet:{shared_data / 'cifar10' / 'test.parquet'}", "--out", str(out)]
-    command += ["--limit", str(N_IMAGES), "--shift", "circular,zero,crop"]
+    command += ["--limit", str(N_IMAGES), "--shift", "circular,zero,crop", "--allow-outside"]
     if not FULL:
         command += ["--msb-images", "32", "--n-shifts", "2"]
     assert shiftscope.main(command) == shiftscope.DONE

@@ -271,7 +271,7 @@ def test_weights_that_are_replaced_during_the_run_are_a_failure(
     before = signature(zoo[0].weights)
     work = Work(zoo[0], sha256_file(zoo[0].weights), before, (Task("checkpoints", {}, "k" * 32, "slot"),))
     zoo[0].weights.write_bytes(zoo[0].weights.read_bytes())
-    (failure,) = measure(work, images, store, 8).failures.values()
+    (failure,) = measure(work, images, store, OPTIONS).failures.values()
     assert (failure.stage, failure.error) == ("load", "WeightsError")
     assert "was replaced during the run: run again" in failure.message
 
