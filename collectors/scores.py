@@ -17,7 +17,7 @@ RULE_OF_THREE = 3.0
 """Where all of ``n`` images agree, fewer than ``3 / n`` of all images differ, with 95 % confidence (Hanley 1983)."""
 
 
-BLOCK = 4096
+BLOCK = 512
 """Images handled at once, so that what is needed besides the predictions does not grow with their number."""
 
 

@@ -22,7 +22,7 @@ LARGEST_SHIFT = 1 << 20
 LARGEST_SEED = (1 << 128) - 1
 """The width of the random generator's key."""
 
-BLOCK = 4096
+BLOCK = 512
 """Images whose shifts are drawn at once, so that what is needed besides the plan does not grow with their number."""
 
 FILLS = ("mean", "black")
