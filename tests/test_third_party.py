@@ -91,7 +91,7 @@ def test_accuracy_is_that_of_a_plain_loop(tables: Path, zoo: Path, shared_data: 
     clean = zoo / "clean"
     data = f"parquet:{shared_data / 'cifar10' / 'test.parquet'}"
     command = ["collect", str(zoo), "--data", data, "--out", str(clean), "--limit", "200", "--shift", ""]
-    assert shiftscope.main([*command, "--collect", "invariance"]) == shiftscope.DONE
+    assert shiftscope.main([*command, "--collect", "invariance", "--allow-outside"]) == shiftscope.DONE
     measured = read(clean, "invariance").set_index("checkpoint")["value"]["akamaster-resnet20"]
     assert measured == pytest.approx(hits.double().mean().item(), abs=1e-12)
 
