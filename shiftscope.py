@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -172,6 +173,8 @@ class Collect:
     """Split of an embedded data set."""
     limit: int | None = None
     """Measure on the first so many images."""
+    only: str = "*"
+    """Measure the checkpoints of these names alone: a pattern such as 'resnet20-*'."""
     msb_images: int = 256
     """Images on which MSB is measured."""
     windows_per_image: int | None = None
@@ -239,7 +242,12 @@ class Collect:
             raise InputError("--scheduler is the address of a backend's: give --backend dask as well")
         _at_least_one("--jobs", self.jobs)
         images = DataSource(self.data, self.split, self.limit)
-        checkpoints = read_manifest(self.zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
+        every = read_manifest(self.zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
+        checkpoints = [checkpoint for checkpoint in every if fnmatchcase(checkpoint.name, self.only)]
+        if not checkpoints:
+            raise InputError(
+                f"--only {self.only}: no checkpoint of {self.zoo} has such a name ({every[0].name} is one)"
+            )
         if self.dry_run:
             return _say(plan_run(checkpoints, images, self.out, options))
         outcome = _collect(

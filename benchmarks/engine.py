@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import machine, table, write_section
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
 
 MODEL = "zoo:smallcnn?operator={operator}&width={width}&in_channels=1"
 OPERATORS = ("max", "avg", "subsample", "blur", "lp", "soft")
@@ -79,12 +79,14 @@ def work_timed(clock: Clock) -> Any:
     """The measuring functions, and the loading of weights and data, on the clock."""
     import collectors.invariance
     import collectors.msb
+    import collectors.passes
     import zoo.datasets.source
     import zoo.loading
 
     places = [
-        (collectors.invariance, ("predict", "score", "measure_accuracy", "measure_surface")),
+        (collectors.invariance, ("predict", "score", "measure_surface")),
         (collectors.msb, ("measure_msb",)),
+        (collectors.passes, ("predict_unshifted", "shift_network")),
         (zoo.loading, ("load_checkpoint",)),
         (zoo.datasets.source, ("load_dataset",)),
     ]
@@ -145,7 +147,7 @@ def measure_load(out: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print the numbers as a section of RESULTS.md."""
+    """Measure and write the section."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoints", type=int, default=1000)
     parser.add_argument("--images", type=int, default=1000)
@@ -158,13 +160,17 @@ def main() -> None:
         measure_second(zoo, out, arguments.images)  # hashes the weights, now that they have lain for a moment
         second, processor, torch_seen = measure_second(zoo, out, arguments.images)
         parts, compacted = measure_load(out)
-    print(f"### Engine: {arguments.checkpoints} checkpoints x {arguments.images} images, one process")
-    print(f"Machine: {os.cpu_count()} cores, {platform.machine()}, python {platform.python_version()}\n")
-    print("| | |\n|---|---|")
-    print(f"| run | {wall:.1f} s |")
-    print(f"| engine outside of forward passes, scores, weights and data | {(wall - work) / wall:.1%} |")
-    print(f"| second run | {second:.2f} s wall, {processor:.2f} s processor, torch imported: {torch_seen} |")
-    print(f"| reading all tables | {parts:.2f} s, compacted {compacted:.2f} s: {parts / compacted:.0f} times as fast |")
+    rows = {
+        "run": f"{wall:.1f} s",
+        "engine outside of forward passes, scores, weights and data": f"{(wall - work) / wall:.1%}",
+        "second run": f"{second:.2f} s wall, {processor:.2f} s processor, torch imported: {torch_seen}",
+        "reading all tables": f"{parts:.2f} s, compacted {compacted:.2f} s: {parts / compacted:.0f} times as fast",
+    }
+    facts = (
+        f"{arguments.checkpoints} checkpoints x {arguments.images} images, one process. {machine('torch', 'pyarrow')}"
+    )
+    body = table([{"what": name, "measured": value} for name, value in rows.items()])
+    write_section("Engine (`python -m benchmarks.engine`)", f"{facts}\n\n{body}")
 
 
 if __name__ == "__main__":

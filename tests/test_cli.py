@@ -121,6 +121,14 @@ def test_demo_analyses_and_draws_once_for_all_it_writes(
         assert path.stat().st_size > 10_000
 
 
+def test_only_the_named_checkpoints_are_measured(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 10, "--collect", "checkpoints")
+    assert run(*command, "--only", "m*") == shiftscope.DONE
+    assert pq.read_table(tmp_path / "t" / "checkpoints").to_pandas()["checkpoint"].tolist() == ["max"]
+    assert run(*command, "--only", "resnet*") == shiftscope.BAD_INPUT
+    assert "has such a name (max is one)" in one_line(capsys)
+
+
 def test_swaps_are_collected_analysed_and_drawn(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables = tmp_path / "tables"
     command = ("collect", zoo, "--data", "digits", "--out", tables, "--limit", 20, "--msb-images", 8)
