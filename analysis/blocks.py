@@ -22,6 +22,7 @@ from analysis.permutation import (
     permuted_taus,
 )
 from analysis.resampling import (
+    EXACT,
     NOMINAL,
     Array,
     bca_interval,
@@ -74,7 +75,7 @@ class Block:
         """One record per pair and cluster design; ``frame`` holds the cluster columns of the same rows."""
         n = len(self.values)
         estimate, reasons = self._estimate()
-        dependence = next((frame[column].nunique() for column in clusters.values() if column), n)
+        partitions = {column: cluster_codes(frame[column])[0] for column in clusters.values() if column}
         records: list[dict[str, object]] = []
         # Where every cluster is one row, drawing clusters is drawing rows, and is not done twice.
         done: dict[bytes, _Inference] = {}
@@ -82,21 +83,33 @@ class Block:
             labels = frame[column] if column else pd.Series(np.arange(n))
             codes, n_clusters = cluster_codes(labels)
             unlabelled = int(labels.isna().sum())
-            real = n_clusters if column else dependence
+            coarser = self._coarser(codes, partitions)
             if unlabelled:
                 found = self._none(f"{unlabelled} rows have no value in {column}")
             else:
                 key = codes.tobytes()
-                done[key] = found = done.get(key) or self._inference(
-                    estimate, codes, n_clusters, draws, real == n_clusters
-                )
-            design = "single" if real == n else "clusters" if column else "rows"
-            coverage = simulated_coverage(self.method, real, design, draws.interval)
+                done[key] = found = done.get(key) or self._inference(estimate, codes, n_clusters, draws, not coarser)
+            design = "rows" if coarser else "single" if n_clusters == n else "clusters"
+            coverage = simulated_coverage(self.method, coarser or n_clusters, design, draws.interval)
             for index, (a, b) in enumerate(self.pairs):
                 shared = {"x": a, "y": b, "r": estimate[index], "interval": name, "n": n, "n_clusters": n_clusters}
                 shared |= {"interval_type": draws.interval, "nominal": NOMINAL, "coverage": coverage}
                 records.append({**shared, **found.record(index, reasons[index])})
         return records
+
+    def _coarser(self, codes: Codes, partitions: Mapping[str, Codes]) -> int:
+        """How many clusters the coarsest partition has in whose clusters these lie, several in one; 0 for none.
+
+        Then these depend on each other. What all rows of a group share is no such dependence for the methods within
+        groups, which take it out.
+        """
+        found = 0
+        for partition in partitions.values() if len(codes) else ():
+            shared = self.groups is not None and _nested(self.groups, partition)
+            if not shared and _nested(codes, partition) and partition.max() < codes.max():
+                count = int(partition.max()) + 1
+                found = min(found or count, count)
+        return found
 
     def _estimate(self) -> tuple[Array, list[str]]:
         """The coefficient of each pair, NaN where there is none, and why."""
@@ -153,7 +166,7 @@ class Block:
         low, high, why = self._interval(estimate, codes, n_clusters, draws)
         p, permutations, why_no_p = np.full(len(self.pairs), np.nan), 0, "no permutations were asked for"
         if not independent:
-            why_no_p = "rows of a cluster are not exchangeable: see the p of the clusters"
+            why_no_p = "these clusters depend on each other within larger ones: see the p of those"
         elif draws.permutations:
             p, permutations, why_no_p = self._p(estimate, codes, draws)
         return _Inference(low, high, why, p, permutations, why_no_p)
@@ -162,7 +175,7 @@ class Block:
         left_out = self._coefficients(codes, jackknife_counts(n_clusters)) if draws.interval != "percentile" else None
         if draws.interval == "jackknife" and left_out is not None:
             low, high = jackknife_interval(estimate, left_out, NOMINAL)
-            exact = np.abs(estimate) >= 1
+            exact = 1 - np.abs(estimate) <= EXACT
             return low, high, [_EXACT if one else "undefined without one of the clusters" for one in exact]
         drawn = self._coefficients(codes, bootstrap_counts(n_clusters, draws.resamples, draws.seed))
         if left_out is None:
@@ -237,6 +250,11 @@ class _Inference:
             "reason": reason or ("" if defined else f"no interval: {self.why_no_interval[index]}"),
             "p_reason": reason or ("" if tested else self.why_no_p),
         }
+
+
+def _nested(codes: Codes, partition: Codes) -> bool:
+    """Whether each cluster lies in one cluster of the partition."""
+    return len(np.unique(np.stack([codes, partition]), axis=1)[0]) == int(codes.max()) + 1
 
 
 def constant(values: Array) -> bool:

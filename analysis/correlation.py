@@ -61,8 +61,9 @@ def correlate(
     Returns one row per pair × method × design: ``x, y, method, given, within, r, low, high, interval`` (the design's
     name), ``interval_type, p, n_permutations, p_holm, p_bh, n`` (rows used), ``n_missing`` (rows without a finite value
     in each column), ``n_clusters, nominal, coverage`` (simulated for so many clusters, see :mod:`analysis.coverage`;
-    that of single rows supposes that the rows depend on each other within the first cluster column), ``reason`` (why
-    there is no coefficient or interval), ``p_reason`` (why there is no p).
+    that of units which lie in larger ones of another cluster column, as runs in operators, is the coverage for such
+    larger ones of equal units that are taken for independent; they have no p either), ``reason`` (why there is no
+    coefficient or interval), ``p_reason`` (why there is no p).
 
     Raises:
         TableError: an unknown method, interval or column; a covariate, group or cluster column whose name several

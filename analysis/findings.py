@@ -61,17 +61,21 @@ def with_interval(row: Any) -> str:
 def paradoxes(correlations: pd.DataFrame) -> pd.DataFrame:
     """Pooled and within-operator Pearson correlation of every cell; ``paradox`` where Simpson's paradox is found.
 
-    That is: the signs are opposite, and both 95 % intervals (clusters operator × run, at least
-    :data:`~analysis.coverage.MIN_CLUSTERS` clusters) exclude 0.
+    That is: the signs are opposite, and both 95 % intervals exclude 0: the pooled one over operators, the one inside
+    operators over runs, each with at least :data:`~analysis.coverage.MIN_CLUSTERS` of them.
     """
-    rows = correlations[
-        (correlations["x"] == PRIMARY_READING)
-        & (correlations["y"] == PRIMARY_SCORE)
-        & (correlations["interval"] == BY_RUN)
-    ]
+    rows = correlations[(correlations["x"] == PRIMARY_READING) & (correlations["y"] == PRIMARY_SCORE)]
     numbers = ["r", "low", "high", "n_clusters"]
-    pooled = rows[rows["method"] == "pearson"].set_index(CELL)[numbers].add_suffix("_pooled")
-    within = rows[rows["method"] == "within_pearson"].set_index(CELL)[numbers].add_suffix("_within")
+    kept = {
+        "pooled": ("pearson", "checkpoints", BY_OPERATOR),
+        "within": ("within_pearson", "within operator", BY_RUN),
+    }
+    pooled, within = (
+        _matching(rows, {"method": method, "level": level, "interval": units})
+        .set_index(CELL)[numbers]
+        .add_suffix(f"_{name}")
+        for name, (method, level, units) in kept.items()
+    )
     table = pooled.join(within)
     verdicts = [
         [verdict(*values) for values in table[[f"{name}_{level}" for name in numbers]].to_numpy(dtype=float)]
@@ -103,10 +107,10 @@ class Comparison:
 
     def correlation(self, **where: Any) -> pd.Series | None:
         """The one row of correlations with these labels; by default the pooled Spearman correlation of the primary
-        columns.
+        columns, with operators as sampling units: networks of one operator are alike.
         """
         wanted = {"x": PRIMARY_READING, "y": PRIMARY_SCORE, "method": "spearman", "level": "checkpoints", "given": ""}
-        wanted |= {"interval": BY_RUN, "subset": "all operators", "snapshots": "final"}
+        wanted |= {"interval": BY_OPERATOR, "subset": "all operators", "snapshots": "final"}
         return _only(self.correlations, {**wanted, **self.cell, **where})
 
     def regression(self, **where: Any) -> pd.DataFrame:
@@ -178,27 +182,30 @@ class Comparison:
         return _compare(base, other, "With all snapshots along training, Spearman's correlation")
 
     def _resampling_operators(self) -> Finding | None:
-        base, other = self.correlation(), self.correlation(interval=BY_OPERATOR)
-        if base is None or other is None or not np.isfinite([base["low"], other["low"]]).all():
+        runs, operators = self.correlation(interval=BY_RUN), self.correlation()
+        if runs is None or operators is None or not np.isfinite([runs["low"], operators["low"]]).all():
             return None
         text = (
             f"With operators instead of runs as sampling units, the interval of the pooled Spearman correlation "
-            f"({base['r']:.2f}) is {other['low']:.2f} to {other['high']:.2f} "
-            f"instead of {base['low']:.2f} to {base['high']:.2f} "
-            f"({int(other['n_clusters'])} operators against {int(base['n_clusters'])} runs)"
+            f"({runs['r']:.2f}) is {operators['low']:.2f} to {operators['high']:.2f} "
+            f"instead of {runs['low']:.2f} to {runs['high']:.2f} "
+            f"({int(operators['n_clusters'])} operators against {int(runs['n_clusters'])} runs)"
         )
-        holds_zero = other["low"] <= 0 <= other["high"]
-        if holds_zero and verdict_of(base) in ("negative", "positive"):
+        holds_zero = operators["low"] <= 0 <= operators["high"]
+        if holds_zero and verdict_of(runs) in ("negative", "positive"):
             return Finding(False, f"{text}: what holds for these operators need not hold for others.")
-        same = _agree(base, other)
+        same = _agree(runs, operators)
         return Finding(
             same, text + (f"; {MIN_CLUSTERS} operators would be needed to lean on it." if same is None else ".")
         )
 
     def _within(self) -> Finding | None:
         pooled, within = (
-            self.correlation(method=method, level=level)
-            for method, level in (("pearson", "checkpoints"), ("within_pearson", "within operator"))
+            self.correlation(method=method, level=level, interval=units)
+            for method, level, units in (
+                ("pearson", "checkpoints", BY_OPERATOR),
+                ("within_pearson", "within operator", BY_RUN),
+            )
         )
         if pooled is None or within is None:
             return None
@@ -274,20 +281,17 @@ def _only(table: pd.DataFrame, wanted: dict[str, Any]) -> pd.Series | None:
 
 
 def _agree(base: pd.Series, other: pd.Series) -> bool | None:
-    """Whether two rows lead to the same conclusion; None where one of them leads to none and the signs do not
-    differ.
-    """
+    """Whether two rows lead to the same conclusion; None where one of them leads to none."""
     verdicts = verdict_of(base), verdict_of(other)
-    if "no number" in verdicts:
+    if {"no number", "too few clusters"} & set(verdicts):
         return None
-    if "too few clusters" in verdicts:
-        signs = [np.sign(row["r"] if "r" in row.index else row["estimate"]) for row in (base, other)]
-        return None if signs[0] == signs[1] else False
     return verdicts[0] == verdicts[1]
 
 
 def _compare(base: pd.Series, other: pd.Series, subject: str) -> Finding:
     same = _agree(base, other)
     text = f"{subject} is {with_interval(other)} instead of {with_interval(base)}"
-    ends = {True: ": the same conclusion.", False: ": **another conclusion**.", None: "."}
+    estimates = np.array([row["r"] if "r" in row.index else row["estimate"] for row in (base, other)], dtype=float)
+    other_sign = ", the other sign" if estimates.prod() < 0 else ""
+    ends = {True: ": the same conclusion.", False: ": **another conclusion**.", None: f"{other_sign}."}
     return Finding(same, text + ends[same])

@@ -31,6 +31,9 @@ DEFAULT_INTERVAL = "jackknife"
 coverage stays nearest to 95 % for every coefficient, with 10 as with 100 clusters.
 """
 
+EXACT = 1e-12
+"""A coefficient this close to ±1 is ±1 up to rounding, and has no interval on Fisher's scale."""
+
 MIN_DEFINED = 0.95
 """Share of resamples that must give a number before an interval is made of them."""
 
@@ -80,7 +83,7 @@ def jackknife_interval(estimate: Array, leave_one_out: Array, level: float = NOM
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         half = stats.t.ppf((1 + level) / 2, len(leave_one_out) - 1) * jackknife_error(leave_one_out) / (1 - estimate**2)
-        centre = np.where(np.abs(estimate) < 1, np.arctanh(estimate), np.nan)
+        centre = np.where(1 - np.abs(estimate) > EXACT, np.arctanh(estimate), np.nan)
         return np.tanh(centre - half), np.tanh(centre + half)
 
 

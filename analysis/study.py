@@ -4,6 +4,7 @@ for them.
 
 from __future__ import annotations
 
+import itertools
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -249,9 +250,7 @@ def _correlations(cell: _Cell, scores: list[str], options: dict[str, Any]) -> pd
     for covariates in _covariates(rows):
         found = correlate(rows, readings, scores, methods=partial, covariates=covariates, clusters=draws, **options)
         tables.append(cell.tag(found, level="checkpoints"))
-    means = rows.groupby("operator", as_index=False)[[*readings, "accuracy", *scores]].mean()
-    found = correlate(means, [*readings, "accuracy"], scores, clusters={BY_OPERATOR: "operator"}, **options)
-    tables.append(cell.tag(found, level="operator means"))
+    tables.append(cell.tag(_of_means(rows, [*readings, "accuracy"], scores, options), level="operator means"))
     found = correlate(
         rows,
         readings,
@@ -263,6 +262,25 @@ def _correlations(cell: _Cell, scores: list[str], options: dict[str, Any]) -> pd
         **options,
     )
     tables.append(cell.tag(found, level="within operator"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _of_means(rows: pd.DataFrame, x: list[str], y: list[str], options: dict[str, Any]) -> pd.DataFrame:
+    """Correlations of operator means, each pair's over the networks that have both columns; ``n_missing`` counts the
+    networks that have not.
+    """
+    finite = {name: np.isfinite(rows[name].to_numpy(dtype=float)) for name in (*x, *y)}
+    together: dict[bytes, list[tuple[str, str]]] = {}
+    for pair in itertools.product(x, y):
+        together.setdefault((finite[pair[0]] & finite[pair[1]]).tobytes(), []).append(pair)
+    tables = []
+    for mask, pairs in together.items():
+        complete = np.frombuffer(mask, dtype=bool)
+        means = rows[complete].groupby("operator", as_index=False)[[*x, *y]].mean()
+        firsts, seconds = (list(dict.fromkeys(side)) for side in zip(*pairs, strict=True))
+        found = correlate(means, firsts, seconds, clusters={BY_OPERATOR: "operator"}, **options)
+        mine = pd.MultiIndex.from_frame(found[["x", "y"]]).isin(pairs)
+        tables.append(found[mine].assign(n_missing=int((~complete).sum())))
     return pd.concat(tables, ignore_index=True)
 
 

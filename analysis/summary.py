@@ -84,10 +84,10 @@ def headline(correlations: pd.DataFrame, primary: pd.DataFrame) -> list[str]:
         lines.append(f"{labels['data']}, {_plan_words(labels)}: {PRIMARY_READING} against {PRIMARY_SCORE}")
         wanted = (
             ("Spearman over operator means", "spearman", "operator means", None, "operators"),
-            ("Pearson over checkpoints", "pearson", "checkpoints", BY_RUN, "operator x run clusters"),
-            ("Spearman over checkpoints", "spearman", "checkpoints", BY_RUN, "operator x run clusters"),
-            ("Kendall over checkpoints", "kendall", "checkpoints", BY_RUN, "operator x run clusters"),
-            ("Spearman given accuracy", "partial_spearman", "checkpoints", BY_RUN, "operator x run clusters"),
+            ("Pearson over checkpoints", "pearson", "checkpoints", BY_OPERATOR, "operators"),
+            ("Spearman over checkpoints", "spearman", "checkpoints", BY_OPERATOR, "operators"),
+            ("Kendall over checkpoints", "kendall", "checkpoints", BY_OPERATOR, "operators"),
+            ("Spearman given accuracy", "partial_spearman", "checkpoints", BY_OPERATOR, "operators"),
             ("Pearson within operators", "within_pearson", "within operator", BY_RUN, "operator x run clusters"),
         )
         for name, method, level, interval, unit in wanted:
@@ -174,25 +174,48 @@ def _verdicts(rows: pd.DataFrame) -> str:
     told = rows[rows["verdict"] != "no number"]
     if told.empty:
         return f"no primary statement can be made ({rows.iloc[0]['reason']})."
-    signs = np.sign(told["estimate"])
-    lean = (
-        f"{int((signs < 0).sum())} of {len(told)} primary estimates are negative and {int((signs > 0).sum())} positive"
-    )
-    if "too few clusters" in set(told["verdict"]):
-        fewest = int(told["n_clusters"].max())
-        return f"{lean}, but with {_count(fewest, 'operator')} (fewer than {MIN_CLUSTERS}) none is called significant."
+    missing = f" ({len(rows) - len(told)} more have no number)" if len(told) < len(rows) else ""
+    few = told[told["verdict"] == "too few clusters"]
+    if len(few):
+        return _too_few(told, few, missing)
     verdicts = told["verdict"].value_counts()
     if list(verdicts.index) == ["no difference from zero"]:
         return (
-            f"no relation between MSB and consistency is established: all {len(told)} primary intervals include zero."
+            "no relation between MSB and consistency is established: "
+            f"all {len(told)} primary intervals include zero{missing}."
         )
-    if len(verdicts) == 1:
-        less = "less" if verdicts.index[0] == "negative" else "more"
-        return (
-            f"more MSB goes with {less} consistency: all {len(told)} primary intervals exclude zero on the same side."
-        )
-    counts = ", ".join(f"{count} {name}" for name, count in verdicts.items())
-    return f"the primary statements do not agree ({counts})."
+    if len(verdicts) > 1:
+        return f"the primary statements do not agree ({_counted(verdicts)}){missing}."
+    kept = int((told["p_holm"] < ALPHA).sum())
+    if kept < len(told):
+        side = "below" if verdicts.index[0] == "negative" else "above"
+        return f"all {len(told)} primary intervals lie {side} zero, {kept} of them after Holm's correction{missing}."
+    less = "less" if verdicts.index[0] == "negative" else "more"
+    return (
+        f"more MSB goes with {less} consistency: all {len(told)} primary intervals exclude zero on the same side, "
+        f"also after Holm's correction{missing}."
+    )
+
+
+def _too_few(told: pd.DataFrame, few: pd.DataFrame, missing: str) -> str:
+    """The primary statements where some rest on fewer than :data:`MIN_CLUSTERS` operators."""
+    signs = np.sign(told["estimate"])
+    lean = (
+        f"{int((signs < 0).sum())} of {len(told)} primary estimates are negative and {int((signs > 0).sum())} positive"
+        f"{missing}"
+    )
+    fewest = _count(int(few["n_clusters"].min()), "operator")
+    if len(few) == len(told):
+        return f"{lean}, but with {fewest} (fewer than {MIN_CLUSTERS}) none is called significant."
+    others = told.loc[~told.index.isin(few.index), "verdict"].value_counts()
+    return (
+        f"{lean}; {len(few)} of them with too few operators ({fewest}, fewer than {MIN_CLUSTERS}) to be called "
+        f"significant, the others {_counted(others)}."
+    )
+
+
+def _counted(verdicts: pd.Series) -> str:
+    return ", ".join(f"{count} {name}" for name, count in verdicts.items())
 
 
 def _primary_sections(primary: pd.DataFrame) -> list[str]:
@@ -337,7 +360,8 @@ def _limits(rows: pd.DataFrame, primary: pd.DataFrame) -> list[str]:
     lost = rows[~np.isfinite(rows[[PRIMARY_READING, PRIMARY_SCORE, "accuracy"]].astype(float)).all(axis=1)]
     if len(lost):
         lines.append(
-            f"{_count(lost['checkpoint'].nunique(), 'checkpoint')} lack MSB, consistency or accuracy and take no part."
+            f"{_count(lost['checkpoint'].nunique(), 'checkpoint')} lack MSB, consistency or accuracy and take no part "
+            "where that is needed."
         )
     unmeasured = rows.loc[rows["n_sites_unmeasured"].fillna(0) > 0, "checkpoint"].nunique()
     if unmeasured:

@@ -121,6 +121,11 @@ def is_logits(output: object) -> TypeGuard[Tensor]:
     return isinstance(output, Tensor) and output.ndim == 2 and 0 not in output.shape and output.is_floating_point()
 
 
+def says_classes(output: object, highest: int) -> TypeGuard[Tensor]:
+    """Whether a network's output passes :func:`check_logits`, for labels up to ``highest``."""
+    return is_logits(output) and highest < output.shape[1] and bool(torch.isfinite(output).all())
+
+
 def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
     """Softmax probability of the given classes ``(n, c)`` of each row, computed in float64: ``(n, c)``, float32."""
     return logits.double().softmax(1).gather(1, classes).float()

@@ -152,9 +152,10 @@ class Subject:
 
     def record_output(self, start: int, output: Any) -> None:
         """Keep what the network said of the batch of ``MSB_BATCH`` unshifted images from ``start`` on."""
-        from collectors.passes import Unshifted, is_logits
+        from collectors.passes import Unshifted, says_classes
 
-        if not is_logits(output) or start >= SHARED_IMAGES:
+        # What is no prediction is refused where predictions are wanted; MSB can be measured all the same.
+        if start >= SHARED_IMAGES or not says_classes(output, int(self.images.labels.max())):
             return
         # A batch cut short by the number of MSB's images is another one than the scores take.
         if len(output) == min(MSB_BATCH, len(self.images) - start):

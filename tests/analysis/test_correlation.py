@@ -9,6 +9,7 @@ from scipy import stats
 
 from analysis import TableError
 from analysis.correlation import METHODS, correlate, indicator_columns
+from analysis.coverage import simulated_coverage
 from analysis.resampling import bootstrap_counts, cluster_codes
 
 DRAWS = {"rows": None, "runs": "cluster"}
@@ -234,3 +235,36 @@ def test_indicator_columns_leave_out_the_first_level_and_keep_missing_ones_missi
     assert list(made) == ["v", "k[b]", "k[c]"]
     assert made["k[b]"].tolist()[:2] == [1.0, 0.0]
     assert np.isnan(made["k[b]"][2])
+
+
+def test_units_within_larger_units_have_no_p_and_the_coverage_of_dependent_units():
+    """20 operators of 5 runs of 2 snapshots: runs taken for independent would give small p far too often."""
+    rng = np.random.default_rng(3)
+    operator = np.repeat(np.arange(20), 10)
+    frame = pd.DataFrame({"operator": operator, "run": np.repeat(np.arange(100), 2)})
+    frame["x"], frame["y"] = (rng.normal(size=20)[operator] + 0.2 * rng.normal(size=200) for _ in range(2))
+    designs = {"rows": None, "runs": "run", "operators": "operator"}
+    table = correlate(frame, ["x"], ["y"], methods=["spearman"], clusters=designs, permutations=199)
+    table = table.set_index("interval")
+    assert table["p"].notna().to_dict() == {"rows": False, "runs": False, "operators": True}
+    assert "within larger ones" in table.loc["runs", "p_reason"]
+    dependent, own = (simulated_coverage("spearman", 20, design) for design in ("rows", "clusters"))
+    assert table["coverage"].to_dict() == {"rows": dependent, "runs": dependent, "operators": own}
+    assert dependent < 0.9 < own
+    within = correlate(
+        frame, ["x"], ["y"], methods=["within_pearson"], within="operator", clusters=designs, permutations=199
+    ).set_index("interval")
+    # What the runs of an operator share is taken out.
+    assert within["p"].notna().to_dict() == {"rows": False, "runs": True, "operators": False}
+    assert within.loc["runs", "coverage"] == simulated_coverage("within_pearson", 100, "clusters")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_exact_line_has_no_interval_whatever_its_rounding(sign):
+    for seed in range(100):
+        x = np.random.default_rng(seed).normal(size=20)
+        frame = pd.DataFrame({"x": x, "y": sign * (0.3 * x + 0.1), "cluster": np.arange(20)})
+        row = correlate(frame, ["x"], ["y"], methods=["pearson"], clusters={"c": "cluster"}, permutations=0).iloc[0]
+        assert row["r"] == pytest.approx(sign, abs=1e-12)
+        assert np.isnan([row["low"], row["high"]]).all()
+        assert "exactly" in row["reason"]

@@ -163,7 +163,7 @@ def test_p_is_small_where_the_cluster_means_go_together():
         ({"group": np.repeat(np.arange(12), 5)}, {"methods": ["within_pearson"]}, "1 arrangements of the clusters"),
         ({"group": np.tile([0, 1], 30)}, {"methods": ["within_pearson"]}, "clusters lie in several groups"),
         ({}, {"permutations": 0}, "no permutations were asked for"),
-        ({}, {"clusters": {"runs": "run", "rows": None}}, "rows of a cluster are not exchangeable"),
+        ({}, {"clusters": {"runs": "run", "rows": None}}, "depend on each other within larger ones"),
         ({"x": 1.0}, {}, "x is constant (1)"),
         ({"run": [None] + [1] * 59}, {}, "1 rows have no value in run"),
     ],

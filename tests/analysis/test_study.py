@@ -16,6 +16,7 @@ from analysis import TableError, analyze, join, write_results
 from analysis.correlation import correlate
 from analysis.findings import BY_CHECKPOINT, BY_OPERATOR, BY_RUN, Comparison, paradoxes, verdict
 from analysis.regression import FractionalLogit, fit
+from analysis.summary import _verdicts
 from collectors.schema import MSB_READINGS
 
 SMALL = {"n_operators": 16, "seeds": 2, "epochs": (24.0,), "padding_modes": ("zeros",), "shift_kinds": ("zero",)}
@@ -48,7 +49,10 @@ def test_a_negative_slope_is_reported_so(zoos):
     slopes = primary[primary["statement"] != "a"]
     assert slopes["estimate"].between(-3, -2).all()
     line = next(line for line in results.summary.splitlines() if line.startswith("* Zero shifts (up to"))
-    assert line.endswith("more MSB goes with less consistency: all 3 primary intervals exclude zero on the same side.")
+    assert line.endswith(
+        "more MSB goes with less consistency: all 3 primary intervals exclude zero on the same side, also after Holm's "
+        "correction."
+    )
     assert "Simpson" not in results.summary
 
 
@@ -177,8 +181,49 @@ def test_the_false_discovery_rate_is_taken_over_all_correlations_of_a_cluster_de
 
 def test_correlations_of_dependent_snapshots_have_no_p_of_single_checkpoints(bundled):
     table = bundled.correlations.query("snapshots == 'all' and level == 'checkpoints'").set_index("interval")
-    assert table.loc[BY_CHECKPOINT, "p"].isna().all()
-    assert table.loc[BY_RUN, "p"].notna().all()
+    assert table.loc[[BY_CHECKPOINT, BY_RUN], "p"].isna().all()
+    assert table.loc[BY_OPERATOR, "p"].notna().all()
+    within = bundled.correlations.query("level == 'within operator'").set_index("interval")
+    assert within.loc[BY_RUN, "p"].notna().all()
+
+
+def test_simpsons_paradox_needs_as_many_operators_as_any_statement(simulate):
+    few = {**SMALL, "n_operators": 5, "seeds": 3}
+    results = analyze(simulate.simulate_frame(simulate.Zoo(truth="simpson", **few)), resamples=50, permutations=99)
+    table = paradoxes(results.correlations)
+    assert (table["r_pooled"] > 0.5).all()
+    assert (table["r_within"] < -0.5).all()
+    assert not table["paradox"].any()
+    assert "Simpson" not in results.summary
+    assert "the other sign" in results.summary
+
+
+def test_in_short_tells_apart_what_has_enough_operators_and_what_holds_after_holm():
+    rows = pd.DataFrame({"estimate": [-1.0, -2.0, -3.0], "verdict": "negative", "n_clusters": 15, "p_holm": 0.01})
+    assert _verdicts(rows).endswith("on the same side, also after Holm's correction.")
+    rows["p_holm"] = [0.01, 0.01, 0.4]
+    assert _verdicts(rows) == "all 3 primary intervals lie below zero, 2 of them after Holm's correction."
+    missing = pd.concat([rows, rows.tail(1).assign(verdict="no number", estimate=np.nan)])
+    assert _verdicts(missing).endswith("2 of them after Holm's correction (1 more have no number).")
+    mixed = rows.assign(verdict=["negative", "negative", "too few clusters"], n_clusters=[15, 15, 14])
+    assert _verdicts(mixed.reset_index(drop=True)) == (
+        "3 of 3 primary estimates are negative and 0 positive; 1 of them with too few operators (14 operators, fewer "
+        "than 15) to be called significant, the others 2 negative."
+    )
+
+
+def test_operator_means_are_over_the_networks_that_have_both_columns(tiny_frame):
+    holes = tiny_frame.copy()
+    lost = holes["operator_spec"].isin(["soft(beta=0)", "soft(beta=32)"])
+    holes["msb_corrected"] = holes["msb_corrected"].where(~lost)
+    holes.loc[lost, "consistency"] = 0.01
+    found = analyze(holes, resamples=20, permutations=0).correlations.query(
+        "level == 'operator means' and method == 'spearman' and x == 'msb_corrected' and y == 'consistency' "
+        "and subset == 'all operators'"
+    )
+    means = holes[~lost].groupby("operator")[["msb_corrected", "consistency"]].mean()
+    assert found["r"].item() == pytest.approx(means.corr("spearman").iloc[0, 1], abs=1e-12)
+    assert found["n_missing"].item() == lost.sum()
 
 
 def test_numbers_in_the_summary_come_from_the_tables(bundled):
@@ -187,7 +232,9 @@ def test_numbers_in_the_summary_come_from_the_tables(bundled):
     row = bundled.correlations.query(
         "shift_kind == 'zero' and x == 'msb_top' and method == 'spearman' and y == 'consistency'"
     )
-    row = row[(row["interval"] == BY_RUN) & (row["subset"] == "all operators") & (row["snapshots"] == "final")].iloc[0]
+    row = row[
+        (row["interval"] == BY_OPERATOR) & (row["subset"] == "all operators") & (row["snapshots"] == "final")
+    ].iloc[0]
     assert f"`msb_top` {row['r']:.2f} ({row['low']:.2f} to {row['high']:.2f})" in bundled.summary
 
 

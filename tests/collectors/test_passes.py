@@ -245,3 +245,23 @@ def test_measuring_in_a_notebook_takes_the_options_too(checkpoint: Checkpoint, i
     assert set(table["score"]) >= {"accuracy", "consistency"}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert tasks.SHARED_IMAGES % MSB_BATCH == 0
+
+
+@pytest.mark.parametrize(("classes", "value", "error"), [(5, 0.0, "DataError"), (10, float("nan"), "ModelError")])
+def test_what_is_no_prediction_is_refused_with_msb_as_without(
+    images: ImageSet, tmp_path: Path, classes: int, value: float, error: str
+) -> None:
+    torch.manual_seed(0)
+    name = f"{MODEL}&classes={classes}"
+    model = build_model(name)
+    with torch.no_grad():
+        list(model.parameters())[-1][0] = value
+    save_file(model.state_dict(), tmp_path / "odd.safetensors")
+    odd = Checkpoint(
+        "odd", name, tmp_path / "odd.safetensors", InputSpec(32, (0.5,), (0.25,)), factors={}, folder=tmp_path
+    )
+    for collected in (("invariance",), ("layers", "invariance")):
+        options = Options(collect=collected, shift=("zero",), n_shifts=K, msb_images=64)
+        outcome = collect([odd], images.head(64), tmp_path / "-".join(collected), options, progress=False)
+        assert {(failure.stage, failure.error) for failure in outcome.failures} == {("invariance", error)}
+        assert not list((tmp_path / "-".join(collected) / "invariance").glob("*.parquet"))
