@@ -111,8 +111,13 @@ def correlation_row(
     clusters: str | None = "operator",
     covariates: tuple[str, ...] = (),
 ) -> pd.Series:
-    """One coefficient with its interval, a row of :func:`correlate`; ``clusters`` None takes single rows."""
-    options: dict[str, Any] = {"clusters": {clusters or "rows": clusters}, "permutations": 0}
+    """One coefficient with its interval, a row of :func:`correlate`; ``clusters`` None takes single rows.
+
+    Where the frame says which operators the clusters are of, the coverage is that of clusters which depend on each
+    other within operators.
+    """
+    designs = {clusters or "rows": clusters} | ({"operator": "operator"} if "operator" in frame else {})
+    options: dict[str, Any] = {"clusters": designs, "permutations": 0}
     return correlate(frame, [x], [y], methods=(method,), covariates=covariates, **options).iloc[0]
 
 
