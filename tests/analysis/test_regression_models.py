@@ -19,6 +19,7 @@ from analysis.regression import (
     compare,
     fit,
     fit_mixed,
+    group_slopes,
     leave_one_out,
     site_slopes,
     within_between,
@@ -242,6 +243,52 @@ def test_influence_inside_groups_and_without_anything_to_leave_out(frame, recwar
     assert lost["reason"].str.contains("no row has a value|is the only value").all()
     assert leave_one_out(frame.iloc[:2], LOGIT)["estimate"].isna().all()
     assert not recwarn.list
+
+
+def test_influence_inside_groups_splits_the_rows_that_are_left_anew():
+    rng = np.random.default_rng(3)
+    frame = _make(3)
+    frame["data"] = np.where(rng.uniform(size=len(frame)) < 0.3 + 0.4 * (frame["operator"] < "op04"), "A", "B")
+    frame["m"] += 0.8 * (frame["data"] == "B")
+    frame.loc[5, "data"] = None
+    table = leave_one_out(frame, LOGIT, within="operator").set_index(["left_out_kind", "left_out"])
+    whole = within_between(frame, LOGIT).set_index("term").loc["m_within"]
+    assert table.loc[("", ""), "estimate"] == pytest.approx(whole["estimate"], abs=1e-12)
+    for kind, name in (("data", "A"), ("data", "B"), ("architecture", "cnn"), ("architecture", "vgg")):
+        rest = within_between(frame[frame[kind] != name], LOGIT).set_index("term").loc["m_within"]
+        row = table.loc[(kind, name)]
+        for column in ("estimate", "low", "high", "n", "n_clusters"):
+            assert row[column] == pytest.approx(rest[column], abs=1e-10), (kind, name, column)
+        assert row["change"] == pytest.approx(rest["estimate"] - whole["estimate"], abs=1e-10)
+
+
+@pytest.mark.parametrize("name", ["c", "m", "architecture", "operator"])
+def test_columns_of_one_name_are_refused(frame, name):
+    twice = pd.concat([frame, frame[[name]]], axis=1)
+    for function in (
+        lambda: fit(twice, LOGIT),
+        lambda: within_between(twice, LOGIT),
+        lambda: fit_mixed(twice, MIXED),
+        lambda: leave_one_out(twice, LOGIT),
+        lambda: leave_one_out(twice, LOGIT, within="operator"),
+        lambda: compare(twice, LOGIT),
+        lambda: group_slopes(twice, LOGIT, "operator"),
+    ):
+        with pytest.raises(TableError, match=f"^regression: several columns are named {name}; keep one of each$"):
+            function()
+    other = pd.concat([frame.assign(other=1), frame.assign(other=2)[["other"]]], axis=1)
+    assert fit(other, LOGIT)["estimate"].equals(fit(frame, LOGIT)["estimate"])
+
+
+def test_numbers_written_as_text_are_read_and_other_text_is_missing(frame):
+    text = frame.assign(m=frame["m"].map(repr).astype(object))
+    text.loc[3, "m"] = "not measured"
+    kept = frame.drop(index=3)
+    found, expected = within_between(text, LOGIT), within_between(kept, LOGIT)
+    np.testing.assert_allclose(found["estimate"], expected["estimate"], atol=1e-10)
+    assert (found["n_missing"] == 1).all()
+    found, expected = (leave_one_out(f, LOGIT, ["architecture"], within="operator") for f in (text, kept))
+    np.testing.assert_allclose(found["estimate"], expected["estimate"], atol=1e-10)
 
 
 def test_what_a_slope_adds_in_sample(frame):
