@@ -57,7 +57,7 @@ def benchmark_scatter(
         labels: axis labels in place of the columns' names.
 
     Raises:
-        TableError: a column is missing, an accuracy lies outside the scale, or no row has both accuracies.
+        TableError: a column is missing or there twice, an accuracy is outside the scale, or no row has both accuracies.
     """
     rows, notes = _rows(frame, x, y, group, clusters, percent)
     with style.theme(width):
@@ -160,6 +160,9 @@ def _rows(
         raise TableError(
             f"benchmark_scatter: no column {', '.join(missing)}; the frame has {', '.join(map(str, frame.columns[:8]))}"
         )
+    several = [name for name in dict.fromkeys(columns) if (frame.columns == name).sum() > 1]
+    if several:
+        raise TableError(f"benchmark_scatter: several columns are named {', '.join(several)}; keep one of each")
     values = frame[[x, y]].apply(pd.to_numeric, errors="coerce").to_numpy(float)
     finite = np.isfinite(values).all(axis=1)
     scale = 100.0 if percent or (percent is None and (values[finite] > 1).any()) else 1.0

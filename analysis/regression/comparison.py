@@ -36,7 +36,8 @@ def compare(frame: pd.DataFrame, model: Model, hold_out: Sequence[str] = HOLD_OU
     * ``likelihood ratio``: ``n log(RSS₀/RSS₁)`` of the least squares, chi-squared with 1 degree of freedom, which
       supposes independent rows; ``Wald``: the squared t of CR2 with Satterthwaite's ``df``;
     * ``RMSE`` and ``MAE`` of the predicted score for each value of each column of ``hold_out``, fitted on the others,
-      and over all of them (``held_out`` = ``all``). That column is then no factor of either model.
+      and over all of them (``held_out`` = ``all``). That column is then no factor of either model. A value whose rows
+      have a level of another factor that no other row has gets the reason, and is not in ``all``.
 
     ``p`` is given only from :data:`~analysis.coverage.MIN_CLUSTERS` clusters on. ``note`` and ``reason``: what to bear
     in mind, and why there is no number.
@@ -156,6 +157,10 @@ def _losses(errors: Array, reason: str) -> list[dict[str, Any]]:
 
 def _predict(rows: dict[str, Array], model: Model, test: np.ndarray) -> Array | str:
     """Predicted scores of the test rows from a fit on the others; in words where that cannot be fitted."""
+    for name in model.factors:
+        unseen = sorted(set(rows[name][test]) - set(rows[name][~test]), key=str)
+        if unseen:
+            return f"without it: no row has the {name} {', '.join(map(str, unseen))}"
     design = assemble({name: column[~test] for name, column in rows.items()}, model)
     found = design.reason or estimate(design, model)
     if isinstance(found, str):

@@ -27,18 +27,19 @@ def leave_one_out(
 ) -> pd.DataFrame:
     """The first slope with every value of each column left out in turn; the first row leaves nothing out.
 
-    ``within`` names the groups of a within-between model (the slope is then the one inside them). Columns: ``change`` =
-    estimate - the estimate from all rows; ``cooks_distance`` = ``d' V^-1 d / k`` for the change ``d (k,)`` in the
-    coefficients that both fits have, ``V`` their part of ``φ (X'X)^-1``, ``X`` the (working) design of all rows and
-    ``φ`` its residual variance (Cook 1977; Pregibon 1981 for the logit); every row is a refit; ``reason`` says why
-    there is no number.
+    ``within`` names the groups of a within-between model (the slope is then the one inside them, with the groups' means
+    taken anew from the rows that are left). Columns: ``change`` = estimate - the estimate from all rows;
+    ``cooks_distance`` = ``d' V^-1 d / k`` for the change ``d (k,)`` in the coefficients that both fits have, ``V``
+    their part of ``φ (X'X)^-1``, ``X`` the (working) design of all rows and ``φ`` its residual variance (Cook 1977;
+    Pregibon 1981 for the logit); every row is a refit; ``reason`` says why there is no number.
 
     Raises:
-        TableError: the frame lacks a column.
+        TableError: the frame lacks a column, or has several of its name.
     """
-    if within is not None:
-        frame, model = mundlak(frame, model, within)
     need(frame, columns)
+    unsplit = model
+    if within is not None:
+        frame, model = mundlak(frame, unsplit, within)
     columns_used = columns_of(frame, model)
     whole = _fit(columns_used, model)
     records = [_record(whole, whole, model)]
@@ -51,8 +52,12 @@ def leave_one_out(
                 reason = f"{value} is the only value of {column}: nothing is left without it"
                 records.append({"n": 0, "n_clusters": 0, "reason": reason, **left_out})
                 continue
-            rest = _fit({name: array[labels != value] for name, array in columns_used.items()}, model)
-            records.append({**_record(rest, whole, model), **left_out})
+            left = labels != value
+            if within is None:
+                rest = {name: array[left] for name, array in columns_used.items()}
+            else:
+                rest = columns_of(mundlak(frame[left], unsplit, within)[0], model)
+            records.append({**_record(_fit(rest, model), whole, model), **left_out})
     shared = {"model": model.name, "y": model.y, "term": model.numeric[0], "interval": model.interval}
     blank = {**dict.fromkeys(INFLUENCE_COLUMNS, np.nan), "left_out_kind": "", "left_out": "", "reason": ""}
     return pd.DataFrame([{**blank, **shared, **record} for record in records], columns=INFLUENCE_COLUMNS)

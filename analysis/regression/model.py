@@ -69,12 +69,15 @@ class LogitOLS(Model):
 
 
 def need(frame: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Raise :class:`TableError` unless the frame has the columns."""
+    """Raise :class:`TableError` unless the frame has each of the columns once."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise TableError(
             f"regression: no such columns {', '.join(missing)}; join the tables with `analysis.join` first"
         )
+    several = [name for name in dict.fromkeys(columns) if (frame.columns == name).sum() > 1]
+    if several:
+        raise TableError(f"regression: several columns are named {', '.join(several)}; keep one of each")
 
 
 def table(model: Model, records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from scipy import stats
 
 from analysis.coverage import MIN_CLUSTERS
 from analysis.errors import TableError
-from analysis.regression.design import Design, assemble, columns_of
+from analysis.regression.design import Design, assemble, columns_of, complete
 from analysis.regression.estimate import Estimate, estimate
 from analysis.regression.model import LogitOLS, Model, need, table
 from analysis.regression.sandwich import bias_reduced, half_widths, information, interval_coverage, plain
@@ -54,10 +54,11 @@ def split(frame: pd.DataFrame, columns: Sequence[str], group: str) -> pd.DataFra
 
 def mundlak(frame: pd.DataFrame, model: Model, group: str = "operator") -> tuple[pd.DataFrame, Model]:
     """Frame and model of :func:`within_between`: the complete rows with the split columns, and the terms in order."""
-    need(frame, [model.y, *model.numeric, *model.factors, model.cluster, group])
-    values = frame[[model.y, *model.numeric]].to_numpy(dtype=float)
-    finite = np.isfinite(values).all(axis=1) & frame[group].notna().to_numpy()
-    kept = split(frame[finite], model.numeric, group)
+    need(frame, [group])
+    columns = columns_of(frame, model)
+    usable = complete(columns, model) & frame[group].notna().to_numpy()
+    numbers = {name: columns[name][usable] for name in model.numeric}
+    kept = split(frame[usable].assign(**numbers), model.numeric, group)
     first, *others = model.numeric
     terms = (f"{first}_within", f"{first}_between", *(f"{c}_{part}" for c in others for part in ("within", "between")))
     return kept, replace(model, numeric=terms)
@@ -69,7 +70,8 @@ def within_between(
     """The model with every numeric column split into its group mean and the deviation from it (Mundlak 1978).
 
     Terms ``<column>_within``, the slope inside the groups that no difference between groups can feign, and
-    ``<column>_between``. Rows with a missing value are left out before the means are taken.
+    ``<column>_between``. Rows with a missing value in any column of the model or in
+    ``group`` are left out before the means are taken.
     """
     kept, parts = mundlak(frame, model, group)
     found = fit(kept, parts, simulate=simulate)
@@ -79,7 +81,8 @@ def within_between(
 def group_slopes(frame: pd.DataFrame, model: Model, group: str) -> pd.DataFrame:
     """The model's first slope inside each value of ``group``, fitted on that group's rows alone; one row per value.
 
-    A group where the column's standard deviation is below :data:`MIN_SPREAD` gets no slope but the reason.
+    A group where the column's standard deviation is below :data:`MIN_SPREAD` gets no slope but the reason; where no
+    row has a value of ``group``, one row says so.
     """
     need(frame, [group])
     columns, focal = columns_of(frame, model), model.numeric[0]
@@ -94,6 +97,9 @@ def group_slopes(frame: pd.DataFrame, model: Model, group: str) -> pd.DataFrame:
         else:
             found = next(record for record in fit_rows(rows, model) if record["term"] == focal)
         records.append({**found, "group": f"{group}={value}"})
+    if not records:
+        reason = f"no row has a value of {group}: there is no group to fit"
+        records.append({"term": focal, "n": 0, "n_missing": len(frame), "n_clusters": 0, "reason": reason})
     return table(model, records)
 
 

@@ -165,3 +165,11 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path, reader, text: str, me
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"none\.csv: cannot be read"):
         read_adobe(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("name", ["a", "b", "kind", "c"])
+def test_columns_of_one_name_are_refused_and_not_drawn_against_each_other(name: str) -> None:
+    frame = pd.DataFrame({"a": [0.5, 0.6, 0.7], "b": [0.3, 0.5, 0.55], "kind": list("uvu"), "c": list("xxy")})
+    twice = pd.concat([frame, frame[[name]]], axis=1)
+    with pytest.raises(TableError, match=f"^benchmark_scatter: several columns are named {name}; keep one of each$"):
+        benchmark_scatter(twice, "a", "b", group="kind", clusters="c")

@@ -14,7 +14,7 @@ import statsmodels.formula.api as smf
 from scipy import stats
 
 from analysis import TableError
-from analysis.regression import FractionalLogit, fit, group_slopes, split, within_between
+from analysis.regression import FractionalLogit, LogitOLS, fit, group_slopes, split, within_between
 
 
 def _make(seed: int = 0, clusters: int = 20, size: int = 6, slope: float = -1.5, cluster_sd: float = 0.4):
@@ -136,6 +136,30 @@ def test_missing_rows_are_left_out_before_the_means(frame):
         assert (found["n"] == 117).all()
         assert (found["n_missing"] == 3).all()
         np.testing.assert_allclose(found["estimate"], expected["estimate"], atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["architecture", "run", "n_images"])
+def test_a_missing_factor_cluster_or_number_of_images_leaves_before_the_means(frame, name):
+    model = LogitOLS("ols", "c", ("m", "accuracy"), ("architecture",), "run")
+    whole = frame.assign(n_images=1000, run=frame["run"].astype(object))
+    holes = whole.copy()
+    holes.loc[[0, 8], name] = np.nan
+    found, expected = within_between(holes, model), within_between(whole.drop(index=[0, 8]), model)
+    np.testing.assert_allclose(found["estimate"], expected["estimate"], atol=1e-10)
+    assert abs(within_between(whole, model)["estimate"] - found["estimate"]).max() > 1e-4
+    assert (found["n"] == 118).all()
+    assert (found["n_missing"] == 2).all()
+
+
+@pytest.mark.parametrize("change", [lambda f: f.iloc[:0], lambda f: f.assign(operator=None)])
+def test_no_group_at_all_is_a_row_with_its_reason(frame, change, recwarn):
+    table = group_slopes(change(frame), replace(MODEL, cluster="run"), "operator")
+    assert table["term"].tolist() == ["m"]
+    row = table.iloc[0]
+    assert np.isnan(row["estimate"])
+    assert (row["n"], row["n_missing"]) == (0, len(change(frame)))
+    assert row["reason"] == "no row has a value of operator: there is no group to fit"
+    assert not recwarn.list
 
 
 def test_group_slopes_are_separate_fits(frame):

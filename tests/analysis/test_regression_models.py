@@ -19,6 +19,7 @@ from analysis.regression import (
     compare,
     fit,
     fit_mixed,
+    group_slopes,
     leave_one_out,
     site_slopes,
     within_between,
@@ -193,6 +194,50 @@ def test_sites_that_tell_nothing_say_why(recwarn):
     assert not recwarn.list
 
 
+def test_the_measured_sites_are_fitted_where_an_early_one_has_no_msb(recwarn):
+    frame = _with_sites(_make(groups=20))
+    names = ["site_0", "site_1", "site_2"]
+    late = frame.assign(site_0=np.nan)
+    late.loc[late.index[late["architecture"] == "cnn"][:3], "site_1"] = np.nan
+    table = site_slopes(late, SITES, names)
+    expected = site_slopes(late.dropna(subset=["site_1"]), SITES, ["site_1", "site_2"])
+    assert table["term"].tolist() == expected["term"].tolist()
+    np.testing.assert_allclose(table["estimate"], expected["estimate"], atol=1e-12)
+    assert table["estimate"].notna().all()
+    assert (table["n_sites"] == 2).all()
+    assert table["note"].str.endswith("without site_0, which has no MSB").all()
+    cnn, whole = table[table["architecture"] == "cnn"], (frame["architecture"] == "cnn").sum()
+    assert (cnn["n_missing"] == 3).all()
+    assert (cnn["n"] == whole - 3).all()
+    near = site_slopes(_with_sites(_make(groups=20), noise=0.03).assign(site_0=np.nan), SITES, names)
+    near = near[near["parametrisation"] == "joint"]
+    assert near["note"].str.match(r"collinear .*; without site_0, which has no MSB$").all()
+    # Checkpoints without any site do not outvote those that have some.
+    half = frame.copy()
+    half.loc[half["operator"] < "op12", names] = np.nan
+    some = site_slopes(half, SITES, names)
+    np.testing.assert_allclose(some["estimate"], site_slopes(half.dropna(), SITES, names)["estimate"], atol=1e-12)
+    assert (some["n"] + some["n_missing"] == some["architecture"].map(frame["architecture"].value_counts())).all()
+    one = site_slopes(late.assign(site_1=np.nan), SITES, names)
+    assert one["reason"].unique().tolist() == [
+        "one site only (site_2, without site_0, site_1, which have no MSB): there is no early and late"
+    ]
+    assert one["n_missing"].tolist() == frame["architecture"].value_counts().sort_index().tolist()
+    assert (one["n"] == 0).all()
+    assert not recwarn.list
+
+
+def test_no_architecture_at_all_is_a_row_with_its_reason():
+    frame = _with_sites(_make(groups=20))
+    for change in (frame.iloc[:0], frame.assign(architecture=None)):
+        row = site_slopes(change, SITES, ["site_0", "site_1", "site_2"])
+        assert row["reason"].tolist() == ["no row has a value of architecture: there are no sites to compare"]
+        assert row[["n", "n_missing"]].iloc[0].tolist() == [0, len(change)]
+    twice = pd.concat([frame, frame[["site_1"]]], axis=1)
+    with pytest.raises(TableError, match="several columns are named site_1; keep one of each"):
+        site_slopes(twice, SITES, ["site_0", "site_1", "site_2"])
+
+
 @pytest.mark.parametrize("model", [LOGIT, OLS])
 def test_influence_is_refits_and_cooks_distance_by_its_formula(frame, model):
     table = leave_one_out(frame, model).set_index(["left_out_kind", "left_out"])
@@ -244,6 +289,52 @@ def test_influence_inside_groups_and_without_anything_to_leave_out(frame, recwar
     assert not recwarn.list
 
 
+def test_influence_inside_groups_splits_the_rows_that_are_left_anew():
+    rng = np.random.default_rng(3)
+    frame = _make(3)
+    frame["data"] = np.where(rng.uniform(size=len(frame)) < 0.3 + 0.4 * (frame["operator"] < "op04"), "A", "B")
+    frame["m"] += 0.8 * (frame["data"] == "B")
+    frame.loc[5, "data"] = None
+    table = leave_one_out(frame, LOGIT, within="operator").set_index(["left_out_kind", "left_out"])
+    whole = within_between(frame, LOGIT).set_index("term").loc["m_within"]
+    assert table.loc[("", ""), "estimate"] == pytest.approx(whole["estimate"], abs=1e-12)
+    for kind, name in (("data", "A"), ("data", "B"), ("architecture", "cnn"), ("architecture", "vgg")):
+        rest = within_between(frame[frame[kind] != name], LOGIT).set_index("term").loc["m_within"]
+        row = table.loc[(kind, name)]
+        for column in ("estimate", "low", "high", "n", "n_clusters"):
+            assert row[column] == pytest.approx(rest[column], abs=1e-10), (kind, name, column)
+        assert row["change"] == pytest.approx(rest["estimate"] - whole["estimate"], abs=1e-10)
+
+
+@pytest.mark.parametrize("name", ["c", "m", "architecture", "operator"])
+def test_columns_of_one_name_are_refused(frame, name):
+    twice = pd.concat([frame, frame[[name]]], axis=1)
+    for function in (
+        lambda: fit(twice, LOGIT),
+        lambda: within_between(twice, LOGIT),
+        lambda: fit_mixed(twice, MIXED),
+        lambda: leave_one_out(twice, LOGIT),
+        lambda: leave_one_out(twice, LOGIT, within="operator"),
+        lambda: compare(twice, LOGIT),
+        lambda: group_slopes(twice, LOGIT, "operator"),
+    ):
+        with pytest.raises(TableError, match=f"^regression: several columns are named {name}; keep one of each$"):
+            function()
+    other = pd.concat([frame.assign(other=1), frame.assign(other=2)[["other"]]], axis=1)
+    assert fit(other, LOGIT)["estimate"].equals(fit(frame, LOGIT)["estimate"])
+
+
+def test_numbers_written_as_text_are_read_and_other_text_is_missing(frame):
+    text = frame.assign(m=frame["m"].map(repr).astype(object))
+    text.loc[3, "m"] = "not measured"
+    kept = frame.drop(index=3)
+    found, expected = within_between(text, LOGIT), within_between(kept, LOGIT)
+    np.testing.assert_allclose(found["estimate"], expected["estimate"], atol=1e-10)
+    assert (found["n_missing"] == 1).all()
+    found, expected = (leave_one_out(f, LOGIT, ["architecture"], within="operator") for f in (text, kept))
+    np.testing.assert_allclose(found["estimate"], expected["estimate"], atol=1e-10)
+
+
 def test_what_a_slope_adds_in_sample(frame):
     data = frame.assign(y=_logits(frame))
     base, full = (smf.ols(f"y ~ accuracy + architecture{m}", data).fit() for m in ("", " + m"))
@@ -287,6 +378,28 @@ def test_what_a_slope_adds_out_of_sample(frame, kind):
         assert table.loc[("all", "RMSE"), column] == pytest.approx(np.sqrt((every**2).mean()), rel=1e-7)
     assert table.loc[("all", "RMSE"), "difference"] < 0
     assert table.loc[("all", "RMSE"), "n"] == len(frame)
+
+
+def test_a_level_that_no_other_row_has_is_not_predicted(frame):
+    new = frame.assign(data=np.where(frame["operator"] < "op04", "A", "B"), tag="t1")
+    new.loc[new.index[new["data"] == "A"][:5], "data"] = "C"
+    new.loc[new["data"] == "C", "tag"] = "t0"
+    new.loc[new.index[new["data"] == "B"][::2], "tag"] = "t2"
+    model = replace(LOGIT, factors=("tag",))
+    table = compare(new, model, ["data"]).query("held_out_kind == 'data'").set_index(["held_out", "measure"])
+    for measure in ("RMSE", "MAE"):
+        for value, level in (("B", "t2"), ("C", "t0")):
+            row = table.loc[(value, measure)]
+            assert row["reason"] == f"without it: no row has the tag {level}"
+            assert row[["baseline", "with_x"]].isna().all()
+        every, only = table.loc[("all", measure)], table.loc[("A", measure)]
+        assert only["reason"] == ""
+        assert every[["baseline", "with_x", "n"]].tolist() == only[["baseline", "with_x", "n"]].tolist()
+        assert every["note"].endswith("; without B, C, which have no number")
+    test, train = new[new["data"] == "A"], new[new["data"] != "A"]
+    found = smf.glm("c ~ accuracy + m + tag", train, family=sm.families.Binomial()).fit(tol=1e-12)
+    error = test["c"] - found.predict(test)
+    assert table.loc[("A", "RMSE"), "with_x"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-7)
 
 
 def test_comparisons_that_cannot_be_made_say_why(frame, recwarn):
