@@ -94,17 +94,19 @@ def power(frame: pd.DataFrame, settings: Power | None = None) -> pd.DataFrame:
     :func:`analysis.tables.join`.
 
     The true correlation is ``r`` in the operators', the runs' and the snapshots' parts alike; for the level ``over
-    checkpoints`` it is scaled so that the correlation over all checkpoints is ``r`` (where the parts' sizes allow it).
+    checkpoints`` it is scaled so that the correlation over all checkpoints is ``r``; where the parts' sizes do not
+    allow that, one row with the reason stands for the level.
     Tests, as the analysis makes them: ``between operators`` Spearman over operator means, ``within operators`` Pearson
     of deviations from the operators' means with runs as clusters, ``over checkpoints`` Pearson with operators as
     clusters; each finds something where its nominal 95 % jackknife interval lies below zero (above, for a positive
-    ``r``).
+    ``r``). The level ``within operators`` is the secondary test: not that of statement (c), which takes operators as
+    clusters, and supposes slopes that vary between operators.
 
     Columns: the plan, ``level, r, n_operators, runs_per_operator, snapshots_per_run, n_checkpoints, n_clusters``,
     ``power`` = share of simulations that find it, ``se`` of that share, ``leant_on`` (whether a test with so many
-    clusters counts: at least :data:`~analysis.coverage.MIN_CLUSTERS`), ``smallest`` (fewest checkpoints of all designs
-    that reach :data:`ENOUGH` and are leant on), ``found`` (the table's own operators and runs), ``reason`` (why there
-    is no power).
+    operators counts: at least :data:`~analysis.coverage.MIN_CLUSTERS` at every level), ``smallest`` (fewest checkpoints
+    of all designs that reach :data:`ENOUGH` and are leant on), ``found`` (the table's own operators and runs),
+    ``reason`` (why there is no power).
 
     Raises:
         TableError: the frame holds no shifts, or lacks a column.
@@ -138,7 +140,7 @@ def _of_cell(cell: pd.DataFrame, settings: Power) -> list[dict[str, Any]]:
     own = (len(np.unique(operators)), max(2, round(cell["cluster"].nunique() / len(np.unique(operators)))))
     records: list[dict[str, Any]] = []
     for level in LEVELS:
-        reason = _obstacle(level, x, y)
+        reason = _obstacle(level, x, y, settings.r)
         if reason:
             records.append({**blank, "level": level, "reason": reason})
             continue
@@ -152,14 +154,24 @@ def _of_cell(cell: pd.DataFrame, settings: Power) -> list[dict[str, Any]]:
     return records
 
 
-def _obstacle(level: str, x: Array, y: Array) -> str:
-    """Why a level has no correlation to be seen."""
+def _obstacle(level: str, x: Array, y: Array, r: float) -> str:
+    """Why a level has no correlation ``r`` to be seen."""
     parts = {"between operators": slice(0, 1), "within operators": slice(1, 3), "over checkpoints": slice(0, 3)}[level]
     for name, variances in (("MSB", x), ("consistency", y)):
         if not variances[parts].sum() > 0:
             where = "between operators" if level == "between operators" else "inside operators"
             return f"{name} does not vary {where}"
-    return "" if (np.sqrt(x * y)[parts] > 0).any() else "MSB and consistency vary at different levels"
+    if not (np.sqrt(x * y)[parts] > 0).any():
+        return "MSB and consistency vary at different levels"
+    most = _largest(x, y)
+    if level == "over checkpoints" and abs(r) > most:
+        return f"r = {r:g} cannot arise from these parts: at most |r| = {most:.3g}"
+    return ""
+
+
+def _largest(x: Array, y: Array) -> float:
+    """The correlation over all checkpoints where that in each part is 1."""
+    return float(np.sqrt(x * y).sum() / np.sqrt(x.sum() * y.sum()))
 
 
 def _designs(own: tuple[int, int], settings: Power) -> Iterator[tuple[int, int, int]]:
@@ -176,7 +188,7 @@ def _one(level: str, x: Array, y: Array, design: tuple[int, int, int], settings:
     n_operators, n_runs, n_snapshots = design
     r = settings.r
     if level == "over checkpoints":
-        r = float(np.clip(r * np.sqrt(x.sum() * y.sum()) / np.sqrt(x * y).sum(), -1, 1))
+        r /= _largest(x, y)
     rng = np.random.default_rng([settings.seed, LEVELS.index(level), *design])
     if level == "between operators":
         # An operator's runs and snapshots enter through its mean alone, which is drawn at once.
@@ -190,7 +202,7 @@ def _one(level: str, x: Array, y: Array, design: tuple[int, int, int], settings:
     return {
         **{"n_operators": n_operators, "runs_per_operator": n_runs, "snapshots_per_run": n_snapshots},
         **{"n_checkpoints": n_operators * n_runs * n_snapshots, "n_clusters": n_clusters, "power": share},
-        **{"se": float(np.sqrt(share * (1 - share) / settings.simulations)), "leant_on": n_clusters >= MIN_CLUSTERS},
+        **{"se": float(np.sqrt(share * (1 - share) / settings.simulations)), "leant_on": n_operators >= MIN_CLUSTERS},
         "reason": "",
     }
 
@@ -240,6 +252,11 @@ def _jackknife(data: Array) -> tuple[Array, Array]:
     return jackknife_interval(_r(total), _r(without))
 
 
+_SECONDARY = (
+    f"secondary test with runs as clusters, not statement (c), which needs {MIN_CLUSTERS} operators and supposes "
+    "slopes that vary between operators"
+)
+
 _MOMENTS = ((0, 0, 0), (1, 0, 1), (2, 1, 1))
 
 
@@ -258,6 +275,8 @@ def power_in_words(table: pd.DataFrame) -> list[str]:
             lines.append(f"{name}: no power ({first['reason']})")
             continue
         own = rows[rows["found"]].iloc[0]
+        if level == "within operators":
+            name += f" ({_SECONDARY})"
         text = f"{name}: power {own['power']:.2f} to see r = {own['r']:g} with {_design(own)}"
         same = rows[rows["n_operators"] == own["n_operators"]]
         reach = same[same["leant_on"] & (same["power"] >= ENOUGH)]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.designs.common import cells, clustered_fit, design_table
+from analysis.designs.common import EQUAL, all_equal, cells, clustered_fit, design_table
 from analysis.errors import TableError
 from collectors.schema import PRIMARY_READING, SHIFT_KINDS
 
@@ -34,7 +34,8 @@ def dose_trends(
     ``frame`` is :func:`analysis.tables.join`'s; the last snapshots are used. A *family* are the runs of one
     architecture, padding, training data and seed with at least three strengths of an operator; only families that
     have all of its strengths enter (``n_missing`` counts the others). Several runs of one strength enter as their mean.
-    Families are the clusters. Per data set, shift plan and operator:
+    Families are the clusters; a mean has no interval where all of them are equal. Per data set, shift plan and
+    operator:
 
     * ``trend``: Spearman's correlation of strength (``x``) and ``y`` inside each family, its mean over families with a
       t interval, and ``p`` of Page's test for ordered alternatives (two-sided: twice the smaller), of which that mean
@@ -160,11 +161,15 @@ def _mean_spearman(x: np.ndarray, y: np.ndarray, name: str) -> dict[str, Any]:
 
 def _share(part: np.ndarray, whole: np.ndarray, ends: dict[str, Any]) -> dict[str, Any]:
     """``sum(part) / sum(whole)`` with a jackknife over families."""
+    if not np.isfinite(ends["low"]):
+        return {"reason": f"the change from end to end has {ends['reason']}"}
     if not ends["low"] * ends["high"] > 0:
         return {"reason": "the change from end to end is not clear of zero"}
     groups = len(part)
     estimate = float(part.sum() / whole.sum())
     without = (part.sum() - part) / (whole.sum() - whole)
+    if all_equal(without):
+        return {"estimate": estimate, "reason": EQUAL}
     se = float(np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum()))
     half = float(stats.t.ppf(0.975, groups - 1)) * se
     return {"estimate": estimate, "low": estimate - half, "high": estimate + half}

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.correlation import correlate
-from analysis.designs.common import PLAN, cells, clustered_fit, design_table
+from analysis.designs.common import PLAN, cells, clustered_fit, clustered_share, design_table
 from analysis.errors import TableError
 from analysis.tables import NOT_GIVEN, Tables, with_runs
 from collectors.schema import PRIMARY_READING
@@ -114,8 +114,10 @@ def swap_changes(
       :func:`analysis.correlation.correlate`;
     * ``slope``: least squares with an intercept, alone and given the change of accuracy, errors clustered by network;
     * ``opposite signs``: share of the swaps, among those in which both change, in which one rises and the other falls,
-      with a clustered t interval; ½ where they have nothing to do with each other;
-    * ``mean change``: of MSB, accuracy and every score, per replacement, with a clustered t interval.
+      with a clustered t interval inside 0 to 1 (all or none: the rule of three over networks); ½ where they have
+      nothing to do with each other;
+    * ``mean change``: of MSB, accuracy and every score, per replacement, with a clustered t interval; none where all
+      networks are equal.
 
     Returns:
         One row per number, with the columns :data:`analysis.designs.COLUMNS`; ``n_missing`` counts swaps without one.
@@ -195,7 +197,7 @@ class _Swaps:
         product = (rows[self.x] * rows[y]).to_numpy()
         moved = product != 0
         opposite, clusters = (product[moved] < 0).astype(float), rows["cluster"].to_numpy()[moved]
-        fit = clustered_fit(opposite, [], clusters)
+        fit = clustered_share(opposite, clusters)
         lost += int((~moved).sum())
         return {"x": self.x, "y": y, "statistic": "opposite signs", "n_missing": lost, **fit}
 

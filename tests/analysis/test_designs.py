@@ -16,7 +16,7 @@ from scipy import stats
 from analysis import TableError, analyze, join, load
 from analysis.correlation import correlate
 from analysis.designs import COLUMNS, design_sections, dose_trends, swap_changes, swap_frame
-from analysis.designs.common import clustered_fit
+from analysis.designs.common import clustered_fit, clustered_share
 from analysis.designs.dose import page_p
 from analysis.designs.swaps import EVERY, POOLING, SINGLE
 from analysis.tables import Tables
@@ -74,7 +74,10 @@ def test_doses_are_what_plain_loops_give(joined: pd.DataFrame, doses: pd.DataFra
         rho = np.array([stats.spearmanr(part["strength"], part[y]).statistic for part in found.values()])
         row = pick(doses, **where, statistic="trend")
         wanted = np.clip(t_interval(rho), -1, 1)
-        assert row[["estimate", "low", "high"]].tolist() == pytest.approx(wanted.tolist(), abs=1e-12)
+        if np.ptp(rho) < 1e-12:
+            assert row["reason"] == "no interval: all clusters are equal"
+            wanted[1:] = np.nan
+        assert row[["estimate", "low", "high"]].tolist() == pytest.approx(wanted.tolist(), abs=1e-12, nan_ok=True)
         assert (row["n_clusters"], row["n"], row["n_missing"]) == (4, sum(map(len, found.values())), 0)
         ends = np.array([part[y].iloc[-1] - part[y].iloc[0] for part in found.values()])
         row = pick(doses, **where, statistic="end to end")
@@ -322,6 +325,59 @@ def test_clustered_fit_with_too_little() -> None:
     assert clustered_fit(y, [np.ones(3)], np.arange(3))["reason"] == "no variation of its own"
     one = clustered_fit(y, [], np.zeros(3))
     assert (one["estimate"], one["reason"]) == (pytest.approx(7 / 3), "no interval: 1 clusters are too few")
+
+
+def test_shares_have_intervals_inside_0_to_1() -> None:
+    hits, networks = np.ones(40), np.arange(40)
+
+    def ends(hits: np.ndarray, clusters: np.ndarray) -> list[float]:
+        found = clustered_share(hits, clusters)
+        assert found["reason"] == ""
+        return [found[name] for name in ("estimate", "low", "high")]
+
+    # All or none: 3 / G clusters at most differ, and G counts clusters, not rows.
+    assert ends(hits, networks) == pytest.approx([1.0, 1 - 3 / 40, 1.0])
+    assert ends(0 * hits, networks // 4) == pytest.approx([0.0, 0.0, 3 / 10])
+    assert ends(hits, networks // 20) == [1.0, 0.0, 1.0]
+    hits[0] = 0
+    mean, low, high = t_interval(hits)
+    assert high > 1.02
+    assert ends(hits, networks) == pytest.approx([mean, low, 1.0])
+    one = clustered_share(np.ones(3), np.zeros(3))
+    assert (one["estimate"], one["reason"]) == (1.0, "no interval: 1 clusters are too few")
+    half = clustered_share(np.array([0.0, 1, 0, 1]), np.array([0, 0, 1, 1]))
+    assert (half["estimate"], half["reason"]) == (0.5, "no interval: all clusters are equal")
+    assert np.isnan([one["low"], one["high"], half["low"], half["high"]]).all()
+    assert clustered_share(hits[:0], networks[:0])["reason"] == "0 rows are too few"
+
+
+def test_swaps_that_are_all_opposite_say_how_many_may_not_be(swaps: pd.DataFrame) -> None:
+    swaps = swaps[swaps["operator"].isin(["soft", "max"]) & (swaps["shift_kind"] == "zero")]
+    msb = np.where(np.arange(len(swaps)) % 2, 0.1, -0.1)
+    found = swap_changes(swaps.assign(msb_corrected_site=msb, consistency=-msb), scores=("consistency",), resamples=2)
+    row = pick(found, sites=SINGLE, y="consistency", statistic="opposite signs")
+    assert row["n_clusters"] > 3
+    assert row[["estimate", "low", "high"]].tolist() == [1.0, 1 - 3 / row["n_clusters"], 1.0]
+
+
+def test_equal_families_have_no_interval(joined: pd.DataFrame) -> None:
+    rows = joined[(joined["operator"] == "soft") & (joined["shift_kind"] == "zero")]
+    table = dose_trends(rows.assign(consistency=0.9 - 0.1 * rows["strength"].rank(method="dense")))
+    found = table[(table["y"] == "consistency") & table["low"].isna()].set_index("statistic")
+    reason = "no interval: all clusters are equal"
+    for statistic, estimate in (("end to end", -0.5), ("trend", -1.0)):
+        assert found.loc[statistic, "estimate"] == pytest.approx(estimate)
+        assert found.loc[statistic, "reason"] == reason
+    shares = found.loc["share reached"]
+    assert set(shares["reason"]) == {f"the change from end to end has {reason}"}
+    assert f"consistency by -0.50 ({reason})" in "".join(design_sections(table))
+    # Families that differ in size alone have the same shares.
+    steps = rows["strength"].rank(method="dense") - 1
+    table = dose_trends(rows.assign(consistency=0.9 - 0.01 * steps * (1 + 0.1 * rows["seed"])))
+    shares = table[(table["statistic"] == "share reached") & (table["y"] == "consistency")]
+    assert shares["estimate"].tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert set(shares["reason"]) == {reason}
+    assert shares[["low", "high"]].isna().all(axis=None)
 
 
 def test_sentences_hold_the_numbers(doses: pd.DataFrame, changes: pd.DataFrame) -> None:

@@ -128,6 +128,37 @@ def test_power_grows_with_operators_and_the_smallest_design_is_marked():
     assert line.endswith(f"150 operators x 6 runs = 900 checkpoints have {between.loc[150, 'power']:.2f}")
 
 
+def test_inside_few_operators_many_runs_are_not_leant_on():
+    frame = _nested(np.random.default_rng(8), 3, 60, 1, (1, 1, 1), (1, 1, 1), 0)
+    table = power(_as_joined(frame), Power(operators=(15,), runs=(2, 60), snapshots=(1,), simulations=200))
+    within = table[table["level"] == "within operators"].set_index(["n_operators", "runs_per_operator"])
+    assert (within.loc[(3, 60), "n_clusters"], within.loc[(15, 2), "n_clusters"]) == (180, 30)
+    assert within.loc[(3, 60), "power"] > ENOUGH
+    assert within["leant_on"].to_dict() == {(3, 2): False, (3, 60): False, (15, 2): True, (15, 60): True}
+    assert within.index[within["smallest"]].tolist() == [(15, 60)]
+    line = power_in_words(table)[1]
+    assert "within operators (secondary test with runs as clusters, not statement (c), which needs 15 operators" in line
+    assert "no number of checkpoints suffices, since 3 operators are fewer than 15" in line
+
+
+def test_a_correlation_that_the_parts_cannot_give_has_a_reason():
+    """MSB varies between operators, consistency between snapshots: over checkpoints hardly any r is possible."""
+    frame = _nested(np.random.default_rng(9), 20, 20, 4, (1, 1e-4, 1e-4), (1e-4, 1e-4, 1), 0)
+    operators, runs = frame["operator"].to_numpy(), frame["cluster"].to_numpy()
+    x, y = (
+        variance_components(frame[name].to_numpy(), operators, runs).parts for name in ("msb_corrected", "consistency")
+    )
+    most = sum(np.sqrt(a * b) for a, b in zip(x, y, strict=True)) / np.sqrt(sum(x) * sum(y))
+    assert 0 < most < 0.3
+    for r, possible in ((-0.3, False), (0.3, False), (-1.01 * most, False), (-0.99 * most, True)):
+        table = power(_as_joined(frame), Power(r=r, operators=(15,), runs=(3,), snapshots=(1,), simulations=20))
+        rows = table[table["level"] == "over checkpoints"]
+        reason = f"r = {r:g} cannot arise from these parts: at most |r| = {most:.3g}"
+        assert rows["reason"].unique().tolist() == ["" if possible else reason]
+        assert rows["power"].notna().all() == possible
+        assert (f"over checkpoints: no power ({reason})" in power_in_words(table)[-1]) != possible
+
+
 @pytest.mark.parametrize(
     ("change", "reasons"),
     [
