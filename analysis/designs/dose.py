@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,12 @@ from analysis.errors import TableError
 from collectors.schema import PRIMARY_READING, SHIFT_KINDS
 
 ALIKE = ("architecture", "padding_mode", "training_data", "seed")
-"""What the runs of one family have in common; they differ in the strength of one operator."""
+"""What the runs of one family have in common, beside :func:`families`' further factors."""
 
 LEAST_STRENGTHS = 3
 """Strengths that a family must have."""
 
+_ARGUMENT = re.compile(r"(\w+)=([^,()]+)")
 _FAMILIES = "families of runs"
 
 
@@ -32,8 +34,9 @@ def dose_trends(
     """How MSB, accuracy and scores follow the strength of an operator, and scores MSB, family by family.
 
     ``frame`` is :func:`analysis.tables.join`'s; the last snapshots are used. A *family* are the runs of one
-    architecture, padding, training data and seed with at least three strengths of an operator; only families that
-    have all of its strengths enter (``n_missing`` counts the others). Several runs of one strength enter as their mean.
+    architecture, padding, training data, seed and further factors (:func:`families`) with at least three strengths of
+    an operator; only families that have all of its strengths enter (``n_missing`` counts the others). Several runs of
+    one strength enter as their mean.
     Families are the clusters; a mean has no interval where all of them are equal. Per data set, shift plan and
     operator:
 
@@ -60,8 +63,7 @@ def dose_trends(
     rows = frame[frame["final"] & frame["strength"].notna() & frame["shift_kind"].isin(SHIFT_KINDS)]
     if rows.empty:
         return design_table()
-    names = rows[list(ALIKE)].astype(object).where(rows[list(ALIKE)].notna(), "").astype(str)
-    rows = rows.assign(family=names.agg("|".join, axis=1))
+    rows = rows.assign(family=families(rows))
     records = []
     for labels, of_cell in cells(rows):
         for operator, of_operator in of_cell.groupby("operator", sort=True):
@@ -71,6 +73,50 @@ def dose_trends(
                 about = {"design": "dose", **labels, "operator": operator, "clusters": _FAMILIES}
                 records += [{**about, **row} for row in _Doses(design, reading, tuple(scores)).rows()]
     return design_table(records)
+
+
+def families(rows: pd.DataFrame) -> pd.Series:
+    """A label per row, the same for the runs of an operator that differ in strength alone.
+
+    They have :data:`ALIKE`, the other arguments of ``operator_spec`` and the columns ``factor_*`` in common, except
+    those factors that the operator's strength and its other arguments determine. Values are compared by their ``repr``.
+    """
+    index, rows = rows.index, rows.reset_index(drop=True)
+    keys = rows[list(ALIKE)].astype(object).where(rows[list(ALIKE)].notna(), "").astype(str)
+    labels = keys.agg("|".join, axis=1)
+    factors = [name for name in rows.columns if str(name).startswith("factor_")]
+    for _, of_operator in rows.groupby("operator", sort=False):
+        rest = _without_strength(of_operator)
+        design = [of_operator["strength"], rest]
+        parts = [labels[of_operator.index], rest]
+        for name in factors:
+            values = of_operator[name].map(repr)
+            if (values.groupby(design, dropna=False).nunique() > 1).any():
+                parts.append(name + "=" + values)
+        labels[of_operator.index] = pd.concat(parts, axis=1).agg("|".join, axis=1)
+    return labels.set_axis(index)
+
+
+def _without_strength(rows: pd.DataFrame) -> pd.Series:
+    """``operator_spec`` without the argument that is the strength: the one whose value it is in most rows."""
+    if "operator_spec" not in rows.columns:
+        return pd.Series("", rows.index)
+    specs = rows["operator_spec"].map(str)
+    hits: dict[str, int] = {}
+    for spec, strength in zip(specs, rows["strength"], strict=True):
+        for argument, value in _ARGUMENT.findall(spec):
+            hits[argument] = hits.get(argument, 0) + (_as_number(value) == strength)
+    knob = max(hits, key=lambda argument: hits[argument], default="")
+    if not hits.get(knob):
+        return pd.Series("", rows.index)
+    return specs.str.replace(rf"\b{knob}=[^,()]+", "", n=1, regex=True)
+
+
+def _as_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
 
 
 @dataclass(frozen=True)

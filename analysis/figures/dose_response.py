@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from analysis.designs.dose import ALIKE, families
 from analysis.errors import TableError
 from analysis.figures import fits, style
 from analysis.figures.frames import Selection, once_per_checkpoint, plan_sentence, select
@@ -23,7 +24,6 @@ KNOBS = {
     "blur": "filter size m of blur",
     "maxblur": "filter size m of max-blur",
 }
-_ALIKE = ["architecture", "padding_mode", "training_data", "seed"]
 
 
 def dose_response(
@@ -38,10 +38,10 @@ def dose_response(
     """Per operator: ``reading``, ``score`` (each shift kind) and accuracy against the strength.
 
     A thin line joins the last snapshots of the runs that differ in strength only (same architecture, padding, training
-    data and seed); thick lines are means with 95 % t intervals over runs. Runs that differ from every other in more
-    than the strength are left out. The strength axis is logarithmic; 0 stands one octave below the smallest positive
-    strength, infinity one above the largest finite one. ``frame`` is
-    :func:`analysis.tables.join`'s. Raises :class:`TableError` when no operator has two strengths.
+    data, seed and further factors: :func:`analysis.designs.dose.families`); thick lines are means with 95 % t intervals
+    over runs. Runs that differ from every other in more than the strength are left out. The strength axis is
+    logarithmic; 0 stands one octave below the smallest positive strength, infinity one above the largest finite one.
+    ``frame`` is :func:`analysis.tables.join`'s. Raises :class:`TableError` when no operator has two strengths.
     """
     selection = select(_doses(frame, operators), "dose_response", [reading, score, "accuracy"], data)
     present = set(selection.rows["operator"])
@@ -84,14 +84,15 @@ def dose_positions(
 
 
 def _doses(frame: pd.DataFrame, operators: Sequence[str]) -> pd.DataFrame:
-    missing = [name for name in ("strength", *_ALIKE) if name not in frame.columns]
+    missing = [name for name in ("strength", *ALIKE) if name not in frame.columns]
     if missing:
         raise TableError(
             f"dose_response needs the columns {', '.join(missing)}: give it the frame of analysis.tables.join"
         )
     rows = frame[frame["operator"].isin(operators) & frame["strength"].notna()]
     # A run of another design than all other strengths would move the mean at its own strength only.
-    levels = rows.groupby(["operator", *_ALIKE], dropna=False)["strength"].transform("nunique")
+    rows = rows.assign(family=families(rows))
+    levels = rows.groupby(["operator", "family"])["strength"].transform("nunique")
     rows = rows[levels >= 2]
     if rows.empty:
         raise TableError(
@@ -112,7 +113,7 @@ def _family(axes: Sequence[Axes], selection: Selection, family: str, columns: li
     color, marker = style.marks([family])[family]
     sentences = [
         f"{family}: strengths {', '.join(_text(value) for value in known)}; n = {len(plain)} checkpoints in "
-        f"{plain['cluster'].nunique()} runs, {plain.groupby(_ALIKE, dropna=False).ngroups} lines."
+        f"{plain['cluster'].nunique()} runs, {plain['family'].nunique()} lines."
     ]
     for ax, column in zip(axes, columns, strict=True):
         if column == columns[1]:
@@ -133,7 +134,7 @@ def _family(axes: Sequence[Axes], selection: Selection, family: str, columns: li
 def _line(
     ax: Axes, rows: pd.DataFrame, column: str, known: list[float], color: str, dashes: Any, marker: str, name: str
 ) -> str:
-    for _, alike in rows.groupby(_ALIKE, dropna=False, sort=True):
+    for _, alike in rows.groupby("family", sort=True):
         ordered = alike.sort_values("strength")
         x = dose_positions(ordered["strength"], known)
         ax.plot(x, ordered[column], color=color, linestyle=dashes, linewidth=0.5, alpha=0.4, zorder=2, label="_run")

@@ -17,6 +17,7 @@ from analysis import TableError, analyze, join, load
 from analysis.correlation import correlate
 from analysis.designs import COLUMNS, design_sections, dose_trends, swap_changes, swap_frame
 from analysis.designs.common import clustered_fit, clustered_share
+from analysis.designs.dose import families as dose_families
 from analysis.designs.dose import page_p
 from analysis.designs.swaps import EVERY, POOLING, SINGLE
 from analysis.tables import Tables
@@ -166,6 +167,36 @@ def test_incomplete_families_are_counted_and_other_runs_left_alone(joined: pd.Da
     assert dose_trends(joined[joined["operator"] == "max"]).empty
     with pytest.raises(TableError, match="strength"):
         dose_trends(joined.drop(columns="strength"))
+
+
+def test_runs_that_differ_in_more_than_the_strength_are_other_families(joined: pd.DataFrame) -> None:
+    rows = joined[(joined["operator"] == "soft") & (joined["shift_kind"] == "zero")].reset_index(drop=True)
+    wide = rows.assign(factor_width=16, consistency=rows["consistency"] + 0.2 * (rows["strength"] == 32))
+    where = {"statistic": "end to end", "y": "consistency"}
+    alone, wider = (pick(dose_trends(frame), **where) for frame in (rows, wide))
+    row = pick(dose_trends(pd.concat([rows, wide], ignore_index=True)), **where)
+    assert (row["n_clusters"], row["n"], row["n_missing"]) == (8, 48, 0)
+    assert row["estimate"] == pytest.approx((alone["estimate"] + wider["estimate"]) / 2)
+    # Width 8 at low and 16 at high strengths of seed 0, as of no other seed: 2 paddings x (2 seeds + 1).
+    split = rows.assign(factor_width=np.where((rows["seed"] == 0) & (rows["strength"] > 1), 16, 8))
+    assert dose_families(split).nunique() == 6
+    assert pick(dose_trends(split), **where)["n_clusters"] == 2
+    # What the strength determines tells no families apart; what cannot be hashed does.
+    told = rows.assign(factor_note=rows["strength"].map(lambda beta: [beta]))
+    assert dose_families(told).nunique() == 4
+    lists = rows.assign(factor_note=[[run % 2] for run in range(len(rows))])
+    assert dose_families(lists).nunique() == len(
+        rows[["padding_mode", "seed"]].assign(note=np.arange(len(rows)) % 2).drop_duplicates()
+    )
+    # So do further arguments of the operator, wherever the strength stands among them.
+    specs = {"soft(beta={:g})": 0.0, "soft(beta={:g}, hard=true)": 0.1, "soft(size=2, beta={:g})": 0.3}
+    other = [
+        rows.assign(operator_spec=rows["strength"].map(spec.format), consistency=rows["consistency"] * (1 - less))
+        for spec, less in specs.items()
+    ]
+    row = pick(dose_trends(pd.concat(other, ignore_index=True)), **where)
+    assert (row["n_clusters"], row["n"]) == (12, 72)
+    assert row["estimate"] == pytest.approx(alone["estimate"] * (1 + 0.9 + 0.7) / 3)
 
 
 def test_the_frame_holds_every_swap(tables: Tables, swaps: pd.DataFrame) -> None:

@@ -375,6 +375,12 @@ def test_dose_lines_join_runs_and_means_are_means(everything: pd.DataFrame, fram
     assert grid[0][2].get_xlabel() == "β of soft pooling"
 
 
+def test_dose_lines_keep_runs_of_other_factors_apart(frame: pd.DataFrame) -> None:
+    wide = frame.assign(factor_width=16, checkpoint=frame["checkpoint"] + "-wide", cluster=frame["cluster"] + "-wide")
+    figure = dose_response(pd.concat([frame, wide], ignore_index=True), operators=["soft"])
+    assert "n = 24 checkpoints in 24 runs, 4 lines." in figure.caption
+
+
 def test_infinite_doses_are_drawn_and_negative_ones_refused(frame: pd.DataFrame) -> None:
     endless = frame.assign(strength=frame["strength"].replace(9.0, np.inf))
     figure = dose_response(endless, operators=["lp"])
