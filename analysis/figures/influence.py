@@ -1,4 +1,4 @@
-"""Who carries the slope: MSB's slope at equal accuracy with one operator, data set or architecture left out."""
+"""Who carries the slope: MSB's slope at equal accuracy with one operator or architecture left out."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ def influence(
 
     The model is that of statement (b): accuracy as a covariate, architecture (and data set) as factors, errors
     clustered by operator (CR2, Satterthwaite's degrees of freedom). One row per operator and per architecture left
-    out, the least slope on top in the first panel; line and band: nothing left out. ``frame`` is
-    :func:`analysis.tables.join`'s. Raises :class:`TableError` when there is nothing to draw.
+    out, the least slope on top in the first panel; line and band: nothing left out. The figure is of one data set;
+    slopes with a data set left out are in ``influence.csv``. ``frame`` is :func:`analysis.tables.join`'s. Raises
+    :class:`TableError` when there is nothing to draw.
     """
     if score == "accuracy":
         raise TableError("influence draws slopes at equal accuracy: choose a score such as consistency")
