@@ -81,6 +81,8 @@ def families(rows: pd.DataFrame) -> pd.Series:
     They have :data:`ALIKE`, the other arguments of ``operator_spec`` and the columns ``factor_*`` in common, except
     those factors that the operator's strength and its other arguments determine. Values are compared by their ``repr``.
     """
+    if rows.empty:
+        return pd.Series("", rows.index, dtype=object)
     index, rows = rows.index, rows.reset_index(drop=True)
     keys = rows[list(ALIKE)].astype(object).where(rows[list(ALIKE)].notna(), "").astype(str)
     labels = keys.agg("|".join, axis=1)
