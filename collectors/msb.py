@@ -32,6 +32,9 @@ PATCH_WINDOWS = 64
 CHUNK, LARGEST_CHUNK = 1 << 20, 1 << 23
 """Window entries handled at once: so many of several images; the outputs of one image are divided from so many on."""
 
+AT_ONCE = 1 << 18
+"""Window entries handled in one go, channel by channel: so many stay in the processor's cache."""
+
 _SUMS = ("windows", "flat", "equal", "weight", "top", "corrected")
 
 
@@ -71,42 +74,67 @@ def window_sums(view: View, places: Windows) -> Array:
     share of the positions of greatest weight that are maxima; ``(weight - t/|W|) / (1 - t/|W|)`` with ``t`` tied
     maxima.
     """
-    values = _gather(view.pixels, places.pixels)
-    maximum = values.amax(-1)
-    hit = values == maximum[..., None]
-    ties = hit.sum(-1)
     weights = view.taps.weights
     weights = _on_window(weights.to(torch.promote_types(weights.dtype, torch.float32)), places)
-    mass = weights.sum(-1, dtype=torch.float64)
-    weight = (weights * hit).sum(-1, dtype=torch.float64) / mass
+    values = _gather(view.pixels, places.pixels)
+    n, channels = values.shape[:2]
+    step = max(AT_ONCE // max(n * places.pixels.numel(), 1), 1)
+    total = torch.zeros(n, len(_SUMS), dtype=torch.float64, device=view.pixels.device)
+    for start in range(0, channels, step):
+        some = slice(start, start + step)
+        own = weights[:, some] if weights.shape[1] > 1 else weights
+        total += _sums(values[:, some], view.outputs[:, some], own, places.size)
+    return total.cpu().numpy()
+
+
+def _sums(values: Tensor, outputs: Tensor, weights: Tensor, size: Tensor) -> Tensor:
+    """The sums of :func:`window_sums` from values and weights ``(n, C, M, L)``, outputs ``(n, C, L)``, sizes ``(L,)``.
+
+    The pixels of a window lie in the last dimension but one: a reduction over a short last one is slow.
+    """
+    maximum = values.amax(2)
+    hit = values == maximum[:, :, None]
+    ties = _total(hit)
+    mass = _total(weights)
+    weight = _total(hit, weights) / mass
     # Weights that are equal but for the rounding of their sums are tied.
-    greatest = weights >= weights.amax(-1, keepdim=True) * (1 - 16 * torch.finfo(weights.dtype).eps)
-    top = (greatest & hit).sum(-1) / greatest.sum(-1, dtype=torch.float64)
+    greatest = weights >= weights.amax(2, keepdim=True) * (1 - 16 * torch.finfo(weights.dtype).eps)
+    top = _total(hit, greatest) / _total(greatest)
 
     sampled = (mass > 0).expand_as(ties)
-    mixed = sampled & (ties < places.size)
-    corrected = (weight * places.size - ties) / (places.size - ties)
-    readings = [view.outputs == maximum, weight, top, corrected]
+    mixed = sampled & (ties < size)
+    corrected = (weight * size - ties) / (size - ties)
+    readings = [outputs == maximum, weight, top, corrected]
     columns = [sampled, sampled & ~mixed, *(torch.where(mixed, reading, 0) for reading in readings)]
-    return torch.stack([column.sum((1, 2), dtype=torch.float64) for column in columns], 1).cpu().numpy()
+    return torch.stack([column.sum((1, 2), dtype=torch.float64) for column in columns], 1)
 
 
 def _gather(pixels: Tensor, index: Tensor) -> Tensor:
-    """``pixels (n, C, P)`` at ``index (L, M)``: ``(n, C, L, M)``, minus infinity where the index is -1."""
+    """``pixels (n, C, P)`` at ``index (L, M)``: ``(n, C, M, L)``, minus infinity where the index is -1."""
+    index = index.T
     values = pixels.index_select(2, index.clamp(min=0).flatten()).unflatten(2, index.shape)
     outside = index < 0
     return values.masked_fill_(outside, float("-inf")) if bool(outside.any()) else values
 
 
+def _total(these: Tensor, weights: Tensor | None = None) -> Tensor:
+    """``sum_m these_m weights_m`` in float64, ``(n, C, M, L)`` to ``(n, C, L)``; by slices, with no large temporary."""
+    total = torch.zeros(these.shape[:2] + these.shape[3:], dtype=torch.float64, device=these.device)
+    for m, chosen in enumerate(these.unbind(2)):
+        total += chosen if weights is None else chosen * weights[:, :, m]
+    return total
+
+
 def _on_window(weights: Tensor, places: Windows) -> Tensor:
-    """Weights per pixel of the window from weights per tap: those of one pixel's copies add up."""
+    """Weights per pixel of the window, ``(., ., M, L)``, from weights per tap: those of one pixel's copies add up."""
     length, widest = places.pixels.shape
     if places.slot is None:
         outside = places.pixels < 0
-        return weights.masked_fill(outside, 0) if bool(outside.any()) else weights
+        weights = weights.masked_fill(outside, 0) if bool(outside.any()) else weights
+        return weights.expand(*weights.shape[:2], length, widest).mT
     weights = weights.expand(*weights.shape[:2], length, places.slot.shape[1])
     merged = weights.new_zeros(*weights.shape[:2], length, widest + 1)
-    return merged.scatter_add_(3, places.slot.expand_as(weights), weights)[..., :widest]
+    return merged.scatter_add_(3, places.slot.expand_as(weights), weights)[..., :widest].mT
 
 
 def ratio_jackknife(numerator: Array, denominator: Array) -> tuple[float, float]:
