@@ -1,10 +1,11 @@
 """CPU time of `collect` against the bare forward passes and against a plain loop, as ratios; bfloat16 and its effect.
 
-    python -m benchmarks.speed                       # hours on two cores: CIFAR ResNet-56, ResNet-18 and -50 at 224
-    python -m benchmarks.speed --images 32 --repeats 1 --threads 1
+    python -m benchmarks.speed                       # hours: CIFAR ResNet-56, ResNet-18 and -50 at 224
+    python -m benchmarks.speed --only ResNet-18 --measured collect msb --large-images 1000 --repeats 1
 
-Every ratio is of two things measured in turn, again and again, on one thread by default: its median, and the least and
-the largest. Networks are initialised at random, their batch norms calibrated on the images.
+Rounds of all that is measured, one after the other, on one thread by default; a ratio is taken within each round, and
+stated as its median, with the least and the largest. The bare passes are timed in quarters, before each of the others.
+Networks are initialised at random, their batch norms calibrated on the images. A section of the results per network.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import pandas as pd
 import torch
 import tyro
 from safetensors.torch import save_file
@@ -69,6 +70,8 @@ class Settings:
     """Threads of torch. CPU time is wall time with one, whatever else the machine does."""
     only: str = ""
     """Cases whose name contains this."""
+    measured: tuple[Literal["collect", "msb", "plain", "bf16"], ...] = ("collect", "msb", "plain", "bf16")
+    """What is compared: collect with and without MSB against bare passes, the plain loop and bfloat16 against it."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,12 @@ class Case:
             raise RuntimeError(str(outcome.failures[0]))
 
     def bare(self) -> Callable[[], None]:
-        """The forward passes of the same images x shifts, by the same network in batches of the same size, alone."""
+        """A quarter of the forward passes of the same images x shifts, by the same network in batches as large."""
         subject = Subject(self.checkpoint, load_checkpoint(self.checkpoint), self.images)
         network = shift_network(subject.model, subject.prepared()[:CHECKED])
         n, size = len(self.images), subject.images_per_pass
         batch = subject.prepared()[:size].clone(memory_format=torch.channels_last)
-        passes = (1 + SHIFTS * len(KINDS)) * n
+        passes = (1 + SHIFTS * len(KINDS)) * n // 4
 
         def run() -> None:
             with torch.inference_mode():
@@ -121,17 +124,16 @@ class Case:
         return run
 
 
-def in_turn(first: Callable[[], None], second: Callable[[], None], repeats: int) -> str:
-    """CPU time of the first over that of the second: median, and the range of the pairs."""
-    ratios = []
-    for _ in range(repeats):
-        times = []
-        for call in (first, second):
-            start = time.process_time()
-            call()
-            times.append(time.process_time() - start)
-        ratios.append(times[0] / times[1])
-    return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}, n = {repeats})"
+def seconds(call: Callable[[], None]) -> float:
+    """CPU time of a call."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def spread(ratios: list[float]) -> str:
+    """Median, range and number."""
+    return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}, n = {len(ratios)})"
 
 
 @contextmanager
@@ -171,62 +173,63 @@ def calibrate(network: nn.Module, images: Tensor) -> None:
     network.eval()
 
 
-def speed(found: dict[str, Case], settings: Settings, folder: Path) -> str:
-    """Ratios of CPU time, a row per network."""
-    rows = []
-    for title, case in found.items():
-        size = case.checkpoint.input.size
-        batch = Subject(case.checkpoint, nn.Identity(), case.images).images_per_pass
-        row: dict[str, object] = {"network": f"{title} at {size}", "images": len(case.images), "batch": batch}
-        bare = case.bare()
-        bare()
-        row["collect / bare passes"] = in_turn(lambda case=case: case.collect(folder), bare, settings.repeats)
-        row["with MSB / bare passes"] = in_turn(
-            lambda case=case: case.collect(folder, msb=True), bare, settings.repeats
-        )
-        for plain in (batch, *PLAIN_BATCHES):
-            ratio = in_turn(case.plain(plain), lambda case=case: case.collect(folder), settings.repeats)
-            row["plain loop, same batch / collect" if plain == batch else f"plain loop, batch {plain} / collect"] = (
-                ratio
-            )
-        half = in_turn(
-            lambda case=case: case.collect(folder, precision="bf16"),
-            lambda case=case: case.collect(folder),
-            settings.repeats,
-        )
-        row["bf16 / fp32"] = half
-        rows.append(row)
-    frame = pd.DataFrame(rows).fillna("as same batch")
-    return table(frame.to_dict("records"))
+def speed(title: str, case: Case, settings: Settings, folder: Path) -> str:
+    """Ratios of CPU time of one network."""
+    batch = Subject(case.checkpoint, nn.Identity(), case.images).images_per_pass
+    calls: dict[str, Callable[[], None]] = {"collect": lambda: case.collect(folder)}
+    if "msb" in settings.measured:
+        calls["msb"] = lambda: case.collect(folder, msb=True)
+    if "plain" in settings.measured:
+        calls |= {f"plain loop, batch {size}": case.plain(size) for size in dict.fromkeys((batch, *PLAIN_BATCHES))}
+    if "bf16" in settings.measured:
+        calls["bf16"] = lambda: case.collect(folder, precision="bf16")
+    bare = case.bare()
+    bare()
+    rounds = []
+    for _ in range(settings.repeats):
+        quarters, times = [], {}
+        for name, call in calls.items():
+            quarters.append(seconds(bare))
+            times[name] = seconds(call)
+        rounds.append(times | {"bare": 4 * statistics.median(quarters)})
+        print(title, rounds[-1], flush=True)
+
+    def ratio(first: str, second: str) -> str:
+        return spread([times[first] / times[second] for times in rounds])
+
+    row: dict[str, object] = {"network": title, "images": len(case.images), "batch": batch}
+    row["collect / bare passes"] = ratio("collect", "bare")
+    if "msb" in calls:
+        row["with MSB / bare passes"] = ratio("msb", "bare")
+    row |= {f"{name} / collect": ratio(name, "collect") for name in calls if name.startswith("plain")}
+    if "bf16" in calls:
+        row["bf16 / fp32"] = ratio("bf16", "collect")
+    return table([{"what": name, "measured": value} for name, value in row.items()])
 
 
-def agreement(found: dict[str, Case]) -> str:
+def agreement(case: Case) -> str:
     """Folded against unfolded predictions, and what bfloat16 does to every score."""
-    tops, scores = [], []
-    for title, case in found.items():
-        model = load_checkpoint(case.checkpoint)
-        images = Subject(case.checkpoint, model, case.images.head(64)).prepared()
-        plan = ShiftPlan.sampled(len(images), images.size // 8, n_shifts=3)
-        plain, folded, half = (
-            predict(model, images, images.labels, plan, batch_size=16, **options)
-            for options in ({"fold": False}, {}, {"precision": "bf16"})
+    model = load_checkpoint(case.checkpoint)
+    images = Subject(case.checkpoint, model, case.images.head(64)).prepared()
+    plan = ShiftPlan.sampled(len(images), images.size // 8, n_shifts=3)
+    plain, folded, half = (
+        predict(model, images, images.labels, plan, batch_size=16, **options)
+        for options in ({"fold": False}, {}, {"precision": "bf16"})
+    )
+    sure = margins(model, images[:]) > MARGIN
+    tops: list[dict[str, object]] = []
+    for name, other in (("folded", folded), ("bf16", half)):
+        same = plain.clean_prediction == other.clean_prediction
+        tops.append(
+            {
+                "passes": name,
+                "top-1 equal": f"{same.mean():.3f}",
+                f"where the top-2 margin exceeds {MARGIN:g}": f"{same[sure].mean():.3f} of {int(sure.sum())}",
+                "largest change of a probability": f"{np.abs(plain.probability - other.probability).max():.1e}",
+            }
         )
-        sure = margins(model, images[:]) > MARGIN
-        for name, other in (("folded", folded), ("bf16", half)):
-            same = plain.clean_prediction == other.clean_prediction
-            tops.append(
-                {
-                    "network": title,
-                    "passes": name,
-                    "top-1 equal": f"{same.mean():.3f}",
-                    f"where the top-2 margin exceeds {MARGIN:g}": f"{same[sure].mean():.3f} of {int(sure.sum())}",
-                    "largest change of a probability": f"{np.abs(plain.probability - other.probability).max():.1e}",
-                }
-            )
-        values = [score(each, plan).set_index("score")["value"] for each in (folded, half)]
-        scores.append(
-            {"network": title, **{name: f"{values[1][name] - values[0][name]:+.4f}" for name in values[0].index}}
-        )
+    values = [score(each, plan).set_index("score")["value"] for each in (folded, half)]
+    scores: list[dict[str, object]] = [{name: f"{values[1][name] - values[0][name]:+.4f}" for name in values[0].index}]
     return "\n\n".join([table(tops), "Scores in bfloat16 minus scores in fp32:", table(scores)])
 
 
@@ -252,14 +255,17 @@ def main() -> None:
     settings = tyro.cli(Settings, description=__doc__)
     torch.set_num_threads(settings.threads)
     kept = declare_torchvision_operators()
+    facts = (
+        f"{machine('torch', 'timm')} CPU time with {settings.threads} thread(s), in rounds; K = {SHIFTS} shifts x "
+        f"{len(KINDS)} kinds, MSB on {MSB_SHARE:.1%} of the images."
+    )
     with cases(settings) as found, tempfile.TemporaryDirectory() as folder:
-        body = [
-            f"{machine('torch', 'timm')} CPU time with {settings.threads} thread(s), ratios of measurements in turn; "
-            f"K = {SHIFTS} shifts x {len(KINDS)} kinds, MSB on {MSB_SHARE:.1%} of the images.",
-            speed(found, settings, Path(folder)),
-            agreement(found),
-        ]
-    write_section("Speed of collect (`python -m benchmarks.speed`)", "\n\n".join(body))
+        for title, case in found.items():
+            body = [facts, speed(title, case, settings, Path(folder))]
+            if "bf16" in settings.measured:
+                body.append(agreement(case))
+            images = f"{len(case.images)} images at {case.checkpoint.input.size}"
+            write_section(f"Speed of collect, {title}, {images} (`python -m benchmarks.speed`)", "\n\n".join(body))
     del kept
 
 
