@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 
 from analysis.errors import TableError
-from collectors.schema import COMPACTED, SCHEMA_VERSION, TABLES, open_folder, part_key
+from collectors.schema import COMPACTED, LATER_COLUMNS, SCHEMA_VERSION, TABLES, open_folder, part_key
 
 VERSION_KEY = b"schema_version"
 """Where a part states its schema version, in its parquet metadata; a part without it is judged by its columns alone."""
@@ -196,7 +196,7 @@ def _check_part(table: str, fragment: ds.Fragment) -> None:
             f"{SCHEMA_VERSION}; collect into a new folder"
         )
     names = set(found.names)
-    missing = [column for column in TABLES[table].names if column not in names]
+    missing = [column for column in TABLES[table].names if column not in names | LATER_COLUMNS]
     if missing:
         raise TableError(f"{file}: table {table} lacks the columns {', '.join(missing)}; collect into a new folder")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collectors.schema import COMPACTED, SCHEMA_VERSION, TABLES, part_key
+from collectors.schema import COMPACTED, LATER_COLUMNS, SCHEMA_VERSION, TABLES, part_key
 from collectors.store import Part, Store
 from zoo.errors import DataError
 
@@ -105,12 +105,19 @@ def _row_groups(store: Store, table: str, part: Part) -> Iterator[pa.Table]:
             if version != str(SCHEMA_VERSION):
                 raise DataError(f"{refusal} in schema version {SCHEMA_VERSION} but in {version}: use a new folder")
             for number in range(parquet.num_row_groups):
-                yield parquet.read_row_group(number, columns=schema.names).select(schema.names).cast(schema)
+                yield _completed(parquet.read_row_group(number), schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{refusal} ({reason}): delete it, or collect into a new folder") from error
+
+
+def _completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of the schema, those that an older part lacks as nulls."""
+    for name in LATER_COLUMNS & set(schema.names) - set(rows.column_names):
+        rows = rows.append_column(schema.field(name), pa.nulls(len(rows), schema.field(name).type))
+    return rows.select(schema.names).cast(schema)
 
 
 def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from collectors.devices import prepare_device
 from collectors.planning import Task, Work
+from collectors.schema import TABLES
 from collectors.sharing import Claims
 from collectors.store import Store
 from collectors.tasks import COLLECTORS, Options, Subject
@@ -123,6 +124,8 @@ def _measure_task(store: Store, work: Work, task: Task, subject: Subject) -> flo
     }
     if task.collector != "checkpoints":
         columns |= {"data": subject.images.name, "data_fingerprint": subject.prepared().fingerprint}
+    if "precision" in TABLES[task.collector].names:
+        columns["precision"] = task.settings["precision"]
     store.write(task.collector, task.slot, rows.assign(**columns))
     seconds = time.perf_counter() - clock
     timing = {

@@ -72,6 +72,11 @@ _PLAN = (
     _field("plan_hash", _TEXT, "hex", "hash of every shift of every image; equal hashes = the same comparison"),
 )
 
+_PRECISION = _optional("precision", _TEXT, "", "of the passes: fp32 or bf16; null in tables older than the column")
+
+LATER_COLUMNS = frozenset({"precision"})
+"""Columns that the first tables of this schema version lack; they are null there."""
+
 
 def _readings() -> tuple[pa.Field, ...]:
     meaning = {
@@ -131,6 +136,7 @@ INVARIANCE = pa.schema(
     [
         *_IDENTITY,
         *_PLAN,
+        _PRECISION,
         _field("score", _TEXT, "", "name of the score"),
         _optional("value", _REAL, "1", "the score"),
         _optional("se", _REAL, "1", "standard error, images as the sampling unit"),
@@ -146,6 +152,7 @@ SURFACE = pa.schema(
     [
         *_IDENTITY,
         *_PLAN,
+        _PRECISION,
         _field("dy", _INT, "input pixels", "shift down"),
         _field("dx", _INT, "input pixels", "shift right"),
         _field("agreement", _REAL, "1", "share of images predicted as without the shift"),
@@ -161,6 +168,7 @@ PREDICTIONS = pa.schema(
     [
         *_IDENTITY,
         *_PLAN,
+        _PRECISION,
         _field("image", _INT, "", "index of the image in the data set"),
         _field("label", _INT, "class", "label"),
         _field("clean_prediction", _INT, "class", "top-1 class of the unshifted image"),

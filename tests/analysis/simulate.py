@@ -169,6 +169,7 @@ def _checkpoints(truth: pd.DataFrame) -> pd.DataFrame:
 def _invariance(zoo: Zoo, row, rng: np.random.Generator) -> list[dict]:
     n, accuracy = zoo.n_images, row.accuracy
     shared = {"checkpoint": row.checkpoint, "sha256": row.sha256, "model": row.model, "n_images": n}
+    shared["precision"] = "fp32"
     none = {"shift_kind": "none", "fill": None, "max_shift": 0, "n_shifts": 0, "plan": "none", "plan_hash": "0"}
     rows = [{**shared, **none, "score": "accuracy", "value": accuracy, "n_pairs": 0}]
     for kind in zoo.shift_kinds:
@@ -239,6 +240,7 @@ def _surface(zoo: Zoo, row, rng: np.random.Generator) -> pd.DataFrame:
         plan="grid",
         agreement_se=0.01,
         accuracy_se=0.01,
+        precision="fp32",
         n_images=256,
     )
 

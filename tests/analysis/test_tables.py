@@ -63,6 +63,15 @@ def test_a_part_without_a_column_is_refused(simulate, tables, tmp_path):
         load(folder)
 
 
+def test_a_part_older_than_a_column_is_read_with_nulls(simulate, tables, tmp_path):
+    folder = simulate.write_tables(tables, tmp_path, parts=2)
+    part = folder / "invariance" / "part0.parquet"
+    older = pq.read_table(part).drop_columns(["precision"])
+    pq.write_table(older, part)
+    rows = load(folder).invariance
+    assert rows["precision"].isna().sum() == len(older) and set(rows["precision"].dropna()) == {"fp32"}
+
+
 def test_another_schema_version_is_refused(simulate, tables, tmp_path):
     with pytest.raises(TableError, match="schema version 99, this package reads version 1"):
         load(simulate.write_tables(tables, tmp_path, version=99))

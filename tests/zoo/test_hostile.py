@@ -80,6 +80,19 @@ def test_a_parquet_file_with_an_absurd_row_group_is_refused(tmp_path: Path, monk
     refused(lambda: load_dataset(f"parquet:{tmp_path / 'bomb.parquet'}"), DataError, "row group 0 holds 67")
 
 
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_parquet_file_that_repeats_an_image_without_end_is_refused(
+    tmp_path: Path, nested: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.datasets.parquet.MAX_REPEATED", LARGE // 8)
+    image, count = png(8, 8) + bytes(LARGE // 256), 64
+    values = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([image])).cast(pa.binary())
+    images = pa.StructArray.from_arrays([values], ["bytes"]) if nested else values
+    pq.write_table(pa.table({"image": images, "label": [0] * count}), tmp_path / "bomb.parquet", compression="zstd")
+    assert (tmp_path / "bomb.parquet").stat().st_size < LARGE // 1000
+    refused(lambda: load_dataset(f"parquet:{tmp_path / 'bomb.parquet'}"), DataError, "repeats images to more than")
+
+
 def test_an_honest_file_passes(tmp_path: Path) -> None:
     state = {"a": torch.arange(10.0)}
     save_file(state, tmp_path / "a.safetensors")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 
 MAX_COLUMN = 2**31
 """Bytes of one column in one row group beyond which a file is refused before it is decompressed."""
+
+MAX_REPEATED = 2**26
+"""Bytes of images that a file may hold beyond its own size: repeated values are stored once, and cost memory each."""
 
 _BATCH_ROWS = 1024
 
@@ -93,12 +97,22 @@ def _read(files: Sequence[Path], wanted: dict[str, pa.DataType], limit: int | No
     missing = float("inf") if limit is None else limit
     for file in files:
         try:
-            with pq.ParquetFile(file) as parquet:
-                if any(parquet.schema_arrow.field(column).type != type_ for column, type_ in wanted.items()):
+            schema = _schema(file)
+            room = file.stat().st_size + MAX_REPEATED
+            # Values are read as indices into a dictionary, which repeated ones do not enlarge.
+            with pq.ParquetFile(file, read_dictionary=_encoded_leaves(wanted)) as parquet:
+                if any(schema.field(column).type != type_ for column, type_ in wanted.items()):
                     raise DataError(f"{file} has other column types than {files[0].name}: write both files alike")
                 _refuse_bomb(parquet, file)
                 for batch in parquet.iter_batches(int(min(missing, _BATCH_ROWS)), columns=list(wanted)):
-                    batches.append(batch.slice(0, int(min(missing, batch.num_rows))))
+                    batch = batch.slice(0, int(min(missing, batch.num_rows)))
+                    room -= sum(_decoded_bytes(batch[column]) for column in batch.schema.names)
+                    if room < 0:
+                        raise DataError(
+                            f"{file} repeats images to more than {MAX_REPEATED} bytes beyond its size: "
+                            "leave the copies out"
+                        )
+                    batches.append(batch)
                     missing -= batches[-1].num_rows
                     if missing <= 0:
                         return pa.Table.from_batches(batches)
@@ -106,6 +120,24 @@ def _read(files: Sequence[Path], wanted: dict[str, pa.DataType], limit: int | No
             reason = " ".join(str(error).split())[:200]
             raise DataError(f"{file} cannot be read as parquet ({reason}): replace it by a whole file") from error
     return pa.Table.from_batches(batches) if batches else pa.table({})
+
+
+def _encoded_leaves(wanted: dict[str, pa.DataType]) -> list[str]:
+    """Paths of the columns of bytes in the file."""
+    return [
+        f"{column}.bytes" if pa.types.is_struct(type_) else column
+        for column, type_ in wanted.items()
+        if _is_encoded(type_)
+    ]
+
+
+def _decoded_bytes(column: pa.Array) -> int:
+    """Bytes of the values of a column of images, each as often as it stands there; 0 for one of numbers."""
+    values = column.field("bytes") if pa.types.is_struct(column.type) else column
+    if not pa.types.is_dictionary(values.type):
+        return 0
+    lengths = pc.binary_length(values.dictionary).cast(pa.int64())
+    return pc.sum(lengths.take(values.indices)).as_py() or 0
 
 
 def _refuse_bomb(parquet: pq.ParquetFile, file: Path) -> None:
