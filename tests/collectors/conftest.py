@@ -17,6 +17,32 @@ from zoo.datasets.inputs import InputSpec
 from zoo.loading import build_model
 from zoo.manifest import Checkpoint
 
+NETWORK = """
+import ctypes, os, signal, torch
+
+class Net(torch.nn.Module):
+    def __init__(self, fault):
+        super().__init__()
+        self.fault = fault
+        self.linear = torch.nn.Linear(1024, 10)
+
+    def forward(self, x):
+        if self.fault == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "hangs":
+            ctypes.PyDLL(None).sleep(600)  # holds the interpreter's lock, as a hung kernel may
+        if self.fault == "memory" and len(x) > 4:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")
+        if self.fault == "python_memory" and len(x) > 2:
+            raise MemoryError
+        if self.fault == "no_memory":
+            raise MemoryError
+        return self.linear(x.flatten(1))
+
+def build(fault="none"):
+    return Net(fault)
+"""
+
 OPERATORS = ("max", "avg", "aps")
 
 
@@ -59,3 +85,23 @@ def read_all() -> Callable[[Path], dict[str, pd.DataFrame]]:
         return tables
 
     return read
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Callable[..., list[Checkpoint]]:
+    """Checkpoints of the network above, one per fault; equal seeds, other weights each."""
+    (tmp_path / "net.py").write_text(NETWORK)
+
+    def make(*faults: str) -> list[Checkpoint]:
+        checkpoints = []
+        for number, fault in enumerate(faults):
+            torch.manual_seed(number)
+            weights = tmp_path / f"{number}.safetensors"
+            layer = torch.nn.Linear(1024, 10)
+            save_file({"linear.weight": layer.weight, "linear.bias": layer.bias}, weights)
+            spec = InputSpec(32, (0.5,), (0.25,))
+            model = f"python:net.py:build?fault={fault}"
+            checkpoints.append(Checkpoint(f"{fault}{number}", model, weights, spec, folder=tmp_path))
+        return checkpoints
+
+    return make

@@ -6,6 +6,9 @@ import multiprocessing
 import os
 import random
 import resource
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +18,6 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import torch
 from joblib.externals.loky import get_reusable_executor
 from safetensors.torch import save_file
 
@@ -28,42 +30,15 @@ from collectors.sharing import Claims
 from collectors.store import Store
 from collectors.tasks import Options
 from zoo.datasets import ImageSet
-from zoo.datasets.inputs import InputSpec
 from zoo.datasets.source import DataSource
 from zoo.errors import InputError, OutputError
 from zoo.files import sha256_file, signature
-from zoo.manifest import Checkpoint
+from zoo.manifest import Checkpoint, write_manifest
 from zoo.weights import load_weights
 
 OPTIONS = Options(collect=("layers", "invariance", "surface"), shift=("circular",), msb_images=8, surface_images=4)
 KILLS = int(os.environ.get("SHIFTSCOPE_KILLS", "6"))
 """Kills of the random test: few by default, `make soak` asks for more."""
-
-NETWORK = """
-import ctypes, os, signal, torch
-
-class Net(torch.nn.Module):
-    def __init__(self, fault):
-        super().__init__()
-        self.fault = fault
-        self.linear = torch.nn.Linear(1024, 10)
-
-    def forward(self, x):
-        if self.fault == "dies":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.fault == "hangs":
-            ctypes.PyDLL(None).sleep(600)  # holds the interpreter's lock, as a hung kernel may
-        if self.fault == "memory" and len(x) > 4:
-            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")
-        if self.fault == "python_memory" and len(x) > 2:
-            raise MemoryError
-        if self.fault == "no_memory":
-            raise MemoryError
-        return self.linear(x.flatten(1))
-
-def build(fault="none"):
-    return Net(fault)
-"""
 
 ReadAll = Callable[[Path], dict[str, pd.DataFrame]]
 
@@ -74,24 +49,13 @@ def same(one: dict[str, pd.DataFrame], two: dict[str, pd.DataFrame]) -> None:
         pd.testing.assert_frame_equal(rows, two[name], rtol=0, atol=1e-12)
 
 
-@pytest.fixture
-def faulty(tmp_path: Path) -> Callable[..., list[Checkpoint]]:
-    """Checkpoints of the network above, one per fault; equal seeds, other weights each."""
-    (tmp_path / "net.py").write_text(NETWORK)
-
-    def make(*faults: str) -> list[Checkpoint]:
-        checkpoints = []
-        for number, fault in enumerate(faults):
-            torch.manual_seed(number)
-            weights = tmp_path / f"{number}.safetensors"
-            layer = torch.nn.Linear(1024, 10)
-            save_file({"linear.weight": layer.weight, "linear.bias": layer.bias}, weights)
-            spec = InputSpec(32, (0.5,), (0.25,))
-            model = f"python:net.py:build?fault={fault}"
-            checkpoints.append(Checkpoint(f"{fault}{number}", model, weights, spec, folder=tmp_path))
-        return checkpoints
-
-    return make
+def group_lives(group: int) -> bool:
+    """Whether a process of the group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +137,43 @@ def test_a_task_that_hangs_is_stopped_and_is_a_failure(
         "hangs0: invariance: TimeLimit: took longer than 8 s and was stopped"
     ]
     assert outcome.measured == 2 + 1
+
+
+def test_ctrl_c_ends_a_run_of_several_jobs_and_the_next_one_goes_on(
+    zoo: list[Checkpoint], tmp_path: Path, read_all: ReadAll
+) -> None:
+    write_manifest(tmp_path / "zoo.yaml", zoo)
+    out = tmp_path / "out"
+    code = (
+        "import os, signal, sys, shiftscope\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job of a shell without control ignores it
+        "sys.exit(shiftscope.main(sys.argv[1:]))"
+    )
+    arguments = ["collect", str(tmp_path), "--data", "digits", "--out", str(out), "--jobs", "2"]
+    arguments += ["--limit", "60", "--n-shifts", "41"]
+    command = [sys.executable, "-c", code, *arguments]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    waited = time.monotonic() + 120
+    while not any(out.rglob("checkpoints/*.parquet")):
+        assert run.poll() is None
+        assert time.monotonic() < waited
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: every process of the run hears it
+    message = run.communicate(timeout=60)[1]
+    assert run.returncode == 130
+    assert "the same command goes on from there" in message
+    assert "Traceback" not in message
+    for file in out.rglob("*.parquet"):
+        assert pq.read_table(file).num_rows
+    deadline = time.monotonic() + 20
+    while group_lives(run.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    options = Options(n_shifts=41)
+    collect(zoo, DataSource("digits", limit=60), tmp_path / "whole", options, progress=False)
+    same(read_all(tmp_path / "whole"), read_all(out))
+    assert not list(out.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("limit", [0, -1.0, float("nan")])

@@ -77,6 +77,37 @@ def test_dask_workers_fill_the_same_tables(
     assert not list((tmp_path / "there").glob(".*.tmp"))
 
 
+@pytest.mark.parametrize(("fault", "error", "limit"), [("dies", "WorkerDied", None), ("hangs", "TimeLimit", 8)])
+def test_a_dask_worker_that_ends_is_a_failure_and_the_others_go_on(
+    faulty: Callable[..., list[Checkpoint]],
+    images: ImageSet,
+    tmp_path: Path,
+    read_all: ReadAll,
+    fault: str,
+    error: str,
+    limit: float | None,
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    dask = pytest.importorskip("dask")
+    options = Options(collect=("invariance",), shift=())
+    checkpoints = faulty("none", fault, "none")
+    # One death of a worker is enough for the scheduler to give a task up; its default is four.
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
+        ) as local,
+    ):
+        cluster = Cluster("dask", local.scheduler_address)
+        outcome = collect(
+            checkpoints, images, tmp_path / "out", options, cluster=cluster, time_limit=limit, progress=False
+        )
+    assert [(failure.checkpoint, failure.error) for failure in outcome.failures] == [(f"{fault}1", error)]
+    collect([checkpoints[0], checkpoints[2]], images, tmp_path / "good", options, progress=False)
+    tables, expected = read_all(tmp_path / "out"), read_all(tmp_path / "good")
+    pd.testing.assert_frame_equal(tables["invariance"], expected["invariance"])
+
+
 def test_a_scheduler_that_does_not_answer_is_one_line(
     zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
