@@ -11,6 +11,7 @@ ARCHITECTURES = Registry(
     {
         "smallcnn": "zoo.architectures.smallcnn:SmallCNN",
         **{f"resnet{n}": f"zoo.architectures.resnet:resnet{n}" for n in (8, 14, 20, 32, 44, 56, 110)},
+        **{f"resnet{n}": f"zoo.architectures.imagenet:resnet{n}" for n in (18, 34, 50, 101)},
         "unet": "zoo.architectures.unet:UNet",
     },
     ModelError,
