@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures.encoders import Level, chosen
+from zoo.architectures.levels import Level, chosen
 from zoo.architectures.parts import check_counts, conv
 from zoo.architectures.residual import STRIDED, BasicBlock, Bottleneck, Residual
 from zoo.errors import ModelError, unknown
@@ -189,8 +189,30 @@ class ResNetEncoder(Trunk):
         """The level that holds the first stage's map."""
         return len(self.stem_widths)
 
+    @property
+    def decoder_widths(self) -> list[int]:
+        """Channels that a decoder works with at each level: those of the level's 3x3 convolutions."""
+        width = self.conv1.out_channels
+        stem = {"strided": [max(width // 2, 1), width], "operator": [width, width]}.get(self.stem, [])
+        return stem + [width << stage for stage in range(self.subsampling + 1)]
+
     def forward(self, x: Tensor) -> list[Level]:
         return self.levels(x)
+
+
+def resnet_encoder(
+    name: str, operator: str, padding_mode: str, in_channels: int, width: int, stem: str, output_stride: int = 32
+) -> ResNetEncoder:
+    """The ResNet of a name, without its head.
+
+    Raises:
+        ModelError: for a name that is not resnet18, 34, 50 or 101.
+    """
+    names = [f"resnet{depth}" for depth in BLOCKS]
+    if name not in names:
+        raise ModelError(unknown("encoder", str(name), names))
+    depth = int(name.removeprefix("resnet"))
+    return ResNetEncoder(depth, operator, padding_mode, in_channels, width, stem, output_stride)
 
 
 resnet18 = partial(ResNet, 18)
