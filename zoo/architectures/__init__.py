@@ -17,7 +17,8 @@ ARCHITECTURES = Registry(
     },
     ModelError,
 )
-"""Name -> builder ``(operator="max", padding_mode="zeros", in_channels=3, classes=10, ...) -> nn.Module``."""
+"""Name -> builder ``(operator="max", padding_mode="zeros", in_channels=3, classes=10, ...) -> nn.Module``;
+what :data:`SEGMENTERS` names gives a map of logits."""
 
 SEGMENTERS = frozenset({"unet", "deeplabv3plus"})
 """The architectures that give a map of logits, ``(N, classes, H, W)`` of the image's size; the others ``(N, classes)``.
