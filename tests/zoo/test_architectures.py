@@ -64,6 +64,20 @@ def test_every_operator_in_every_padding_mode(operator: str, padding_mode: str) 
         assert {conv.padding_mode for conv in main if conv.in_channels in (1, 2, 4, 8)} >= {padding_mode}
 
 
+@pytest.mark.parametrize("operator", list(OPERATORS))
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+def test_every_operator_in_the_larger_networks(operator: str, padding_mode: str) -> None:
+    for name, options in (("resnet18", {"stem": "operator"}), ("unet", {"depth": 3}), ("deeplabv3plus", {})):
+        network = ARCHITECTURES[name](operator, padding_mode, in_channels=1, classes=3, width=2, **options)
+        x = torch.randn(2, 1, 33, 40)
+        logits = network(x)
+        assert logits.shape == ((2, 3, 33, 40) if name in SEGMENTERS else (2, 3))
+        assert torch.isfinite(logits).all()
+        inside = {part for down in network.modules() if isinstance(down, Downsample) for part in down.modules()}
+        own = [part for part in network.modules() if isinstance(part, nn.Conv2d) and part not in inside]
+        assert {conv.padding_mode for conv in own if conv.kernel_size != (1, 1)} == {padding_mode}
+
+
 def published_count(depth: int, width: int = 16, classes: int = 10) -> int:
     """By hand: 3x3 kernels without bias, two numbers per batch norm channel, a linear layer; shortcuts have none."""
     total = 3 * 3 * 3 * width + 2 * width

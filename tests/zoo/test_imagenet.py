@@ -41,7 +41,7 @@ def noise(*shape: int, seed: int = 1) -> Tensor:
 
 
 def assert_same(found: Tensor, expected: Tensor) -> None:
-    assert float(expected.std()) > 1e-3
+    assert float(expected.detach().std()) > 1e-3
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -170,6 +170,17 @@ def test_the_pyramid_is_five_branches_and_a_projection() -> None:
     parts = [branch(pyramid.branches[0], x), *(branch(pyramid.branches[i], x, 2 * i) for i in (1, 2, 3))]
     pooled = branch(pyramid.pooled, F.adaptive_avg_pool2d(x, 1)).repeat(1, 1, 9, 8)
     assert_same(pyramid(x), branch(pyramid.project, torch.cat([*parts, pooled], 1)))
+
+
+@pytest.mark.parametrize(
+    ("options", "rates"),
+    [("", (6, 12, 18)), ("&output_stride=8", (12, 24, 36)), ("&output_stride=32", (3, 6, 9)), ("&rate=2", (2, 4, 6))],
+)
+def test_rates_of_the_pyramid(options: str, rates: tuple[int, ...]) -> None:
+    network = build_model(f"zoo:deeplabv3plus?encoder=resnet18&width=2{options}")
+    assert isinstance(network, DeepLabV3Plus)
+    dilations = [branch[0].dilation for branch in network.aspp.branches]
+    assert dilations == [(1, 1), *((rate, rate) for rate in rates)]
 
 
 def test_deeplab_without_a_selection_upsamples_at_once_as_published() -> None:
