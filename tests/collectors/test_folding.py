@@ -82,6 +82,28 @@ def test_networks_of_the_zoo_fold_whole_and_compute_the_same(operator: str) -> N
 
 
 @pytest.mark.parametrize(
+    "model",
+    [
+        "resnet18?operator=strided",
+        "resnet50?operator=aps&stem=operator",
+        "unet?operator=lps",
+        "unet?encoder=resnet18&operator=max",
+        "deeplabv3plus?encoder=resnet18&operator=blur",
+    ],
+)
+def test_larger_networks_of_the_zoo_fold_whole(model: str) -> None:
+    torch.manual_seed(0)
+    network = trained(build_model(f"zoo:{model}&width=4&padding_mode=circular"))
+    images = noise(4, 3, 32, 32)
+    folded = fold_batch_norms(network, images[:1])
+    assert norms(folded) == 0
+    with torch.inference_mode():
+        expected, found = network(images), folded(images)
+    assert float(expected.std()) > 1e-3
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
     ("name", "left"),
     [
         ("resnet18", 0),

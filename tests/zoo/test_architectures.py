@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures import ARCHITECTURES
+from zoo.architectures import ARCHITECTURES, SEGMENTERS, is_segmenter
 from zoo.architectures.resnet import Block, ResNet
 from zoo.architectures.smallcnn import SmallCNN
 from zoo.datasets.inputs import InputSpec
@@ -42,7 +42,9 @@ def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
 def test_every_architecture_gives_logits(name: str) -> None:
     network = ARCHITECTURES[name](operator="avg", padding_mode="circular", in_channels=1, classes=7, width=2).eval()
-    assert network(torch.randn(2, 1, 16, 16)).shape == (2, 7)
+    expected = (2, 7, 16, 16) if name in SEGMENTERS else (2, 7)
+    assert network(torch.randn(2, 1, 16, 16)).shape == expected
+    assert is_segmenter(name) == is_segmenter(f"zoo:{name}?operator=aps") == (name in SEGMENTERS)
 
 
 @pytest.mark.parametrize("operator", list(OPERATORS))
@@ -60,6 +62,20 @@ def test_every_operator_in_every_padding_mode(operator: str, padding_mode: str) 
         convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
         main = [conv for conv in convolutions if conv.kernel_size == (3, 3) and conv.groups == 1]
         assert {conv.padding_mode for conv in main if conv.in_channels in (1, 2, 4, 8)} >= {padding_mode}
+
+
+@pytest.mark.parametrize("operator", list(OPERATORS))
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+def test_every_operator_in_the_larger_networks(operator: str, padding_mode: str) -> None:
+    for name, options in (("resnet18", {"stem": "operator"}), ("unet", {"depth": 3}), ("deeplabv3plus", {})):
+        network = ARCHITECTURES[name](operator, padding_mode, in_channels=1, classes=3, width=2, **options)
+        x = torch.randn(2, 1, 33, 40)
+        logits = network(x)
+        assert logits.shape == ((2, 3, 33, 40) if name in SEGMENTERS else (2, 3))
+        assert torch.isfinite(logits).all()
+        inside = {part for down in network.modules() if isinstance(down, Downsample) for part in down.modules()}
+        own = [part for part in network.modules() if isinstance(part, nn.Conv2d) and part not in inside]
+        assert {conv.padding_mode for conv in own if conv.kernel_size != (1, 1)} == {padding_mode}
 
 
 def published_count(depth: int, width: int = 16, classes: int = 10) -> int:
