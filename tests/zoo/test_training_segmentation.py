@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures import ARCHITECTURES
+from zoo.architectures import ARCHITECTURES, is_segmenter
 from zoo.datasets import load_dataset
 from zoo.datasets.imageset import VOID, ImageSet
 from zoo.errors import ModelError, RecipeError
@@ -25,8 +25,6 @@ from zoo.training.tasks import Segmentation, task_of
 
 class TinySegmenter(nn.Module):
     """Two convolutions and no downsampling: a class per pixel."""
-
-    segments = True
 
     def __init__(
         self, operator: str = "max", padding_mode: str = "zeros", in_channels: int = 3, classes: int = 5, width: int = 8
@@ -54,6 +52,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(ARCHITECTURES), "__getitem__", lambda self, name: ours.get(name) or known(self, name))
     contains = type(ARCHITECTURES).__contains__
     monkeypatch.setattr(type(ARCHITECTURES), "__contains__", lambda self, name: name in ours or contains(self, name))
+    monkeypatch.setattr("zoo.training.tasks.is_segmenter", lambda name: name in ours or is_segmenter(name))
 
 
 RUN = Run(architecture="tinysegmenter", data="shapes", epochs=2, batch_size=16, limit=64)
@@ -81,6 +80,12 @@ def test_a_zoo_of_segmenters(tmp_path: Path) -> None:
     assert checkpoint.model == "zoo:tinysegmenter?operator=max&padding_mode=zeros&in_channels=3&classes=5"
     assert checkpoint.labels == "shapes"
     assert load_checkpoint(checkpoint)(torch.zeros(1, 3, 64, 64)).shape == (1, 5, 64, 64)
+
+
+def test_the_unet_of_the_house_is_trained(shapes: ImageSet) -> None:
+    run = replace(RUN, architecture="unet", operator="aps", padding_mode="circular", model={"width": 4})
+    (snapshot,) = train_run(run, shapes)
+    assert 0 < snapshot.accuracy < 1
 
 
 def test_void_counts_neither_in_the_loss_nor_in_the_score(shapes: ImageSet) -> None:

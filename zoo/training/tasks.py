@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.architectures import ARCHITECTURES
+from zoo.architectures import is_segmenter
 from zoo.datasets.imageset import VOID, ImageSet
 from zoo.errors import ModelError, RecipeError
 from zoo.recipe import Run
@@ -123,7 +123,7 @@ def task_of(run: Run, images: ImageSet) -> Task:
     Raises:
         RecipeError: for a segmenter on data without masks, or a classifier on data without labels.
     """
-    if segments(run.architecture):
+    if is_segmenter(run.architecture):
         if images.masks is None:
             raise RecipeError(f"{run.architecture} segments, and {images.name} has no masks: take data such as shapes")
         return Segmentation(images, run.label_smoothing)
@@ -132,11 +132,6 @@ def task_of(run: Run, images: ImageSet) -> Task:
             f"{run.architecture} classifies, and {images.name} has no labels: take a segmenter, or data with labels"
         )
     return Classification(images, run.label_smoothing)
-
-
-def segments(architecture: str) -> bool:
-    """Whether an architecture gives a class for every pixel: its builder says so by the attribute ``segments``."""
-    return bool(getattr(ARCHITECTURES[architecture], "segments", False))
 
 
 def _check_shape(logits: Tensor, expected: tuple[int, ...]) -> None:
