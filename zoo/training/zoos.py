@@ -21,7 +21,8 @@ from zoo.errors import RecipeError
 from zoo.files import write_atomic
 from zoo.loading import build_model
 from zoo.manifest import FILE_NAME, Checkpoint, read_manifest, write_manifest
-from zoo.recipe import LATER, Run, operator_factors, read_recipe
+from zoo.recipe import LATER, Run, read_recipe
+from zoo.training.factors import run_factors, told_settings
 from zoo.training.tasks import task_of
 from zoo.training.trainer import DivergedError, input_spec, train_run
 
@@ -60,9 +61,7 @@ def train_recipe(
     """
     runs = list(recipe) if isinstance(recipe, Sequence) and not isinstance(recipe, str) else read_recipe(recipe)
     out = Path(out)
-    with torch.random.fork_rng(devices=[]):
-        for model in dict.fromkeys(_model_string(run) for run in runs):
-            build_model(model)
+    _check_models(runs)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
@@ -82,7 +81,8 @@ def train_recipe(
             else:
                 failed.append((run.id, error))
     finally:
-        entries = [entry for run in runs if run.id in finished for entry in _entries(run, out)]
+        told = told_settings(runs)
+        entries = [entry for run in runs if run.id in finished for entry in _entries(run, told, out)]
         write_manifest(out / FILE_NAME, [*others, *entries])
     skipped = tuple(run.id for run in runs if run.id in finished and run.id not in trained)
     return TrainReport(tuple(trained), skipped, tuple(failed), out / FILE_NAME)
@@ -152,34 +152,41 @@ def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return names
 
 
-def _model_string(run: Run) -> str:
+def _model_string(run: Run, evaluate_as: str | None = None) -> str:
     images = _training_images(run)
-    return run.model_string(images.images.shape[1], task_of(run, images).outputs)
+    return run.model_string(images.images.shape[1], task_of(run, images).outputs, evaluate_as)
 
 
-def _entries(run: Run, out: Path) -> list[Checkpoint]:
+def _check_models(runs: Sequence[Run]) -> None:
+    """Build every network, and those that are to be evaluated with the weights of another."""
+    with torch.random.fork_rng(devices=[]):
+        for model in dict.fromkeys(_model_string(run) for run in runs):
+            build_model(model)
+        pairs = ((_model_string(run), _model_string(run, other)) for run in runs for other in run.evaluate_as)
+        for trained, other in dict.fromkeys(pairs):
+            if _shapes(trained) != _shapes(other):
+                raise RecipeError(f"evaluate_as: the weights of {trained} do not fit {other}: leave that operator out")
+
+
+def _shapes(model: str) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in build_model(model).state_dict().items()}
+
+
+def _entries(run: Run, told: Sequence[str], out: Path) -> list[Checkpoint]:
     """The manifest entries of a finished run."""
     images = _training_images(run)
-    factors = {
-        **operator_factors(run.operator),
-        "architecture": run.architecture,
-        "padding_mode": run.padding_mode,
-        "training_data": run.data,
-        "seed": run.seed,
-        "run": run.id,
-    }
-    factors = {name: value for name, value in factors.items() if value is not None}
     return [
         Checkpoint(
-            name=run.snapshot_name(epoch),
-            model=_model_string(run),
+            name=run.snapshot_name(epoch, other),
+            model=_model_string(run, other),
             weights=_file(out, run, epoch),
             input=input_spec(images),
             labels=task_of(run, images).labels,
-            factors={**factors, "epoch": epoch},
+            factors={**run_factors(run, other or run.operator, told), "epoch": epoch},
             folder=out,
         )
         for epoch in run.snapshot_epochs
+        for other in (None, *run.evaluate_as)
     ]
 
 
@@ -187,6 +194,6 @@ def _entries_of_others(out: Path, runs: Sequence[Run]) -> list[Checkpoint]:
     """Entries of an existing manifest that this recipe does not make, and whose weights are there."""
     if not (out / FILE_NAME).exists():
         return []
-    names = {run.snapshot_name(epoch) for run in runs for epoch in run.snapshot_epochs}
+    files = {_file(out, run, epoch).resolve() for run in runs for epoch in run.snapshot_epochs}
     entries = read_manifest(out, missing_weights=True)
-    return [entry for entry in entries if entry.name not in names and entry.weights.exists()]
+    return [entry for entry in entries if entry.weights.resolve() not in files and entry.weights.exists()]
