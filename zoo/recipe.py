@@ -19,6 +19,12 @@ from zoo.yaml_lines import Located, read_yaml
 
 OPTIMIZERS = ("adamw", "sgd")
 
+PRECISIONS = ("fp32", "bf16", "fp16")
+"""Of the forward passes of training; weights, loss and optimizer stay in float32."""
+
+_LATER = {"later": True}
+"""Marks fields that weights files leave out where they have their default: files from before them stay as they are."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -42,6 +48,13 @@ class Run:
         alpha: weight of the operators' ``undo`` loss: ``(1 - alpha) task + alpha undo + failure_weight failure_modes``.
         failure_weight: weight of the operators' ``failure_modes`` loss.
         wake_up: number of epochs with the task's loss alone, before the operators' losses count.
+        limit: train on the first so many images; 0 for all.
+        augment_flip: each training image is flipped left to right with probability one half.
+        label_smoothing: of the cross entropy, from 0 to below 1.
+        clip_norm: gradients are scaled down to this Euclidean norm over all parameters; 0 leaves them alone.
+        precision: ``fp32``, or ``bf16`` or ``fp16`` for forward passes under autocast (``fp16`` with a scaled loss).
+        evaluate_as: further operator specifications with which the same weights stand in the manifest, for example
+            ``tips(hard=true)``.
         label: tells apart runs that differ in other factors than those that make up :attr:`id`.
     """
 
@@ -62,6 +75,12 @@ class Run:
     alpha: float = 0.35
     failure_weight: float = 1.0
     wake_up: int = 5
+    limit: int = field(default=0, metadata=_LATER)
+    augment_flip: bool = field(default=False, metadata=_LATER)
+    label_smoothing: float = field(default=0.0, metadata=_LATER)
+    clip_norm: float = field(default=0.0, metadata=_LATER)
+    precision: str = field(default="fp32", metadata=_LATER)
+    evaluate_as: tuple[str, ...] = ()
     label: str = ""
 
     @property
@@ -70,18 +89,26 @@ class Run:
         parts = [self.architecture, _slug(self.operator), self.padding_mode, f"s{self.seed}", _slug(self.label)]
         return "-".join(part for part in parts if part)
 
-    def snapshot_name(self, epoch: int) -> str:
-        """Name of the checkpoint after an epoch."""
-        return f"{self.id}-e{epoch:03d}"
+    def snapshot_name(self, epoch: int, evaluate_as: str | None = None) -> str:
+        """Name of the checkpoint after an epoch, or of that checkpoint with another operator."""
+        name = f"{self.id}-e{epoch:03d}"
+        return name if evaluate_as is None else f"{name}-as-{_slug(evaluate_as)}"
 
     @property
     def snapshot_epochs(self) -> tuple[int, ...]:
         """Epochs after which weights are kept, ascending, with the last one."""
         return tuple(sorted({*self.snapshots, self.epochs}))
 
-    def model_string(self, in_channels: int, classes: int) -> str:
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the weights follow from, as plain values; newer fields only where they are not at their default."""
+        values = {**dataclasses.asdict(self), "snapshots": list(self.snapshots), "model": dict(self.model)}
+        del values["evaluate_as"]
+        return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
+
+    def model_string(self, in_channels: int, classes: int, evaluate_as: str | None = None) -> str:
         """The model string of the run's network for images of so many channels and classes."""
-        arguments: dict[str, Argument] = {"operator": self.operator, "padding_mode": self.padding_mode}
+        arguments: dict[str, Argument] = {"operator": evaluate_as or self.operator, "padding_mode": self.padding_mode}
         arguments |= {"in_channels": in_channels, "classes": classes, **self.model}
         return str(ModelString("zoo", self.architecture, arguments))
 
@@ -91,7 +118,7 @@ def read_recipe(path: str | Path) -> list[Run]:
 
     A recipe is a mapping with ``grid``, one mapping or a list of them, and optional ``defaults``. Keys are the
     fields of :class:`Run`. In a grid each value may be a list, and a grid stands for all combinations of its lists,
-    the last key varying fastest. (``snapshots`` is a list itself: a list of lists varies it.)
+    the last key varying fastest. (``snapshots`` and ``evaluate_as`` are lists themselves: a list of lists varies them.)
 
     Raises:
         RecipeError: for an unknown key, a value of the wrong kind, an unknown architecture or operator, or two runs
@@ -122,10 +149,16 @@ def read_recipe(path: str | Path) -> list[Run]:
 def _same(run: Run) -> str:
     """A key that two runs share when they train the same under different names (``avg`` and ``avg(kernel=2)``)."""
     operator = operator_factors(run.operator)["operator_spec"]
-    return repr(dataclasses.replace(run, operator=operator, label=""))
+    return repr(dataclasses.replace(run, operator=operator, evaluate_as=(), label=""))
 
+
+LATER: dict[str, Any] = {entry.name: entry.default for entry in dataclasses.fields(Run) if "later" in entry.metadata}
+"""The defaults of the fields that :attr:`Run.settings` leaves out where they are at it."""
 
 _FIELDS = tuple(entry.name for entry in dataclasses.fields(Run))
+
+_LISTS = ("snapshots", "evaluate_as")
+"""Fields whose value is a list: a list of lists varies them."""
 
 _IN_ID = ("architecture", "operator", "padding_mode", "seed", "label")
 
@@ -147,7 +180,7 @@ def _expand(grid: Located, defaults: Mapping[str, Any]) -> list[Run]:
 def _levels(key: str, item: Located) -> list[Any]:
     """The values of one key of a grid, one or several."""
     several = isinstance(item.value, list)
-    if several and key == "snapshots":
+    if several and key in _LISTS:
         several = bool(item.value) and all(isinstance(entry.value, list) for entry in item.value)
     items = item.items(key) if several else [item]
     levels = [_value(key, entry, key) for entry in items]
@@ -159,19 +192,24 @@ def _levels(key: str, item: Located) -> list[Any]:
 
 def _value(key: str, item: Located, what: str) -> Any:
     match key:
-        case "architecture" | "operator" | "padding_mode" | "data" | "optimizer" | "label":
+        case "architecture" | "operator" | "padding_mode" | "data" | "optimizer" | "label" | "precision":
             return item.text(what)
-        case "seed" | "augment_shift" | "wake_up":
+        case "seed" | "augment_shift" | "wake_up" | "limit":
             return item.integer(what, 0)
         case "epochs" | "batch_size":
             return item.integer(what, 1)
-        case "lr" | "weight_decay" | "failure_weight":
+        case "lr" | "weight_decay" | "failure_weight" | "clip_norm":
             return item.number(what, 0)
-        case "momentum" | "alpha":
+        case "momentum" | "alpha" | "label_smoothing":
             return item.number(what, 0, 1)
+        case "augment_flip":
+            return item.flag(what)
         case "snapshots":
             epochs = item.items(what) if item.value != [] else []
             return tuple(epoch.integer(what, 1) for epoch in epochs)
+        case "evaluate_as":
+            operators = item.items(what) if item.value != [] else []
+            return tuple(operator.text(what) for operator in operators)
         case _:
             return {name: _argument(entry, f"{what}.{name}") for name, entry in item.mapping(what).items()}
 
@@ -189,18 +227,25 @@ def _check(run: Run, entries: Mapping[str, Located], grid: Located) -> None:
     def fail(key: str, message: str) -> InputError:
         return entries.get(key, grid).fail(message)
 
-    for key, known in (("optimizer", OPTIMIZERS), ("padding_mode", PADDING_MODES)):
+    choices = (("optimizer", OPTIMIZERS), ("padding_mode", PADDING_MODES), ("precision", PRECISIONS))
+    for key, known in choices:
         if getattr(run, key) not in known:
             raise fail(key, f"{key} is {getattr(run, key)!r}, and must be one of {', '.join(known)}")
     if run.lr == 0:
         raise fail("lr", "lr is 0, and must be positive")
+    if run.label_smoothing == 1:
+        raise fail("label_smoothing", "label_smoothing is 1, which leaves nothing of the labels: take less")
     if run.snapshots and max(run.snapshots) > run.epochs:
         late = f"a snapshot is wanted after epoch {max(run.snapshots)} of {run.epochs}"
         raise fail("snapshots", f"{late}: name an earlier one")
     try:
+        key = "operator"
         check_zoo_model(ModelString.parse(run.model_string(1, 1)))
+        key = "evaluate_as"
+        for operator in run.evaluate_as:
+            check_zoo_model(ModelString.parse(run.model_string(1, 1, operator)))
     except OperatorError as problem:
-        raise fail("operator", str(problem)) from None
+        raise fail(key, str(problem)) from None
     except InputError as problem:
         raise fail("architecture", str(problem)) from None
 
