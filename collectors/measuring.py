@@ -14,6 +14,7 @@ import pandas as pd
 
 from collectors.devices import prepare_device
 from collectors.planning import Task, Work
+from collectors.schema import TABLES
 from collectors.sharing import Claims
 from collectors.store import Store
 from collectors.tasks import COLLECTORS, Options, Subject
@@ -121,7 +122,7 @@ def _measure_task(store: Store, work: Work, task: Task, subject: Subject) -> flo
         "task": task.key,
         **versions(),
     }
-    if task.collector != "checkpoints":
+    if "data" in TABLES[task.collector].names:
         columns |= {"data": subject.images.name, "data_fingerprint": subject.prepared().fingerprint}
     store.write(task.collector, task.slot, rows.assign(**columns))
     seconds = time.perf_counter() - clock

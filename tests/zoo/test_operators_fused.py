@@ -1,4 +1,4 @@
-"""TIPS with a hand-written gradient: values, first and second derivatives of the plain formula, and when it steps aside."""
+"""TIPS with a hand-written gradient: values, first and second derivatives of the formula, and when it steps aside."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def _differentiable_gradients(
     views = [None if each is None else each.view_as(each) for each in inputs]
     pairs = [each for each in zip(plain(*views), grads, strict=True) if each[1] is not None]  # type: ignore[arg-type]
     outputs, given = zip(*pairs, strict=True)
-    wanted = [each for each, need in zip(views, needed, strict=False) if need]
+    wanted = [each for each, need in zip(views, needed, strict=False) if need and each is not None]
     found = iter(torch.autograd.grad(outputs, wanted, given, create_graph=True, allow_unused=True))
     return [next(found) if need else None for _, need in zip(inputs, needed, strict=False)]
 

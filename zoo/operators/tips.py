@@ -199,6 +199,12 @@ class TIPS(Downsample):
             weights = self.logits(padded)[1].softmax(2)
         return phase_taps((x.shape[-2], x.shape[-1]), self.stride, self.padding_mode, weights, outputs)
 
+    def multiply_adds(self, size: tuple[int, int], *, chosen: bool = False) -> int:
+        """``9`` of the convolution, 1 of the means and 1 of the mixture (none where hard) per pixel; ``s^2`` logits."""
+        if self.hard and chosen:
+            return 0
+        return self.padded(size) * (10 if self.hard else 11) + self.channels * self.stride**2
+
     def losses(self) -> dict[str, Tensor]:
         """``undo`` (a new random shift at every call) and ``failure_modes``; none without a training forward."""
         if self.psi is None or self.tau is None or self.source is None:
