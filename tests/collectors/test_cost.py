@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from collectors import cost
 from collectors.cost import count_multiply_adds, in_turn, measure_cost, reference_model
 from collectors.engine import collect, plan_run
 from collectors.tasks import Options
@@ -89,29 +89,45 @@ def test_hooks_go_when_the_network_fails() -> None:
     assert not operator._forward_pre_hooks
 
 
+class Clock:
+    """A clock that only the networks below move."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
 class Sleeper(nn.Module):
-    def __init__(self, seconds: float) -> None:
+    """Takes ``seconds`` for its first pass, and each time a tenth more."""
+
+    def __init__(self, seconds: float = 0, clock: Clock | None = None) -> None:
         super().__init__()
-        self.seconds = seconds
+        self.seconds, self.clock = seconds, clock or Clock()
         self.weight = nn.Parameter(torch.ones(5))
         self.norm = nn.BatchNorm2d(3).eval()
         self.modes: list[bool] = []
 
     def forward(self, x: Tensor) -> Tensor:
+        self.clock.now += self.seconds * (1 + 0.1 * len(self.modes))
         self.modes.append(self.training)
-        time.sleep(self.seconds)
         return x.mean((2, 3)) * self.weight[:3]
 
 
-def test_timings_are_of_the_passes_and_relative_to_the_reference() -> None:
-    model, reference = Sleeper(0.03), Sleeper(0.01)
+def test_timings_are_of_the_passes_and_relative_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(cost, "time", clock)
+    model, reference = Sleeper(0.3, clock), Sleeper(0.1, clock)
+    reference.modes.append(True)  # a pass ahead
     rows = measure_cost(model, torch.randn(4, 3, 8, 6), reference, repeats=5, name="nap").set_index("quantity")
-    for quantity in ("latency", "training_step"):
+    # A pass each to count, 2 to warm up, 5 timed; then 2 and 5 steps.
+    for quantity, first in (("latency", 3), ("training_step", 10)):
+        own = np.array([0.3 * (1 + 0.1 * (first + i)) for i in range(5)])
+        other = np.array([0.1 * (1 + 0.1 * (first + 1 + i)) for i in range(5)])
         row = rows.loc[quantity]
-        assert row["low"] <= row["value"] <= row["high"]
-        assert row["relative_low"] <= row["relative"] <= row["relative_high"]
-        assert row["value"] == pytest.approx(0.03, rel=0.5)
-        assert row["relative"] == pytest.approx(3, rel=0.4)
+        assert row[["low", "value", "high"]].tolist() == pytest.approx(sorted(own)[1:4])
+        ends = ["relative_low", "relative", "relative_high"]
+        assert row[ends].tolist() == pytest.approx(sorted(own / other)[1:4])
         assert (row["repeats"], row["threads"], row["device"]) == (5, torch.get_num_threads(), "cpu")
     assert (rows["reference"] == "nap").all()
     assert (rows["input_size"] == "8x6").all()
@@ -122,6 +138,7 @@ def test_timings_are_of_the_passes_and_relative_to_the_reference() -> None:
     assert model.training
     assert not model.norm.training
     assert torch.equal(model.weight, torch.ones(5))
+    assert model.weight.grad is not None
 
 
 def test_pairs_are_measured_in_turn_each_first_by_turns() -> None:
@@ -132,16 +149,16 @@ def test_pairs_are_measured_in_turn_each_first_by_turns() -> None:
 
 
 def test_without_a_reference_there_are_absolute_values_alone() -> None:
-    rows = measure_cost(Sleeper(0), torch.randn(2, 3, 4, 4), repeats=2)
+    rows = measure_cost(Sleeper(), torch.randn(2, 3, 4, 4), repeats=2)
     assert rows["value"].notna().all()
     assert rows[["relative", "reference"]].isna().all(axis=None)
 
 
 def test_bad_input_is_refused() -> None:
     with pytest.raises(DataError, match="give a batch"):
-        measure_cost(Sleeper(0), torch.zeros(0, 3, 4, 4))
+        measure_cost(Sleeper(), torch.zeros(0, 3, 4, 4))
     with pytest.raises(DataError, match="give a batch"):
-        measure_cost(Sleeper(0), torch.zeros(1, 3, 4, 4), repeats=0)
+        measure_cost(Sleeper(), torch.zeros(1, 3, 4, 4), repeats=0)
     pair = nn.Module()
     pair.forward = lambda x: (x, x)
     with pytest.raises(ModelError, match="returns a tuple"):
