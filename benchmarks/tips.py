@@ -168,8 +168,8 @@ def main() -> None:
     load = os.getloadavg()[0]
     body = [
         f"{machine('torch')} Load {load:.1f} at the start. Plain formula over this package's layer: medians of "
-        f"ratios of measurements in turn, quartiles in brackets, n = {settings.repeats}; CPU time with one thread, wall "
-        "time with two.",
+        f"ratios of measurements in turn, quartiles in brackets, n = {settings.repeats}; CPU time with one thread, "
+        "wall time with two.",
         table(ratios(settings)),
         "Largest difference to the plain formula in float64, as a share of the largest value, by one random map:",
         table(errors(settings)),
