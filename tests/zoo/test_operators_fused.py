@@ -96,6 +96,7 @@ def test_second_derivatives_through_the_padding() -> None:
     assert torch.autograd.gradcheck(call, (x, *weights))
     assert torch.autograd.gradgradcheck(call, (x, *weights))
     # What flows through the padding counts once, whether the gradient is differentiated again or not.
+    x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     once, again = (
         torch.autograd.grad(call(x, *weights)[0].square().sum(), x, create_graph=create)[0] for create in (False, True)
     )
