@@ -42,6 +42,7 @@ bench: $(VENV)/installed  ## speed, memory and coverage, as ratios: benchmarks/R
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.tips
 
 $(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "shiftscope needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'

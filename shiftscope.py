@@ -170,7 +170,7 @@ class Collect:
     out: str
     """Folder for the tables, or its URI on a file system of pyarrow or fsspec."""
     collect: str = "checkpoints,layers,invariance"
-    """Collectors: checkpoints, layers, invariance, surface, predictions, swaps."""
+    """Collectors: checkpoints, layers, invariance, surface, predictions, swaps, cost."""
     shift: str = "circular,zero"
     """Shift kinds: circular, zero, reflect, replicate, crop."""
     max_shift: int | None = None
@@ -199,6 +199,10 @@ class Collect:
     """Operators without parameters that swaps put in the place of each site's."""
     swap_images: int = 256
     """Images on which swaps are measured."""
+    cost_batch: int = 32
+    """Images per timed pass of cost."""
+    cost_repeats: int = 20
+    """Timed passes of cost, each beside one of the network with max pooling."""
     seed: int = 0
     """Seed of the shifts."""
     precision: str = "fp32"
@@ -245,6 +249,8 @@ class Collect:
             surface_step=self.surface_step,
             swap_to=_names(self.swap_to),
             swap_images=self.swap_images,
+            cost_batch=self.cost_batch,
+            cost_repeats=self.cost_repeats,
             precision=self.precision,
             fold=self.fold,
             device=self.device,

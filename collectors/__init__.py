@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collectors.cost import measure_cost
     from collectors.engine import collect
     from collectors.invariance import measure_invariance, measure_surface
     from collectors.msb import measure_msb
@@ -27,6 +28,7 @@ _HOMES = {
     "ShiftPlan": "collectors.shifts",
     "apply_shift": "collectors.shifts",
     "collect": "collectors.engine",
+    "measure_cost": "collectors.cost",
     "measure_invariance": "collectors.invariance",
     "measure_msb": "collectors.msb",
     "measure_surface": "collectors.invariance",
@@ -38,6 +40,7 @@ __all__ = [
     "ShiftPlan",
     "apply_shift",
     "collect",
+    "measure_cost",
     "measure_invariance",
     "measure_msb",
     "measure_surface",

@@ -15,6 +15,7 @@ from collectors.runlog import RunLog, run_log
 from collectors.store import Store
 from collectors.tasks import Options
 from zoo.datasets.source import DataSource
+from zoo.errors import InputError
 from zoo.manifest import Checkpoint, check_models
 
 if TYPE_CHECKING:
@@ -74,10 +75,13 @@ def collect(
     Raises:
         DataError: the folder holds another network under the name of a checkpoint.
         OutputError: the folder cannot be written to, or its disk is full; what is there is whole.
-        InputError: ``jobs`` below 1, a time limit that is not positive, a backend that cannot be used.
+        InputError: ``jobs`` below 1, a time limit that is not positive, a backend that cannot be used, or cost with
+            several jobs.
     """
     runner = Runner(jobs, cluster, time_limit)
     options = options or Options()
+    if "cost" in options.collect and (jobs > 1 or cluster is not None):
+        raise InputError("timings of several processes disturb each other: collect cost alone, with one job")
     store = Store(out)
     known = Known(store)
     plan = _plan(checkpoints, images, options, store, known)

@@ -122,7 +122,7 @@ def _measure_task(store: Store, work: Work, task: Task, subject: Subject) -> flo
         "task": task.key,
         **versions(),
     }
-    if task.collector != "checkpoints":
+    if "data" in TABLES[task.collector].names:
         columns |= {"data": subject.images.name, "data_fingerprint": subject.prepared().fingerprint}
     if "precision" in TABLES[task.collector].names:
         columns["precision"] = task.settings["precision"]

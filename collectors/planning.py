@@ -128,6 +128,10 @@ def _tasks(checkpoint: Checkpoint, sha256: str, fingerprint: str, options: Optio
                 key = task_key(**identity, collector=name, settings=settings)
                 tasks.append(Task(name, settings, key, slot=description_slot(checkpoint.name)))
                 continue
+            if name == "cost":  # depends on the size of the images alone, whatever they show
+                key = task_key(**identity, collector=name, settings=settings)
+                tasks.append(Task(name, settings, key, slot=key))
+                continue
             key = task_key(**identity, data=fingerprint, input=preprocessing, collector=name, settings=settings)
             tasks.append(Task(name, settings, key, slot=key))
     return tasks

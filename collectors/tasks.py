@@ -46,6 +46,7 @@ class Options:
     which images are brought for crop shifts (default: the input size and ``max_shift`` on each side). MSB is measured
     on the first ``msb_images`` images, the surface on the first ``surface_images``, every ``surface_step`` pixels.
     Swaps put each operator of ``swap_to`` in the place of every site's, and are measured on the first ``swap_images``.
+    Costs are of passes over ``cost_batch`` images, timed ``cost_repeats`` times.
 
     The passes over shifted images take ``precision`` (``fp32`` or ``bf16``) and, unless ``fold`` is off, a network
     whose batch norms are folded into its convolutions; both are part of the tasks' keys. ``batch_size`` (default: by
@@ -65,6 +66,8 @@ class Options:
     surface_step: int = 1
     swap_to: tuple[str, ...] = ("max", "avg", "subsample", "soft(beta=1)", "blur(m=3)")
     swap_images: int = 256
+    cost_batch: int = 32
+    cost_repeats: int = 20
     precision: str = "fp32"
     fold: bool = True
     batch_size: int | None = None
@@ -89,6 +92,9 @@ class Options:
             count = getattr(self, name)
             if count < 1:
                 raise DataError(f"{name} is {count}: take at least one image")
+        for name in ("cost_batch", "cost_repeats"):
+            if getattr(self, name) < 1:
+                raise DataError(f"{name} is {getattr(self, name)}: take at least 1")
         if "swaps" in self.collect:
             from collectors.swap import read_replacements
 
@@ -380,6 +386,24 @@ def _swap(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
     )
 
 
+def _cost_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
+    size = checkpoint.input.size
+    return [{"size": size, "batch": options.cost_batch, "repeats": options.cost_repeats, "device": options.device}]
+
+
+def _cost(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
+    from collectors.cost import measure_model_cost
+
+    batch = settings["batch"]
+    images = subject.prepared(limit=batch)[:]
+    # Fewer images than a batch stand in it several times: a pass takes as long whatever they show.
+    images = images.repeat(-(-batch // len(images)), 1, 1, 1)[:batch]
+    checkpoint = subject.checkpoint
+    return measure_model_cost(
+        checkpoint.model, images, checkpoint.folder, repeats=settings["repeats"], device=settings["device"]
+    )
+
+
 COLLECTORS: Mapping[str, Collector] = MappingProxyType(
     {
         "checkpoints": Collector(_describe_settings, _describe, "what each checkpoint is"),
@@ -388,6 +412,7 @@ COLLECTORS: Mapping[str, Collector] = MappingProxyType(
         "surface": Collector(_surface_settings, _surface, "agreement and accuracy over a grid of shifts"),
         "predictions": Collector(_shift_settings, _predictions, "every prediction, to recompute any score from"),
         "swaps": Collector(_swap_settings, _swap, "what changes when a site's operator is replaced"),
+        "cost": Collector(_cost_settings, _cost, "parameters, multiply-adds, and timings beside max pooling's"),
     }
 )
 """The collectors by the name of the table that each fills."""

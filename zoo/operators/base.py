@@ -73,6 +73,15 @@ class Downsample(nn.Module):
         """
         raise NotImplementedError
 
+    def multiply_adds(self, size: tuple[int, int], *, chosen: bool = False) -> int:
+        """Multiply-adds of one image of ``size`` (height, width) in evaluation mode: 0 where nothing is weighed.
+
+        One for each term of a weighted sum, whether its weights are fixed, learned or computed, and of a plain sum or
+        mean. Comparisons, powers, exponentials and what is done once per output or phase are not counted.
+        ``chosen``: with the ``selection`` of another operator, where this one uses it.
+        """
+        return 0
+
     def losses(self) -> dict[str, Tensor]:
         """The operator's own training losses, by name, for the last forward pass if that was in training mode."""
         return {}
@@ -87,6 +96,15 @@ class Downsample(nn.Module):
                 f"{type(self).__name__}: input is {tuple(x.shape)}, and must be (N, {self.channels}, H, W): "
                 "build the operator for the channels of its input"
             )
+
+    def outputs(self, size: tuple[int, int]) -> int:
+        """Values of one image's output, over all channels."""
+        height, width = output_size(size, self.stride)
+        return self.channels * height * width
+
+    def padded(self, size: tuple[int, int]) -> int:
+        """Values of one image's input, over all channels, padded to a multiple of the stride."""
+        return self.outputs(size) * self.stride**2
 
     def __getstate__(self) -> dict[str, Any]:
         # A training forward keeps tensors of the graph, which can neither be deep-copied nor pickled.

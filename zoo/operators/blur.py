@@ -20,6 +20,11 @@ def binomial_kernel(m: int) -> Tensor:
     return b[:, None] * b[None, :]
 
 
+def filter_adds(m: int) -> int:
+    """Multiply-adds of the ``m x m`` filter per value; none where ``m`` is 1."""
+    return 0 if m == 1 else m * m
+
+
 def blur_pad(x: Tensor, m: int, padding_mode: str = "zeros") -> Tensor:
     """Continue a map for an ``m x m`` filter: ``(m-1) // 2`` pixels left and top, ``m // 2`` right and bottom."""
     return pad(x, (m - 1) // 2, m // 2, (m - 1) // 2, m // 2, padding_mode)
@@ -116,6 +121,10 @@ class Blur(Downsample):
         self.check(x)
         return blur_taps((x.shape[-2], x.shape[-1]), self.m, self.stride, self.padding_mode, x, outputs)
 
+    def multiply_adds(self, size: tuple[int, int], *, chosen: bool = False) -> int:
+        """``m^2`` per output; a maximum before counts nothing."""
+        return self.outputs(size) * filter_adds(self.m)
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, m={self.m}"
 
@@ -207,6 +216,14 @@ class DDAC(Downsample):
         taps = blur_taps((x.shape[-2], x.shape[-1]), self.kernel, self.stride, self.padding_mode, x, outputs)
         weights = _per_channel(self.weights(x, training=False), self.channels, self.groups).flatten(3).transpose(2, 3)
         return Taps(taps.index, weights if outputs is None else weights[:, :, outputs.to(x.device)])
+
+    def multiply_adds(self, size: tuple[int, int], *, chosen: bool = False) -> int:
+        """Per output ``k^2`` of the filter, and per position the convolution ``C -> g k^2`` that predicts it.
+
+        In training it is predicted at every position of the input.
+        """
+        taps = self.kernel**2
+        return self.outputs(size) * (taps + self.groups * taps * taps)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, kernel={self.kernel}, groups={self.groups}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import OperatorError
 from zoo.operators.base import Downsample, mix_phases, output_size, pad_to_multiple, phases, select_phase
-from zoo.operators.blur import binomial_kernel, blur, blur_taps
+from zoo.operators.blur import binomial_kernel, blur, blur_taps, filter_adds
 from zoo.sampling import Taps, pad, tap_index
 
 
@@ -97,6 +99,15 @@ class _Polyphase(Downsample):
         taps = phase_taps(size, self.stride, self.padding_mode, weights, outputs)
         return taps if self.blur_size == 1 else taps.after(blur_taps(size, self.blur_size, 1, self.padding_mode, x))
 
+    def multiply_adds(self, size: tuple[int, int], *, chosen: bool = False) -> int:
+        """``m^2`` of the filter per pixel, and those of the choice."""
+        choice = 0 if chosen else self.choice_adds(size)
+        return self.channels * size[0] * size[1] * filter_adds(self.blur_size) + choice
+
+    def choice_adds(self, size: tuple[int, int]) -> int:
+        """Multiply-adds of the choice in evaluation mode."""
+        raise NotImplementedError
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, filter={self.blur_size}"
 
@@ -127,6 +138,10 @@ class APS(_Polyphase):
 
     def choose(self, x: Tensor, training: bool) -> Tensor:
         return phase_norms(x, self.stride, self.p).argmax(1)
+
+    def choice_adds(self, size: tuple[int, int]) -> int:
+        """1 of the norm per pixel; none of a maximum."""
+        return 0 if math.isinf(self.p) else self.padded(size)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, p={self.p:g}"
@@ -174,6 +189,11 @@ class LPS(_Polyphase):
             return scores.argmax(1)
         gumbel = -torch.empty_like(scores).exponential_().log()
         return ((scores + gumbel) / self.tau).softmax(1)
+
+    def choice_adds(self, size: tuple[int, int]) -> int:
+        """The two convolutions ``C -> h -> h`` at every pixel of every phase, and the mean of the scores."""
+        pixels, hidden = self.padded(size) // self.channels, self.conv1.out_channels
+        return pixels * (9 * self.channels * hidden + 9 * hidden * hidden + hidden)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, hidden={self.conv1.out_channels}"

@@ -162,6 +162,15 @@ class _Pool(Downsample):
         ).to(x.device)
         return Taps(index, self.weigh(take(x, index), index < 0))
 
+    def multiply_adds(self, size: tuple[int, int], *, chosen: bool = False) -> int:
+        """``k^2`` per output; nothing for a maximum."""
+        return 0 if self.is_maximum else self.outputs(size) * self.kernel**2
+
+    @property
+    def is_maximum(self) -> bool:
+        """Whether the values are compared only, at this strength."""
+        return False
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, kernel={self.kernel}"
 
@@ -176,6 +185,10 @@ class Max(_Pool):
 
     def weigh(self, values: Tensor, outside: Tensor) -> Tensor:
         return max_weights(values.masked_fill(outside, -math.inf))
+
+    @property
+    def is_maximum(self) -> bool:
+        return True
 
 
 class Avg(_Pool):
@@ -220,6 +233,10 @@ class Lp(_Pool):
     def weigh(self, values: Tensor, outside: Tensor) -> Tensor:
         return lp_weights(values, self.p, outside, -1)
 
+    @property
+    def is_maximum(self) -> bool:
+        return math.isinf(self.p)
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, p={self.p:g}"
 
@@ -252,6 +269,10 @@ class Soft(_Pool):
 
     def weigh(self, values: Tensor, outside: Tensor) -> Tensor:
         return soft_weights(values, self.beta, outside, -1)
+
+    @property
+    def is_maximum(self) -> bool:
+        return math.isinf(self.beta)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, beta={self.beta:g}"

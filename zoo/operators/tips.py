@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import OperatorError, unknown
 from zoo.operators.base import Downsample, cells, mix_phases, pad_to_multiple, select_phase
+from zoo.operators.fused import Form, fused_tips, suits
 from zoo.operators.polyphase import phase_taps
 from zoo.sampling import Taps, pad
 
@@ -23,9 +26,18 @@ FAILURE_FORMS = ("published", "both")
 
 def tips_psi(x: Tensor, weight: Tensor, padding_mode: str = "zeros") -> Tensor:
     """``psi = relu(depthwise conv(x))`` of the same size; ``weight (C, 1, 3, 3)``."""
-    if padding_mode == "zeros":
+    return _psi(x, _around(x, padding_mode), weight)
+
+
+def _around(x: Tensor, padding_mode: str) -> Tensor | None:
+    """The map with a pixel more at each side; None for zeros there, which a convolution adds itself."""
+    return None if padding_mode == "zeros" else pad(x, 1, 1, 1, 1, padding_mode)
+
+
+def _psi(x: Tensor, around: Tensor | None, weight: Tensor) -> Tensor:
+    if around is None:
         return F.conv2d(x, weight, padding=1, groups=x.shape[1]).relu()
-    return F.conv2d(pad(x, 1, 1, 1, 1, padding_mode), weight, groups=x.shape[1]).relu()
+    return F.conv2d(around, weight, groups=x.shape[1]).relu()
 
 
 def tips_logits(psi: Tensor, weight: Tensor, stride: int, pool: str = "quadrant", phase_order: str = "row") -> Tensor:
@@ -47,6 +59,34 @@ def tips_logits(psi: Tensor, weight: Tensor, stride: int, pool: str = "quadrant"
 def tips(x: Tensor, tau: Tensor, stride: int = 2) -> Tensor:
     """``y_c = sum_k tau_{c, k} P_k x_c``: ``(N, C, s*u, s*v)`` and ``(N, C, s*s)`` to ``(N, C, u, v)``."""
     return mix_phases(x, tau, stride)
+
+
+def soft_tips(
+    x: Tensor,
+    depthwise: Tensor,
+    pointwise: Tensor,
+    stride: int = 2,
+    padding_mode: str = "zeros",
+    pool: str = "quadrant",
+    phase_order: str = "row",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The layer's output ``y``, with ``psi`` and ``tau``: :func:`tips_psi`, :func:`tips_logits`, :func:`tips`.
+
+    On CPU in float32 they are computed together, to the same numbers (:mod:`zoo.operators.fused`).
+    """
+    plain = partial(_plain, stride=stride, pool=pool, phase_order=phase_order)
+    around = _around(x, padding_mode)
+    if suits(x, depthwise, pointwise):
+        return fused_tips(x, around, depthwise, pointwise, Form(stride, pool, phase_order, plain))
+    return plain(x, around, depthwise, pointwise)
+
+
+def _plain(
+    x: Tensor, around: Tensor | None, depthwise: Tensor, pointwise: Tensor, stride: int, pool: str, phase_order: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    psi = _psi(x, around, depthwise)
+    tau = tips_logits(psi, pointwise, stride, pool, phase_order).softmax(2)
+    return tips(x, tau, stride), psi, tau
 
 
 def failure_loss(tau: Tensor, form: str = "published") -> Tensor:
@@ -143,14 +183,18 @@ class TIPS(Downsample):
         if self.hard and not self.training:
             self.selection = self.logits(x)[1].mean(1).argmax(1) if selection is None else selection
             return select_phase(x, self.selection, self.stride)
-        psi, logits = self.logits(x)
-        tau = logits.softmax(2)
         if self.hard:
+            psi, logits = self.logits(x)
+            tau = logits.softmax(2)
             # What a paired upsampling puts the values back with: the one choice for all channels, still soft.
             self.selection = logits.mean(1).softmax(1)
+            y = tips(x, tau, self.stride)
+        else:
+            weights = self.depthwise.weight, self.pointwise.weight
+            y, psi, tau = soft_tips(x, *weights, self.stride, self.padding_mode, self.pool, self.phase_order)
         if self.training:
             self.psi, self.tau, self.source = psi, tau, x.detach()
-        return tips(x, tau, self.stride)
+        return y
 
     def sampling(self, x: Tensor, outputs: Tensor | None = None, selection: Tensor | None = None) -> Taps:
         self.check(x)
@@ -161,6 +205,12 @@ class TIPS(Downsample):
         else:
             weights = self.logits(padded)[1].softmax(2)
         return phase_taps((x.shape[-2], x.shape[-1]), self.stride, self.padding_mode, weights, outputs)
+
+    def multiply_adds(self, size: tuple[int, int], *, chosen: bool = False) -> int:
+        """``9`` of the convolution, 1 of the means and 1 of the mixture (none where hard) per pixel; ``s^2`` logits."""
+        if self.hard and chosen:
+            return 0
+        return self.padded(size) * (10 if self.hard else 11) + self.channels * self.stride**2
 
     def losses(self) -> dict[str, Tensor]:
         """``undo`` (a new random shift at every call) and ``failure_modes``; none without a training forward."""
