@@ -157,6 +157,8 @@ def _pgd(
     resistant to adversarial attacks, 2018.
     """
     rows = (~made.broken).nonzero().flatten()
+    if not len(rows):
+        return
     x = origin[rows]
     if attack.restarts:
         noise = torch.stack([_start(attack, first + int(row), restart, origin.shape[1:]) for row in rows])

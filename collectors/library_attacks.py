@@ -28,6 +28,9 @@ MOST_TARGETS = 9
 LEAST_CLASSES = {"apgd-t": 4}
 """The loss of the targeted APGD divides by a difference to the fourth-greatest logit."""
 
+LEAST_SIDE = 15
+"""Pixels of a side with which the library's ``square`` runs in l2: its tiles have a fifth of the side."""
+
 _IN_TURN = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 
@@ -55,7 +58,7 @@ def attack_with_library(
 
     Raises:
         InputError: the library is not installed.
-        ModelError: too few classes for the attack, or the network lets no gradient through.
+        ModelError: too few classes or pixels for the attack, or the network lets no gradient through.
     """
     shell = _Shell(model, origin.device)
     shell.eval()
@@ -64,6 +67,10 @@ def attack_with_library(
             least = LEAST_CLASSES.get(name, 2)
             if classes < least:
                 raise ModelError(f"{name} needs {least} classes and the network has {classes}: attack it with pgd")
+            if name == "square" and attack.norm == "l2" and (side := min(origin.shape[-2:])) < LEAST_SIDE:
+                raise ModelError(
+                    f"square in l2 needs images of {LEAST_SIDE} pixels, and these have {side}: attack it with pgd"
+                )
             rows = (~made.broken).nonzero().flatten()
             if len(rows):
                 _run(_build(name, shell, attack, classes, first), model, origin, labels, attack, rows, made)
@@ -87,7 +94,7 @@ def _run(
             images = library(origin[rows], labels[rows]).detach()
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"{attack.name} cannot attack this network ({reason}): attack it with square") from error
+            raise ModelError(f"{attack.name} cannot attack this network ({reason}): take another attack") from error
     inside = within_budget(images, origin[rows], attack)
     images = torch.where(inside[:, None, None, None], images.clamp(0, 1), origin[rows])
     with torch.no_grad():
