@@ -1,9 +1,8 @@
 """Attacks of torchattacks 3.5.1 (optional), each on the images that stood the ones before; what they claim is checked.
 
 What the library does that is made good here: its AutoAttack takes 10 steps where the published one takes 100, so the
-four attacks are built one by one; it seeds torch's own random numbers, which are put back; a list that it never empties
-keeps a reference to every network attacked, so that it gets a shell that lets go of its network. Its random numbers
-depend on the images beside an image, so that blocks are fixed.
+four attacks are built one by one; it seeds torch's own random numbers, which are put back; it takes the device from a
+parameter, which a network need not have. Its random numbers depend on the images beside an image: blocks are fixed.
 """
 
 from __future__ import annotations
@@ -35,18 +34,15 @@ _IN_TURN = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 
 class _Shell(nn.Module):
-    """A network that can be let go of."""
+    """A network with a parameter."""
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         super().__init__()
-        self.inner: nn.Module | None = model
-        # The library takes the device from a parameter.
+        self.inner = model
         self.place = nn.Parameter(torch.zeros(1, device=device), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        if self.inner is None:
-            raise ModelError("the attack is over: attack the network anew")
         logits: Tensor = self.inner(x)
         return logits
 
@@ -62,20 +58,17 @@ def attack_with_library(
     """
     shell = _Shell(model, origin.device)
     shell.eval()
-    try:
-        for name in _IN_TURN if attack.name == "autoattack" else (attack.name,):
-            least = LEAST_CLASSES.get(name, 2)
-            if classes < least:
-                raise ModelError(f"{name} needs {least} classes and the network has {classes}: attack it with pgd")
-            if name == "square" and attack.norm == "l2" and (side := min(origin.shape[-2:])) < LEAST_SIDE:
-                raise ModelError(
-                    f"square in l2 needs images of {LEAST_SIDE} pixels, and these have {side}: attack it with pgd"
-                )
-            rows = (~made.broken).nonzero().flatten()
-            if len(rows):
-                _run(_build(name, shell, attack, classes, first), model, origin, labels, attack, rows, made)
-    finally:
-        shell.inner = None
+    for name in _IN_TURN if attack.name == "autoattack" else (attack.name,):
+        least = LEAST_CLASSES.get(name, 2)
+        if classes < least:
+            raise ModelError(f"{name} needs {least} classes and the network has {classes}: attack it with pgd")
+        if name == "square" and attack.norm == "l2" and (side := min(origin.shape[-2:])) < LEAST_SIDE:
+            raise ModelError(
+                f"square in l2 needs images of {LEAST_SIDE} pixels, and these have {side}: attack it with pgd"
+            )
+        rows = (~made.broken).nonzero().flatten()
+        if len(rows):
+            _run(_build(name, shell, attack, classes, first), model, origin, labels, attack, rows, made)
     return made
 
 

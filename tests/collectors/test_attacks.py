@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
-
 import numpy as np
 import pytest
 import torch
@@ -158,6 +155,7 @@ def test_starts_are_uniform_in_the_ball() -> None:
         error = float(size.std()) / len(size) ** 0.5
         assert float(size.mean()) == pytest.approx(mean * 1e-3, abs=4 * error)
         assert abs(float((change > 0).double().mean()) - 0.5) < 4 * 0.5 / 40
+        assert len(change.flatten(1).unique(dim=0)) == 400
 
 
 def test_more_steps_raise_the_loss_and_more_starts_break_more(
@@ -296,7 +294,7 @@ class TestLibrary:
         row = measure_attack(model, pixels, labels, Attack("square", epsilon=0.3, steps=4)).iloc[0]
         assert row["accuracy"] < 0.5
 
-    def test_repeats_itself_and_leaves_random_numbers_and_networks_alone(self, pixels: Tensor, labels: Tensor) -> None:
+    def test_repeats_itself_and_leaves_random_numbers_alone(self, pixels: Tensor, labels: Tensor) -> None:
         torch.manual_seed(11)
         wanted = torch.rand(3)
         torch.manual_seed(11)
@@ -306,10 +304,6 @@ class TestLibrary:
         rows = [measure_attack(model, pixels, labels, attack) for _ in range(2)]
         assert torch.equal(torch.rand(3), wanted)
         assert rows[0].equals(rows[1])
-        held = weakref.ref(model)
-        del model
-        gc.collect()
-        assert held() is None
 
     def test_too_few_classes(self, pixels: Tensor) -> None:
         model = Rounded(cut=False)

@@ -70,7 +70,7 @@ def test_an_image_is_corrupted_alike_wherever_it_stands(corruption: str, channel
 
 @pytest.mark.parametrize("constants", SETS)
 def test_severities_rise(constants: str) -> None:
-    """The change from the image, in a smooth scene: nowhere published as strictly rising, in these it is."""
+    """The change from the image. Of others it need not rise: fog of ImageNet-C is smoother where it is thicker."""
     images = np.repeat(scene(64), 8, 0)
     for corruption in (
         "gaussian_noise",
