@@ -7,13 +7,14 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
+from collectors.robustness_flags import RobustnessFlags
 from zoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ class Collect:
     out: str
     """Folder for the tables, or its URI on a file system of pyarrow or fsspec."""
     collect: str = "checkpoints,layers,invariance"
-    """Collectors: checkpoints, layers, invariance, surface, predictions, swaps, cost."""
+    """Collectors: checkpoints, layers, invariance, surface, predictions, swaps, robustness, cost."""
     shift: str = "circular,zero"
     """Shift kinds: circular, zero, reflect, replicate, crop."""
     max_shift: int | None = None
@@ -227,6 +228,7 @@ class Collect:
     """Let the manifest name files outside of the zoo's folder."""
     dry_run: bool = False
     """Say what would be measured, and write nothing."""
+    robustness: RobustnessFlags = field(default_factory=RobustnessFlags)
 
     def run(self) -> int:
         """Measure what is missing."""
@@ -255,6 +257,7 @@ class Collect:
             fold=self.fold,
             device=self.device,
             batch_size=None if self.batch_size is None else _at_least_one("--batch-size", self.batch_size),
+            robustness=self.robustness.options(),
         )
         if self.scheduler and not self.backend:
             raise InputError("--scheduler is the address of a backend's: give --backend dask as well")

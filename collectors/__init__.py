@@ -15,6 +15,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collectors.attack import Attack
+    from collectors.attacks import PixelModel, measure_attack
+    from collectors.corruptions import corrupt
     from collectors.cost import measure_cost
     from collectors.engine import collect
     from collectors.invariance import measure_invariance, measure_surface
@@ -24,11 +27,15 @@ if TYPE_CHECKING:
     from collectors.tasks import Options
 
 _HOMES = {
+    "Attack": "collectors.attack",
     "Options": "collectors.tasks",
+    "PixelModel": "collectors.attacks",
     "ShiftPlan": "collectors.shifts",
     "apply_shift": "collectors.shifts",
     "collect": "collectors.engine",
     "measure_cost": "collectors.cost",
+    "corrupt": "collectors.corruptions",
+    "measure_attack": "collectors.attacks",
     "measure_invariance": "collectors.invariance",
     "measure_msb": "collectors.msb",
     "measure_surface": "collectors.invariance",
@@ -36,10 +43,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Attack",
     "Options",
+    "PixelModel",
     "ShiftPlan",
     "apply_shift",
     "collect",
+    "corrupt",
+    "measure_attack",
     "measure_cost",
     "measure_invariance",
     "measure_msb",

@@ -221,6 +221,7 @@ ROBUSTNESS = pa.schema(
         _optional("low", _REAL, "1", "lower end of the 95 % interval"),
         _optional("high", _REAL, "1", "upper end of the 95 % interval"),
         _field("n_images", _INT, "images", "images measured"),
+        _optional("note", _TEXT, "", "what the number rests on, and what it does not say"),
         *_PROVENANCE,
     ]
 )

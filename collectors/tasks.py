@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from collectors.devices import PRECISIONS, check_device
+from collectors.robustness import RobustnessOptions, measure_robustness, robustness_settings
 from collectors.schema import SHIFT_KINDS
 from zoo.errors import DataError, InputError, ShiftError, unknown
 
@@ -47,6 +48,7 @@ class Options:
     on the first ``msb_images`` images, the surface on the first ``surface_images``, every ``surface_step`` pixels.
     Swaps put each operator of ``swap_to`` in the place of every site's, and are measured on the first ``swap_images``.
     Costs are of passes over ``cost_batch`` images, timed ``cost_repeats`` times.
+    ``robustness``: attacks, corruptions and other data.
 
     The passes over shifted images take ``precision`` (``fp32`` or ``bf16``) and, unless ``fold`` is off, a network
     whose batch norms are folded into its convolutions; both are part of the tasks' keys. ``batch_size`` (default: by
@@ -72,6 +74,7 @@ class Options:
     fold: bool = True
     batch_size: int | None = None
     device: str = "cpu"
+    robustness: RobustnessOptions = field(default_factory=RobustnessOptions)
 
     def __post_init__(self) -> None:
         for name in self.collect:
@@ -99,6 +102,8 @@ class Options:
             from collectors.swap import read_replacements
 
             read_replacements(self.swap_to)
+        if "robustness" in self.collect:
+            self.robustness.check()
 
 
 @dataclass
@@ -139,6 +144,13 @@ class Subject:
             return False
         self.halved = True
         return True
+
+    @property
+    def attack_block(self) -> int:
+        """Images attacked at once: always as many, unless memory ran out."""
+        from collectors.attacks import BLOCK
+
+        return min(BLOCK, self.images_per_pass) if self.halved else BLOCK
 
     @property
     def images_per_pass(self) -> int:
@@ -413,6 +425,7 @@ COLLECTORS: Mapping[str, Collector] = MappingProxyType(
         "predictions": Collector(_shift_settings, _predictions, "every prediction, to recompute any score from"),
         "swaps": Collector(_swap_settings, _swap, "what changes when a site's operator is replaced"),
         "cost": Collector(_cost_settings, _cost, "parameters, multiply-adds, and timings beside max pooling's"),
+        "robustness": Collector(robustness_settings, measure_robustness, "accuracy under attacks and corruptions"),
     }
 )
 """The collectors by the name of the table that each fills."""

@@ -121,6 +121,24 @@ def test_consistency_under_three_kinds(tables: Path) -> None:
     assert (wide.loc["akamaster-resnet56"] > wide.loc["captum-lenet"]).all()
 
 
+def test_robustness_of_a_checkpoint_from_elsewhere(zoo: Path, shared_data: Path) -> None:
+    """Undefended: a budget of 4/255 leaves next to nothing; accuracy falls along severities; clean is the published."""
+    out, data = zoo / "robustness", f"parquet:{shared_data / 'cifar10' / 'test.parquet'}"
+    command = ["collect", str(zoo), "--data", data, "--out", str(out), "--limit", "64", "--allow-outside"]
+    command += ["--collect", "robustness", "--only", "captum-lenet", "--robust-images", "64", "--attack-steps", "5"]
+    command += ["--eps-linf", "1/255,4/255,16/255", "--norms", "linf", "--severities", "1,5"]
+    assert shiftscope.main([*command, "--corruptions", "gaussian_noise,contrast,fog"]) == shiftscope.DONE
+    rows = read(out, "robustness")
+    assert len(rows) == 1 + 3 + 6
+    clean = rows.set_index("condition_kind").loc["clean", "accuracy"]
+    assert clean == pytest.approx(ACCURACY["captum-lenet"], abs=4 * (0.25 / 64) ** 0.5)
+    attacked = rows[rows["condition_kind"] == "adversarial"].sort_values("severity")["accuracy"].tolist()
+    assert clean > attacked[0] > attacked[1] >= attacked[2]
+    assert attacked[2] <= 0.1
+    severities = rows[rows["condition_kind"] == "corruption"].groupby("severity")["accuracy"].mean()
+    assert severities[5] < severities[1] <= clean + 0.05
+
+
 def test_the_awkward_pickle_is_read_by_the_allow_list(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = shared_data / "checkpoints" / "ai8x_cifar10" / "ai85-cifar10-qat8.pth.tar"
     assert len(load_weights(file)) == 88

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from analysis.corruption_error import conditions_said
 from analysis.errors import TableError
 from analysis.figures import fits, style
 from analysis.figures.benchmark_scatter import LINE_SENTENCE, draw_panel, effective_robustness, line_handles
@@ -89,7 +90,9 @@ def robustness(
             ax.set_ylabel("robust accuracy (%)")
         handles = style.operator_handles(rows["operator"])
         style.legend_below(figure, [*handles, *(line_handles() if len(clean) else [])], width)
-    figure.caption = _caption(selection, told, [*notes, *more, *left_out, *([] if len(clean) else [_NO_CLEAN])])
+    figure.caption = _caption(
+        selection, told, [*conditions_said(rows), *notes, *more, *left_out, *([] if len(clean) else [_NO_CLEAN])]
+    )
     return figure
 
 
@@ -166,7 +169,8 @@ def _curves(ax: Axes, condition: Condition, clean: pd.DataFrame) -> str:
         ax.fill_between(
             at, found[:, 1].clip(0, 1), found[:, 2].clip(0, 1), color=mark.color, alpha=0.12, linewidth=0, zorder=2
         )
-        told.append(f"{name} {fits.with_interval(*found[-1])}")
+        mean, low, high = found[-1]
+        told.append(f"{name} {fits.with_interval(mean, *np.clip([low, high], 0, 1))}")
     title = f"{condition.name}\nn = {condition.rows['checkpoint'].nunique()}"
     ax.set_title(title, loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
     ax.set_xlabel({"severity": "severity (0 = clean)"}.get(condition.axis, condition.axis.removesuffix(" =")))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis.corruption_error import conditions_said, corruption_errors
 from analysis.errors import TableError
 from analysis.figures.cost import QUANTITIES
 from analysis.figures.frames import (
@@ -118,8 +119,10 @@ def table_robustness(
     by: Sequence[str] = BY,
     data: str | None = None,
     snapshots: Snapshots = "final",
+    reference: str | None = None,
 ) -> PaperTable:
-    """Accuracy: clean, per attack and budget, over the corruptions (the mean over all severities), per other data set.
+    """Accuracy: clean, per attack and budget, over the corruptions (the mean over all severities), per other data set;
+    and the mean corruption error relative to a ``reference`` checkpoint (:mod:`analysis.corruption_error`).
 
     ``frame`` is :func:`analysis.figures.frames.robustness_frame`'s.
 
@@ -137,8 +140,27 @@ def table_robustness(
         values = part.groupby(["checkpoint", "model"])["accuracy"].mean().rename(column.key).reset_index()
         made = made.merge(values, on=["checkpoint", "model"], how="left")
     columns = [column for column, _ in parts]
-    chosen = Selection(made, (), selection.data, (*notes, *more, *selection.notes))
+    made, of_errors, told = _with_mce(made, rows, reference)
+    columns += of_errors
+    chosen = Selection(made, (), selection.data, (*conditions_said(rows), *told, *notes, *more, *selection.notes))
     return _means("table_robustness", "Accuracy under attacks, corruptions and other data", made, by, columns, chosen)
+
+
+def _with_mce(
+    made: pd.DataFrame, rows: pd.DataFrame, reference: str | None
+) -> tuple[pd.DataFrame, list[Column], list[str]]:
+    """``made`` with each checkpoint's ``mce``, its column, and what to say of it; none without corruptions."""
+    if not (rows["condition_kind"] == "corruption").any():
+        return made, [], []
+    try:
+        errors = corruption_errors(rows, reference)
+    except TableError as error:
+        if reference is not None:
+            raise
+        return made, [], [f"{error}."]
+    merged = made.merge(errors.rows[["checkpoint", "model", "mce"]], on=["checkpoint", "model"], how="left")
+    said = f"mCE: errors summed over severities as a share of those of {errors.reference}, mean over corruptions."
+    return merged, [Column("mce", "mCE", best="min")], [said, *errors.notes]
 
 
 def table_cost(
