@@ -10,6 +10,7 @@ ARCHITECTURES = Registry(
     {
         "smallcnn": "zoo.architectures.smallcnn:SmallCNN",
         **{f"resnet{n}": f"zoo.architectures.resnet:resnet{n}" for n in (8, 14, 20, 32, 44, 56, 110)},
+        **{f"vgg{n}": f"zoo.architectures.vgg:vgg{n}" for n in (8, 11, 13, 16, 19)},
     },
     ModelError,
 )
