@@ -226,7 +226,8 @@ EXACT = ("aps", "lps", "tips(pool=phase, hard=true)")
 
 @pytest.mark.parametrize("operator", EXACT)
 @pytest.mark.parametrize(
-    ("architecture", "options"), [("resnet8", {"shortcut": "A"}), ("resnet8", {"shortcut": "B"}), ("smallcnn", {}), ("vgg11", {})]
+    ("architecture", "options"),
+    [("resnet8", {"shortcut": "A"}), ("resnet8", {"shortcut": "B"}), ("smallcnn", {}), ("vgg11", {})],
 )
 def test_exact_invariance_to_circular_shifts(operator: str, architecture: str, options: dict[str, str]) -> None:
     size = 32 if architecture.startswith("vgg") else 16
