@@ -1,6 +1,6 @@
 """The data of the reference study: the first 20,000 training images and the test images, all of 32x32 pixels.
 
-Run `python data/reference/prepare.py SOURCE out/reference/data`, where SOURCE holds `cifar10/` and `mnist/`, each with
+Run `python -m reference.prepare SOURCE out/reference/data`, where SOURCE holds `cifar10/` and `mnist/`, each with
 `train.parquet` and `test.parquet` in the Hugging Face layout. Images of another size are resized as networks see them
 when measured (bilinear, antialiased), rounded to whole numbers, and stored as PNG.
 """

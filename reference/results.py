@@ -1,20 +1,18 @@
 """Write RESULTS.md of the reference study from its tables: every number and every verdict in it is computed here.
 
-Run `python data/reference/results.py TABLES OUT`, which also writes OUT/results (the analysis' own files) and the
+Run `python -m reference.results TABLES OUT`, which also writes OUT/results (the analysis' own files) and the
 figures of each data set. `make figures` does this for the published tables.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis import Results, Tables, analyze_tables, join, load, write_results
 from analysis.designs import design_sections
@@ -22,16 +20,16 @@ from analysis.drawing import save_figures
 from analysis.files import write_whole
 from analysis.findings import BY_OPERATOR, BY_RUN
 from analysis.tables import is_elsewhere, own
+from reference.pairs import where_tips_stands
+from reference.words import markdown, ranged
 from zoo.recipe import read_recipe
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1] / "data" / "reference"
 RECIPES = ("cifar10", "mnist")
 LEAST_ACCURACY = {"cifar10/test": 0.60, "mnist/test": 0.97}
 """Accuracy on the measured images below which a finished run counts as failed, fixed before any was trained."""
 
 KINDS = ("circular", "zero")
-SCORES = ("msb_corrected", "consistency", "fidelity", "accuracy")
-CELL = ["data", "architecture", "padding_mode", "seed"]
 SHOWN = ("msb_invariance", "confounding", "within_between", "dose_response", "msb_by_operator", "msb_by_depth", "swap")
 
 
@@ -64,7 +62,7 @@ def text(study: Study) -> str:
     """The whole of RESULTS.md."""
     parts = [
         "# Results of the reference study",
-        "<!-- Written by data/reference/results.py (`make figures`); a test compares it with the tables. -->",
+        "<!-- Written by reference/results.py (`make figures`); a test compares it with the tables. -->",
         _opening(study),
         "## What was trained and measured",
         *_material(study),
@@ -80,7 +78,7 @@ def text(study: Study) -> str:
         "## Which layers matter",
         *_layers(study),
         "## Where TIPS stands",
-        *_tips(study),
+        *where_tips_stands(study.final),
         "## Networks from elsewhere",
         *_elsewhere(study),
         "## Limits",
@@ -94,15 +92,14 @@ def _opening(study: Study) -> str:
     done = study.rows.groupby("data")["run"].nunique()
     counts = [f"{done.get(f'{name}/test', 0)} of {count} runs planned on {name}" for name, count in planned.items()]
     whole = all(done.get(f"{name}/test", 0) >= count for name, count in planned.items())
-    state = (
-        "All planned runs are in." if whole else "**The study is partial**: what is missing was not trained for time."
-    )
+    partial = "**The study is partial**: what is missing was not trained for want of time."
     return (
-        "Saha and Gokhale (WACV 2025, arXiv 2404.07410) report that maximum-sampling bias (MSB) correlates negatively with "
-        "shift invariance, and that TIPS pooling lowers MSB and raises invariance. This study asks the same of networks "
-        f"trained from the recipes beside this file: {', '.join(counts)}, "
-        f"{study.rows['checkpoint'].nunique()} checkpoints with the snapshots along training. {state} MSB is the reading "
-        "`msb_corrected`, the mean over a network's sites; brackets are 95 % intervals. What counts was fixed in advance in "
+        "Saha and Gokhale (WACV 2025, arXiv 2404.07410) report that maximum-sampling bias (MSB) correlates negatively "
+        "with shift invariance, and that TIPS pooling lowers MSB and raises invariance. This study asks the same of "
+        f"networks trained from the recipes beside this file: {', '.join(counts)}, "
+        f"{study.rows['checkpoint'].nunique()} checkpoints with the snapshots along training. "
+        f"{'All planned runs are in.' if whole else partial} MSB is the reading `msb_corrected`, the mean over a "
+        "network's sites; brackets are 95 % intervals. What counts was fixed in advance in "
         "[docs/analysis-plan.md](../../docs/analysis-plan.md); everything the analysis found stands in "
         "[docs/reference/results/summary.md](../../docs/reference/results/summary.md)."
     )
@@ -120,12 +117,20 @@ def _material(study: Study) -> list[str]:
         least=("accuracy", "min"),
         most=("accuracy", "max"),
     ).reset_index()
-    rows = [
-        [r.data, r.architecture, r.padding_mode, r.operators, r.settings, r.seeds, r.runs]
-        + [f"{r.mean:.3f} ({r.least:.3f} to {r.most:.3f})"]
-        for r in table.itertuples()
+    head = [
+        "data",
+        "architecture",
+        "padding_mode",
+        "operators",
+        "settings",
+        "seeds",
+        "runs",
+        "accuracy (range of runs)",
     ]
-    head = ["data", "architecture", "padding", "operators", "settings", "seeds", "runs", "accuracy (range of runs)"]
+    rows = [
+        [*(getattr(row, name) for name in head[:7]), f"{row.mean:.3f} ({row.least:.3f} to {row.most:.3f})"]
+        for row in table.itertuples()
+    ]
     images = int(study.rows["n_images"].max())
     return [
         markdown(head, rows),
@@ -169,8 +174,8 @@ def _correlations(study: Study) -> list[str]:
     counts = ", ".join(f"{study.final.query('data == @name')['operator'].nunique()} on {name}" for name in study.data)
     parts.append(
         f"MSB against consistency, last snapshots. The units of the intervals are operators ({counts}); within "
-        "operators they are training runs, and the intervals speak of these operators alone. Fewer than 15 operators allow "
-        "no statement of significance."
+        "operators they are training runs, and the intervals speak of these operators alone. Fewer than 15 operators "
+        "allow no statement of significance."
     )
     return parts
 
@@ -193,9 +198,8 @@ def _controlled(study: Study) -> list[str]:
         for subset in ("all operators", "without subsample"):
             where = {"shift_kind": kind, "subset": subset, "snapshots": "final"}
             fit = _one(study.results.regressions, **where, model="fractional logit", term="msb_corrected")
-            padded = _one(
-                study.results.regressions, **where, model="fractional logit with padding", term="msb_corrected"
-            )
+            padding = {"model": "fractional logit with padding", "term": "msb_corrected"}
+            padded = _one(study.results.regressions, **where, **padding)
             body.append([kind, subset, ranged(fit), _points(fit), ranged(padded), *_added(study, where)])
     head = [
         "shifts",
@@ -207,9 +211,9 @@ def _controlled(study: Study) -> list[str]:
     ]
     return [
         markdown([*head, "error for an operator left out with MSB (without)"], body),
-        "The slope is in logits of consistency per unit of MSB: a fractional logit given accuracy, with architecture and "
-        "data set as factors, errors clustered by operator. Points are percentage points of consistency. The last two "
-        "columns say what MSB adds to accuracy, architecture and data set.",
+        "The slope is in logits of consistency per unit of MSB: a fractional logit given accuracy, with architecture "
+        "and data set as factors, errors clustered by operator. Points are percentage points of consistency. The last "
+        "two columns say what MSB adds to accuracy, architecture and data set.",
     ]
 
 
@@ -269,81 +273,9 @@ def _layers(study: Study) -> list[str]:
         return ["Too few networks were measured for slopes of single sites."]
     return [
         markdown(["shifts", "architecture", "sites", "mean MSB over sites", "late minus early MSB"], body),
-        "Slopes in logits of consistency per unit of MSB. The MSB of one network's sites goes together closely, so that "
-        "single sites cannot be told apart; the second slope asks whether it matters where the MSB is.",
+        "Slopes in logits of consistency per unit of MSB. The MSB of one network's sites goes together closely, so "
+        "that single sites cannot be told apart; the second slope asks whether it matters where the MSB is.",
     ]
-
-
-def _tips(study: Study) -> list[str]:
-    parts = []
-    for data in study.data:
-        rows = study.final[study.final["data"] == data]
-        body = []
-        for operator in sorted(set(rows["operator_spec"]) - {"max"}):
-            for kind in KINDS:
-                difference = paired(rows[rows["shift_kind"] == kind], operator, "max")
-                if difference is not None:
-                    body.append([operator, kind, *difference])
-        head = ["minus max pooling", "shifts", "MSB", "consistency", "fidelity", "accuracy", "pairs"]
-        parts += [f"### {data}", markdown(head, body)]
-    parts.append(_tips_in_words(study))
-    return parts
-
-
-def paired(rows: pd.DataFrame, operator: str, base: str) -> list[str] | None:
-    """Mean differences of ``operator`` and ``base`` in every score, over pairs alike in all but the operator.
-
-    The interval is a t interval over pairs, which share training data and architecture: it speaks of other seeds.
-    """
-    differences = _differences(rows, operator, base)
-    if differences.empty:
-        return None
-    return [*(_mean(differences[score].to_numpy()) for score in SCORES), str(len(differences))]
-
-
-def _differences(rows: pd.DataFrame, operator: str, base: str) -> pd.DataFrame:
-    first, second = (rows[rows["operator_spec"] == name].set_index(CELL)[list(SCORES)] for name in (operator, base))
-    return (first - second).dropna()
-
-
-def _mean(values: np.ndarray) -> str:
-    low, high = _interval(values)
-    return f"{values.mean():+.3f}" + (f" ({low:+.3f} to {high:+.3f})" if np.isfinite(low) else "")
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    if len(values) < 3:
-        return float("nan"), float("nan")
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return values.mean() - half, values.mean() + half
-
-
-def _tips_in_words(study: Study) -> str:
-    lines = []
-    for data in study.data:
-        for kind in KINDS:
-            rows = study.final[(study.final["data"] == data) & (study.final["shift_kind"] == kind)]
-            tips = rows.loc[rows["operator_spec"].str.startswith("tips"), "operator_spec"]
-            if tips.empty:
-                continue
-            told = _differences(rows, str(tips.iloc[0]), "max")
-            words = [f"{name} {_direction(told[name].to_numpy())}" for name in SCORES]
-            means = rows.groupby("operator")["consistency"].mean().sort_values(ascending=False)
-            place = list(means.index).index("tips") + 1
-            lines.append(
-                f"* {data}, {kind} shifts: against max pooling {', '.join(words)}; mean consistency puts it in place "
-                f"{place} of {len(means)} operators (first: {means.index[0]}, {means.iloc[0]:.3f})."
-            )
-    lines.append("* Robustness and cost of TIPS were not measured on these networks.")
-    return "\n".join(lines)
-
-
-def _direction(values: np.ndarray) -> str:
-    low, high = _interval(values)
-    if not np.isfinite(low):
-        return f"differs by {values.mean():+.3f} (too few pairs for an interval)" if len(values) else "is not known"
-    word = "is lower" if high < 0 else "is higher" if low > 0 else "cannot be told apart"
-    return f"{word} ({low:+.3f} to {high:+.3f})"
 
 
 def _elsewhere(study: Study) -> list[str]:
@@ -358,8 +290,8 @@ def _elsewhere(study: Study) -> list[str]:
         body.append([name, first["operator"], first["architecture"], *(f"{value:.3f}" for value in values)])
     head = ["network", "operator", "architecture", "accuracy", "MSB", *(f"consistency, {kind}" for kind in KINDS)]
     return [
-        "Published CIFAR-10 networks, each trained by its own recipe on all 50,000 images: rows of the same tables (factor "
-        "`origin: elsewhere`), hollow in the figures, and in none of the numbers above.",
+        "Published CIFAR-10 networks, each trained by its own recipe on all 50,000 images: rows of the same tables "
+        "(factor `origin: elsewhere`), hollow in the figures, and in none of the numbers above.",
         markdown(head, body),
     ]
 
@@ -371,24 +303,16 @@ def _limits(study: Study) -> list[str]:
         "\n".join(
             [
                 f"* {share} operators: for what lies between operators that is n, however many networks there are.",
-                "* Small networks, 20,000 training images, 2 or 3 epochs and no augmentation: far from what the paper trains. "
-                "Consistency rises with training and augmentation, and differences between operators may shrink.",
-                "* The digits of MNIST stand in an empty margin. A zero shift fills with the mean of the images, not with "
-                "their background.",
-                "* The design is not balanced: dearer operators were trained on the plain network alone, tables above say "
-                "what was.",
-                "* Networks of one operator and seed share their order of images and, where shapes agree, initial weights.",
+                "* Small networks, 20,000 training images, 2 or 3 epochs and no augmentation: far from what the paper "
+                "trains. Consistency rises with training and augmentation, and differences may shrink.",
+                "* The digits of MNIST stand in an empty margin. A zero shift fills with the mean of the images, not "
+                "with their background.",
+                "* The design is not balanced: dearer operators were trained on the plain network alone; the first "
+                "table says what was.",
+                "* Networks of one seed share the order of their images and, where shapes agree, initial weights.",
             ]
         )
     ]
-
-
-def ranged(row: pd.Series | None, name: str = "estimate") -> str:
-    """``-0.10 (-0.53 to 0.36)``; a dash where there is no number, the number alone where there is no interval."""
-    if row is None or not np.isfinite(row[name]):
-        return "-"
-    interval = f" ({row['low']:.2f} to {row['high']:.2f})" if np.isfinite(row["low"]) else ""
-    return f"{row[name]:.2f}{interval}"
 
 
 def _points(row: pd.Series | None) -> str:
@@ -404,12 +328,6 @@ def _rows(table: pd.DataFrame, **where: str) -> pd.DataFrame:
     for column, value in where.items():
         table = table[table[column] == value]
     return table
-
-
-def markdown(head: Sequence[str], body: Iterable[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def main(folder: str, out: Path) -> None:
