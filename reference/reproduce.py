@@ -85,9 +85,8 @@ def main(tables: str, out: Path, seed: int) -> int:
     print(table.round(4).to_string(index=False))
     worst = table.loc[table["deviations"].idxmax()]
     verdict = "reproduced" if worst["deviations"] <= MOST else "NOT reproduced"
-    print(
-        f"{verdict}: the largest difference is {worst['deviations']:.2f} standard deviations over seeds ({worst['run']})"
-    )
+    largest = f"{worst['deviations']:.2f} standard deviations over seeds ({worst['run']}, {worst['score']})"
+    print(f"{verdict}: the largest difference is {largest}")
     return shiftscope.DONE if worst["deviations"] <= MOST else shiftscope.WITH_FAILURES
 
 
