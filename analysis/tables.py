@@ -125,6 +125,7 @@ def join(tables: Tables) -> pd.DataFrame:
     errors (the sites see the same images, so their errors are correlated by an unknown amount: this is the largest that
     the error of the mean can be); ``n_sites``, ``n_sites_unmeasured``; ``cluster`` = ``operator|run`` (the checkpoint's
     name where no run is given); ``final`` = the last snapshot of its run.
+    A network whose further factor ``origin`` is ``elsewhere`` is among the rows; :func:`own` leaves it out.
 
     MSB and accuracy are taken from the same images where both were measured on them, else (crop shifts are measured on
     larger images) from the data set of the same name.
