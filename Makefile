@@ -2,7 +2,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench demo docs test test-full soak lint types zoo sweep clean
+REFERENCE := out/reference
+SOURCE ?= $(REFERENCE)/source
+ELSEWHERE ?= $(SOURCE)/checkpoints
+JOBS ?= 2
+
+.PHONY: bench demo docs figures reference reference-tables reproduce test test-full soak lint types zoo sweep clean
 
 demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in out/demo
 	$(BIN)/shiftscope demo --out out/demo
@@ -22,6 +27,46 @@ docs: demo  ## what the README shows and quotes, from the demo's tables and thos
 	for figure in out/demo/figures/*.png; do cp $$figure $${figure%.png}.txt docs/demo/; done
 	cp out/demo/results/summary.md out/demo/figures/table_classification.* docs/demo/
 	$(BIN)/shiftscope figures data/reference/digits --out docs/demo --only swap
+
+figures: $(VENV)/installed  ## every figure and number of README and RESULTS.md from the published tables (2 minutes)
+	rm -rf out/figures && mkdir -p out/figures/digits docs/demo
+	cp -R $(addprefix data/reference/digits/,checkpoints layers invariance surface) out/figures/digits
+	$(BIN)/shiftscope analyze out/figures/digits --out out/demo/results --power > docs/demo/output.txt
+	$(BIN)/shiftscope figures out/figures/digits --out docs/demo
+	cp out/demo/results/summary.md docs/demo/
+	$(BIN)/shiftscope figures data/reference/digits --out docs/demo --only swap
+	$(BIN)/python -m reference.results data/reference/study docs/reference
+
+$(REFERENCE)/data: | $(VENV)/installed
+	$(BIN)/python -m reference.prepare $(SOURCE) $@
+
+reference: $(REFERENCE)/data  ## train and measure the reference study (SOURCE=folder of cifar10/ and mnist/; hours)
+	$(BIN)/shiftscope train data/reference/mnist.yaml --out $(REFERENCE)/zoo/mnist --jobs $(JOBS)
+	$(BIN)/shiftscope train data/reference/cifar10.yaml --out $(REFERENCE)/zoo/cifar10 --jobs $(JOBS)
+	$(MAKE) reference-tables
+
+reference-tables:  ## measure what is trained, and the published networks of ELSEWHERE where there are any
+	for data in mnist cifar10; do \
+	  $(BIN)/shiftscope collect $(REFERENCE)/zoo/$$data --data parquet:$(REFERENCE)/data/$$data --limit 1000 \
+	    --out $(REFERENCE)/tables --jobs $(JOBS) || exit 1; \
+	  $(BIN)/shiftscope collect $(REFERENCE)/zoo/$$data --data parquet:$(REFERENCE)/data/$$data --limit 128 \
+	    --out $(REFERENCE)/tables --jobs $(JOBS) --collect swaps --swap-images 128 \
+	    --only "smallcnn-*-s0-$$([ $$data = mnist ] && echo mnist-e002 || echo e003)" || exit 1; \
+	done
+	if [ -d $(ELSEWHERE) ]; then \
+	  mkdir -p $(REFERENCE)/zoo/elsewhere && cp tests/third_party/zoo.yaml tests/third_party/nets.py \
+	    $(REFERENCE)/zoo/elsewhere && ln -sfn $(abspath $(ELSEWHERE)) $(REFERENCE)/zoo/elsewhere/checkpoints && \
+	  $(BIN)/shiftscope collect $(REFERENCE)/zoo/elsewhere --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 \
+	    --out $(REFERENCE)/tables --jobs $(JOBS) --allow-outside; \
+	fi
+	$(BIN)/shiftscope compact $(REFERENCE)/tables
+	rm -rf data/reference/study && mkdir -p data/reference/study
+	for table in checkpoints layers invariance swaps; do \
+	  if [ -d $(REFERENCE)/tables/$$table ]; then cp -R $(REFERENCE)/tables/$$table data/reference/study; fi; \
+	done
+
+reproduce: $(REFERENCE)/data  ## train three runs of the study again, drawn by chance, and compare (minutes)
+	$(BIN)/python -m reference.reproduce data/reference/study out/reproduce
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

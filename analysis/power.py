@@ -19,6 +19,7 @@ from scipy import stats
 from analysis.coverage import MIN_CLUSTERS
 from analysis.errors import TableError
 from analysis.resampling import Array, cluster_codes, jackknife_interval
+from analysis.tables import own
 from collectors.schema import PRIMARY_READING, PRIMARY_SCORE, SHIFT_KINDS
 
 LEVELS = ("between operators", "within operators", "over checkpoints")
@@ -116,7 +117,7 @@ def power(frame: pd.DataFrame, settings: Power | None = None) -> pd.DataFrame:
     missing = [name for name in needed if name not in frame.columns]
     if missing:
         raise TableError(f"power: the frame lacks the columns {', '.join(missing)}; make it with `analysis.join`")
-    rows = frame[frame["shift_kind"].isin(SHIFT_KINDS)]
+    rows = own(frame[frame["shift_kind"].isin(SHIFT_KINDS)])
     if rows.empty:
         raise TableError("power: the frame holds no shifts; collect `invariance` with at least one shift kind first")
     rows = rows.assign(fill=rows["fill"].astype(object).where(rows["fill"].notna(), ""))

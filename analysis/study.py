@@ -25,7 +25,7 @@ from analysis.permutation import adjusted, holm
 from analysis.regression import suite
 from analysis.resampling import DEFAULT_INTERVAL
 from analysis.summary import headline, write_summary
-from analysis.tables import NOT_GIVEN, Tables, join, with_sites
+from analysis.tables import NOT_GIVEN, Tables, join, own, with_sites
 from collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE, SHIFT_KINDS
 
 SCORES = ("consistency", "consistency_to_clean", "fidelity", "kappa")
@@ -106,12 +106,13 @@ def analyze(
     with the data set as a factor. Slopes of single sites need a frame from :func:`analysis.tables.with_sites`, swaps
     one from :func:`analysis.designs.swap_frame`. ``interval``, ``resamples``, ``permutations`` and ``seed`` are those
     of :func:`analysis.correlation.correlate`; its ``p_holm`` and ``p_bh`` are taken over all correlations of a cluster
-    design, of whatever cell.
+    design, of whatever cell. Networks from elsewhere (:func:`analysis.tables.own`) take part in nothing.
 
     Raises:
         TableError: the frame lacks a column, or holds no shifts.
     """
     found = [name for name in scores if name in frame.columns]
+    frame = own(frame)
     rows = _prepare(frame, found)
     if not found:
         raise TableError(f"the frame has none of the scores {', '.join(scores)}; collect `invariance` first")

@@ -12,6 +12,7 @@ from analysis.coverage import MIN_CLUSTERS
 from analysis.designs import design_sections
 from analysis.findings import BY_OPERATOR, BY_RUN, Comparison, Finding, paradoxes, with_interval
 from analysis.slope_findings import SlopeFindings
+from analysis.tables import ELSEWHERE
 from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 ALPHA = 0.05
@@ -131,6 +132,12 @@ def _material(rows: pd.DataFrame) -> str:
     )
     if snapshots:
         text += f" {_count(snapshots, 'earlier snapshot')} of the same runs enter where said."
+    elsewhere = rows.attrs.get(ELSEWHERE, [])
+    if elsewhere:
+        text += (
+            f" {_count(len(elsewhere), 'network')} from elsewhere ({', '.join(elsewhere)}) "
+            f"{'takes' if len(elsewhere) == 1 else 'take'} part in none of the numbers."
+        )
     copies = rows.attrs.get("copies", [])
     if copies:
         are = "is a copy" if len(copies) == 1 else "are copies"

@@ -17,6 +17,9 @@ from collectors.schema import MSB_READINGS, PRIMARY_READING, SCORES, TABLES
 NOT_GIVEN = "not given"
 """Stands in `cluster` for an operator that the manifest does not name."""
 
+ELSEWHERE = "elsewhere"
+"""Value of the manifest's factor `origin` that marks a network trained elsewhere, by a recipe of its own."""
+
 PLAN_COLUMNS = ["shift_kind", "fill", "max_shift", "n_shifts", "plan", "plan_hash"]
 _KEY = ["sha256", "model"]
 _DATA = ["data", "data_fingerprint"]
@@ -122,6 +125,7 @@ def join(tables: Tables) -> pd.DataFrame:
     errors (the sites see the same images, so their errors are correlated by an unknown amount: this is the largest that
     the error of the mean can be); ``n_sites``, ``n_sites_unmeasured``; ``cluster`` = ``operator|run`` (the checkpoint's
     name where no run is given); ``final`` = the last snapshot of its run.
+    A network whose further factor ``origin`` is ``elsewhere`` is among the rows; :func:`own` leaves it out.
 
     MSB and accuracy are taken from the same images where both were measured on them, else (crop shifts are measured on
     larger images) from the data set of the same name.
@@ -168,6 +172,31 @@ def with_sites(rows: pd.DataFrame, tables: Tables, reading: str = PRIMARY_READIN
     joined = _attach(rows, wide.reset_index())
     joined.attrs = dict(rows.attrs)
     return joined
+
+
+def own(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows without networks from elsewhere, whose recipes differ from each other: they take part in no statistic.
+
+    ``attrs["elsewhere"]`` holds their names. Raises :class:`TableError` where there are no others.
+    """
+    marked = is_elsewhere(rows)
+    if not marked.any():
+        return rows
+    if marked.all():
+        raise TableError(
+            f"all networks have the origin {ELSEWHERE!r}, which takes part in no statistic: leave that factor out of "
+            "the manifest to analyse them"
+        )
+    kept = rows[~marked]
+    kept.attrs = {**rows.attrs, ELSEWHERE: sorted(rows.loc[marked, "checkpoint"].unique())}
+    return kept
+
+
+def is_elsewhere(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row is of a network that its manifest marks with ``origin: elsewhere``."""
+    if "factor_origin" not in rows.columns:
+        return pd.Series(False, index=rows.index)
+    return rows["factor_origin"].eq(ELSEWHERE).fillna(False).astype(bool)
 
 
 def with_runs(rows: pd.DataFrame) -> pd.DataFrame:

@@ -29,7 +29,7 @@ def confounding(
     """
     if score == "accuracy":
         raise TableError("confounding draws accuracy against another score: choose a score such as consistency")
-    selection = select(frame, "confounding", [reading, score, "accuracy"], data, snapshots)
+    selection = select(frame, "confounding", [reading, score, "accuracy"], data, snapshots, elsewhere=True)
     covariates = ["accuracy"]
     if "architecture" in selection.rows and selection.rows["architecture"].nunique() > 1:
         covariates.append("architecture")
@@ -49,7 +49,8 @@ def confounding(
         axes[-1, 0].set_xlabel(style.label("accuracy", lines=1 if width == "double" else 2))
         axes[-1, 0].locator_params(axis="x", nbins=6 if width == "double" else 3)
         axes[-1, 1].set_xlabel(style.label(reading, lines=1 if width == "double" else 2))
-        handles = style.operator_handles(selection.rows["operator"])
+        handles = style.operator_handles(selection.operators)
+        handles += style.elsewhere_handles(selection.elsewhere)
         handles += style.fit_handles("fit", without(selection.rows) is not None, width)
         style.legend_below(figure, handles, width)
     figure.caption = _caption(selection, reading, score, covariates, sentences)
@@ -60,6 +61,7 @@ def _accuracy_panel(ax: Axes, selection: Selection, kind: str, score: str, width
     rows = selection.kind(kind)
     rest = without(rows)
     style.scatter_operators(ax, rows, "accuracy", score)
+    style.scatter_elsewhere(ax, selection.apart(kind), "accuracy", score)
     style.draw_curve(ax, fits.logit_curve(rows["accuracy"], rows[score], rows["operator"]))
     row = fits.correlation_row(rows, "accuracy", score)
     count = f"n = {row['n']}, {row['n_clusters']} operators"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.errors import TableError
 from analysis.study import PLAIN_SUBSAMPLING
-from analysis.tables import NOT_GIVEN, Tables, with_runs
+from analysis.tables import NOT_GIVEN, Tables, is_elsewhere, with_runs
 from collectors.schema import MSB_READINGS, SHIFT_KINDS
 
 Snapshots = Literal["final", "all"]
@@ -20,16 +20,30 @@ PLAN = ["shift_kind", "plan", "fill", "max_shift", "n_shifts"]
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows of a figure, and in words what they are and what was left out."""
+    """The rows of a figure, and in words what they are and what was left out.
+
+    ``elsewhere`` are rows of networks from elsewhere, which take part in no statistic and are drawn hollow.
+    """
 
     rows: pd.DataFrame
     kinds: tuple[str, ...]
     data: str
     notes: tuple[str, ...]
+    elsewhere: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def kind(self, kind: str) -> pd.DataFrame:
         """The rows of one shift kind."""
         return self.rows[self.rows["shift_kind"] == kind]
+
+    @property
+    def operators(self) -> list[str]:
+        """The operators of all that is drawn, for the legend."""
+        drawn = [self.rows, self.elsewhere] if len(self.elsewhere) else [self.rows]
+        return [name for rows in drawn for name in rows["operator"].unique()]
+
+    def apart(self, kind: str) -> pd.DataFrame:
+        """The rows of one shift kind that are of networks from elsewhere; none where the figure does not draw them."""
+        return self.elsewhere[self.elsewhere["shift_kind"] == kind] if len(self.elsewhere) else self.elsewhere
 
     def title(self, kind: str) -> str:
         """The heading of a panel: the shift kind with the largest displacement, and the fill where it is black."""
@@ -54,13 +68,16 @@ def select(
     columns: Iterable[str],
     data: str | None = None,
     snapshots: Snapshots = "final",
+    *,
+    elsewhere: bool = False,
 ) -> Selection:
     """The rows to draw: of one data set (``data``, else the one with most rows) and, per shift kind, of one plan.
 
     The plan of a kind is the one measured on most checkpoints; among equals the one with nine shifts per image, as the
     primary analysis fixes in advance, then the smallest shift. ``snapshots``: the last ones of each training run, as in
     the primary statements, or ``all``. Rows with a missing or infinite value in ``columns`` cannot be drawn; their
-    number goes into the notes. MSB readings are rounded to 9 decimals, as in the statistics. Raises
+    number goes into the notes. MSB readings are rounded to 9 decimals, as in the statistics. Networks
+    from elsewhere are kept apart, for a figure that draws them (``elsewhere``), or left out. Raises
     :class:`TableError` when nothing is left.
     """
     columns = list(columns)
@@ -72,13 +89,25 @@ def select(
     rows, data = _of_one_data_set(rows, figure, data, notes)
     rows = _choose_plans(_snapshots(rows, snapshots, notes), notes)
     rows = _complete(rows, columns, notes)
+    rows, others = _apart(rows, elsewhere, notes)
     if rows.empty:
         raise TableError(
             f"{figure} has no row with all of {', '.join(columns)}: collect `layers` and `invariance` first"
         )
     present = set(rows["shift_kind"])
     kinds = tuple(kind for kind in SHIFT_KINDS if kind in present)
-    return Selection(rows.reset_index(drop=True), kinds, data, tuple(notes))
+    return Selection(rows.reset_index(drop=True), kinds, data, tuple(notes), others)
+
+
+def _apart(rows: pd.DataFrame, drawn: bool, notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of the zoo's own networks and those of networks from elsewhere."""
+    marked = is_elsewhere(rows)
+    others = rows[marked]
+    if len(others):
+        names = sorted(others["checkpoint"].unique())
+        how = "Drawn hollow, and in no fit or number: networks" if drawn else "Not shown: networks"
+        notes.append(f"{how} from elsewhere ({', '.join(names)}).")
+    return rows[~marked], others.reset_index(drop=True) if drawn else others.iloc[:0]
 
 
 def select_unshifted(

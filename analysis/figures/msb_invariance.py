@@ -28,7 +28,7 @@ def msb_invariance(
     intervals over operators. ``frame`` is :func:`analysis.tables.join`'s. Raises :class:`TableError` when there is
     nothing to draw.
     """
-    selection = select(frame, "msb_invariance", [reading, *scores], data, snapshots)
+    selection = select(frame, "msb_invariance", [reading, *scores], data, snapshots, elsewhere=True)
     with style.theme(width):
         panels = _panels(selection, scores, width)
         rows, columns = len(panels), len(panels[0])
@@ -44,7 +44,8 @@ def msb_invariance(
                     ax.set_ylabel(style.label(score, lines=1 if width == "double" else 2))
         for ax in axes[-1]:
             ax.set_xlabel(style.label(reading, lines=lines))
-        handles = style.operator_handles(selection.rows["operator"])
+        handles = style.operator_handles(selection.operators)
+        handles += style.elsewhere_handles(selection.elsewhere)
         handles += style.fit_handles("fractional logit", without(selection.rows) is not None, width)
         style.legend_below(figure, handles, width)
     figure.caption = _caption(selection, reading, scores, sentences)
@@ -63,6 +64,7 @@ def _panel(ax: Axes, selection: Selection, kind: str, reading: str, score: str, 
     rows = selection.kind(kind)
     rest = without(rows)
     style.scatter_operators(ax, rows, reading, score)
+    style.scatter_elsewhere(ax, selection.apart(kind), reading, score)
     style.draw_curve(ax, fits.logit_curve(rows[reading], rows[score], rows["operator"]))
     if rest is not None:
         style.draw_curve(ax, fits.logit_curve(rest[reading], rest[score], rest["operator"]), apart=True)

@@ -208,6 +208,32 @@ def scatter_operators(ax: Axes, frame: pd.DataFrame, x: str, y: str, *, size: fl
         )
 
 
+def scatter_elsewhere(ax: Axes, frame: pd.DataFrame, x: str, y: str) -> None:
+    """Networks from elsewhere: the marks of their operators, hollow and larger, over everything else."""
+    for name, mark in marks(frame["operator"]).items() if len(frame) else ():
+        rows = frame[frame["operator"] == name]
+        ax.scatter(
+            rows[x],
+            rows[y],
+            s=34,
+            facecolors="none",
+            edgecolors=mark.color,
+            marker=mark.marker,
+            linewidths=1.0,
+            label=f"{name} (elsewhere)",
+            zorder=3.4,
+        )
+
+
+def elsewhere_handles(frame: pd.DataFrame) -> list[Artist]:
+    """The legend's handle of networks from elsewhere; none where there are none."""
+    if frame.empty:
+        return []
+    mark = marks(frame["operator"])[operator_order(frame["operator"])[0]]
+    hollow = {"markerfacecolor": "none", "markeredgecolor": GUIDE, "markersize": 6.0}
+    return [Line2D([], [], marker=mark.marker, linestyle="", label="hollow: from elsewhere", **hollow)]
+
+
 def operator_handles(operators: Iterable[Any]) -> list[Artist]:
     """Legend handles, one per operator present."""
     return [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from zoo.architectures import ARCHITECTURES, SEGMENTERS, is_segmenter
 from zoo.architectures.resnet import Block, ResNet
 from zoo.architectures.smallcnn import SmallCNN
+from zoo.architectures.vgg import VGG
 from zoo.datasets.inputs import InputSpec
 from zoo.errors import ModelError
 from zoo.loading import load_checkpoint
@@ -50,13 +52,13 @@ def test_every_architecture_gives_logits(name: str) -> None:
 @pytest.mark.parametrize("operator", list(OPERATORS))
 @pytest.mark.parametrize("padding_mode", PADDING_MODES)
 def test_every_operator_in_every_padding_mode(operator: str, padding_mode: str) -> None:
-    for name in ("smallcnn", "resnet8"):
+    for name, head in (("smallcnn", "linear"), ("resnet8", "linear"), ("vgg8", "classifier.0")):
         network = ARCHITECTURES[name](operator=operator, padding_mode=padding_mode, in_channels=1, classes=3, width=2)
         logits = network(torch.randn(2, 1, 17, 20))
         assert logits.shape == (2, 3)
         assert torch.isfinite(logits).all()
         logits.sum().backward()
-        gradient = network.get_parameter("linear.weight").grad
+        gradient = network.get_parameter(f"{head}.weight").grad
         assert gradient is not None
         assert torch.isfinite(gradient).all()
         convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
@@ -178,6 +180,54 @@ def test_smallcnn_is_three_times_convolution_norm_relu_operator() -> None:
     torch.testing.assert_close(network(x), network.linear(y.mean((2, 3))))
 
 
+PUBLISHED_VGG = {11: 132_863_336, 13: 133_047_848, 16: 138_357_544, 19: 143_667_240}
+"""Parameters of the columns A, B, D and E (133, 133, 138 and 144 million in table 2 of the paper)."""
+
+
+@pytest.mark.parametrize(("depth", "count"), PUBLISHED_VGG.items())
+def test_vgg_has_the_published_number_of_parameters(depth: int, count: int) -> None:
+    with torch.device("meta"):
+        network = VGG(depth, classes=1000, batch_norm=False, head="published")
+    assert n_params(network) == count
+
+
+@pytest.mark.parametrize("depth", PUBLISHED_VGG)
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_vgg_loads_what_torchvision_has_and_computes_the_same(
+    torchvision: ModuleType, depth: int, batch_norm: bool
+) -> None:
+    reference = getattr(torchvision.models, f"vgg{depth}{'_bn' * batch_norm}")
+    torch.manual_seed(0)
+    features = randomise(reference(num_classes=2).features)
+    network = VGG(depth, batch_norm=batch_norm, classes=3).double().eval()
+    network.features.load_state_dict(features.state_dict())
+    x = torch.randn(1, 3, 64, 32, dtype=torch.float64)
+    with torch.inference_mode():
+        y = features(x)
+        expected = F.linear(y.mean((2, 3)), network.classifier[0].weight, network.classifier[0].bias)
+        torch.testing.assert_close(network(x), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_the_published_head_is_torchvisions(torchvision: ModuleType) -> None:
+    shapes = {key: value.shape for key, value in torchvision.models.vgg11_bn().state_dict().items()}
+    network = VGG(11, width=2, in_channels=1, classes=4, head="published").double().eval()
+    assert set(network.state_dict()) == set(shapes)
+    x = torch.randn(2, 1, 70, 64, dtype=torch.float64)
+    first, second, third = (network.classifier[index] for index in (0, 3, 6))
+    assert first.out_features == second.out_features == 128
+    with torch.inference_mode():
+        y = F.adaptive_avg_pool2d(network.features(x), 7).flatten(1)
+        torch.testing.assert_close(network(x), third(second(first(y).relu()).relu()))
+
+
+def test_vgg8_has_one_convolution_per_stage_and_five_sites() -> None:
+    network = ARCHITECTURES["vgg8"](operator="avg", width=2, in_channels=1, classes=3)
+    kinds = [type(module).__name__ for module in network.features]
+    assert kinds == ["Conv2d", "BatchNorm2d", "ReLU", kinds[3]] * 5
+    assert [module.out_channels for module in network.features if isinstance(module, nn.Conv2d)] == [2, 4, 8, 16, 16]
+    assert network.features(torch.randn(1, 1, 32, 64)).shape == (1, 16, 1, 2)
+
+
 def shift_error(network: nn.Module, x: Tensor) -> float:
     """Largest change of the logits over circular shifts, relative to their spread over the images."""
     with torch.inference_mode():
@@ -192,10 +242,12 @@ EXACT = ("aps", "lps", "tips(pool=phase, hard=true)")
 
 @pytest.mark.parametrize("operator", EXACT)
 @pytest.mark.parametrize(
-    ("architecture", "options"), [("resnet8", {"shortcut": "A"}), ("resnet8", {"shortcut": "B"}), ("smallcnn", {})]
+    ("architecture", "options"),
+    [("resnet8", {"shortcut": "A"}), ("resnet8", {"shortcut": "B"}), ("smallcnn", {}), ("vgg11", {})],
 )
 def test_exact_invariance_to_circular_shifts(operator: str, architecture: str, options: dict[str, str]) -> None:
-    x = torch.randn(3, 2, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    size = 32 if architecture.startswith("vgg") else 16
+    x = torch.randn(3, 2, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     network = ARCHITECTURES[architecture](operator=operator, padding_mode="circular", in_channels=2, width=4, **options)
     assert shift_error(randomise(network), x) <= 1e-10
 
@@ -220,7 +272,11 @@ def test_without_the_shared_phase_invariance_is_lost(operator: str) -> None:
 def test_sizes_that_cannot_be_are_refused() -> None:
     with pytest.raises(ModelError, match=re.escape("depth is 18, and must be 8, 14, 20 or another 6 n + 2")):
         ResNet(18)
+    with pytest.raises(ModelError, match=re.escape("depth is 12, and must be one of 8, 11, 13, 16, 19")):
+        VGG(12)
+    with pytest.raises(ModelError, match=re.escape("head is 'linear', and must be one of average, published")):
+        VGG(11, head="linear")
     for options in ({"width": 0}, {"classes": -1}, {"in_channels": 1.5}, {"width": True}):
-        for builder in (SmallCNN, ARCHITECTURES["resnet8"]):
+        for builder in (SmallCNN, ARCHITECTURES["resnet8"], ARCHITECTURES["vgg8"]):
             with pytest.raises(ModelError, match=f"{next(iter(options))} is .*, and must be an integer of at least 1"):
                 builder(**options)

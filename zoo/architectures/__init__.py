@@ -14,6 +14,7 @@ ARCHITECTURES = Registry(
         **{f"resnet{n}": f"zoo.architectures.imagenet:resnet{n}" for n in (18, 34, 50, 101)},
         "unet": "zoo.architectures.unet:UNet",
         "deeplabv3plus": "zoo.architectures.deeplab:DeepLabV3Plus",
+        **{f"vgg{n}": f"zoo.architectures.vgg:vgg{n}" for n in (8, 11, 13, 16, 19)},
     },
     ModelError,
 )

@@ -60,13 +60,18 @@ def conv(
     return made
 
 
-def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1, padding_mode: str = "zeros") -> nn.Conv2d:
-    """A 3x3 convolution without bias, padded by 1, with the normal initial weights of He et al. 2015.
+def conv3x3(
+    in_channels: int, out_channels: int, *, stride: int = 1, padding_mode: str = "zeros", bias: bool = False
+) -> nn.Conv2d:
+    """A 3x3 convolution, padded by 1, with the normal initial weights of He et al. 2015 and a bias, if any, of 0.
 
     Raises:
         OperatorError: for an unknown padding mode.
     """
-    return conv(in_channels, out_channels, 3, stride=stride, padding_mode=padding_mode)
+    made = conv(in_channels, out_channels, 3, stride=stride, padding_mode=padding_mode, bias=bias)
+    if made.bias is not None:
+        nn.init.zeros_(made.bias)
+    return made
 
 
 def check_counts(**counts: int) -> None:

@@ -1,0 +1,101 @@
+"""Networks from elsewhere: drawn hollow, told of, and in no number."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import PathCollection
+
+from analysis import TableError, Tables, analyze, join
+from analysis.figures import draw
+from analysis.power import Power, power
+from analysis.tables import own
+from tests.analysis.simulate import Zoo, simulate_tables
+
+FOREIGN = ("max-a", "strided-b")
+
+
+@pytest.fixture(scope="module")
+def plain() -> Tables:
+    return simulate_tables(Zoo(seeds=2, epochs=(24.0,), padding_modes=("zeros",)))
+
+
+@pytest.fixture(scope="module")
+def mixed(plain: Tables) -> Tables:
+    """The same tables with two networks from elsewhere beside them, which would move every number."""
+    added: dict[str, list[pd.DataFrame]] = {}
+    first = plain.checkpoints["checkpoint"].iloc[0]
+    for number, name in enumerate(FOREIGN):
+        for table in ("checkpoints", "layers", "invariance"):
+            rows = getattr(plain, table)
+            rows = rows[rows["checkpoint"] == first].assign(checkpoint=name, sha256=f"{number}" * 64)
+            added.setdefault(table, []).append(rows)
+        factors = json.dumps({"operator": name.split("-")[0], "origin": "elsewhere", "run": name})
+        described = added["checkpoints"][-1].assign(factors=factors, operator=name.split("-")[0], run=name, epoch=None)
+        added["checkpoints"][-1] = described
+        added["invariance"][-1] = added["invariance"][-1].assign(value=0.123 + number / 4)
+    whole = {table: pd.concat([getattr(plain, table), *rows], ignore_index=True) for table, rows in added.items()}
+    return dataclasses.replace(plain, **whole)
+
+
+def test_they_change_no_number_and_are_named(plain: Tables, mixed: Tables) -> None:
+    options = {"resamples": 10, "permutations": 9, "scores": ["consistency"]}
+    expected, found = (analyze(join(tables), **options) for tables in (plain, mixed))
+    for name in ("correlations", "regressions", "influence", "comparisons", "designs", "primary"):
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(expected, name))
+    sentence = " 2 networks from elsewhere (max-a, strided-b) take part in none of the numbers."
+    assert found.summary.replace(sentence, "", 1) == expected.summary
+    assert sentence in found.summary
+
+
+def test_power_leaves_them_out(plain: Tables, mixed: Tables) -> None:
+    settings = Power(simulations=4)
+    pd.testing.assert_frame_equal(power(join(mixed), settings), power(join(plain), settings))
+
+
+def test_own_keeps_the_others_and_says_who_left(plain: Tables, mixed: Tables) -> None:
+    rows = own(join(mixed))
+    assert rows.attrs["elsewhere"] == list(FOREIGN)
+    assert not set(FOREIGN) & set(rows["checkpoint"])
+    assert len(rows) == len(join(plain))
+
+
+def test_nothing_but_networks_from_elsewhere_is_refused(mixed: Tables) -> None:
+    rows = join(mixed)
+    with pytest.raises(TableError, match=r"all networks have the origin 'elsewhere'.*leave that factor out"):
+        own(rows[rows["checkpoint"].isin(FOREIGN)])
+
+
+@pytest.mark.parametrize(("figure", "panels"), [("msb_invariance", 4), ("confounding", 2)])
+def test_they_are_hollow_and_in_no_fit(plain: Tables, mixed: Tables, figure: str, panels: int) -> None:
+    expected, found = draw(figure, plain), draw(figure, mixed)
+    hollow = [
+        points
+        for ax in found.axes
+        for points in ax.collections
+        if isinstance(points, PathCollection) and str(points.get_label()).endswith("(elsewhere)")
+    ]
+    assert len(hollow) == 2 * panels
+    assert all(len(points.get_facecolors()) == 0 for points in hollow)
+    drawn = {round(float(np.asarray(points.get_offsets())[0, 1]), 3) for points in hollow}
+    assert drawn == {0.123, 0.373}
+    for ax, other in zip(found.axes, expected.axes, strict=True):
+        assert ax.get_title(loc="left") == other.get_title(loc="left")
+        for line, fit in zip(ax.lines, other.lines, strict=True):
+            np.testing.assert_array_equal(line.get_xydata(), fit.get_xydata())
+    note = "Drawn hollow, and in no fit or number: networks from elsewhere (max-a, strided-b)."
+    assert note in found.caption
+    labels = [text.get_text() for text in found.legends[0].get_texts()]
+    assert "hollow: from elsewhere" in labels
+    assert "strided" in labels
+
+
+def test_a_figure_that_does_not_draw_them_says_so(plain: Tables, mixed: Tables) -> None:
+    note = "Not shown: networks from elsewhere (max-a, strided-b)."
+    found = draw("within_between", mixed).caption
+    assert note in found
+    assert found.replace(f"\n{note}", "") == draw("within_between", plain).caption

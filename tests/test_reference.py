@@ -1,0 +1,201 @@
+"""The reference study: its recipes are what was asked for, its text is what its tables say, its runs come back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.dataset as ds
+import pytest
+import torch
+from scipy import stats
+from torch.utils.flop_counter import FlopCounterMode
+
+from analysis import TableError, load
+from reference import pairs, reproduce, results
+from reference.words import ranged
+from zoo.loading import build_model
+from zoo.recipe import Run, read_recipe
+
+MOST_MULTIPLY_ADDS = 10e6
+
+
+@pytest.fixture(scope="module")
+def runs(repository: Path) -> dict[str, list[Run]]:
+    return {name: read_recipe(repository / "data" / "reference" / f"{name}.yaml") for name in results.RECIPES}
+
+
+@pytest.fixture(scope="module")
+def study(repository: Path) -> Path:
+    return repository / "data" / "reference" / "study"
+
+
+@pytest.fixture(scope="module")
+def text(repository: Path) -> str:
+    return (repository / "data" / "reference" / "RESULTS.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def final(study: Path) -> pd.DataFrame:
+    """Last snapshots of the study's own networks, a row per shift kind, straight from the parquet files."""
+    checkpoints, layers, invariance = (
+        ds.dataset(study / table, format="parquet").to_table().to_pandas()
+        for table in ("checkpoints", "layers", "invariance")
+    )
+    own = checkpoints[~checkpoints["factors"].str.contains('"origin": "elsewhere"')]
+    own = own[own["epoch"] == own.groupby("run")["epoch"].transform("max")]
+    msb = layers.groupby("checkpoint")["msb_corrected"].mean().round(9)
+    scores = invariance.pivot_table(index=["checkpoint", "data", "shift_kind"], columns="score", values="value")
+    clean = scores.xs("none", level="shift_kind")["accuracy"].rename("clean")
+    shifted = scores.drop("none", level="shift_kind").drop(columns="accuracy").join(clean).reset_index()
+    columns = ["checkpoint", "run", "seed", "operator", "operator_spec", "architecture", "padding_mode"]
+    return shifted.merge(own[columns], on="checkpoint").assign(msb=lambda rows: rows["checkpoint"].map(msb))
+
+
+def test_the_recipes_are_the_study_that_was_asked_for(runs: dict[str, list[Run]]) -> None:
+    every = [run for of_data in runs.values() for run in of_data]
+    assert len({run.id for run in every}) == len(every) >= 90
+    assert sum(len(run.snapshot_epochs) for run in every) >= 300
+    for of_data in runs.values():
+        names = {run.operator.partition("(")[0] for run in of_data}
+        assert len(names) >= 10
+        assert {run.seed for run in of_data} == {0, 1, 2}
+        assert {run.padding_mode for run in of_data} == {"circular", "zeros"}
+        assert {run.architecture for run in of_data} == {"smallcnn", "vgg8", "resnet8"}
+        assert sum(run.operator.startswith("soft") for run in of_data if run.seed == 0) >= 4
+        # One chain of cells, each sharing an operator with another, holds the design together.
+        shared = {run.operator for run in of_data if run.architecture == "smallcnn"}
+        assert all(
+            shared & {run.operator for run in of_data if run.architecture == name} for name in ("vgg8", "resnet8")
+        )
+        assert max(run.epochs for run in of_data) <= 8
+
+
+def test_no_network_exceeds_ten_million_multiply_adds(runs: dict[str, list[Run]]) -> None:
+    for name, channels in (("cifar10", 3), ("mnist", 1)):
+        networks = {(run.architecture, tuple(run.model.items())): run for run in runs[name] if run.operator == "max"}
+        assert len(networks) == 3
+        for run in networks.values():
+            model = build_model(run.model_string(channels, 10)).eval()
+            with FlopCounterMode(display=False) as counter, torch.inference_mode():
+                model(torch.zeros(1, channels, 32, 32))
+            assert 0 < counter.get_total_flops() / 2 <= MOST_MULTIPLY_ADDS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_results_are_written_from_the_tables(text: str, study: Path) -> None:
+    assert results.text(results.Study.of(load(study))) == text
+
+
+def test_correlations_are_those_of_a_plain_computation(text: str, final: pd.DataFrame) -> None:
+    """Spearman over operator means and Pearson over networks, of every data set and shift kind, by scipy."""
+    section = text.partition("| all operators |")[2].partition("\n\n")[0]
+    head, _, *body = section.split("\n")
+    columns = [tuple(cell.strip().split(", ")) for cell in head.strip("| ").split("|")]
+    lines = {line.split("|")[1].strip(): line.strip("| ").split("|")[1:] for line in body}
+    assert len(columns) >= 2
+    for place, (data, kind) in enumerate(columns):
+        rows = final[(final["data"] == f"{data}/test") & (final["shift_kind"] == kind)]
+        means = rows.groupby("operator")[["msb", "consistency"]].mean()
+        expected = {
+            "Spearman over operator means": stats.spearmanr(means["msb"], means["consistency"]).statistic,
+            "Pearson over networks": stats.pearsonr(rows["msb"], rows["consistency"]).statistic,
+        }
+        for name, value in expected.items():
+            assert float(lines[name][place].split("(")[0]) == pytest.approx(value, abs=0.0051), (data, kind, name)
+
+
+def test_tips_against_max_is_a_plain_difference(text: str, final: pd.DataFrame) -> None:
+    cells = ["architecture", "padding_mode", "seed"]
+    told = 0
+    for data, rows in final.groupby("data"):
+        name = str(data).partition("/")[0]
+        table = text.partition(f"| {name}: minus max pooling |")[2].partition("\n\n")[0]
+        line = next((line for line in table.split("\n") if line.startswith("| tips |")), None)
+        wide = rows[rows["operator_spec"].isin(("tips", "max"))].pivot(
+            index=[*cells, "shift_kind"], columns="operator_spec", values=["msb", "clean", "consistency"]
+        )
+        if "tips" not in set(rows["operator_spec"]):
+            assert line is None
+            continue
+        assert line is not None
+        told += 1
+        gaps = {score: (wide[score]["tips"] - wide[score]["max"]).dropna() for score in ("msb", "clean", "consistency")}
+        shown = [float(cell.split("(")[0]) for cell in line.strip("| ").split("|")[1:5]]
+        by_kind = [gaps["consistency"].xs(kind, level="shift_kind").mean() for kind in ("circular", "zero")]
+        assert shown == pytest.approx([gaps["msb"].mean(), gaps["clean"].mean(), *by_kind], abs=6e-4)
+    assert told >= 1
+
+
+def test_failed_runs_are_listed(text: str, final: pd.DataFrame) -> None:
+    once = final.drop_duplicates("checkpoint")
+    failed = once[once["clean"] < once["data"].map({"cifar10/test": 0.60, "mnist/test": 0.97})]
+    listed = re.search(r"counts as a failed run: (.*)", text)
+    assert listed is not None
+    assert sorted(re.findall(r"`([^`]+)` \(", listed.group(1))) == sorted(failed["run"])
+
+
+def frame() -> pd.DataFrame:
+    """Two operators and two seeds in one cell, tips in a second cell without its partner."""
+    rows = [
+        ("max", "a", 0, 0.9, 0.5),
+        ("max", "a", 1, 0.7, 0.7),
+        ("tips", "a", 0, 0.1, 0.6),
+        ("tips", "a", 1, 0.2, 0.9),
+        ("tips", "b", 0, 0.3, 0.1),
+    ]
+    table = pd.DataFrame(rows, columns=["operator_spec", "architecture", "seed", "msb_corrected", "consistency"])
+    return table.assign(
+        data="x/test", padding_mode="zeros", shift_kind="circular", fidelity=0.5, accuracy=0.5, run=table.index.map(str)
+    )
+
+
+def test_pairs_are_alike_in_all_but_the_operator() -> None:
+    found = pairs.differences(frame(), "tips").sort_values("msb_corrected")
+    assert found["msb_corrected"].tolist() == pytest.approx([-0.8, -0.5])
+    assert found["consistency"].tolist() == pytest.approx([0.1, 0.2])
+
+
+def test_interval_of_a_mean_is_students() -> None:
+    values = pd.Series([1.0, 2.0, 4.0])
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert pairs.interval(values) == pytest.approx((expected.low, expected.high))
+    assert np.isnan(pairs.interval(values[:2])).all()
+
+
+def test_spread_over_seeds_is_pooled_within_cells() -> None:
+    # Variances with one degree of freedom each: 0.02 (max), 0.005 (tips); the single seed of cell b has none.
+    sizes = reproduce.spread(frame()).loc[("x/test", "circular")]
+    assert sizes["msb_corrected"] == pytest.approx(np.sqrt((0.02 + 0.005) / 2))
+    assert sizes["fidelity"] == 0
+
+
+def test_a_run_that_comes_back_elsewhere_is_measured_in_spreads() -> None:
+    published = frame()
+    again = published.iloc[[0]].assign(msb_corrected=0.9, consistency=0.8)
+    table = reproduce.compare(published, again).set_index("score")
+    assert table.loc["msb_corrected", "deviations"] == 0
+    assert table.loc["fidelity", "deviations"] == 0
+    spread = np.sqrt((0.02 + 0.045) / 2)
+    assert table.loc["consistency", "deviations"] == pytest.approx(0.3 / spread)
+
+
+def test_runs_are_drawn_from_those_of_the_tables(runs: dict[str, list[Run]]) -> None:
+    ids = [run.id for run in runs["mnist"][:5]]
+    rows = pd.DataFrame({"run": [*ids, "unknown", None]})
+    drawn = [[run.id for run in reproduce.chosen(rows, seed)] for seed in (0, 0, 1, 2)]
+    assert drawn[0] == drawn[1]
+    assert all(len(set(names)) == 3 and set(names) <= set(ids) for names in drawn)
+    assert len({tuple(sorted(names)) for names in drawn}) > 1
+    with pytest.raises(TableError, match="the tables hold 2 runs of the recipes, fewer than 3"):
+        reproduce.chosen(pd.DataFrame({"run": ids[:2]}), 0)
+
+
+def test_numbers_without_an_interval_or_at_all() -> None:
+    row = pd.Series({"estimate": -0.104, "low": -0.5, "high": 0.25})
+    assert ranged(row) == "-0.10 (-0.50 to 0.25)"
+    assert ranged(row.replace({-0.5: np.nan})) == "-0.10"
+    assert ranged(row.replace({-0.104: np.nan})) == ranged(None) == "-"
