@@ -120,13 +120,15 @@ class Sites:
 
         model = build_model(self.model)
         spec = default_input(self.model)
-        size, channels = self.size, self.channels
-        if size is None:
-            size = spec.size if spec else 32 if self.model.startswith("zoo:") else 224
+        channels = self.channels
+        if self.size is not None:
+            sides = [_at_least_one("--size", self.size)] * 2
+        else:
+            sides = [spec.height, spec.width] if spec else [32 if self.model.startswith("zoo:") else 224] * 2
         if channels is None:
             first = next((layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)), None)
             channels = len(spec.mean) if spec and len(spec.mean) > 1 else first.in_channels if first else 3
-        shape = [_at_least_one("--channels", channels), _at_least_one("--size", size), size]
+        shape = [_at_least_one("--channels", channels), *sides]
         rows = [dataclasses.asdict(site) for site in find_sites(model, torch.zeros(1, *shape))]
         if self.json:
             print(json.dumps(rows, indent=1))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from collectors.devices import PRECISIONS, check_device
 from collectors.schema import SHIFT_KINDS
+from zoo.datasets.inputs import Size, as_size
 from zoo.errors import DataError, InputError, ShiftError, unknown
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collectors.passes import Unshifted
     from collectors.shifts import ShiftPlan
     from zoo.datasets import ImageSet
-    from zoo.datasets.inputs import PreparedImages
+    from zoo.datasets.inputs import InputSpec, PreparedImages
     from zoo.manifest import Checkpoint
 
 
@@ -115,7 +116,7 @@ class Subject:
     _unshifted: dict[tuple[str, bool], Unshifted] = field(default_factory=dict)
     _predictions: dict[str, tuple[ShiftPlan, Predictions]] = field(default_factory=dict)
 
-    def prepared(self, size: int | None = None, limit: int | None = None) -> PreparedImages:
+    def prepared(self, size: Size | None = None, limit: int | None = None) -> PreparedImages:
         """The first ``limit`` images at the network's input size, or at ``size``."""
         from zoo.datasets.inputs import PreparedImages
 
@@ -139,7 +140,8 @@ class Subject:
         """The batch size, by the input's pixels where none was given."""
         if self.batch_size is not None:
             return self.batch_size
-        return min(max(BATCH_PIXELS // self.checkpoint.input.size**2, SMALLEST_BATCH), LARGEST_BATCH)
+        pixels = self.checkpoint.input.height * self.checkpoint.input.width
+        return min(max(BATCH_PIXELS // pixels, SMALLEST_BATCH), LARGEST_BATCH)
 
     def network(self, settings: Mapping[str, Any]) -> nn.Module:
         """The network of the shift passes, in the precision of a task's settings."""
@@ -265,9 +267,9 @@ def _layers(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
 
 
 def _shift_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
-    size = checkpoint.input.size
-    max_shift = options.max_shift if options.max_shift is not None else max(size // 8, 1)
-    crop_size = options.crop_size if options.crop_size is not None else size + 2 * max_shift
+    spec = checkpoint.input
+    max_shift = options.max_shift if options.max_shift is not None else max(min(spec.height, spec.width) // 8, 1)
+    crop_size = options.crop_size if options.crop_size is not None else _with_margin(spec, max_shift)
     return [
         {
             "kind": kind,
@@ -280,6 +282,11 @@ def _shift_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, 
         }
         for kind in dict.fromkeys(options.shift)
     ]
+
+
+def _with_margin(spec: InputSpec, margin: int) -> Size:
+    """The size of images in which a window of the input's size can move by ``margin`` pixels."""
+    return as_size((spec.height + 2 * margin, spec.width + 2 * margin), "crop size")
 
 
 def _sampled(settings: Mapping[str, Any], n_images: int) -> ShiftPlan:
