@@ -140,16 +140,28 @@ class Subject:
         """The batch size, by the input's pixels where none was given."""
         if self.batch_size is not None:
             return self.batch_size
-        pixels = self.checkpoint.input.height * self.checkpoint.input.width
-        return min(max(BATCH_PIXELS // pixels, SMALLEST_BATCH), LARGEST_BATCH)
+        return min(max(self._images_of_pixels, SMALLEST_BATCH), LARGEST_BATCH)
 
-    def network(self, settings: Mapping[str, Any]) -> nn.Module:
-        """The network of the shift passes, in the precision of a task's settings."""
+    @property
+    def maps_per_pass(self) -> int:
+        """The batch size of a segmentation network: its logits grow with the image, so that there is no least size."""
+        most = min(max(self._images_of_pixels, 1), LARGEST_BATCH)
+        if self.batch_size is None:
+            return most
+        return min(self.batch_size, most) if self.halved else self.batch_size
+
+    @property
+    def _images_of_pixels(self) -> int:
+        return BATCH_PIXELS // (self.checkpoint.input.height * self.checkpoint.input.width)
+
+    def network(self, settings: Mapping[str, Any], checked: int | None = None) -> nn.Module:
+        """The network of the shift passes, in the precision of a task's settings; ``checked`` images compare it."""
         from collectors.passes import CHECKED, shift_network
 
         precision, fold = key = settings["precision"], settings["fold"]
         if key not in self._networks:
-            self._networks[key] = shift_network(self.model, self.prepared()[:CHECKED], precision=precision, fold=fold)
+            images = self.prepared()[: checked or CHECKED]
+            self._networks[key] = shift_network(self.model, images, precision=precision, fold=fold)
         return self._networks[key]
 
     def record_output(self, start: int, output: Any) -> None:
@@ -354,6 +366,25 @@ def _predictions(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
     return predictions.to_frame().assign(**plan_columns(plan))
 
 
+def _segmentation_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
+    return _invariance_settings(checkpoint, options)
+
+
+def _segmentation(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
+    from collectors.segmentation import CHECKED_MAPS, measure_segmentation
+
+    is_shifted = settings["kind"] != "none"
+    images = subject.prepared(settings["crop_size"] if is_shifted else None)
+    return measure_segmentation(
+        subject.network(settings, CHECKED_MAPS),
+        images,
+        plans=[_sampled(settings, len(images))] if is_shifted else [],
+        unshifted=not is_shifted,
+        batch_size=subject.maps_per_pass,
+        fold=False,
+    )
+
+
 def _swap_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
     from zoo.operators import parse_operator
 
@@ -394,6 +425,7 @@ COLLECTORS: Mapping[str, Collector] = MappingProxyType(
         "invariance": Collector(_invariance_settings, _invariance, "accuracy and shift-invariance scores"),
         "surface": Collector(_surface_settings, _surface, "agreement and accuracy over a grid of shifts"),
         "predictions": Collector(_shift_settings, _predictions, "every prediction, to recompute any score from"),
+        "segmentation": Collector(_segmentation_settings, _segmentation, "mIoU and per-pixel consistency"),
         "swaps": Collector(_swap_settings, _swap, "what changes when a site's operator is replaced"),
     }
 )
