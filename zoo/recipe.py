@@ -19,6 +19,12 @@ from zoo.yaml_lines import Located, read_yaml
 
 OPTIMIZERS = ("adamw", "sgd")
 
+PRECISIONS = ("fp32", "bf16", "fp16")
+"""Of the forward passes of training; weights, loss and optimizer stay in float32."""
+
+_LATER = {"later": True}
+"""Marks fields that weights files leave out where they have their default: files from before them stay as they are."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -42,6 +48,11 @@ class Run:
         alpha: weight of the operators' ``undo`` loss: ``(1 - alpha) task + alpha undo + failure_weight failure_modes``.
         failure_weight: weight of the operators' ``failure_modes`` loss.
         wake_up: number of epochs with the task's loss alone, before the operators' losses count.
+        limit: train on the first so many images; 0 for all.
+        augment_flip: each training image is flipped left to right with probability one half.
+        label_smoothing: of the cross entropy, from 0 to below 1.
+        clip_norm: gradients are scaled down to this Euclidean norm over all parameters; 0 leaves them alone.
+        precision: ``fp32``, or ``bf16`` or ``fp16`` for forward passes under autocast (``fp16`` with a scaled loss).
         label: tells apart runs that differ in other factors than those that make up :attr:`id`.
     """
 
@@ -62,6 +73,11 @@ class Run:
     alpha: float = 0.35
     failure_weight: float = 1.0
     wake_up: int = 5
+    limit: int = field(default=0, metadata=_LATER)
+    augment_flip: bool = field(default=False, metadata=_LATER)
+    label_smoothing: float = field(default=0.0, metadata=_LATER)
+    clip_norm: float = field(default=0.0, metadata=_LATER)
+    precision: str = field(default="fp32", metadata=_LATER)
     label: str = ""
 
     @property
@@ -78,6 +94,12 @@ class Run:
     def snapshot_epochs(self) -> tuple[int, ...]:
         """Epochs after which weights are kept, ascending, with the last one."""
         return tuple(sorted({*self.snapshots, self.epochs}))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the weights follow from, as plain values; newer fields only where they are not at their default."""
+        values = {**dataclasses.asdict(self), "snapshots": list(self.snapshots), "model": dict(self.model)}
+        return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
     def model_string(self, in_channels: int, classes: int) -> str:
         """The model string of the run's network for images of so many channels and classes."""
@@ -125,6 +147,9 @@ def _same(run: Run) -> str:
     return repr(dataclasses.replace(run, operator=operator, label=""))
 
 
+LATER: dict[str, Any] = {entry.name: entry.default for entry in dataclasses.fields(Run) if "later" in entry.metadata}
+"""The defaults of the fields that :attr:`Run.settings` leaves out where they are at it."""
+
 _FIELDS = tuple(entry.name for entry in dataclasses.fields(Run))
 
 _IN_ID = ("architecture", "operator", "padding_mode", "seed", "label")
@@ -159,16 +184,18 @@ def _levels(key: str, item: Located) -> list[Any]:
 
 def _value(key: str, item: Located, what: str) -> Any:
     match key:
-        case "architecture" | "operator" | "padding_mode" | "data" | "optimizer" | "label":
+        case "architecture" | "operator" | "padding_mode" | "data" | "optimizer" | "label" | "precision":
             return item.text(what)
-        case "seed" | "augment_shift" | "wake_up":
+        case "seed" | "augment_shift" | "wake_up" | "limit":
             return item.integer(what, 0)
         case "epochs" | "batch_size":
             return item.integer(what, 1)
-        case "lr" | "weight_decay" | "failure_weight":
+        case "lr" | "weight_decay" | "failure_weight" | "clip_norm":
             return item.number(what, 0)
-        case "momentum" | "alpha":
+        case "momentum" | "alpha" | "label_smoothing":
             return item.number(what, 0, 1)
+        case "augment_flip":
+            return item.flag(what)
         case "snapshots":
             epochs = item.items(what) if item.value != [] else []
             return tuple(epoch.integer(what, 1) for epoch in epochs)
@@ -189,11 +216,14 @@ def _check(run: Run, entries: Mapping[str, Located], grid: Located) -> None:
     def fail(key: str, message: str) -> InputError:
         return entries.get(key, grid).fail(message)
 
-    for key, known in (("optimizer", OPTIMIZERS), ("padding_mode", PADDING_MODES)):
+    choices = (("optimizer", OPTIMIZERS), ("padding_mode", PADDING_MODES), ("precision", PRECISIONS))
+    for key, known in choices:
         if getattr(run, key) not in known:
             raise fail(key, f"{key} is {getattr(run, key)!r}, and must be one of {', '.join(known)}")
     if run.lr == 0:
         raise fail("lr", "lr is 0, and must be positive")
+    if run.label_smoothing == 1:
+        raise fail("label_smoothing", "label_smoothing is 1, which leaves nothing of the labels: take less")
     if run.snapshots and max(run.snapshots) > run.epochs:
         late = f"a snapshot is wanted after epoch {max(run.snapshots)} of {run.epochs}"
         raise fail("snapshots", f"{late}: name an earlier one")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures import ARCHITECTURES
+from zoo.architectures import ARCHITECTURES, SEGMENTERS, is_segmenter
 from zoo.architectures.resnet import Block, ResNet
 from zoo.architectures.smallcnn import SmallCNN
 from zoo.datasets.inputs import InputSpec
@@ -42,7 +42,9 @@ def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
 def test_every_architecture_gives_logits(name: str) -> None:
     network = ARCHITECTURES[name](operator="avg", padding_mode="circular", in_channels=1, classes=7, width=2).eval()
-    assert network(torch.randn(2, 1, 16, 16)).shape == (2, 7)
+    expected = (2, 7, 16, 16) if name in SEGMENTERS else (2, 7)
+    assert network(torch.randn(2, 1, 16, 16)).shape == expected
+    assert is_segmenter(name) == is_segmenter(f"zoo:{name}?operator=aps") == (name in SEGMENTERS)
 
 
 @pytest.mark.parametrize("operator", list(OPERATORS))

@@ -110,7 +110,10 @@ def test_hard_layers_train_softly_and_choose_in_evaluation() -> None:
     hard, soft = build_operator("tips(phase, hard=true)", 3), build_operator("tips(phase)", 3)
     soft.load_state_dict(hard.state_dict())
     assert torch.equal(hard(x), soft(x))
-    assert hard.selection is None
+    # What a paired upsampling undoes in training: the one choice for all channels, still soft.
+    _, logits = soft.logits(x)
+    torch.testing.assert_close(hard.selection, torch.softmax(logits.mean(dim=1), dim=1))
+    assert soft.selection is None
     assert set(hard.losses()) == {"undo", "failure_modes"}
     y = hard.eval()(x)
     assert hard.selection.shape == (2,)

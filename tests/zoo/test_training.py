@@ -13,7 +13,6 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo import training
 from zoo.datasets import load_dataset
 from zoo.datasets.imageset import ImageSet
 from zoo.errors import ManifestError, ModelError, OperatorError, RecipeError
@@ -22,7 +21,7 @@ from zoo.loading import load_checkpoint
 from zoo.manifest import read_manifest
 from zoo.operators.base import Downsample
 from zoo.recipe import Run, read_recipe
-from zoo.training import input_spec, random_shift, total_loss, train_recipe, train_run
+from zoo.training import Snapshot, input_spec, random_shift, total_loss, train_recipe, train_run
 
 QUICK = {"model": {"width": 2}, "batch_size": 256}
 
@@ -215,11 +214,11 @@ def test_finished_runs_are_skipped_and_lost_files_made_again(
     path = recipe(tmp_path, SMALL)
     calls: list[str] = []
 
-    def counted(run: Run, images: ImageSet) -> list[training.Snapshot]:
+    def counted(run: Run, images: ImageSet) -> list[Snapshot]:
         calls.append(run.id)
         return train_run(run, images)
 
-    monkeypatch.setattr(training, "train_run", counted)
+    monkeypatch.setattr("zoo.training.zoos.train_run", counted)
     half = [run for run in read_recipe(path) if run.operator != "tips"]
     train_recipe(half, out, progress=False)
     before = hashes(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zoo.errors import ModelError
+from zoo.model_string import ModelString
 from zoo.registry import Registry
 
 ARCHITECTURES = Registry(
@@ -10,7 +11,27 @@ ARCHITECTURES = Registry(
     {
         "smallcnn": "zoo.architectures.smallcnn:SmallCNN",
         **{f"resnet{n}": f"zoo.architectures.resnet:resnet{n}" for n in (8, 14, 20, 32, 44, 56, 110)},
+        "unet": "zoo.architectures.unet:UNet",
     },
     ModelError,
 )
 """Name -> builder ``(operator="max", padding_mode="zeros", in_channels=3, classes=10, ...) -> nn.Module``."""
+
+SEGMENTERS = frozenset({"unet"})
+"""The architectures that give a map of logits, ``(N, classes, H, W)`` of the image's size; the others ``(N, classes)``.
+"""
+
+
+def is_segmenter(model: str | ModelString) -> bool:
+    """Whether an architecture's name (``unet``) or a model string (``zoo:unet?operator=aps``) is one of ``SEGMENTERS``.
+
+    False for every network that is not of ``zoo:``: what those give is known only when they run.
+
+    Raises:
+        ModelError: for a text with a colon that is no model string.
+    """
+    if isinstance(model, str):
+        if ":" not in model:
+            return model in SEGMENTERS
+        model = ModelString.parse(model)
+    return model.scheme == "zoo" and model.target in SEGMENTERS

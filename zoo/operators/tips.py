@@ -145,6 +145,9 @@ class TIPS(Downsample):
             return select_phase(x, self.selection, self.stride)
         psi, logits = self.logits(x)
         tau = logits.softmax(2)
+        if self.hard:
+            # What a paired upsampling puts the values back with: the one choice for all channels, still soft.
+            self.selection = logits.mean(1).softmax(1)
         if self.training:
             self.psi, self.tau, self.source = psi, tau, x.detach()
         return tips(x, tau, self.stride)
