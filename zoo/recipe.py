@@ -53,6 +53,8 @@ class Run:
         label_smoothing: of the cross entropy, from 0 to below 1.
         clip_norm: gradients are scaled down to this Euclidean norm over all parameters; 0 leaves them alone.
         precision: ``fp32``, or ``bf16`` or ``fp16`` for forward passes under autocast (``fp16`` with a scaled loss).
+        evaluate_as: further operator specifications with which the same weights stand in the manifest, for example
+            ``tips(hard=true)``.
         label: tells apart runs that differ in other factors than those that make up :attr:`id`.
     """
 
@@ -78,6 +80,7 @@ class Run:
     label_smoothing: float = field(default=0.0, metadata=_LATER)
     clip_norm: float = field(default=0.0, metadata=_LATER)
     precision: str = field(default="fp32", metadata=_LATER)
+    evaluate_as: tuple[str, ...] = ()
     label: str = ""
 
     @property
@@ -86,9 +89,10 @@ class Run:
         parts = [self.architecture, _slug(self.operator), self.padding_mode, f"s{self.seed}", _slug(self.label)]
         return "-".join(part for part in parts if part)
 
-    def snapshot_name(self, epoch: int) -> str:
-        """Name of the checkpoint after an epoch."""
-        return f"{self.id}-e{epoch:03d}"
+    def snapshot_name(self, epoch: int, evaluate_as: str | None = None) -> str:
+        """Name of the checkpoint after an epoch, or of that checkpoint with another operator."""
+        name = f"{self.id}-e{epoch:03d}"
+        return name if evaluate_as is None else f"{name}-as-{_slug(evaluate_as)}"
 
     @property
     def snapshot_epochs(self) -> tuple[int, ...]:
@@ -99,11 +103,12 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """What the weights follow from, as plain values; newer fields only where they are not at their default."""
         values = {**dataclasses.asdict(self), "snapshots": list(self.snapshots), "model": dict(self.model)}
+        del values["evaluate_as"]
         return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
-    def model_string(self, in_channels: int, classes: int) -> str:
+    def model_string(self, in_channels: int, classes: int, evaluate_as: str | None = None) -> str:
         """The model string of the run's network for images of so many channels and classes."""
-        arguments: dict[str, Argument] = {"operator": self.operator, "padding_mode": self.padding_mode}
+        arguments: dict[str, Argument] = {"operator": evaluate_as or self.operator, "padding_mode": self.padding_mode}
         arguments |= {"in_channels": in_channels, "classes": classes, **self.model}
         return str(ModelString("zoo", self.architecture, arguments))
 
@@ -113,7 +118,7 @@ def read_recipe(path: str | Path) -> list[Run]:
 
     A recipe is a mapping with ``grid``, one mapping or a list of them, and optional ``defaults``. Keys are the
     fields of :class:`Run`. In a grid each value may be a list, and a grid stands for all combinations of its lists,
-    the last key varying fastest. (``snapshots`` is a list itself: a list of lists varies it.)
+    the last key varying fastest. (``snapshots`` and ``evaluate_as`` are lists themselves: a list of lists varies them.)
 
     Raises:
         RecipeError: for an unknown key, a value of the wrong kind, an unknown architecture or operator, or two runs
@@ -144,13 +149,16 @@ def read_recipe(path: str | Path) -> list[Run]:
 def _same(run: Run) -> str:
     """A key that two runs share when they train the same under different names (``avg`` and ``avg(kernel=2)``)."""
     operator = operator_factors(run.operator)["operator_spec"]
-    return repr(dataclasses.replace(run, operator=operator, label=""))
+    return repr(dataclasses.replace(run, operator=operator, evaluate_as=(), label=""))
 
 
 LATER: dict[str, Any] = {entry.name: entry.default for entry in dataclasses.fields(Run) if "later" in entry.metadata}
 """The defaults of the fields that :attr:`Run.settings` leaves out where they are at it."""
 
 _FIELDS = tuple(entry.name for entry in dataclasses.fields(Run))
+
+_LISTS = ("snapshots", "evaluate_as")
+"""Fields whose value is a list: a list of lists varies them."""
 
 _IN_ID = ("architecture", "operator", "padding_mode", "seed", "label")
 
@@ -172,7 +180,7 @@ def _expand(grid: Located, defaults: Mapping[str, Any]) -> list[Run]:
 def _levels(key: str, item: Located) -> list[Any]:
     """The values of one key of a grid, one or several."""
     several = isinstance(item.value, list)
-    if several and key == "snapshots":
+    if several and key in _LISTS:
         several = bool(item.value) and all(isinstance(entry.value, list) for entry in item.value)
     items = item.items(key) if several else [item]
     levels = [_value(key, entry, key) for entry in items]
@@ -199,6 +207,9 @@ def _value(key: str, item: Located, what: str) -> Any:
         case "snapshots":
             epochs = item.items(what) if item.value != [] else []
             return tuple(epoch.integer(what, 1) for epoch in epochs)
+        case "evaluate_as":
+            operators = item.items(what) if item.value != [] else []
+            return tuple(operator.text(what) for operator in operators)
         case _:
             return {name: _argument(entry, f"{what}.{name}") for name, entry in item.mapping(what).items()}
 
@@ -229,6 +240,8 @@ def _check(run: Run, entries: Mapping[str, Located], grid: Located) -> None:
         raise fail("snapshots", f"{late}: name an earlier one")
     try:
         check_zoo_model(ModelString.parse(run.model_string(1, 1)))
+        for operator in run.evaluate_as:
+            check_zoo_model(ModelString.parse(run.model_string(1, 1, operator)))
     except OperatorError as problem:
         raise fail("operator", str(problem)) from None
     except InputError as problem:

@@ -21,7 +21,8 @@ from zoo.loading import load_checkpoint
 from zoo.manifest import read_manifest
 from zoo.operators.base import Downsample
 from zoo.recipe import Run, read_recipe
-from zoo.training import Snapshot, input_spec, random_shift, total_loss, train_recipe, train_run
+from zoo.training import input_spec, random_shift, total_loss, train_recipe, train_run
+from zoo.training.trainer import Trainer
 
 QUICK = {"model": {"width": 2}, "batch_size": 256}
 
@@ -159,6 +160,7 @@ def test_the_zoo_is_what_the_recipe_says(small_zoo: Path) -> None:
         "training_data": "digits",
         "seed": 0,
         "run": "smallcnn-tips-zeros-s0",
+        "wake_up": 0,
         "epoch": 2,
     }
     assert tips.labels == "digits"
@@ -214,11 +216,11 @@ def test_finished_runs_are_skipped_and_lost_files_made_again(
     path = recipe(tmp_path, SMALL)
     calls: list[str] = []
 
-    def counted(run: Run, images: ImageSet) -> list[Snapshot]:
+    def counted(run: Run, images: ImageSet, device: str) -> Trainer:
         calls.append(run.id)
-        return train_run(run, images)
+        return Trainer(run, images, device)
 
-    monkeypatch.setattr("zoo.training.zoos.train_run", counted)
+    monkeypatch.setattr("zoo.training.zoos.Trainer", counted)
     half = [run for run in read_recipe(path) if run.operator != "tips"]
     train_recipe(half, out, progress=False)
     before = hashes(out)

@@ -1,7 +1,7 @@
 """Training: from a run of a recipe to its checkpoints, and from a recipe to a zoo that can be resumed.
 
-``tasks`` is what a network learns, ``trainer`` one run, ``zoos`` a recipe's runs and their files. Importing this
-package does not import torch.
+``tasks`` is what a network learns, ``trainer`` one run, ``state`` what it goes on from, ``zoos`` a recipe's runs and
+their files. Importing this package does not import torch.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.training.augmentation import random_shift
     from zoo.training.trainer import DivergedError, Snapshot, input_spec, total_loss, train_run
-    from zoo.training.zoos import METADATA_KEY, TrainReport, train_recipe
+    from zoo.training.zoos import METADATA_KEY, Conditions, TrainReport, train_recipe
 
 __all__ = [
     "METADATA_KEY",
+    "Conditions",
     "DivergedError",
     "Snapshot",
     "TrainReport",
@@ -29,7 +30,7 @@ __all__ = [
 _MODULES = {
     "augmentation": ("random_shift",),
     "trainer": ("DivergedError", "Snapshot", "input_spec", "total_loss", "train_run"),
-    "zoos": ("METADATA_KEY", "TrainReport", "train_recipe"),
+    "zoos": ("METADATA_KEY", "Conditions", "TrainReport", "train_recipe"),
 }
 _LAZY = {name: f"zoo.training.{module}" for module, names in _MODULES.items() for name in names}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from tqdm import tqdm
 
 from zoo.datasets import load_dataset
 from zoo.datasets.imageset import ImageSet
+from zoo.devices import check_device
 from zoo.errors import RecipeError
 from zoo.files import write_atomic
 from zoo.loading import build_model
 from zoo.manifest import FILE_NAME, Checkpoint, read_manifest, write_manifest
-from zoo.recipe import LATER, Run, operator_factors, read_recipe
+from zoo.recipe import LATER, Run, read_recipe
+from zoo.training.factors import run_factors, told_settings
+from zoo.training.state import StateError, restore_state, save_state
 from zoo.training.tasks import task_of
-from zoo.training.trainer import DivergedError, input_spec, train_run
+from zoo.training.trainer import DivergedError, Trainer, input_spec, reproducible
 
 METADATA_KEY = "shiftscope"
 """The one metadata key of every weights file; several would make the file's hash irreproducible."""
@@ -31,28 +35,53 @@ METADATA_KEY = "shiftscope"
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What :func:`train_recipe` did: ids of runs trained and skipped, and ``(id, error)`` of those that failed."""
+    """What :func:`train_recipe` did: ids of runs trained and skipped, and ``(id, error)`` of those that failed.
+
+    ``notes``: a line for each state of an interrupted run that could not be used.
+    """
 
     trained: tuple[str, ...]
     skipped: tuple[str, ...]
     failed: tuple[tuple[str, str], ...]
     manifest: Path
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Where and how runs are trained; their weights depend on the first two in the last digits.
+
+    Attributes:
+        device: ``cpu``, ``cuda`` or ``mps``.
+        threads: of one run.
+        save_every: seconds after which the state of a run is kept at the end of an epoch, beside its snapshots.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    save_every: float = 60.0
 
 
 def train_recipe(
-    recipe: str | Path | Sequence[Run], out: str | Path, jobs: int = 1, progress: bool = True
+    recipe: str | Path | Sequence[Run],
+    out: str | Path,
+    jobs: int = 1,
+    progress: bool = True,
+    conditions: Conditions | None = None,
 ) -> TrainReport:
     """Train what a recipe asks for and ``out`` does not hold yet, and write ``out/zoo.yaml``.
 
-    A run is finished when all its files are there with the settings and the data of the recipe; each run is
-    written when it ends, so that an interrupted training goes on where it stopped. A run that diverges is
+    A run is finished when all its files are there with the settings and the data of the recipe. A run in progress
+    keeps its state in ``out/.RUN.training``, from which the same call goes on after an interruption, to the same
+    weights; a state that is damaged or of other settings is noted and the run starts anew. A run that diverges is
     reported and the others go on. Entries of other recipes in ``zoo.yaml`` stay. The weights do not depend on ``jobs``.
 
     Args:
         recipe: path of a recipe, or runs.
         out: folder of the zoo, made where it is missing.
-        jobs: processes, each of one thread.
+        jobs: processes, each with one run at a time.
         progress: show a bar over the runs on standard error, when that is a terminal.
+        conditions: device, threads of a run, and how often its state is kept.
 
     Raises:
         RecipeError: for a recipe that is wrong, or a file in ``out`` of the same name with other settings.
@@ -60,9 +89,9 @@ def train_recipe(
     """
     runs = list(recipe) if isinstance(recipe, Sequence) and not isinstance(recipe, str) else read_recipe(recipe)
     out = Path(out)
-    with torch.random.fork_rng(devices=[]):
-        for model in dict.fromkeys(_model_string(run) for run in runs):
-            build_model(model)
+    conditions = conditions or Conditions()
+    check_device(conditions.device)
+    _check_models(runs)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
@@ -72,40 +101,76 @@ def train_recipe(
     todo = [run for run in runs if run.id not in finished]
     trained: list[str] = []
     failed: list[tuple[str, str]] = []
+    notes: list[str] = []
     try:
-        for run, error in tqdm(
-            _train_all(todo, out, jobs), total=len(todo), unit="run", disable=None if progress else True
-        ):
+        results = _train_all(todo, out, jobs, conditions)
+        for run, error, note in tqdm(results, total=len(todo), unit="run", disable=None if progress else True):
+            notes += [note] if note else []
             if error is None:
                 trained.append(run.id)
                 finished.add(run.id)
             else:
                 failed.append((run.id, error))
     finally:
-        entries = [entry for run in runs if run.id in finished for entry in _entries(run, out)]
+        told = told_settings(runs)
+        entries = [entry for run in runs if run.id in finished for entry in _entries(run, told, out)]
         write_manifest(out / FILE_NAME, [*others, *entries])
     skipped = tuple(run.id for run in runs if run.id in finished and run.id not in trained)
-    return TrainReport(tuple(trained), skipped, tuple(failed), out / FILE_NAME)
+    return TrainReport(tuple(trained), skipped, tuple(failed), out / FILE_NAME, tuple(notes))
 
 
-def _train_all(runs: Sequence[Run], out: Path, jobs: int) -> Iterator[tuple[Run, str | None]]:
+def _train_all(
+    runs: Sequence[Run], out: Path, jobs: int, conditions: Conditions
+) -> Iterator[tuple[Run, str | None, str | None]]:
     if jobs == 1:
-        return (_train_one(run, out) for run in runs)
+        return (_train_one(run, out, conditions) for run in runs)
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-    return parallel(joblib.delayed(_train_one)(run, out) for run in runs)
+    return parallel(joblib.delayed(_train_one)(run, out, conditions) for run in runs)
 
 
-def _train_one(run: Run, out: Path) -> tuple[Run, str | None]:
-    """Train a run and write its files; the error's line where it diverged."""
+def _train_one(run: Run, out: Path, conditions: Conditions) -> tuple[Run, str | None, str | None]:
+    """Train a run and write its files; the error's line where it diverged, and a note on a state of no use."""
+    images, file = _training_images(run), _state_file(out, run)
+    settings = _settings(run)
+    # Bits depend on these as well: a state is of use under the same alone.
+    origin = {**settings, "torch": torch.__version__, "device": conditions.device, "threads": conditions.threads}
+    with reproducible(run.seed, conditions.device, conditions.threads):
+        trainer, note = _started(run, images, conditions.device, out, origin)
+        saved = time.monotonic()
+        try:
+            for epoch in trainer.epochs():
+                wanted = epoch.number in run.snapshot_epochs
+                if wanted:
+                    metadata = {**settings, "epoch": epoch.number, "loss": epoch.loss}
+                    content = save(trainer.weights(), {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+                    write_atomic(_file(out, run, epoch.number), content)
+                if epoch.number < run.epochs and (wanted or time.monotonic() - saved >= conditions.save_every):
+                    save_state(trainer, file, origin)
+                    saved = time.monotonic()
+        except DivergedError as problem:
+            for written in (*(_file(out, run, epoch) for epoch in run.snapshot_epochs), file):
+                written.unlink(missing_ok=True)
+            return run, str(problem), note
+    file.unlink(missing_ok=True)
+    return run, None, note
+
+
+def _started(
+    run: Run, images: ImageSet, device: str, out: Path, origin: Mapping[str, Any]
+) -> tuple[Trainer, str | None]:
+    """A trainer at the state of an interrupted run, or at the start; and why a state that is there was of no use."""
+    file = _state_file(out, run)
+    trainer = Trainer(run, images, device)
+    if not file.exists():
+        return trainer, None
     try:
-        snapshots = train_run(run, _training_images(run))
-    except DivergedError as problem:
-        return run, str(problem)
-    for snapshot in snapshots:
-        metadata = {**_settings(run), "epoch": snapshot.epoch, "loss": snapshot.loss}
-        content = save(snapshot.state, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
-        write_atomic(_file(out, run, snapshot.epoch), content)
-    return run, None
+        restore_state(trainer, file, origin)
+        if not all(_file(out, run, epoch).exists() for epoch in run.snapshot_epochs if epoch <= trainer.done):
+            raise StateError("a snapshot from before it is gone")
+    except StateError as problem:
+        torch.manual_seed(run.seed)
+        return Trainer(run, images, device), f"{file} was not used, {run.id} starts anew: {problem}"
+    return trainer, None
 
 
 def _training_images(run: Run) -> ImageSet:
@@ -124,6 +189,11 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _file(out: Path, run: Run, epoch: int) -> Path:
     return out / f"{run.snapshot_name(epoch)}.safetensors"
+
+
+def _state_file(out: Path, run: Run) -> Path:
+    """Where a run in progress keeps its state."""
+    return out / f".{run.id}.training"
 
 
 def _is_finished(run: Run, out: Path) -> bool:
@@ -152,34 +222,41 @@ def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return names
 
 
-def _model_string(run: Run) -> str:
+def _model_string(run: Run, evaluate_as: str | None = None) -> str:
     images = _training_images(run)
-    return run.model_string(images.images.shape[1], task_of(run, images).outputs)
+    return run.model_string(images.images.shape[1], task_of(run, images).outputs, evaluate_as)
 
 
-def _entries(run: Run, out: Path) -> list[Checkpoint]:
+def _check_models(runs: Sequence[Run]) -> None:
+    """Build every network, and those that are to be evaluated with the weights of another."""
+    with torch.random.fork_rng(devices=[]):
+        for model in dict.fromkeys(_model_string(run) for run in runs):
+            build_model(model)
+        pairs = ((_model_string(run), _model_string(run, other)) for run in runs for other in run.evaluate_as)
+        for trained, other in dict.fromkeys(pairs):
+            if _shapes(trained) != _shapes(other):
+                raise RecipeError(f"evaluate_as: the weights of {trained} do not fit {other}: leave that operator out")
+
+
+def _shapes(model: str) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in build_model(model).state_dict().items()}
+
+
+def _entries(run: Run, told: Sequence[str], out: Path) -> list[Checkpoint]:
     """The manifest entries of a finished run."""
     images = _training_images(run)
-    factors = {
-        **operator_factors(run.operator),
-        "architecture": run.architecture,
-        "padding_mode": run.padding_mode,
-        "training_data": run.data,
-        "seed": run.seed,
-        "run": run.id,
-    }
-    factors = {name: value for name, value in factors.items() if value is not None}
     return [
         Checkpoint(
-            name=run.snapshot_name(epoch),
-            model=_model_string(run),
+            name=run.snapshot_name(epoch, other),
+            model=_model_string(run, other),
             weights=_file(out, run, epoch),
             input=input_spec(images),
             labels=task_of(run, images).labels,
-            factors={**factors, "epoch": epoch},
+            factors={**run_factors(run, other or run.operator, told), "epoch": epoch},
             folder=out,
         )
         for epoch in run.snapshot_epochs
+        for other in (None, *run.evaluate_as)
     ]
 
 
@@ -187,6 +264,6 @@ def _entries_of_others(out: Path, runs: Sequence[Run]) -> list[Checkpoint]:
     """Entries of an existing manifest that this recipe does not make, and whose weights are there."""
     if not (out / FILE_NAME).exists():
         return []
-    names = {run.snapshot_name(epoch) for run in runs for epoch in run.snapshot_epochs}
+    files = {_file(out, run, epoch).resolve() for run in runs for epoch in run.snapshot_epochs}
     entries = read_manifest(out, missing_weights=True)
-    return [entry for entry in entries if entry.name not in names and entry.weights.exists()]
+    return [entry for entry in entries if entry.weights.resolve() not in files and entry.weights.exists()]

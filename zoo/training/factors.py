@@ -1,0 +1,61 @@
+"""Factors of a training run: what the manifest says of it, for the analysis to group and to ablate by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from zoo.operators import OPERATORS, operator_arguments, parse_operator
+from zoo.operators.base import Downsample
+from zoo.recipe import Run, operator_factors
+
+_OF_RUN = ("alpha", "failure_weight", "wake_up")
+_OF_OPERATOR = ("pool", "hard", "failure")
+
+
+def told_settings(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The settings of an ablation that some run of a recipe has at another value than the default.
+
+    They are ``alpha``, ``failure_weight`` and ``wake_up`` of runs whose operator has losses of its own, and ``pool``,
+    ``hard`` and ``failure`` of operators that have such arguments.
+    """
+    defaults = Run()
+    found = set()
+    for run in runs:
+        for operator in (run.operator, *run.evaluate_as):
+            for name, value in _settings(run, operator).items():
+                default = getattr(defaults, name) if name in _OF_RUN else _default(operator, name)
+                if value != default:
+                    found.add(name)
+    return tuple(name for name in (*_OF_RUN, *_OF_OPERATOR) if name in found)
+
+
+def run_factors(run: Run, operator: str, told: Sequence[str]) -> dict[str, Any]:
+    """The factors of a run whose network is built with ``operator``; of the settings of an ablation those ``told``."""
+    factors = {
+        **operator_factors(operator),
+        "architecture": run.architecture,
+        "padding_mode": run.padding_mode,
+        "training_data": run.data,
+        "seed": run.seed,
+        "run": run.id,
+        **{name: value for name, value in _settings(run, operator).items() if name in told},
+    }
+    return {name: value for name, value in factors.items() if value is not None}
+
+
+def _settings(run: Run, operator: str) -> dict[str, Any]:
+    if operator == "strided":
+        return {}
+    spec = parse_operator(operator)
+    known = operator_arguments(spec.name)
+    settings = {name: getattr(run, name) for name in _OF_RUN} if _has_losses(spec.name) else {}
+    return settings | {name: spec.arguments.get(name, known[name].default) for name in _OF_OPERATOR if name in known}
+
+
+def _default(operator: str, name: str) -> Any:
+    return operator_arguments(parse_operator(operator).name)[name].default
+
+
+def _has_losses(name: str) -> bool:
+    return OPERATORS[name].losses is not Downsample.losses
