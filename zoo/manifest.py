@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from zoo.architectures import ARCHITECTURES
+from zoo.architectures import ARCHITECTURES, takes_strided
 from zoo.datasets.inputs import InputSpec, Size
 from zoo.errors import InputError, ManifestError
 from zoo.files import write_atomic
@@ -302,7 +302,7 @@ def check_zoo_model(model: ModelString) -> None:
     if model.target not in ARCHITECTURES:
         ARCHITECTURES[model.target]
     operator = model.arguments.get("operator")
-    if operator is not None and not (operator == "strided" and model.target.startswith("resnet")):
+    if operator is not None and not (operator == "strided" and takes_strided(model)):
         parse_operator(str(operator))
 
 

@@ -11,13 +11,16 @@ ARCHITECTURES = Registry(
     {
         "smallcnn": "zoo.architectures.smallcnn:SmallCNN",
         **{f"resnet{n}": f"zoo.architectures.resnet:resnet{n}" for n in (8, 14, 20, 32, 44, 56, 110)},
+        **{f"resnet{n}": f"zoo.architectures.imagenet:resnet{n}" for n in (18, 34, 50, 101)},
         "unet": "zoo.architectures.unet:UNet",
+        "deeplabv3plus": "zoo.architectures.deeplab:DeepLabV3Plus",
     },
     ModelError,
 )
-"""Name -> builder ``(operator="max", padding_mode="zeros", in_channels=3, classes=10, ...) -> nn.Module``."""
+"""Name -> builder ``(operator="max", padding_mode="zeros", in_channels=3, classes=10, ...) -> nn.Module``;
+what :data:`SEGMENTERS` names gives a map of logits."""
 
-SEGMENTERS = frozenset({"unet"})
+SEGMENTERS = frozenset({"unet", "deeplabv3plus"})
 """The architectures that give a map of logits, ``(N, classes, H, W)`` of the image's size; the others ``(N, classes)``.
 """
 
@@ -35,3 +38,9 @@ def is_segmenter(model: str | ModelString) -> bool:
             return model in SEGMENTERS
         model = ModelString.parse(model)
     return model.scheme == "zoo" and model.target in SEGMENTERS
+
+
+def takes_strided(model: ModelString) -> bool:
+    """Whether ``operator=strided``, the published network without an operator, is there for a ``zoo:`` model."""
+    encoder = str(model.arguments.get("encoder", ""))
+    return model.target.startswith(("resnet", "deeplab")) or encoder.startswith("resnet")

@@ -8,20 +8,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.architectures.parts import check_counts, conv3x3
+from zoo.architectures.residual import STRIDED, Residual
 from zoo.errors import ModelError
 from zoo.operators import build_operator
-from zoo.operators.base import Downsample
-
-STRIDED = "strided"
-"""The value of ``operator`` that stands for the published network: strided convolutions and no operator."""
 
 
-class Block(nn.Module):
+class Block(Residual):
     """Basic residual block: ``relu(bn2(conv2(down(relu(bn1(conv1(x)))))) + shortcut(x))``.
 
     Shape: ``(N, in, H, W) -> (N, out, ceil(H/s), ceil(W/s))``. Where it downsamples with an operator, the main
-    branch does so between its two convolutions and the shortcut with an instance of its own, which takes the phase
-    that the main branch chose where the operator shares its selection: only so does the block stay equivariant.
+    branch does so between its two convolutions, and the shortcut with the same phase (:class:`Residual`).
     The shortcut then changes its channels by zero channels, half of them on either side (option A), or by a 1x1
     convolution and batch norm (option B).
     """
@@ -35,8 +31,7 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = conv3x3(out_channels, out_channels, padding_mode=padding_mode)
         self.bn2 = nn.BatchNorm2d(out_channels)
-        self.down: Downsample | None = None
-        self.shortcut_down: Downsample | None = None
+        self.down = self.shortcut_down = None
         if stride > 1 and not strided:
             self.down = build_operator(operator, out_channels, stride=stride, padding_mode=padding_mode)
         if stride > 1 and not (strided and shortcut == "B"):
@@ -55,19 +50,17 @@ class Block(nn.Module):
             nn.init.kaiming_normal_(conv.weight)
             self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        selection = None
-        if self.down is not None:
-            y = self.down(y)
-            selection = self.down.selection if self.down.shares_selection else None
-        y = self.bn2(self.conv2(y))
-        if self.shortcut_down is not None:
-            x = self.shortcut_down(x, selection=selection)
+    def before(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn1(self.conv1(x)))
+
+    def after(self, y: Tensor) -> Tensor:
+        return self.bn2(self.conv2(y))
+
+    def bypass(self, x: Tensor) -> Tensor:
         if self.new_channels:
             before = self.new_channels // 2
             x = F.pad(x, (0, 0, 0, 0, before, self.new_channels - before))
-        return F.relu(y + self.shortcut(x))
+        return self.shortcut(x)
 
 
 class ResNet(nn.Module):

@@ -11,8 +11,8 @@ from zoo.operators.base import cells
 from zoo.operators.blur import binomial_kernel, blur
 from zoo.sampling import PADDING_MODES
 
-UPSAMPLINGS = ("polyphase", "bilinear", "nearest")
-"""How a decoder can enlarge a map."""
+UPSAMPLINGS = ("auto", "polyphase", "bilinear", "nearest")
+"""How a decoder can enlarge a map; see :class:`Upsample`."""
 
 
 def place(x: Tensor, selection: Tensor, stride: int) -> Tensor:
@@ -59,13 +59,21 @@ def polyphase_upsample(
     return blur(stride * stride * place(x, selection, stride), m, 1, padding_mode, filter)
 
 
+def interpolate(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """``(N, C, u, v) -> (N, C, H, W)``: the nearest pixel, or for all else bilinearly, corners not aligned."""
+    if mode == "nearest":
+        return F.interpolate(x, size, mode="nearest")
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
 class Upsample(nn.Module):
     """Enlarge a map by ``s``, as the counterpart of one downsampling: ``(N, C, u, v) -> (N, C, H, W)``.
 
     ``polyphase`` takes the ``selection`` of the paired downsampling, see :func:`polyphase_upsample`: with circular
     padding it rolls along with the map, where ``H = s u`` and ``W = s v``. Of an odd size, which the downsampling
     padded at the right and the bottom, what goes past ``(H, W)`` is cut there, and exactness ends. ``bilinear``
-    (corners not aligned) and ``nearest`` interpolate to ``(H, W)`` and take no notice of a selection.
+    (corners not aligned) and ``nearest`` interpolate to ``(H, W)`` and take no notice of a selection. ``auto`` is
+    ``polyphase`` where there is a selection, and ``bilinear`` where there is none.
 
     Args:
         stride: ``s``.
@@ -79,7 +87,7 @@ class Upsample(nn.Module):
 
     filter: Tensor
 
-    def __init__(self, stride: int = 2, mode: str = "polyphase", padding_mode: str = "zeros", m: int = 3) -> None:
+    def __init__(self, stride: int = 2, mode: str = "auto", padding_mode: str = "zeros", m: int = 3) -> None:
         super().__init__()
         if mode not in UPSAMPLINGS:
             raise OperatorError(unknown("upsampling", str(mode), UPSAMPLINGS))
@@ -92,17 +100,19 @@ class Upsample(nn.Module):
         self.register_buffer("filter", binomial_kernel(m).float(), persistent=False)
 
     def forward(self, x: Tensor, size: tuple[int, int], selection: Tensor | None = None) -> Tensor:
-        if self.mode == "bilinear":
-            return F.interpolate(x, size, mode="bilinear", align_corners=False)
-        if self.mode == "nearest":
-            return F.interpolate(x, size, mode="nearest")
+        if self.interpolates(selection):
+            return interpolate(x, size, self.mode)
         if selection is None:
             raise OperatorError(
                 "polyphase upsampling has no selection: pair it with an operator that shares one (aps, lps, "
-                "tips(pool=phase, hard=true)), or take bilinear or nearest"
+                "tips(pool=phase, hard=true)), or take auto, bilinear or nearest"
             )
         y = polyphase_upsample(x, selection, self.stride, self.m, self.padding_mode, self.filter)
         return y[..., : size[0], : size[1]]
+
+    def interpolates(self, selection: Tensor | None) -> bool:
+        """Whether it takes no notice of the selection that is given, or has none to take notice of."""
+        return self.mode in ("bilinear", "nearest") or (self.mode == "auto" and selection is None)
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}, mode={self.mode!r}, padding_mode={self.padding_mode!r}, m={self.m}"
