@@ -280,7 +280,9 @@ def checked_maps(logits: object, name: str, shape: tuple[int, ...], highest: int
         )
     if not is_maps(logits):
         found = (
-            f"{logits.dtype} of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            f"{logits.dtype} of shape {tuple(logits.shape)}"
+            if isinstance(logits, Tensor)
+            else f"a {type(logits).__name__}"
         )
         raise ModelError(f"{name} returned {found} for images of shape {shape}: {wanted}")
     if len(logits) != shape[0] or logits.shape[2:] != shape[2:]:
