@@ -22,10 +22,10 @@ READ_SCORE = "*consistency* is the probability that two shifts of an image get t
 """What the score is; :mod:`analysis.pixels` has another one."""
 
 _READ = (
-    "MSB is the reading `{reading}`, averaged over a network's downsampling sites; {score}. Ranges in brackets are nominal 95 % "
-    "intervals, those of slopes from bias-reduced cluster-robust errors (CR2) with Satterthwaite's degrees of freedom. *Coverage* is "
-    "how often such an interval held the truth in simulations with as many clusters. Below {least} clusters no "
-    "statement of significance is made, whatever the interval. These are associations in "
+    "MSB is the reading `{reading}`, averaged over a network's downsampling sites; {score}. Ranges in brackets are "
+    "nominal 95 % intervals, those of slopes from bias-reduced cluster-robust errors (CR2) with Satterthwaite's "
+    "degrees of freedom. *Coverage* is how often such an interval held the truth in simulations with as many clusters. "
+    "Below {least} clusters no statement of significance is made, whatever the interval. These are associations in "
     "the checkpoints at hand: they do not show what causes what."
 )
 
