@@ -113,7 +113,7 @@ def _in_words(summary: str) -> str:
 
 def _headline(line: str) -> str:
     """A line for a terminal; that of a plan says what its consistency is called."""
-    line = line.replace("given accuracy", "given mIoU")
+    line = line.replace("given accuracy", "given mIoU    ")
     for kind, name in NAMES.items():
         if f", {kind} shifts (" in line:
             return line.replace("against consistency", f"against per-pixel consistency ({name})")
