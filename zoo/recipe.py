@@ -239,11 +239,13 @@ def _check(run: Run, entries: Mapping[str, Located], grid: Located) -> None:
         late = f"a snapshot is wanted after epoch {max(run.snapshots)} of {run.epochs}"
         raise fail("snapshots", f"{late}: name an earlier one")
     try:
+        key = "operator"
         check_zoo_model(ModelString.parse(run.model_string(1, 1)))
+        key = "evaluate_as"
         for operator in run.evaluate_as:
             check_zoo_model(ModelString.parse(run.model_string(1, 1, operator)))
     except OperatorError as problem:
-        raise fail("operator", str(problem)) from None
+        raise fail(key, str(problem)) from None
     except InputError as problem:
         raise fail("architecture", str(problem)) from None
 

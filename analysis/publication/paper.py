@@ -24,6 +24,7 @@ KEY_NAMES = {
     "factor_wake_up": "wake-up",
     "factor_pool": "pool",
     "factor_hard": "hard",
+    "factor_failure": "form of L_FM",
 }
 """Headings of the columns that say what a row is."""
 

@@ -25,8 +25,11 @@ from collectors.schema import PRIMARY_READING
 BY = ("architecture", "padding_mode", "operator_spec")
 """What tells rows apart, where it varies."""
 
-SETTINGS = ("factor_losses", "factor_alpha", "factor_failure_weight", "factor_wake_up", "factor_pool", "factor_hard")
-"""Factors of a manifest that an ablation tells apart, beside the operator's own arguments."""
+SETTINGS = ("factor_losses", "factor_alpha", "factor_failure_weight", "factor_wake_up")
+"""Factors of a manifest that an ablation tells apart: how a network was trained."""
+
+ARGUMENTS = ("factor_pool", "factor_hard", "factor_failure")
+"""Factors that may be arguments of the operator too, and have a column where its specification leaves them out."""
 
 _INTERVAL = "Mean ± half-width of the 95 % t interval, training runs as clusters; n checkpoints."
 _BOLD = "Bold: the best mean of a group."
@@ -57,9 +60,10 @@ def table_ablation(
     data: str | None = None,
     snapshots: Snapshots = "final",
 ) -> PaperTable:
-    """The settings of one operator: its arguments, and the factors of :data:`SETTINGS` that the manifest names.
+    """The settings of one operator: its arguments, and the factors of the manifest that differ.
 
-    Columns as in :func:`table_classification`; ``frame`` is :func:`analysis.tables.join`'s.
+    Those are :data:`SETTINGS`, and of :data:`ARGUMENTS` what its specification does not say. Columns as in
+    :func:`table_classification`; ``frame`` is :func:`analysis.tables.join`'s.
 
     Raises:
         TableError: fewer than two settings of the operator.
@@ -67,8 +71,9 @@ def table_ablation(
     selection = select(frame, "table_ablation", ["accuracy"], data, snapshots)
     rows = selection.rows[selection.rows["operator"] == operator]
     factors = [name for name in SETTINGS if name in rows and rows[name].nunique(dropna=False) > 1]
+    factors += [name for name in ARGUMENTS if name in rows and not _said_by_operator(rows, name)]
     if rows.groupby(["operator_spec", *factors], dropna=False).ngroups < 2:
-        known = ", ".join(name.removeprefix("factor_") for name in SETTINGS)
+        known = ", ".join(name.removeprefix("factor_") for name in (*SETTINGS, *ARGUMENTS))
         raise TableError(
             f"table_ablation needs two settings of {operator} or more: train some, such as {operator} and "
             f"{operator}(pool=phase), and name what differs in training among the factors ({known})"
@@ -76,6 +81,11 @@ def table_ablation(
     chosen = Selection(rows.reset_index(drop=True), selection.kinds, selection.data, selection.notes)
     keys = ("architecture", "padding_mode", *factors, "operator_spec")
     return _of_scores("table_ablation", chosen, keys, reading, f"Settings of {operator}", factors)
+
+
+def _said_by_operator(rows: pd.DataFrame, factor: str) -> bool:
+    """Whether each operator specification has one value of a factor."""
+    return bool((rows[factor].map(str).groupby(rows["operator_spec"]).nunique() == 1).all())
 
 
 def table_segmentation(

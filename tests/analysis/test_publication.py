@@ -169,6 +169,23 @@ def test_ablation_has_a_row_per_setting(frame: pd.DataFrame, made: dict) -> None
         publication.table_ablation(frame)
 
 
+def test_ablation_has_a_column_for_what_the_operator_does_not_say(frame: pd.DataFrame) -> None:
+    tips = frame[frame["operator"] == "tips"]
+    hard = tips.assign(operator_spec="tips(hard=true)", checkpoint=tips["checkpoint"] + "-as-tips-hard")
+    both = pd.concat([tips.assign(factor_hard="false"), hard.assign(factor_hard="true")], ignore_index=True)
+    table = publication.table_ablation(both)
+    assert table.keys == ("operator_spec",)
+    assert table.rows["operator_spec"].tolist() == ["tips", "tips(hard=true)"]
+    for _, row in table.rows.iterrows():
+        last = tips[(tips["shift_kind"] == "zero") & (tips["epoch"] == 24)]
+        assert_mean(row, "consistency_zero", last["consistency"])
+    unsaid = publication.table_ablation(both.assign(operator_spec="tips"))
+    assert unsaid.keys == ("factor_hard", "operator_spec")
+    assert unsaid.rows["factor_hard"].tolist() == ["false", "true"]
+    trained = both.assign(factor_failure_weight=np.where(both["operator_spec"] == "tips", 1.0, 0.0))
+    assert publication.table_ablation(trained).keys == ("factor_failure_weight", "operator_spec")
+
+
 @pytest.mark.parametrize("name", PAPER_TABLES)
 def test_the_three_formats_say_the_same(made: dict, name: str) -> None:
     table = made[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -105,9 +106,8 @@ class Trainer:
             counted += batch_counted
         mean_loss = float(loss_sum) / self.steps
         if not math.isfinite(mean_loss):
-            raise DivergedError(
-                f"run {self.run.id} diverged: loss {mean_loss} in epoch {number}; lower its lr ({self.run.lr:g})"
-            )
+            remedy = f"lower its lr ({self.run.lr:g})" + (" or take precision bf16" * (self.run.precision == "fp16"))
+            raise DivergedError(f"run {self.run.id} diverged: loss {mean_loss} in epoch {number}; {remedy}")
         self.done = number
         return Epoch(number, mean_loss, int(right) / max(int(counted), 1))
 
@@ -125,7 +125,10 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.run.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.schedule.step()
+        with warnings.catch_warnings():
+            # A loss scale that is too large skips the first step of the optimiser, which is no mistake in the order.
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            self.schedule.step()
         return loss.detach(), *self.task.score(logits.detach(), targets)
 
 

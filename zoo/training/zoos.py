@@ -98,6 +98,9 @@ def train_recipe(
         raise RecipeError(f"{out}: cannot make this folder ({problem.strerror}): name another --out") from problem
     others = _entries_of_others(out, runs)
     finished = {run.id for run in runs if _is_finished(run, out)}
+    for run in runs:
+        if run.id in finished:  # killed between its last weights and the removal of its state
+            _state_file(out, run).unlink(missing_ok=True)
     todo = [run for run in runs if run.id not in finished]
     trained: list[str] = []
     failed: list[tuple[str, str]] = []
@@ -141,7 +144,8 @@ def _train_one(run: Run, out: Path, conditions: Conditions) -> tuple[Run, str | 
             for epoch in trainer.epochs():
                 wanted = epoch.number in run.snapshot_epochs
                 if wanted:
-                    metadata = {**settings, "epoch": epoch.number, "loss": epoch.loss}
+                    device = {} if conditions.device == "cpu" else {"device": conditions.device}
+                    metadata = {**settings, **device, "epoch": epoch.number, "loss": epoch.loss}
                     content = save(trainer.weights(), {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
                     write_atomic(_file(out, run, epoch.number), content)
                 if epoch.number < run.epochs and (wanted or time.monotonic() - saved >= conditions.save_every):
