@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
@@ -32,18 +32,24 @@ DONE, BAD_INPUT, WITH_FAILURES, INTERRUPTED = 0, 2, 3, 130
 DEMO_IMAGES = 150
 """Test images of the demo, of 602: it is to take three minutes on two cores."""
 
+DEMO_SCENES = 200
+"""Test images of the demo of segmentation, of 500."""
+
 BUNDLED_ZOO = Path(__file__).resolve().parent / "data" / "zoo"
+SEGMENTATION_ZOO = BUNDLED_ZOO.parent / "zoo_segmentation"
 
 
 @dataclass(frozen=True)
 class Demo:
     """The bundled zoo from checkpoints to tables, statistics, figures and a report.
 
-    Example: shiftscope demo --out out/demo
+    Example: shiftscope demo --task segmentation --out out/demo
     """
 
     out: Path = Path("out/demo")
     """Folder for tables/, results/, figures/ and report.html."""
+    task: Literal["classification", "segmentation"] = "classification"
+    """Which of the two bundled zoos."""
     jobs: int = 2
     """Worker processes."""
 
@@ -54,14 +60,15 @@ class Demo:
         from zoo.manifest import read_manifest
 
         tables = self.out / "tables"
-        options = Options(
-            collect=("checkpoints", "layers", "invariance", "surface"),
-            msb_images=100,
-            surface_images=12,
-        )
-        images = DataSource("digits", limit=DEMO_IMAGES)
+        if self.task == "segmentation":
+            zoo, images = SEGMENTATION_ZOO, DataSource("shapes:32", limit=DEMO_SCENES)
+            options = Options(("checkpoints", "layers", "segmentation"), ("circular", "zero", "crop"), msb_images=100)
+        else:
+            zoo, images = BUNDLED_ZOO, DataSource("digits", limit=DEMO_IMAGES)
+            collected = ("checkpoints", "layers", "invariance", "surface")
+            options = Options(collected, msb_images=100, surface_images=12)
         jobs = _at_least_one("--jobs", self.jobs)
-        checkpoints = read_manifest(BUNDLED_ZOO, operators=False)
+        checkpoints = read_manifest(zoo, operators=False)
         code = _report(_collect(checkpoints, images, tables, options, jobs=jobs, command=f"shiftscope: {self}"), tables)
         loaded, results = _analyze(str(tables), self.out / "results")
         drawn = _draw(loaded, self.out / "figures")
@@ -133,13 +140,15 @@ class Sites:
 
         model = build_model(self.model)
         spec = default_input(self.model)
-        size, channels = self.size, self.channels
-        if size is None:
-            size = spec.size if spec else 32 if self.model.startswith("zoo:") else 224
+        channels = self.channels
+        if self.size is not None:
+            sides = [_at_least_one("--size", self.size)] * 2
+        else:
+            sides = [spec.height, spec.width] if spec else [32 if self.model.startswith("zoo:") else 224] * 2
         if channels is None:
             first = next((layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)), None)
             channels = len(spec.mean) if spec and len(spec.mean) > 1 else first.in_channels if first else 3
-        shape = [_at_least_one("--channels", channels), _at_least_one("--size", size), size]
+        shape = [_at_least_one("--channels", channels), *sides]
         rows = [dataclasses.asdict(site) for site in find_sites(model, torch.zeros(1, *shape))]
         if self.json:
             print(json.dumps(rows, indent=1))
@@ -170,8 +179,9 @@ class Collect:
     """Data set: NAME[:PATH], for example digits or parquet:cifar10/test.parquet."""
     out: str
     """Folder for the tables, or its URI on a file system of pyarrow or fsspec."""
-    collect: str = "checkpoints,layers,invariance"
-    """Collectors: checkpoints, layers, invariance, surface, predictions, swaps, robustness, cost."""
+    collect: str | None = None
+    """Collectors: checkpoints, layers, invariance, surface, predictions, segmentation, swaps, robustness, cost; by
+    default the first three, and for a zoo of segmenters segmentation in the place of invariance."""
     shift: str = "circular,zero"
     """Shift kinds: circular, zero, reflect, replicate, crop."""
     max_shift: int | None = None
@@ -233,12 +243,15 @@ class Collect:
     def run(self) -> int:
         """Measure what is missing."""
         from collectors.engine import Cluster, plan_run
+        from collectors.suitable import default_collectors
         from collectors.tasks import Options
         from zoo.datasets.source import DataSource
         from zoo.manifest import read_manifest
 
+        every = read_manifest(self.zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
+        checkpoints = [checkpoint for checkpoint in every if fnmatchcase(checkpoint.name, self.only)]
         options = Options(
-            collect=_names(self.collect),
+            collect=default_collectors(checkpoints) if self.collect is None else _names(self.collect),
             shift=_names(self.shift),
             max_shift=self.max_shift,
             n_shifts=self.n_shifts,
@@ -263,8 +276,6 @@ class Collect:
             raise InputError("--scheduler is the address of a backend's: give --backend dask as well")
         _at_least_one("--jobs", self.jobs)
         images = DataSource(self.data, self.split, self.limit)
-        every = read_manifest(self.zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
-        checkpoints = [checkpoint for checkpoint in every if fnmatchcase(checkpoint.name, self.only)]
         if not checkpoints:
             raise InputError(
                 f"--only {self.only}: no checkpoint of {self.zoo} has such a name ({every[0].name} is one)"
@@ -460,15 +471,21 @@ def _report(outcome: Outcome, out: Path | str) -> int:
 
 
 def _analyze(folder: str, out: Path, *, with_power: bool = False) -> tuple[Tables, Results]:
-    from analysis import analyze_tables, join, load, write_results
+    from analysis import load, write_results
+    from analysis.pixels import analyze_all, analyze_pixels, has_images, has_pixels, joined
     from analysis.power import power, power_in_words
 
     tables = load(folder)
-    results = analyze_tables(tables)
-    powers = power(join(tables)) if with_power else None
+    results = analyze_all(tables)
+    powers = power(joined(tables)) if with_power else None
     for line in [*results.headline, *([] if powers is None else power_in_words(powers))]:
         print(line)
-    for path in write_results(results, out, powers):
+    written = write_results(results, out, powers)
+    if has_images(tables) and has_pixels(tables):
+        pixels = analyze_pixels(tables)
+        print("\n".join(pixels.headline))
+        written += write_results(pixels, out / "segmentation")
+    for path in written:
         print(f"results: {path}")
     return tables, results
 

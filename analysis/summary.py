@@ -19,12 +19,14 @@ ALPHA = 0.05
 """Below this an adjusted p-value is called small."""
 
 _PLAN = ["shift_kind", "fill", "max_shift", "n_shifts", "plan"]
+READ_SCORE = "*consistency* is the probability that two shifts of an image get the same prediction"
+"""What the score is; :mod:`analysis.pixels` has another one."""
+
 _READ = (
-    "MSB is the reading `{reading}`, averaged over a network's downsampling sites; *consistency* is the probability "
-    "that two shifts of an image get the same prediction. Ranges in brackets are nominal 95 % intervals, those of "
-    "slopes from bias-reduced cluster-robust errors (CR2) with Satterthwaite's degrees of freedom. *Coverage* is "
-    "how often such an interval held the truth in simulations with as many clusters. Below {least} clusters no "
-    "statement of significance is made, whatever the interval. These are associations in "
+    "MSB is the reading `{reading}`, averaged over a network's downsampling sites; {score}. Ranges in brackets are "
+    "nominal 95 % intervals, those of slopes from bias-reduced cluster-robust errors (CR2) with Satterthwaite's "
+    "degrees of freedom. *Coverage* is how often such an interval held the truth in simulations with as many clusters. "
+    "Below {least} clusters no statement of significance is made, whatever the interval. These are associations in "
     "the checkpoints at hand: they do not show what causes what."
 )
 
@@ -44,7 +46,7 @@ def write_summary(
     parts = [
         "# Does maximum-sampling bias go with shift invariance?",
         _material(rows),
-        _READ.format(reading=PRIMARY_READING, least=MIN_CLUSTERS),
+        _READ.format(reading=PRIMARY_READING, score=READ_SCORE, least=MIN_CLUSTERS),
         "## In short",
         *_bullets(_in_short(primary, simpson)),
         "## The primary statements, fixed in advance",

@@ -13,6 +13,7 @@ from collectors.parallel import Cluster, Runner
 from collectors.planning import Plan, forget_failures, forget_replaced, make_plan
 from collectors.runlog import RunLog, run_log
 from collectors.store import Store
+from collectors.suitable import check_tasks
 from collectors.tasks import Options
 from zoo.datasets.source import DataSource
 from zoo.errors import InputError
@@ -137,6 +138,8 @@ def _measure(
     progress: bool,
 ) -> None:
     decoded = images.images if isinstance(images, DataSource) else images
+    wanted = {task.collector for work in plan.pending for task in work.tasks}
+    check_tasks([work.checkpoint for work in plan.pending], wanted, decoded)
     collectors = {task.key: task.collector for work in plan.pending for task in work.tasks}
     with _bar(len(collectors), progress) as bar:
         for report in runner.run(plan.pending, decoded, store, options):

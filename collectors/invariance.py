@@ -23,12 +23,9 @@ from collectors.passes import (
     shift_network,
 )
 from collectors.scores import Estimate, accuracy, mean_drift, mean_over_images, shift_scores
-from collectors.shifts import ShiftPlan, apply_shift, crop_window
+from collectors.shifts import ShiftPlan, crop_window
+from collectors.views import View, fill_value, image_size, refuse_padded
 from zoo.datasets.inputs import PreparedImages, place
-from zoo.errors import ShiftError
-
-BORDERS = 256
-"""First images whose borders are looked at before a crop, whatever the batch size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +129,9 @@ def predict(
     every_offset = plan.for_rows(0, len(images))
     if plan.kind == "crop":
         size = images.spec.size if size is None and isinstance(images, PreparedImages) else size
-        crop_window(_image_size(images), size, every_offset)
-        _refuse_padded(images, batch_size)
-    view = _View(plan.kind, _fill_value(images, plan, fill), size)
+        crop_window(image_size(images), size, every_offset)
+        refuse_padded(images, batch_size)
+    view = View(plan.kind, fill_value(images, plan, fill), size)
     network = shift_network(model, view.unshifted(images[:CHECKED]), precision=precision, fold=fold)
     made: dict[str, np.ndarray] = {}
     start = 0
@@ -259,34 +256,12 @@ def _frame(estimates: dict[str, Estimate], n_images: int) -> pd.DataFrame:
     return pd.DataFrame(rows)[["score", "value", "se", "low", "high", "n_images", "n_pairs"]]
 
 
-@dataclass(frozen=True, eq=False)
-class _View:
-    """What is seen of images under a shift of a plan's kind."""
-
-    kind: str
-    fill: float | Tensor
-    size: int | tuple[int, int] | None
-
-    def unshifted(self, images: Tensor) -> Tensor:
-        """The images, or their windows at the centre for ``crop``."""
-        still = np.zeros((len(images), 2), dtype=np.int64)
-        seen = apply_shift(images, still, self.kind, size=self.size) if self.kind == "crop" else images
-        return seen.clone(memory_format=torch.channels_last)
-
-    def shifted(self, images: Tensor, offsets: np.ndarray) -> Tensor:
-        """Each image under each of its ``offsets (n, k, 2)``, image by image: ``(n k, C, H, W)``."""
-        copies = images.repeat_interleave(offsets.shape[1], 0) if offsets.shape[1] > 1 else images
-        flat = offsets.reshape(-1, 2).astype(np.int64)
-        seen = apply_shift(copies, flat, self.kind, self.fill, self.size)
-        return seen.clone(memory_format=torch.channels_last)
-
-
 def _unshifted(network: nn.Module, seen: Tensor, highest: int) -> Unshifted:
     return Unshifted.of(checked_logits(network, seen, highest))
 
 
 def _predict_shifted(
-    network: nn.Module, view: _View, batch: Tensor, offsets: np.ndarray, clean: Unshifted, batch_size: int
+    network: nn.Module, view: View, batch: Tensor, offsets: np.ndarray, clean: Unshifted, batch_size: int
 ) -> dict[str, np.ndarray]:
     """What the network says of a batch, by the names of :class:`Predictions`.
 
@@ -318,35 +293,3 @@ def _predict_shifted(
 def _class_type(logits: Tensor) -> np.dtype[Any]:
     """The smallest signed integer type of a class: predictions are kept for every image and shift."""
     return np.min_scalar_type(-logits.shape[1])
-
-
-def _image_size(images: Images) -> tuple[int, int]:
-    return images.shape[2], images.shape[3]
-
-
-def _fill_value(images: Images, plan: ShiftPlan, fill: float | Tensor | None) -> float | Tensor:
-    if fill is not None:
-        return fill
-    if plan.fill != "black":
-        return 0.0
-    if isinstance(images, PreparedImages):
-        return images.black
-    raise ShiftError(
-        "the plan fills with black and the images are a bare tensor: give fill= the value of a black pixel"
-    )
-
-
-def _refuse_padded(images: Images, batch_size: int) -> None:
-    """Refuse images whose border is one constant colour: a crop of them is a zero shift under another name."""
-    colour: Tensor | None = None
-    for batch in batches(images, batch_size, BORDERS):
-        sides = (batch[..., 0, :], batch[..., -1, :], batch[..., :, 0], batch[..., :, -1])
-        border = torch.cat(sides, dim=2)
-        colour = border[:1, :, :1] if colour is None else colour
-        if not bool((border == colour).all()):
-            return
-    looked_at = min(BORDERS, len(images))
-    raise ShiftError(
-        f"crop: the border of all of the first {looked_at} images is one constant colour, so that a moving window "
-        "is a zero shift under another name: use kind zero, or larger images without a margin"
-    )

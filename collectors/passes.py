@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -95,13 +95,14 @@ def shift_network(model: nn.Module, images: Tensor, *, precision: str = "fp32", 
 
 def _agree(logits: object, others: object) -> bool:
     """Whether logits are equal up to rounding, and name the same classes but for ties within it."""
-    if not is_logits(logits) or not is_logits(others):
+    logits, others = class_maps(logits), class_maps(others)
+    if not (is_logits(logits) and is_logits(others)) and not (is_maps(logits) and is_maps(others)):
         return False
     allowed = FOLDING_TOLERANCE * float(logits.abs().max())
     if not float((logits - others).abs().max()) <= allowed:
         return False
     best = logits.amax(1)
-    return bool((best - logits.gather(1, others.argmax(1, keepdim=True))[:, 0] <= 2 * allowed).all())
+    return bool((best - logits.gather(1, others.argmax(1, keepdim=True)).squeeze(1) <= 2 * allowed).all())
 
 
 def _in_bfloat16(network: nn.Module, views: Tensor) -> nn.Module:
@@ -121,6 +122,16 @@ def is_logits(output: object) -> TypeGuard[Tensor]:
     return isinstance(output, Tensor) and output.ndim == 2 and 0 not in output.shape and output.is_floating_point()
 
 
+def class_maps(output: object) -> object:
+    """What a segmentation network says, of a mapping the entry ``out`` (as torchvision's return)."""
+    return output["out"] if isinstance(output, Mapping) and "out" in output else output
+
+
+def is_maps(output: object) -> TypeGuard[Tensor]:
+    """Whether a network's output is logits per pixel: floats ``(n, classes, H, W)``."""
+    return isinstance(output, Tensor) and output.ndim == 4 and 0 not in output.shape and output.is_floating_point()
+
+
 def says_classes(output: object, highest: int) -> TypeGuard[Tensor]:
     """Whether a network's output passes :func:`check_logits`, for labels up to ``highest``."""
     return is_logits(output) and highest < output.shape[1] and bool(torch.isfinite(output).all())
@@ -131,27 +142,36 @@ def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.double().softmax(1).gather(1, classes).float()
 
 
-def checked_logits(model: Callable[[Tensor], Tensor], batch: Tensor, highest: int) -> Tensor:
-    """The network's logits, checked: floats, ``(n, classes)``, finite, and a class for the ``highest`` label."""
-    shape = tuple(batch.shape)
-    name = type(model).__name__
+def run_network(model: Callable[[Tensor], Any], batch: Tensor) -> Any:
+    """What the network returns for a batch; a :class:`ModelError` that names the shape where it fails on it."""
     try:
-        logits = model(batch)
+        return model(batch)
     except InputError:
         raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())[:300]
+        name, shape = type(model).__name__, tuple(batch.shape)
         raise ModelError(
             f"{name} failed on images of shape {shape} ({type(error).__name__}: {reason}): "
             "give images of the channels and size that it takes"
         ) from error
-    check_logits(logits, name, shape, highest)
+
+
+def checked_logits(model: Callable[[Tensor], Tensor], batch: Tensor, highest: int) -> Tensor:
+    """The network's logits, checked: floats, ``(n, classes)``, finite, and a class for the ``highest`` label."""
+    logits: Tensor = run_network(model, batch)
+    check_logits(logits, type(model).__name__, tuple(batch.shape), highest)
     return logits
 
 
 def check_logits(logits: object, name: str, shape: tuple[int, ...], highest: int) -> None:
     """Refuse what is no finite logits ``(n, classes)`` of images of a shape, with a class for the ``highest`` label."""
     wanted = f"return logits of shape ({shape[0]}, classes), if need be from a module around it"
+    if is_maps(class_maps(logits)):
+        raise ModelError(
+            f"{name} returned maps for images of shape {shape}: it segments; collect `segmentation`, not the scores "
+            "of one class per image"
+        )
     if not isinstance(logits, Tensor):
         raise ModelError(f"{name} returned a {type(logits).__name__} for images of shape {shape}: {wanted}")
     if not is_logits(logits) or len(logits) != shape[0]:

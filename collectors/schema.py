@@ -35,6 +35,16 @@ SCORES = (
 )
 """Every invariance score a row of ``invariance`` can name."""
 
+PIXEL_SCORES = (
+    "miou",
+    "pixel_accuracy",
+    "consistency_pixel",
+    "fidelity_pixel",
+    "miou_shifted",
+    "pixel_accuracy_shifted",
+)
+"""Every score a row of ``segmentation`` can name; the first two are of unshifted images (kind ``none``)."""
+
 SHIFT_KINDS = ("circular", "zero", "reflect", "replicate", "crop")
 """The shift kinds; ``accuracy`` on the unshifted images has the kind ``none``."""
 
@@ -230,12 +240,16 @@ SEGMENTATION = pa.schema(
     [
         *_IDENTITY,
         *_PLAN,
-        _field("score", _TEXT, "", "miou, pixel_accuracy or consistency_pixel"),
-        _optional("value", _REAL, "1", "the score"),
+        _field("score", _TEXT, "", "name of the score"),
+        _optional("value", _REAL, "1", "the score; void pixels are left out of it"),
         _optional("se", _REAL, "1", "standard error, images as the sampling unit"),
         _optional("low", _REAL, "1", "lower end of the 95 % interval"),
         _optional("high", _REAL, "1", "upper end of the 95 % interval"),
-        _field("n_images", _INT, "images", "images measured"),
+        _field("n_images", _INT, "images", "images with pixels that are not void"),
+        _optional("n_pairs", _INT, "pairs", "pairs of shifts compared, over all images; 0 for accuracies"),
+        _optional("n_classes", _INT, "classes", "mIoU: classes in the masks or predicted, that it is the mean of"),
+        _optional("void_share", _REAL, "1", "share of the masks' pixels that are void"),
+        _optional("classes_absent", _TEXT, "", "classes of the data set with no pixel in the masks, comma between"),
         *_PROVENANCE,
     ]
 )

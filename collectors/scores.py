@@ -115,7 +115,7 @@ def kappa(prediction: np.ndarray, n_pairs: int = 0) -> Estimate:
     if np.isnan(value):
         return Estimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
     if n > 1 and not (consistent == 1).all() and not _all_equal(without):
-        return _jackknifed(value, without, (-1.0, 1.0), n_pairs)
+        return jackknifed(value, without, (-1.0, 1.0), n_pairs)
     bound = mean_over_images(np.full(n, consistent.mean()))
     low, high = (float(np.clip(_corrected(end, chance), -1.0, 1.0)) for end in (bound.low, bound.high))
     return Estimate(value, bound.se, low, high, n_pairs)
@@ -152,7 +152,7 @@ def fidelity_product(hits: np.ndarray, consistent: np.ndarray, n_pairs: int = 0)
         return Estimate(value, first.se, first.low * second.low, first.high * second.high, n_pairs)
     if np.isnan(value):
         return Estimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
-    return _jackknifed(value, product_without(right, consistent), (0.0, 1.0), n_pairs)
+    return jackknifed(value, product_without(right, consistent), (0.0, 1.0), n_pairs)
 
 
 def product_without(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -215,7 +215,7 @@ def _corrected(consistency: np.ndarray | float, chance: np.ndarray | float) -> n
     return np.divide(consistency - np.asarray(chance), room, out=np.full(room.shape, np.nan), where=room > 0)
 
 
-def _jackknifed(value: float, without: np.ndarray, bounds: tuple[float, float], n_pairs: int) -> Estimate:
+def jackknifed(value: float, without: np.ndarray, bounds: tuple[float, float], n_pairs: int) -> Estimate:
     """The estimate with ``se² = (N - 1) / N * sum_i (theta_i - mean theta)²`` of the leave-one-out values."""
     n = len(without)
     se = float(np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2)))

@@ -254,7 +254,7 @@ def _example(model: nn.Module, images: Images, plans: Sequence[ShiftPlan]) -> Te
     """One image as the network sees it: of a crop plan's larger images a window of the network's size."""
     image = place(images[:1], model)
     if not isinstance(images, Tensor) and any(plan.kind == "crop" for plan in plans):
-        return image[..., : images.spec.size, : images.spec.size]
+        return image[..., : images.spec.height, : images.spec.width]
     return image
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from collectors.devices import PRECISIONS, check_device
 from collectors.robustness import RobustnessOptions, measure_robustness, robustness_settings
 from collectors.schema import SHIFT_KINDS
+from zoo.datasets.inputs import Size, as_size
 from zoo.errors import DataError, InputError, ShiftError, unknown
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collectors.passes import Unshifted
     from collectors.shifts import ShiftPlan
     from zoo.datasets import ImageSet
-    from zoo.datasets.inputs import PreparedImages
+    from zoo.datasets.inputs import InputSpec, PreparedImages
     from zoo.manifest import Checkpoint
 
 
@@ -126,7 +127,7 @@ class Subject:
     _unshifted: dict[tuple[str, bool], Unshifted] = field(default_factory=dict)
     _predictions: dict[str, tuple[ShiftPlan, Predictions]] = field(default_factory=dict)
 
-    def prepared(self, size: int | None = None, limit: int | None = None) -> PreparedImages:
+    def prepared(self, size: Size | None = None, limit: int | None = None) -> PreparedImages:
         """The first ``limit`` images at the network's input size, or at ``size``."""
         from zoo.datasets.inputs import PreparedImages
 
@@ -157,15 +158,28 @@ class Subject:
         """The batch size, by the input's pixels where none was given."""
         if self.batch_size is not None:
             return self.batch_size
-        return min(max(BATCH_PIXELS // self.checkpoint.input.size**2, SMALLEST_BATCH), LARGEST_BATCH)
+        return min(max(self._images_of_pixels, SMALLEST_BATCH), LARGEST_BATCH)
 
-    def network(self, settings: Mapping[str, Any]) -> nn.Module:
-        """The network of the shift passes, in the precision of a task's settings."""
+    @property
+    def maps_per_pass(self) -> int:
+        """The batch size of a segmentation network: its logits grow with the image, so that there is no least size."""
+        most = min(max(self._images_of_pixels, 1), LARGEST_BATCH)
+        if self.batch_size is None:
+            return most
+        return min(self.batch_size, most) if self.halved else self.batch_size
+
+    @property
+    def _images_of_pixels(self) -> int:
+        return BATCH_PIXELS // (self.checkpoint.input.height * self.checkpoint.input.width)
+
+    def network(self, settings: Mapping[str, Any], checked: int | None = None) -> nn.Module:
+        """The network of the shift passes, in the precision of a task's settings; ``checked`` images compare it."""
         from collectors.passes import CHECKED, shift_network
 
         precision, fold = key = settings["precision"], settings["fold"]
         if key not in self._networks:
-            self._networks[key] = shift_network(self.model, self.prepared()[:CHECKED], precision=precision, fold=fold)
+            images = self.prepared()[: checked or CHECKED]
+            self._networks[key] = shift_network(self.model, images, precision=precision, fold=fold)
         return self._networks[key]
 
     def record_output(self, start: int, output: Any) -> None:
@@ -283,9 +297,9 @@ def _layers(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
 
 
 def _shift_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
-    size = checkpoint.input.size
-    max_shift = options.max_shift if options.max_shift is not None else max(size // 8, 1)
-    crop_size = options.crop_size if options.crop_size is not None else size + 2 * max_shift
+    spec = checkpoint.input
+    max_shift = options.max_shift if options.max_shift is not None else max(min(spec.height, spec.width) // 8, 1)
+    crop_size = options.crop_size if options.crop_size is not None else _with_margin(spec, max_shift)
     return [
         {
             "kind": kind,
@@ -298,6 +312,11 @@ def _shift_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, 
         }
         for kind in dict.fromkeys(options.shift)
     ]
+
+
+def _with_margin(spec: InputSpec, margin: int) -> Size:
+    """The size of images in which a window of the input's size can move by ``margin`` pixels."""
+    return as_size((spec.height + 2 * margin, spec.width + 2 * margin), "crop size")
 
 
 def _sampled(settings: Mapping[str, Any], n_images: int) -> ShiftPlan:
@@ -365,6 +384,25 @@ def _predictions(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
     return predictions.to_frame().assign(**plan_columns(plan))
 
 
+def _segmentation_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
+    return _invariance_settings(checkpoint, options)
+
+
+def _segmentation(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
+    from collectors.segmentation import CHECKED_MAPS, measure_segmentation
+
+    is_shifted = settings["kind"] != "none"
+    images = subject.prepared(settings["crop_size"] if is_shifted else None)
+    return measure_segmentation(
+        subject.network(settings, CHECKED_MAPS),
+        images,
+        plans=[_sampled(settings, len(images))] if is_shifted else [],
+        unshifted=not is_shifted,
+        batch_size=subject.maps_per_pass,
+        fold=False,
+    )
+
+
 def _swap_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
     from zoo.operators import parse_operator
 
@@ -423,6 +461,7 @@ COLLECTORS: Mapping[str, Collector] = MappingProxyType(
         "invariance": Collector(_invariance_settings, _invariance, "accuracy and shift-invariance scores"),
         "surface": Collector(_surface_settings, _surface, "agreement and accuracy over a grid of shifts"),
         "predictions": Collector(_shift_settings, _predictions, "every prediction, to recompute any score from"),
+        "segmentation": Collector(_segmentation_settings, _segmentation, "mIoU and per-pixel consistency"),
         "swaps": Collector(_swap_settings, _swap, "what changes when a site's operator is replaced"),
         "cost": Collector(_cost_settings, _cost, "parameters, multiply-adds, and timings beside max pooling's"),
         "robustness": Collector(robustness_settings, measure_robustness, "accuracy under attacks and corruptions"),

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from zoo.architectures import ARCHITECTURES, takes_strided
-from zoo.datasets.inputs import InputSpec
+from zoo.datasets.inputs import InputSpec, Size
 from zoo.errors import InputError, ManifestError
 from zoo.files import write_atomic
 from zoo.model_string import ModelString
@@ -152,7 +152,8 @@ def _entry(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
     if checkpoint.prefix is not None:
         entry["prefix"] = checkpoint.prefix
     spec = checkpoint.input
-    entry["input"] = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}
+    size = spec.size if isinstance(spec.size, int) else list(spec.size)
+    entry["input"] = {"size": size, "mean": list(spec.mean), "std": list(spec.std)}
     if checkpoint.labels is not None:
         entry["labels"] = checkpoint.labels
     if checkpoint.factors:
@@ -313,7 +314,7 @@ def _stem(file: Path) -> str:
 def _input(item: Located, what: str) -> InputSpec:
     keys = ("size", "mean", "std")
     entry = item.mapping(what, keys, keys)
-    size = entry["size"].integer(f"{what}.size", 1)
+    size = _size(entry["size"], f"{what}.size")
     mean = _channel_numbers(entry["mean"], f"{what}.mean", -math.inf)
     std = _channel_numbers(entry["std"], f"{what}.std", 0)
     if min(std) == 0:
@@ -321,6 +322,16 @@ def _input(item: Located, what: str) -> InputSpec:
     if len(mean) != len(std) and 1 not in (len(mean), len(std)):
         raise item.fail(f"{what}: mean has {len(mean)} numbers and std {len(std)}: give one per channel to both")
     return InputSpec(size=size, mean=mean, std=std)
+
+
+def _size(item: Located, what: str) -> Size:
+    """The side of square images, or ``[height, width]``."""
+    if not isinstance(item.value, list):
+        return item.integer(what, 1)
+    sides = [side.integer(what, 1) for side in item.items(what)]
+    if len(sides) != 2:
+        raise item.fail(f"{what} has {len(sides)} numbers: give one for square images, or [height, width]")
+    return sides[0], sides[1]
 
 
 def _channel_numbers(item: Located, what: str, minimum: float) -> tuple[float, ...]:

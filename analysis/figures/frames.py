@@ -264,7 +264,9 @@ def segmentation_frame(tables: Tables) -> pd.DataFrame:
     rows = tables.segmentation
     plain, shifted = rows[rows["shift_kind"] == "none"], rows[rows["shift_kind"] != "none"]
     shifted = shifted.assign(fill=shifted["fill"].astype(object).where(shifted["fill"].notna(), ""))
-    wide = _wide(shifted, [*keys, *PLAN, "n_images"])
+    wide = _wide(shifted, [*keys, *PLAN])
+    images = shifted.groupby([*keys, *PLAN], as_index=False)["n_images"].max()
+    wide = wide.merge(images, on=[*keys, *PLAN])
     readings = tables.layers.groupby(keys, as_index=False)[list(MSB_READINGS)].mean()
     for other in (_wide(plain, keys), readings):
         wide = wide.merge(other, on=keys, how="left")

@@ -13,6 +13,9 @@ from analysis.figures.frames import Selection, Snapshots, counts, plan_sentence,
 from collectors.schema import PRIMARY_READING
 
 SCORE = "consistency_pixel"
+MIN_RUNS = 3
+"""Training runs of an operator from which on an interval of its mean is drawn."""
+
 _LABELS = {"miou": "mIoU", SCORE: "per-pixel consistency\n(share of pixels)"}
 
 
@@ -77,8 +80,10 @@ def _panel(ax: Axes, rows: pd.DataFrame, title: str, column: str, kind: str, wid
 def _mean(ax: Axes, rows: pd.DataFrame, column: str, name: str) -> str:
     mark = style.marks([name])[name]
     across, up = (fits.clustered_mean(rows[value], rows["cluster"]) for value in (column, SCORE))
+    # The t interval of two runs is 13 times their standard error: it would be all that is seen.
+    enough = rows["cluster"].nunique() >= MIN_RUNS
     for ends, fixed, horizontal in ((across[1:], up[0], True), (up[1:], across[0], False)):
-        if ends[0] == ends[0]:
+        if enough and ends[0] == ends[0]:
             line = (ends, [fixed, fixed]) if horizontal else ([fixed, fixed], ends)
             ax.plot(*line, color=mark.color, linewidth=1.0, zorder=4, label="_interval")
     ax.plot(
@@ -100,7 +105,7 @@ def _caption(selection: Selection, reading: str, with_reading: bool, sentences: 
         [
             f"mIoU{' and ' + style.label(reading) if with_reading else ''} against per-pixel consistency: one point "
             f"per checkpoint ({counts(selection.rows)}), operator means outlined, with 95 % t intervals over training "
-            "runs.",
+            f"runs where there are {MIN_RUNS} or more.",
             plan_sentence(selection),
             "Curves: fractional logit, dashed without subsample; bands: pointwise 95 %, errors clustered by operator. "
             f"Brackets after r: 95 % {fits.INTERVAL_OF_R}, operators as clusters.",

@@ -230,7 +230,7 @@ def elsewhere_handles(frame: pd.DataFrame) -> list[Artist]:
     if frame.empty:
         return []
     mark = marks(frame["operator"])[operator_order(frame["operator"])[0]]
-    hollow = {"markerfacecolor": "none", "markeredgecolor": GUIDE, "markersize": 6.0}
+    hollow: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": GUIDE, "markersize": 6.0}
     return [Line2D([], [], marker=mark.marker, linestyle="", label="hollow: from elsewhere", **hollow)]
 
 

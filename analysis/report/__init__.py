@@ -42,9 +42,8 @@ def report_page(tables: Tables, *, results: Results | None = None, drawn: Drawn 
         TableError: tables that cannot be analysed.
     """
     from analysis.drawing import draw_figures
+    from analysis.pixels import analyze_all, joined
     from analysis.report.page import build_page
-    from analysis.study import analyze_tables
-    from analysis.tables import join
 
-    frame = join(tables)
-    return build_page(tables, frame, results or analyze_tables(tables), drawn or draw_figures(tables))
+    frame = joined(tables)
+    return build_page(tables, frame, results or analyze_all(tables), drawn or draw_figures(tables))

@@ -50,9 +50,9 @@ train_recipe([run], out, progress=False, conditions=Conditions(save_every=0))
 def kill_at(run: Run, out: Path, step: int) -> None:
     """Train in a process of its own, which is killed (-9) in the given step."""
     settings = json.dumps({**asdict(run), "model": dict(run.model)})
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, settings, str(out), str(step)], capture_output=True, check=False, text=True
-    )
+    command = [sys.executable, "-c", KILLED, settings, str(out), str(step)]
+    repository = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, cwd=repository, capture_output=True, check=False, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 

@@ -1,4 +1,4 @@
-"""How a network wants its images: input size and normalisation, applied to a data set on demand.
+"""How a network wants its images and masks: input size and normalisation, applied to a data set on demand.
 
 Importing this module does not import torch, so that a manifest can be read without it.
 """
@@ -20,48 +20,81 @@ if TYPE_CHECKING:
 
     from zoo.datasets.imageset import ImageSet
 
+Size = int | tuple[int, int]
+"""The side of a square, or height and width, in pixels."""
+
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network was trained on: square images of ``size`` pixels, ``(pixel / 255 - mean) / std`` per channel.
+    """What a network was trained on: images of ``size`` pixels, ``(pixel / 255 - mean) / std`` per channel.
 
-    ``mean`` and ``std`` hold one number per channel, or a single one for all channels.
+    ``size`` is the side of square images, or height and width; equal ones are kept as one number. ``mean`` and ``std``
+    hold one number per channel, or a single one for all channels.
 
     Raises:
         DataError: for a size below 1, a mean that is not finite, or a std that is not positive.
     """
 
-    size: int
+    size: Size
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
-            raise DataError(f"input size is {self.size!r}: give a whole number of pixels, at least 1")
+        object.__setattr__(self, "size", as_size(self.size, "input size"))
         if not self.mean or not all(math.isfinite(value) for value in self.mean):
             raise DataError(f"input mean is {self.mean!r}: give one finite number per channel")
         if not self.std or not all(math.isfinite(value) and value > 0 for value in self.std):
             raise DataError(f"input std is {self.std!r}: give one positive number per channel")
 
+    @property
+    def height(self) -> int:
+        """Height of the input, in pixels."""
+        return self.size if isinstance(self.size, int) else self.size[0]
+
+    @property
+    def width(self) -> int:
+        """Width of the input, in pixels."""
+        return self.size if isinstance(self.size, int) else self.size[1]
+
+    def larger(self, size: Size) -> Size:
+        """The size to which images are brought so that the shorter side has ``size`` pixels, or as given in full."""
+        if not isinstance(size, int) or isinstance(self.size, int):
+            return size
+        scale = size / min(self.size)
+        return as_size((max(size, round(self.height * scale)), max(size, round(self.width * scale))), "size")
+
+
+def as_size(size: Any, what: str) -> Size:
+    """One number for a square, else height and width.
+
+    Raises:
+        DataError: for anything but one or two whole numbers of at least 1.
+    """
+    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, tuple | list) else ()
+    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
+        raise DataError(f"{what} is {size!r}: give a whole number of pixels, at least 1, or height and width")
+    return sides[0] if sides[0] == sides[1] else (sides[0], sides[1])
+
 
 class PreparedImages:
     """A data set as a network sees it: float32, resized where needed, normalised; made on demand.
 
-    ``prepared[start:stop]`` and ``prepared[index_tensor]`` give ``(n, C, size, size)``, computed at that moment, so
-    that memory is bounded by the batch. Images of the wanted size are not touched; others are resized bilinearly, with
-    antialiasing, until the shorter side fits, and cropped at the centre where they are not square.
+    ``prepared[start:stop]`` and ``prepared[index_tensor]`` give ``(n, C, H, W)``, computed at that moment, so that
+    memory is bounded by the batch. Images of the wanted size are not touched; others are resized bilinearly, with
+    antialiasing, until they cover it, and cropped at the centre where they have another shape.
 
     Args:
         imageset: the data set, uint8.
         spec: input size and normalisation of the network.
-        size: side in pixels of what is produced; ``spec.size`` by default. A larger one leaves room for crop shifts,
-            whose window then has ``spec.size`` pixels.
+        size: side, or height and width, in pixels of what is produced; ``spec.size`` by default. A larger one leaves
+            room for crop shifts, whose window then has ``spec.size`` pixels. One number for a network that is not
+            square is the shorter side.
 
     Raises:
         DataError: when the normalisation is for another number of channels than the images have.
     """
 
-    def __init__(self, imageset: ImageSet, spec: InputSpec, size: int | None = None) -> None:
+    def __init__(self, imageset: ImageSet, spec: InputSpec, size: Size | None = None) -> None:
         import torch
 
         channels = imageset.images.shape[1]
@@ -71,11 +104,9 @@ class PreparedImages:
                     f"{imageset.name} has images of {channels} channel(s) and the input's {name} has {len(values)} "
                     f"numbers: give {channels} of them, or measure the network on images of {len(values)} channels"
                 )
-        if size is not None and size < 1:
-            raise DataError(f"size is {size}: give a whole number of pixels, at least 1")
         self.imageset = imageset
         self.spec = spec
-        self.size = spec.size if size is None else size
+        self.size = spec.size if size is None else spec.larger(as_size(size, "size"))
         self._mean = torch.tensor(spec.mean).expand(channels).reshape(channels, 1, 1)
         self._std = torch.tensor(spec.std).expand(channels).reshape(channels, 1, 1)
 
@@ -91,9 +122,25 @@ class PreparedImages:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """``(N, C, size, size)``: the shape of all images together."""
+        """``(N, C, H, W)``: the shape of all images together."""
         count, channels = self.imageset.images.shape[:2]
-        return count, channels, self.size, self.size
+        return count, channels, *_sides(self.size)
+
+    def masks(self, rows: slice | Tensor | np.ndarray) -> Tensor:
+        """Masks of some images, brought to the images' size by the nearest pixel: ``(n, H, W)`` uint8, void 255.
+
+        Raises:
+            DataError: the data set has none.
+        """
+        import torch
+
+        if self.imageset.masks is None:
+            raise DataError(f"{self.name} has no masks: take a data set with one for each image, such as shapes")
+        if not isinstance(rows, slice):
+            rows = torch.as_tensor(rows)
+        masks = self.imageset.masks[rows]
+        # Class numbers up to 255 are exact in float32.
+        return _fit(masks[:, None].float(), self.size, nearest=True)[:, 0].to(torch.uint8) if len(masks) else masks
 
     @cached_property
     def black(self) -> Tensor:
@@ -129,16 +176,24 @@ def place(images: Tensor, model: nn.Module) -> Tensor:
     return images if parameter is None else images.to(parameter.device, parameter.dtype)
 
 
-def _fit(images: Tensor, size: int) -> Tensor:
-    """Resize ``(n, C, H, W)`` until the shorter side is ``size``, then crop the centre; nothing when it fits."""
+def _sides(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _fit(images: Tensor, size: Size, *, nearest: bool = False) -> Tensor:
+    """Resize ``(n, C, H, W)`` until ``size`` is covered, then crop the centre; nothing when it fits."""
     from torch.nn import functional as F
 
     height, width = images.shape[-2:]
-    if (height, width) == (size, size):
+    high, wide = _sides(size)
+    if (height, width) == (high, wide):
         return images
-    if min(height, width) != size:
-        scale = size / min(height, width)
-        target = (max(size, round(height * scale)), max(size, round(width * scale)))
-        images = F.interpolate(images, target, mode="bilinear", align_corners=False, antialias=True)
-    top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
-    return images[..., top : top + size, left : left + size]
+    scale = max(high / height, wide / width)
+    if scale != 1:
+        target = (max(high, round(height * scale)), max(wide, round(width * scale)))
+        if nearest:
+            images = F.interpolate(images, target, mode="nearest-exact")
+        else:
+            images = F.interpolate(images, target, mode="bilinear", align_corners=False, antialias=True)
+    top, left = (images.shape[-2] - high) // 2, (images.shape[-1] - wide) // 2
+    return images[..., top : top + high, left : left + wide]

@@ -175,11 +175,9 @@ def input_spec(images: ImageSet) -> InputSpec:
     """The normalisation of a training set: mean and standard deviation per channel, to four digits.
 
     Raises:
-        RecipeError: for images that are not square, or a channel that is constant.
+        RecipeError: for a channel that is constant.
     """
     height, width = images.images.shape[-2:]
-    if height != width:
-        raise RecipeError(f"{images.name} has images of {height}x{width} pixels: train on square ones")
     # Integer sums are exact, so the numbers do not depend on the order of summation.
     pixels = images.images.transpose(0, 1).flatten(1).to(torch.int64)
     means, stds = [], []
@@ -191,7 +189,7 @@ def input_spec(images: ImageSet) -> InputSpec:
         stds.append(round(math.sqrt(max(variance, 0)) / 255, 4))
     if min(stds) == 0:
         raise RecipeError(f"{images.name}: a channel has the same value everywhere: train on other images")
-    return InputSpec(size=height, mean=tuple(means), std=tuple(stds))
+    return InputSpec(size=(height, width), mean=tuple(means), std=tuple(stds))
 
 
 def total_loss(task: Tensor, operators: Iterable[Downsample], run: Run) -> Tensor:

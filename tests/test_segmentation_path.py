@@ -1,0 +1,215 @@
+"""Segmentation from a recipe to figures: train, collect, analyse, draw, report; one line where it cannot be done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import shiftscope
+from collectors.schema import PIXEL_SCORES
+from collectors.segmentation import measure_segmentation
+from collectors.shifts import ShiftPlan
+from zoo.datasets import load_dataset
+from zoo.datasets.inputs import PreparedImages
+from zoo.loading import load_checkpoint
+from zoo.manifest import read_manifest
+
+RECIPE = """
+defaults: {data: "DATA", architecture: unet, model: {width: 2, depth: 2}, epochs: 1, batch_size: 8, limit: 16}
+grid:
+  operator: [max, aps, subsample]
+  padding_mode: [circular, zeros]
+"""
+
+
+def run(*arguments: object) -> int:
+    return shiftscope.main([str(argument) for argument in arguments])
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert "Traceback" not in error
+    return error
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("segmenters")
+    (folder / "recipe.yaml").write_text(RECIPE.replace("DATA", "shapes:16"))
+    assert run("train", folder / "recipe.yaml", "--out", folder / "zoo") == shiftscope.DONE
+    return folder / "zoo"
+
+
+@pytest.fixture(scope="module")
+def tables(zoo: Path) -> Path:
+    out = zoo.parent / "tables"
+    command = ("collect", zoo, "--data", "shapes:16", "--out", out, "--limit", 12, "--msb-images", 4)
+    assert run(*command, "--shift", "circular,zero,crop") == shiftscope.DONE
+    return out
+
+
+def test_a_zoo_of_segmenters_is_measured_as_such_by_default(zoo: Path, tables: Path) -> None:
+    rows = pq.read_table(tables / "segmentation").to_pandas()
+    assert set(rows["shift_kind"]) == {"none", "circular", "zero", "crop"}
+    assert list((tables / "invariance").glob("*.parquet")) == []
+    layers = pq.read_table(tables / "layers").to_pandas()
+    assert layers.groupby("checkpoint")["n_sites"].first().eq(2).all()
+    checkpoint = next(entry for entry in read_manifest(zoo) if entry.name == "unet-max-zeros-s0-e001")
+    images = PreparedImages(load_dataset("shapes:16", limit=12), checkpoint.input)
+    plan = ShiftPlan.sampled(12, 2, kind="zero")
+    expected = measure_segmentation(load_checkpoint(checkpoint), images, plans=[plan]).set_index("score")["value"]
+    mine = rows[(rows["checkpoint"] == checkpoint.name) & rows["shift_kind"].isin(["none", "zero"])]
+    stored = mine.set_index("score")["value"]
+    pd.testing.assert_series_equal(stored[expected.index], expected, check_names=False, rtol=0, atol=2e-3)
+    aps = rows[rows["checkpoint"].str.startswith("unet-aps-circular") & (rows["score"] == "consistency_pixel")]
+    assert aps.set_index("shift_kind")["value"]["circular"] > 0.9999
+
+
+def test_tables_without_invariance_are_analysed_drawn_and_reported(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("analyze", tables, "--out", tmp_path / "results", "--power") == shiftscope.DONE
+    printed = capsys.readouterr().out
+    assert (
+        "circular shifts (up to 2 px, 9 shifts per image): msb_corrected against per-pixel consistency (mASCC)"
+        in printed
+    )
+    assert (
+        "zero shifts (up to 2 px, fill mean, 9 shifts per image): msb_corrected against per-pixel consistency (mASSC)"
+        in printed
+    )
+    correlations = pd.read_csv(tmp_path / "results" / "correlations.csv")
+    assert set(correlations["y"]) == {"consistency_pixel", "fidelity_pixel"}
+    assert "miou" in set(correlations["x"])
+    summary = (tmp_path / "results" / "summary.md").read_text()
+    assert summary.startswith("# Does maximum-sampling bias go with shift invariance of segmentation?\n")
+    assert "per-pixel consistency" in summary
+    assert "accuracy" not in summary.lower()
+    assert run("figures", tables, "--out", tmp_path / "figures") == shiftscope.DONE
+    drawn = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"segmentation.png", "msb_by_depth.png", "table_segmentation.md"} <= drawn
+    assert run("report", tables, "--out", tmp_path / "report.html") == shiftscope.DONE
+    assert "per-pixel consistency" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_correlation_is_that_of_the_tables(tables: Path, tmp_path: Path) -> None:
+    """Pearson over checkpoints, from the parquet files with numpy alone."""
+    assert run("analyze", tables, "--out", tmp_path) == shiftscope.DONE
+    scores = pq.read_table(tables / "segmentation").to_pandas()
+    scores = scores[(scores["score"] == "consistency_pixel") & (scores["shift_kind"] == "zero")]
+    msb = pq.read_table(tables / "layers").to_pandas().groupby("checkpoint")["msb_corrected"].mean()
+    x, y = msb.loc[scores["checkpoint"]].to_numpy(), scores["value"].to_numpy()
+    found = pd.read_csv(tmp_path / "correlations.csv").query(
+        "x == 'msb_corrected' and y == 'consistency_pixel' and method == 'pearson' and level == 'checkpoints' "
+        "and shift_kind == 'zero' and subset == 'all operators'"
+    )
+    assert found["r"].tolist() == pytest.approx([np.corrcoef(x, y)[0, 1]] * len(found), abs=1e-9)
+
+
+def test_collectors_that_do_not_suit(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], repository: Path
+) -> None:
+    capsys.readouterr()
+    command = ("--out", tmp_path / "t", "--limit", 4, "--collect")
+    assert run("collect", zoo, "--data", "shapes:16", *command, "layers,invariance") == shiftscope.BAD_INPUT
+    error = one_line(capsys)
+    assert "unet-max-circular-s0-e001 (zoo:unet) segments images, which `invariance` does not measure" in error
+    assert "collect `segmentation` instead" in error
+    assert run("collect", zoo, "--data", "digits", *command, "segmentation") == shiftscope.BAD_INPUT
+    assert "digits/test has no masks, which `segmentation` needs" in one_line(capsys)
+    classifiers = repository / "data" / "zoo"
+    only = ("--only", "smallcnn-max-zeros-s1-*")
+    assert run("collect", classifiers, "--data", "shapes:16", *command, "segmentation", *only) == shiftscope.BAD_INPUT
+    assert "(zoo:smallcnn) classifies images, which `segmentation` does not measure" in one_line(capsys)
+
+
+def test_a_foreign_segmenter_fails_alone_where_images_are_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef build():\n"
+        "    return nn.Sequential(nn.MaxPool2d(2), nn.Upsample(scale_factor=2), nn.Conv2d(3, 5, 1))\n"
+    )
+    save_file({"2.weight": torch.randn(5, 3, 1, 1), "2.bias": torch.zeros(5)}, tmp_path / "w.safetensors")
+    (tmp_path / "zoo.yaml").write_text(
+        "checkpoints:\n  - {name: foreign, model: 'python:net.py:build', weights: w.safetensors, "
+        "input: {size: 16, mean: 0.5, std: 0.25}}\n"
+    )
+    command = ("collect", tmp_path, "--data", "shapes:16", "--out", tmp_path / "t", "--limit", 4, "--shift", "zero")
+    assert run(*command, "--collect", "layers,invariance,segmentation") == shiftscope.WITH_FAILURES
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all("it segments; collect `segmentation`" in line for line in lines)
+    rows = pq.read_table(tmp_path / "t" / "segmentation").to_pandas()
+    assert set(rows["score"]) == set(PIXEL_SCORES)
+
+
+def test_values_depend_on_neither_jobs_nor_batch_size(zoo: Path, tables: Path, tmp_path: Path) -> None:
+    command = ("collect", zoo, "--data", "shapes:16", "--out", tmp_path, "--limit", 12, "--collect", "segmentation")
+    assert run(*command, "--shift", "circular,zero,crop", "--jobs", 2, "--batch-size", 5) == shiftscope.DONE
+    keys = ["checkpoint", "shift_kind", "score"]
+    one, two = (
+        pq.read_table(folder / "segmentation").to_pandas().sort_values(keys, ignore_index=True)
+        for folder in (tables, tmp_path)
+    )
+    assert one["task"].tolist() == two["task"].tolist()
+    # A pixel in a thousand may lie on a tie that rounding decides; there are 12 x 256 x 9 of them.
+    np.testing.assert_allclose(one["value"], two["value"], rtol=0, atol=1e-3)
+
+
+def test_camvid(shared_data: Path, tmp_path: Path) -> None:
+    """A part of a real data set that is not square, with a void class in its names."""
+    place = shared_data / "camvid"
+    if not place.is_dir():
+        pytest.skip(f"no CamVid at {place}")
+    recipe = RECIPE.replace("DATA", f"parquet:{place}/train.parquet").replace("limit: 16", "limit: 8")
+    (tmp_path / "recipe.yaml").write_text(recipe.replace("[max, aps, subsample]", "aps"))
+    assert run("train", tmp_path / "recipe.yaml", "--out", tmp_path / "zoo") == shiftscope.DONE
+    assert read_manifest(tmp_path / "zoo")[0].input.size == (180, 240)
+    command = ("collect", tmp_path / "zoo", "--data", f"parquet:{place}/test.parquet", "--out", tmp_path / "tables")
+    assert run(*command, "--limit", 3, "--msb-images", 2, "--shift", "circular,crop") == shiftscope.DONE
+    rows = pq.read_table(tmp_path / "tables" / "segmentation").to_pandas()
+    assert rows["max_shift"].max() == 22
+    masks = load_dataset(f"parquet:{place}/test.parquet", limit=3).masks.numpy()
+    unshifted = rows[rows["shift_kind"] == "none"]
+    assert unshifted["void_share"].tolist() == pytest.approx([(masks == 255).mean()] * len(unshifted), abs=1e-12)
+    circular = rows.query("checkpoint == 'unet-aps-circular-s0-e001' and score == 'consistency_pixel'")
+    assert circular.set_index("shift_kind")["value"]["circular"] > 0.9999
+
+
+def test_a_void_class_is_void_in_training_and_measuring(tmp_path: Path) -> None:
+    """Class names in the file's metadata say which value is void."""
+    import io
+    import json
+
+    from PIL import Image
+
+    def encoded(array: np.ndarray) -> dict[str, bytes]:
+        buffer = io.BytesIO()
+        Image.fromarray(array).save(buffer, "PNG")
+        return {"bytes": buffer.getvalue()}
+
+    generator = np.random.default_rng(0)
+    images = [encoded(generator.integers(0, 255, (12, 16, 3), dtype=np.uint8)) for _ in range(8)]
+    masks = [encoded(generator.integers(0, 3, (12, 16), dtype=np.uint8)) for _ in range(8)]
+    features = {"info": {"features": {"classes": ["sky", "road", "void"]}}}
+    table = pa.table({"image": images, "mask": masks}).replace_schema_metadata({"huggingface": json.dumps(features)})
+    pq.write_table(table, tmp_path / "part.parquet")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("DATA", f"parquet:{tmp_path}/part.parquet"))
+    assert run("train", tmp_path / "recipe.yaml", "--out", tmp_path / "zoo") == shiftscope.DONE
+    data = f"parquet:{tmp_path}/part.parquet"
+    assert (
+        run("collect", tmp_path / "zoo", "--data", data, "--out", tmp_path / "t", "--only", "*max*") == shiftscope.DONE
+    )
+    rows = pq.read_table(tmp_path / "t" / "segmentation").to_pandas()
+    assert (rows["void_share"].between(0.3, 0.37)).all()
+    assert rows.loc[rows["score"] == "miou", "n_classes"].le(2).all()
