@@ -197,12 +197,43 @@ def _backend(cluster: Cluster | None) -> Iterator[None]:
         return
     with _client(cluster):
         try:
-            configuration: Any = parallel_config(backend=cluster.backend)
+            backend = _dask_that_tells_of_deaths() if cluster.backend == "dask" else cluster.backend
+            configuration: Any = parallel_config(backend=backend)
         except (ValueError, ImportError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"joblib has no backend {cluster.backend!r} here ({reason}): register it first") from error
         with configuration:
             yield
+
+
+def _dask_that_tells_of_deaths() -> Any:
+    """joblib's dask backend, which raises where a task's worker died instead of waiting for that task for ever.
+
+    joblib (1.5) calls back for results alone: an error that dask itself raises stays in its future unread.
+    """
+    from joblib._dask import DaskDistributedBackend
+
+    @dataclass(frozen=True)
+    class Lost:
+        error: BaseException
+
+    class Backend(DaskDistributedBackend):
+        def submit(self, func: Any, callback: Any = None) -> Any:
+            future = super().submit(func, callback)
+
+            def tell(done: Any) -> None:
+                if callback is not None and not done.cancelled() and done.exception() is not None:
+                    callback(Lost(done.exception()))
+
+            future.add_done_callback(tell)
+            return future
+
+        def retrieve_result_callback(self, out: Any) -> Any:
+            if isinstance(out, Lost):
+                raise out.error
+            return super().retrieve_result_callback(out)
+
+    return Backend()
 
 
 @contextmanager

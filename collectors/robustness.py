@@ -78,7 +78,7 @@ class RobustnessOptions:
 def robustness_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
     """A task for clean accuracy, for each attack at each budget, for each corruption, and for each other data set."""
     chosen, seed = options.robustness, options.seed
-    constants = constants_for(checkpoint.input.size)
+    constants = constants_for(min(checkpoint.input.height, checkpoint.input.width))
     corruptions = [
         {
             "kind": "corruption",
