@@ -67,6 +67,17 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
 
 
+def test_a_size_may_be_height_and_width(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").touch()
+    entries = [
+        Checkpoint(name, "zoo:unet", tmp_path / "w.pt", InputSpec(size, (0.5,), (0.25,)), folder=tmp_path)
+        for name, size in (("wide", (12, 16)), ("square", (16, 16)), ("side", 16))
+    ]
+    write_manifest(tmp_path, entries)
+    assert "size: [12, 16]" in (tmp_path / "zoo.yaml").read_text()
+    assert [entry.input.size for entry in read_manifest(tmp_path)] == [(12, 16), 16, 16]
+
+
 def test_written_weights_outside_of_the_folder_are_allowed_explicitly(tmp_path: Path) -> None:
     (tmp_path / "zoo").mkdir()
     (tmp_path / "w.pt").write_bytes(b"")
@@ -166,6 +177,8 @@ def entry(**changes: str | None) -> str:
         (entry(input="{size: 8, mean: 0}"), 5, "checkpoint 'a': input lacks 'std': add it"),
         (entry(input="{size: 8.5, mean: 0, std: 1}"), 5, "input.size is 8.5, and must be an integer of at least 1"),
         (entry(input="{size: true, mean: 0, std: 1}"), 5, "input.size is True, and must be an integer"),
+        (entry(input="{size: [8, 8, 3], mean: 0, std: 1}"), 5, "input.size has 3 numbers: give one for square images"),
+        (entry(input="{size: [8, 0], mean: 0, std: 1}"), 5, "input.size is 0, and must be an integer of at least 1"),
         (entry(input="{size: 8, mean: [], std: 1}"), 5, "input.mean is [], and must be a list of at least one item"),
         (entry(input="{size: 8, mean: [0, x], std: 1}"), 5, "input.mean is 'x', and must be a number"),
         (entry(input="{size: 8, mean: .nan, std: 1}"), 5, "input.mean is nan, and must be a finite number"),
