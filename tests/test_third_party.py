@@ -136,7 +136,8 @@ def test_robustness_of_a_checkpoint_from_elsewhere(zoo: Path, shared_data: Path)
     assert clean > attacked[0] > attacked[1] >= attacked[2]
     assert attacked[2] <= 0.1
     severities = rows[rows["condition_kind"] == "corruption"].groupby("severity")["accuracy"].mean()
-    assert severities[5] < severities[1] <= clean + 0.05
+    # A light corruption may change no more than chance does: four standard errors of a change at 5 % of the images.
+    assert severities[5] < severities[1] <= clean + 4 * (0.05 / 64) ** 0.5
 
 
 def test_the_awkward_pickle_is_read_by_the_allow_list(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

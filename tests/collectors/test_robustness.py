@@ -43,7 +43,11 @@ def table(read_all: Read, out: Path) -> pd.DataFrame:
 def test_rows_are_those_of_plain_computations(
     zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, read_all: Read
 ) -> None:
+    robustness._KEPT.clear()
     outcome = collect(zoo[:1], images, tmp_path / "out", CHOSEN, progress=False)
+    kept = {made.tobytes() for made in robustness._KEPT.values()}
+    wanted = [corrupt(images.images[:20].numpy(), name, severity) for name in ("fog", "frost") for severity in (1, 5)]
+    assert kept == {made.tobytes() for made in wanted}
     assert (outcome.measured, outcome.failures) == (1 + 1 + 2 + 2, [])
     rows = table(read_all, tmp_path / "out").set_index(["condition_kind", "condition", "severity"])["accuracy"]
     model, labels = load_checkpoint(zoo[0]), images.labels[:20]
