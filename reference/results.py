@@ -299,11 +299,12 @@ def _elsewhere(study: Study) -> list[str]:
 def _limits(study: Study) -> list[str]:
     once = study.final.drop_duplicates("checkpoint")
     share = once["operator"].nunique()
+    epochs = " or ".join(f"{epoch:.0f}" for epoch in sorted(once["epoch"].unique()))
     return [
         "\n".join(
             [
                 f"* {share} operators: for what lies between operators that is n, however many networks there are.",
-                "* Small networks, 20,000 training images, 2 or 3 epochs and no augmentation: far from what the paper "
+                f"* Small networks, 20,000 training images, {epochs} epochs, no augmentation: far from what the paper "
                 "trains. Consistency rises with training and augmentation, and differences may shrink.",
                 "* The digits of MNIST stand in an empty margin. A zero shift fills with the mean of the images, not "
                 "with their background.",

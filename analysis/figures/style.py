@@ -230,8 +230,18 @@ def elsewhere_handles(frame: pd.DataFrame) -> list[Artist]:
     if frame.empty:
         return []
     mark = marks(frame["operator"])[operator_order(frame["operator"])[0]]
-    hollow: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": GUIDE, "markersize": 6.0}
-    return [Line2D([], [], marker=mark.marker, linestyle="", label="hollow: from elsewhere", **hollow)]
+    return [
+        Line2D(
+            [],
+            [],
+            color=GUIDE,
+            marker=mark.marker,
+            markerfacecolor="none",
+            markersize=6.0,
+            linestyle="",
+            label="hollow: from elsewhere",
+        )
+    ]
 
 
 def operator_handles(operators: Iterable[Any]) -> list[Artist]:
