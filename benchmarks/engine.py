@@ -166,9 +166,8 @@ def main() -> None:
         "second run": f"{second:.2f} s wall, {processor:.2f} s processor, torch imported: {torch_seen}",
         "reading all tables": f"{parts:.2f} s, compacted {compacted:.2f} s: {parts / compacted:.0f} times as fast",
     }
-    facts = (
-        f"{arguments.checkpoints} checkpoints x {arguments.images} images, one process. {machine('torch', 'pyarrow')}"
-    )
+    networks = f"{arguments.checkpoints} small networks of width {arguments.width}"
+    facts = f"{networks} x {arguments.images} images, one process. {machine('torch', 'pyarrow')}"
     body = table([{"what": name, "measured": value} for name, value in rows.items()])
     write_section("Engine (`python -m benchmarks.engine`)", f"{facts}\n\n{body}")
 
