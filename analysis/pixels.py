@@ -53,7 +53,7 @@ def as_invariance(tables: Tables) -> Tables:
         )
     rows = tables.segmentation[tables.segmentation["score"].isin(STANDS_FOR)]
     rows = rows.assign(score=rows["score"].map(STANDS_FOR), n_pairs=rows["n_pairs"].fillna(0).astype("int64"))
-    return replace(tables, invariance=rows[INVARIANCE.names])
+    return replace(tables, invariance=rows.reindex(columns=INVARIANCE.names))
 
 
 def joined(tables: Tables) -> pd.DataFrame:

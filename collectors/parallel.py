@@ -29,6 +29,10 @@ CONNECT = 20
 """Seconds in which a scheduler must answer."""
 
 
+RESTART = 120
+"""Seconds in which workers that died must be back, where none is left."""
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Workers elsewhere: the name of a backend of joblib, and the address of its scheduler where it has one.
@@ -218,6 +222,10 @@ def _dask_that_tells_of_deaths() -> Any:
         error: BaseException
 
     class Backend(DaskDistributedBackend):
+        def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
+            # joblib runs the work of one worker in this process, which a task's end must not end.
+            return max(super().configure(n_jobs, parallel, **options), 2)
+
         def submit(self, func: Any, callback: Any = None) -> Any:
             future = super().submit(func, callback)
 
@@ -233,7 +241,7 @@ def _dask_that_tells_of_deaths() -> Any:
                 raise out.error
             return super().retrieve_result_callback(out)
 
-    return Backend()
+    return Backend(wait_for_workers_timeout=RESTART)
 
 
 @contextmanager

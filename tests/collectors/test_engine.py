@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from collectors.engine import collect
 from collectors.invariance import Predictions, measure_accuracy, predict, score
 from collectors.msb import measure_msb
+from collectors.robustness import RobustnessOptions
 from collectors.shifts import ShiftPlan
 from collectors.swap import measure_swaps
 from collectors.tasks import COLLECTORS, Options
@@ -25,7 +26,9 @@ from zoo.errors import DataError, InputError, ShiftError
 from zoo.loading import build_model, load_checkpoint
 from zoo.manifest import Checkpoint
 
-MEASURED = tuple(name for name in COLLECTORS if name != "segmentation")  # digits have no masks
+MEASURED = tuple(name for name in COLLECTORS if name not in ("segmentation", "cost"))
+"""Digits have no masks, and timings are no two times the same."""
+
 EVERYTHING = Options(
     collect=MEASURED,
     shift=("circular", "zero", "crop"),
@@ -34,6 +37,9 @@ EVERYTHING = Options(
     surface_step=2,
     swap_to=("soft",),
     swap_images=8,
+    robustness=RobustnessOptions(
+        norms=("linf",), linf=(0.02,), steps=2, corruptions=("fog",), severities=(1, 5), images=8
+    ),
 )
 WITHOUT_SWAPS = replace(EVERYTHING, collect=tuple(name for name in MEASURED if name != "swaps"))
 OPERATORS = ("max", "avg", "aps")
@@ -43,7 +49,7 @@ def read(out: Path, table: str) -> pd.DataFrame:
     frame = ds.dataset(out / table, format="parquet").to_table().to_pandas()
     keys = [
         name
-        for name in ("checkpoint", "task", "depth", "score", "dy", "dx", "image", "measure", "scope")
+        for name in ("checkpoint", "task", "depth", "score", "dy", "dx", "image", "measure", "scope", "severity")
         if name in frame.columns
     ]
     if table == "predictions":
@@ -57,7 +63,8 @@ def parts(out: Path) -> dict[str, bytes]:
 
 def test_rows_are_what_the_measuring_functions_give(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
     outcome = collect(zoo, images, tmp_path / "out", EVERYTHING, progress=False)
-    n_tasks = 1 + 1 + 4 + 3 + 3 + 4  # per checkpoint: description, layers, invariance, surface, predictions, swaps
+    # Per checkpoint: description, layers, invariance, surface, predictions, swaps, robustness.
+    n_tasks = 1 + 1 + 4 + 3 + 3 + 4 + 3
     assert (outcome.measured, outcome.found, outcome.failures) == (3 * n_tasks, 0, [])
 
     checkpoint = zoo[0]
@@ -109,7 +116,7 @@ def test_a_second_run_does_nothing(zoo: list[Checkpoint], images: ImageSet, tmp_
     collect(zoo, images, tmp_path / "out", WITHOUT_SWAPS, progress=False)
     before = parts(tmp_path / "out")
     outcome = collect(zoo, images, tmp_path / "out", WITHOUT_SWAPS, progress=False)
-    assert (outcome.measured, outcome.found) == (0, 36)
+    assert (outcome.measured, outcome.found) == (0, 45)
     assert parts(tmp_path / "out") == before
 
 

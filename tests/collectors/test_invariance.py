@@ -130,7 +130,7 @@ def test_a_global_mean_is_exactly_invariant_under_circular_shifts(labels):
 def test_tables_have_the_columns_of_the_schema(model, images, labels):
     plan = ShiftPlan.path(len(images), 2, kind="zero", fill="black")
     table = measure_invariance(model, images, labels, plan, fill=-1.0)
-    assert set(table.columns) == set(INVARIANCE.names) - {*IDENTITY, *PROVENANCE}
+    assert set(table.columns) == set(INVARIANCE.names) - {*IDENTITY, *PROVENANCE, "precision"}
     assert set(table["score"]) == set(SCORES)
     unshifted = table[table["score"] == "accuracy"].iloc[0]
     assert (unshifted["shift_kind"], unshifted["max_shift"], unshifted["plan"]) == ("none", 0, "none")
@@ -138,9 +138,9 @@ def test_tables_have_the_columns_of_the_schema(model, images, labels):
     for column, value in plan_columns(plan).items():
         assert (shifted[column] == value).all(), column
     surface = measure_surface(model, images, labels, 1)
-    assert set(surface.columns) == set(SURFACE.names) - {*IDENTITY, *PROVENANCE}
+    assert set(surface.columns) == set(SURFACE.names) - {*IDENTITY, *PROVENANCE, "precision"}
     frame = predict(model, images, labels, plan, fill=-1.0).to_frame().assign(**plan_columns(plan))
-    assert set(frame.columns) == set(PREDICTIONS.names) - {*IDENTITY, *PROVENANCE}
+    assert set(frame.columns) == set(PREDICTIONS.names) - {*IDENTITY, *PROVENANCE, "precision"}
     for rows, schema in ((table, INVARIANCE), (surface, SURFACE), (frame, PREDICTIONS)):
         fields = [schema.field(name) for name in rows.columns]
         pa.Table.from_pandas(rows, pa.schema(fields), preserve_index=False)

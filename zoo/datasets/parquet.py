@@ -104,7 +104,10 @@ def _read(files: Sequence[Path], wanted: dict[str, pa.DataType], limit: int | No
                 if any(schema.field(column).type != type_ for column, type_ in wanted.items()):
                     raise DataError(f"{file} has other column types than {files[0].name}: write both files alike")
                 _refuse_bomb(parquet, file)
-                for batch in parquet.iter_batches(int(min(missing, _BATCH_ROWS)), columns=list(wanted)):
+                # pyarrow reads no nested dictionary over the end of a row group.
+                groups = range(parquet.num_row_groups)
+                size, columns = int(min(missing, _BATCH_ROWS)), list(wanted)
+                for batch in (b for group in groups for b in parquet.iter_batches(size, [group], columns)):
                     batch = batch.slice(0, int(min(missing, batch.num_rows)))
                     room -= sum(_decoded_bytes(batch[column]) for column in batch.schema.names)
                     if room < 0:
