@@ -29,11 +29,11 @@ SHAPES = ((32, 64, 56, 56), (128, 16, 32, 32), (8, 512, 14, 14))
 LAYOUTS = {"default": torch.contiguous_format, "channels-last": torch.channels_last}
 
 LOST = """Tried, and no faster (medians of CPU milliseconds at (32, 64, 56, 56), one thread, on a loaded machine):
-torch's own gradients with an in-place ReLU and means over regions as views, 67 to 87 against 63 to 83 of the layer
+torch's own gradients with an in-place ReLU and means over regions as views, 67 to 87 against 69 to 81 of the layer
 before this one and 70 of the hand-written gradient; two functions in place of one, whose gradients autograd adds up, 94
-against 68; a sum over six dimensions for the mixture, 47 against 5 of four `addcmul_`; a mean over two axes at once, 7
-against 2 one after the other; `torch.where` for the mask of the ReLU, 28 against 2; the layout changed image by image,
-9.5 against 6.3, or by a channel shuffle, 33."""
+against 71; a sum over six dimensions for the mixture, 48 against 5 of four `addcmul_`; a mean over two axes at once, 7
+against 2 one after the other; `torch.where` for the mask of the ReLU, 32 against 2; the layout changed image by image,
+13 against 7, or by a channel shuffle, 34."""
 
 
 @dataclass(frozen=True)

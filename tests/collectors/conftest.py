@@ -78,7 +78,7 @@ def read_all() -> Callable[[Path], dict[str, pd.DataFrame]]:
             if not files:
                 continue
             rows = ds.dataset(files, schema=TABLES[name], format="parquet").to_table().to_pandas()
-            keys = ["checkpoint", "task", "depth", "score", "shift_kind", "dy", "dx", "image", "message"]
+            keys = ["checkpoint", "task", "severity", "depth", "score", "shift_kind", "dy", "dx", "image", "message"]
             if name == "predictions":
                 keys = ["checkpoint", "task", "image"]
             tables[name] = rows.sort_values([key for key in keys if key in rows]).reset_index(drop=True)
