@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from collectors.passes import evaluating, in_mode
 from zoo.errors import DataError, ModelError
 from zoo.loading import build_model
 from zoo.model_string import ModelString
@@ -120,7 +121,7 @@ def count_multiply_adds(model: nn.Module, images: Tensor) -> int:
         for module in operators:
             hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
             hooks.append(module.register_forward_hook(after, with_kwargs=True))
-        with _mode(model, training=False), torch.no_grad(), counter:
+        with evaluating(model), torch.no_grad(), counter:
             _checked(model(images))
     finally:
         for hook in hooks:
@@ -142,7 +143,7 @@ def _timed(
 ) -> dict[str, Any]:
     with ExitStack() as stack:
         for network in networks:
-            stack.enter_context(_mode(network, training=prepare is _step))
+            stack.enter_context(in_mode(network, training=prepare is _step))
         times = in_turn([prepare(network, images) for network in networks], repeats, images.device)
     low, middle, high = np.quantile(times.own, QUARTILES)
     row: dict[str, Any] = {"value": middle, "low": low, "high": high, "repeats": repeats, "device": _device(images)}
@@ -194,18 +195,6 @@ def _checked(output: Any) -> Tensor:
     if not isinstance(output, Tensor):
         raise ModelError(f"the network returns a {type(output).__name__}: cost needs one that returns a tensor")
     return output
-
-
-@contextmanager
-def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """The network in one mode; afterwards every module is in the one it was in."""
-    before = {module: module.training for module in model.modules()}
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, mode in before.items():
-            module.training = mode
 
 
 def _wait(device: torch.device) -> None:

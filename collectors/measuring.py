@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from collectors.devices import prepare_device
 from collectors.planning import Task, Work
 from collectors.schema import TABLES
 from collectors.sharing import Claims
 from collectors.store import Store
 from collectors.tasks import COLLECTORS, Options, Subject
+from zoo.devices import prepare_device
 from zoo.errors import OutputError, WeightsError
 from zoo.files import signature
 

@@ -28,7 +28,6 @@ STOPPABLE = (LOCAL, "dask")
 CONNECT = 20
 """Seconds in which a scheduler must answer."""
 
-
 RESTART = 120
 """Seconds in which workers that died must be back, where none is left."""
 

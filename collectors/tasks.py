@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from collectors.devices import PRECISIONS, check_device
+from collectors.devices import PRECISIONS
 from collectors.robustness import RobustnessOptions, measure_robustness, robustness_settings
 from collectors.schema import SHIFT_KINDS
 from zoo.datasets.inputs import Size, as_size
+from zoo.devices import check_device
 from zoo.errors import DataError, InputError, ShiftError, unknown
 
 if TYPE_CHECKING:
@@ -384,10 +385,6 @@ def _predictions(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
     return predictions.to_frame().assign(**plan_columns(plan))
 
 
-def _segmentation_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
-    return _invariance_settings(checkpoint, options)
-
-
 def _segmentation(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
     from collectors.segmentation import CHECKED_MAPS, measure_segmentation
 
@@ -461,7 +458,7 @@ COLLECTORS: Mapping[str, Collector] = MappingProxyType(
         "invariance": Collector(_invariance_settings, _invariance, "accuracy and shift-invariance scores"),
         "surface": Collector(_surface_settings, _surface, "agreement and accuracy over a grid of shifts"),
         "predictions": Collector(_shift_settings, _predictions, "every prediction, to recompute any score from"),
-        "segmentation": Collector(_segmentation_settings, _segmentation, "mIoU and per-pixel consistency"),
+        "segmentation": Collector(_invariance_settings, _segmentation, "mIoU and per-pixel consistency"),
         "swaps": Collector(_swap_settings, _swap, "what changes when a site's operator is replaced"),
         "cost": Collector(_cost_settings, _cost, "parameters, multiply-adds, and timings beside max pooling's"),
         "robustness": Collector(robustness_settings, measure_robustness, "accuracy under attacks and corruptions"),

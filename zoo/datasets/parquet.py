@@ -97,10 +97,10 @@ def _read(files: Sequence[Path], wanted: dict[str, pa.DataType], limit: int | No
     missing = float("inf") if limit is None else limit
     for file in files:
         try:
-            schema = _schema(file)
             room = file.stat().st_size + MAX_REPEATED
             # Values are read as indices into a dictionary, which repeated ones do not enlarge.
             with pq.ParquetFile(file, read_dictionary=_encoded_leaves(wanted)) as parquet:
+                schema = parquet.schema.to_arrow_schema()
                 if any(schema.field(column).type != type_ for column, type_ in wanted.items()):
                     raise DataError(f"{file} has other column types than {files[0].name}: write both files alike")
                 _refuse_bomb(parquet, file)

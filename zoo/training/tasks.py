@@ -23,11 +23,6 @@ class Task(Protocol):
         """Classes that the network tells apart: its argument ``classes``."""
         ...
 
-    @property
-    def labels(self) -> str:
-        """Name of the label set, for the manifest."""
-        ...
-
     def targets(self, rows: Tensor) -> Tensor:
         """The truth of some images, int64; ``(n,)`` labels or ``(n, H, W)`` masks."""
         ...
@@ -52,11 +47,6 @@ class Classification:
     def outputs(self) -> int:
         """Number of classes."""
         return len(self.images.classes)
-
-    @property
-    def labels(self) -> str:
-        """Name of the data set."""
-        return self.images.name.partition("/")[0]
 
     def targets(self, rows: Tensor) -> Tensor:
         """Labels ``(n,)``."""
@@ -90,11 +80,6 @@ class Segmentation:
     def outputs(self) -> int:
         """Number of mask classes."""
         return len(self.images.mask_classes)
-
-    @property
-    def labels(self) -> str:
-        """Name of the data set."""
-        return self.images.name.partition("/")[0]
 
     def targets(self, rows: Tensor) -> Tensor:
         """Masks ``(n, H, W)``."""

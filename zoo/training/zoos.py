@@ -255,7 +255,7 @@ def _entries(run: Run, told: Sequence[str], out: Path) -> list[Checkpoint]:
             model=_model_string(run, other),
             weights=_file(out, run, epoch),
             input=input_spec(images),
-            labels=task_of(run, images).labels,
+            labels=images.name.partition("/")[0],
             factors={**run_factors(run, other or run.operator, told), "epoch": epoch},
             folder=out,
         )
