@@ -199,6 +199,16 @@ def is_elsewhere(rows: pd.DataFrame) -> pd.Series:
     return rows["factor_origin"].eq(ELSEWHERE).fillna(False).astype(bool)
 
 
+def origins(checkpoints: pd.DataFrame) -> pd.Series:
+    """The factor ``origin`` of each row of table ``checkpoints``; None where its manifest gives none.
+
+    Raises:
+        TableError: factors that are not JSON.
+    """
+    found = [_further_factors(row).get("factor_origin") for row in checkpoints[["checkpoint", "factors"]].itertuples()]
+    return pd.Series(found, index=checkpoints.index, dtype=object)
+
+
 def with_runs(rows: pd.DataFrame) -> pd.DataFrame:
     """Add ``cluster`` (``operator|run``, else the checkpoint's name for the run) and ``final`` (last of its run)."""
     operator = rows["operator"].astype(object).where(rows["operator"].notna(), NOT_GIVEN)

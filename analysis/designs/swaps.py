@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.correlation import correlate
 from analysis.designs.common import PLAN, cells, clustered_fit, clustered_share, design_table
 from analysis.errors import TableError
-from analysis.tables import NOT_GIVEN, Tables, with_runs
+from analysis.tables import NOT_GIVEN, Tables, is_elsewhere, origins, with_runs
 from collectors.schema import PRIMARY_READING
 
 SINGLE, EVERY = "single sites", "every site at once"
@@ -83,7 +83,8 @@ def _wide(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 def _with_factors(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     keys = ["sha256", "model"]
-    known = tables.checkpoints.sort_values("checkpoint").drop_duplicates(keys)[["checkpoint", *keys, *_FACTORS]]
+    once = tables.checkpoints.sort_values("checkpoint").drop_duplicates(keys)
+    known = once[["checkpoint", *keys, *_FACTORS]].assign(factor_origin=origins(once))
     rows = rows.merge(known, on=keys, how="left", validate="many_to_one")
     lost = rows["checkpoint"].isna()
     if lost.any():
@@ -122,6 +123,7 @@ def swap_changes(
     Returns:
         One row per number, with the columns :data:`analysis.designs.COLUMNS`; ``n_missing`` counts swaps without one.
     """
+    frame = frame[~is_elsewhere(frame)]
     if frame.empty:
         return design_table()
     scores = [name for name in scores if name in frame.columns]

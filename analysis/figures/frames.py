@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.errors import TableError
 from analysis.study import PLAIN_SUBSAMPLING
-from analysis.tables import NOT_GIVEN, Tables, is_elsewhere, with_runs
+from analysis.tables import NOT_GIVEN, Tables, is_elsewhere, origins, with_runs
 from collectors.schema import MSB_READINGS, SHIFT_KINDS
 
 Snapshots = Literal["final", "all"]
@@ -126,6 +126,7 @@ def select_unshifted(
     notes: list[str] = []
     rows, data = _of_one_data_set(frame, figure, data, notes) if "data" in frame else (frame, "")
     rows = _complete(_snapshots(rows, snapshots, notes), columns, notes)
+    rows, _ = _apart(rows, False, notes)
     if rows.empty:
         raise TableError(f"{figure} has no row with all of {', '.join(columns)}: collect `{table}` again")
     return Selection(rows.reset_index(drop=True), (), data, tuple(notes))
@@ -281,5 +282,6 @@ def _wide(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 def _with_factors(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     keys = ["sha256", "model"]
-    factors = tables.checkpoints[[*keys, *_FACTORS]].drop_duplicates(keys)
+    known = tables.checkpoints.drop_duplicates(keys)
+    factors = known[[*keys, *_FACTORS]].assign(factor_origin=origins(known))
     return with_runs(operators_named(rows.merge(factors, on=keys, how="left")))

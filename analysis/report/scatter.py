@@ -12,7 +12,7 @@ from matplotlib.markers import MarkerStyle
 
 from analysis.figures import style
 from analysis.figures.frames import operators_named
-from analysis.tables import PLAN_COLUMNS, Tables
+from analysis.tables import ELSEWHERE, PLAN_COLUMNS, Tables, is_elsewhere
 from collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE, SCORES
 
 POINTS = "points"
@@ -29,6 +29,7 @@ _ABOUT = {
     "seed": "seed",
     "epoch": "epochs",
     "shifts": "shifts",
+    "origin": "origin",
 }
 _SYMBOLS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down"}
 _DESCRIPTION = "Scatter plot of the checkpoints; the page's table of checkpoints holds the same numbers."
@@ -50,7 +51,8 @@ def scatter_spec(frame: pd.DataFrame, tables: Tables) -> dict[str, Any]:
 
     Menus choose the horizontal and the vertical axis among the MSB readings, accuracy and the scores, and the shift
     plan; a box adds the earlier snapshots; a click on the legend shows one operator alone, shift-click adds others;
-    hovering names the checkpoint with its factors, MSB and scores with their 95 % intervals.
+    hovering names the checkpoint with its factors, MSB and scores with their 95 % intervals. Networks from elsewhere
+    are hollow.
     """
     records = point_records(frame, tables)
     measures = [name for name in (*MSB_READINGS, *SCORES) if name in frame.columns and frame[name].notna().any()]
@@ -103,6 +105,7 @@ def point_records(frame: pd.DataFrame, tables: Tables) -> list[dict[str, Any]]:
             "padding": _plain(row["padding_mode"]),
             **{name: _plain(row[name]) for name in ("run", "seed", "epoch")},
             "shifts": labels[position],
+            "origin": _plain(row.get("factor_origin")),
             "final": bool(row["final"]),
         }
         for name in measures:
@@ -183,7 +186,15 @@ def _operator_channels(frame: pd.DataFrame) -> dict[str, Any]:
     legend = alt.Legend(orient="bottom", columns=alt.ExprRef("width < 420 ? 3 : width < 700 ? 6 : 12"), symbolSize=70)
     colors = [mark.color for mark in marks.values()]
     shapes = [symbol(mark.marker) for mark in marks.values()]
+    hollow: dict[str, Any] = {}
+    if is_elsewhere(frame).any():
+        apart = f"datum.origin === '{ELSEWHERE}'"
+        outline = alt.Stroke("operator:N", scale=alt.Scale(domain=names, range=colors), legend=None)
+        hollow["stroke"] = alt.condition(apart, outline, alt.value("white"))
+        hollow["strokeWidth"] = alt.condition(apart, alt.value(1.6), alt.value(0.4))
+        hollow["fillOpacity"] = alt.condition(apart, alt.value(0), alt.value(1))
     return {
+        **hollow,
         "color": alt.Color("operator:N", title="operator", scale=alt.Scale(domain=names, range=colors), legend=legend),
         "shape": alt.Shape("operator:N", title="operator", scale=alt.Scale(domain=names, range=shapes), legend=legend),
     }

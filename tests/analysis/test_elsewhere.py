@@ -11,8 +11,10 @@ import pytest
 from matplotlib.collections import PathCollection
 
 from analysis import TableError, Tables, analyze, join
+from analysis.designs import swap_changes, swap_frame
 from analysis.figures import draw
 from analysis.power import Power, power
+from analysis.report.scatter import point_records, scatter_spec
 from analysis.tables import own
 from tests.analysis.simulate import Zoo, simulate_tables
 
@@ -94,8 +96,33 @@ def test_they_are_hollow_and_in_no_fit(plain: Tables, mixed: Tables, figure: str
     assert "strided" in labels
 
 
-def test_a_figure_that_does_not_draw_them_says_so(plain: Tables, mixed: Tables) -> None:
+@pytest.mark.parametrize("figure", ["within_between", "msb_by_depth"])
+def test_a_figure_that_does_not_draw_them_says_so(plain: Tables, mixed: Tables, figure: str) -> None:
     note = "Not shown: networks from elsewhere (max-a, strided-b)."
-    found = draw("within_between", mixed).caption
+    found = draw(figure, mixed).caption
     assert note in found
-    assert found.replace(f"\n{note}", "") == draw("within_between", plain).caption
+    assert found.replace(f"\n{note}", "") == draw(figure, plain).caption
+
+
+def test_their_swaps_count_in_no_number() -> None:
+    tables = simulate_tables(Zoo(seeds=2, epochs=(24.0,), padding_modes=("zeros",), swap_slope=-0.3))
+    foreign = sorted(tables.swaps["checkpoint"].unique())[:2]
+    marked = tables.checkpoints["checkpoint"].isin(foreign)
+    factors = [
+        json.dumps({**json.loads(text), **({"origin": "elsewhere"} if apart else {})})
+        for text, apart in zip(tables.checkpoints["factors"], marked, strict=True)
+    ]
+    mixed = dataclasses.replace(tables, checkpoints=tables.checkpoints.assign(factors=factors))
+    rest = dataclasses.replace(tables, swaps=tables.swaps[~tables.swaps["checkpoint"].isin(foreign)])
+    expected = swap_changes(swap_frame(rest), resamples=10)
+    pd.testing.assert_frame_equal(swap_changes(swap_frame(mixed), resamples=10), expected)
+    assert f"({', '.join(foreign)})" in draw("swap", mixed).caption
+
+
+def test_the_report_marks_them(plain: Tables, mixed: Tables) -> None:
+    records = point_records(join(mixed), mixed)
+    assert {record["checkpoint"] for record in records if record["origin"] == "elsewhere"} == set(FOREIGN)
+    encoded = [layer["encoding"] for layer in scatter_spec(join(mixed), mixed)["layer"] if "shape" in layer["encoding"]]
+    assert len(encoded) == 1
+    assert encoded[0]["fillOpacity"]["condition"] == {"test": "datum.origin === 'elsewhere'", "value": 0}
+    assert "fillOpacity" not in json.dumps(scatter_spec(join(plain), plain)["layer"])
