@@ -6,6 +6,8 @@ REFERENCE := out/reference
 SOURCE ?= $(REFERENCE)/source
 ELSEWHERE ?= $(SOURCE)/checkpoints
 JOBS ?= 2
+MEASURE := $(BIN)/shiftscope collect --out $(REFERENCE)/tables $(REFERENCE)/zoo
+ATTACKED := max avg subsample soft-beta1 blur-3 aps lp-p4 tips maxblur-3 lps-hidden4
 
 .PHONY: bench demo docs figures reference reference-tables reproduce test test-full soak lint types zoo sweep clean
 
@@ -47,21 +49,27 @@ reference: $(REFERENCE)/data  ## train and measure the reference study (SOURCE=f
 
 reference-tables:  ## measure what is trained, and the published networks of ELSEWHERE where there are any
 	for data in mnist cifar10; do \
-	  $(BIN)/shiftscope collect $(REFERENCE)/zoo/$$data --data parquet:$(REFERENCE)/data/$$data --limit 1000 \
-	    --out $(REFERENCE)/tables --jobs $(JOBS) || exit 1; \
-	  $(BIN)/shiftscope collect $(REFERENCE)/zoo/$$data --data parquet:$(REFERENCE)/data/$$data --limit 128 \
-	    --out $(REFERENCE)/tables --jobs $(JOBS) --collect swaps --swap-images 128 \
-	    --only "smallcnn-*-s0-$$([ $$data = mnist ] && echo mnist-e002 || echo e003)" || exit 1; \
+	  $(MEASURE)/$$data --data parquet:$(REFERENCE)/data/$$data --limit 1000 --jobs $(JOBS) || exit 1; \
 	done
+	$(MEASURE)/mnist --data parquet:$(REFERENCE)/data/mnist --limit 100 --jobs $(JOBS) \
+	  --collect swaps --swap-images 100 --only 'smallcnn-*-s0-mnist-e004'
+	$(MEASURE)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 100 --jobs $(JOBS) \
+	  --collect swaps --swap-images 100 --only 'vgg8-*-s0-e006'
+	for operator in $(ATTACKED); do \
+	  $(MEASURE)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 --jobs $(JOBS) \
+	    --collect robustness --only "vgg8-$$operator-circular-s?-e006" --robust-images 200 \
+	    --attack-steps 10 --eps-linf 1/255,2/255 --eps-l2 0.25,0.5 || exit 1; \
+	done
+	$(MEASURE)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 \
+	  --collect cost --only '*-circular-s0-e00[46]'
 	if [ -d $(ELSEWHERE) ]; then \
 	  mkdir -p $(REFERENCE)/zoo/elsewhere && cp tests/third_party/zoo.yaml tests/third_party/nets.py \
 	    $(REFERENCE)/zoo/elsewhere && ln -sfn $(abspath $(ELSEWHERE)) $(REFERENCE)/zoo/elsewhere/checkpoints && \
-	  $(BIN)/shiftscope collect $(REFERENCE)/zoo/elsewhere --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 \
-	    --out $(REFERENCE)/tables --jobs $(JOBS) --allow-outside; \
+	  $(MEASURE)/elsewhere --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 --jobs $(JOBS) --allow-outside; \
 	fi
 	$(BIN)/shiftscope compact $(REFERENCE)/tables
 	rm -rf data/reference/study && mkdir -p data/reference/study
-	for table in checkpoints layers invariance swaps; do \
+	for table in checkpoints layers invariance swaps robustness cost; do \
 	  if [ -d $(REFERENCE)/tables/$$table ]; then cp -R $(REFERENCE)/tables/$$table data/reference/study; fi; \
 	done
 

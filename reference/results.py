@@ -18,9 +18,11 @@ from analysis import Results, Tables, analyze_tables, join, load, write_results
 from analysis.designs import design_sections
 from analysis.drawing import save_figures
 from analysis.files import write_whole
-from analysis.findings import BY_OPERATOR, BY_RUN
+from analysis.findings import BY_RUN
 from analysis.tables import is_elsewhere, own
-from reference.pairs import where_tips_stands
+from reference.claims import claims
+from reference.lookup import correlation, rows_where
+from reference.tips import KINDS, where_tips_stands
 from reference.words import markdown, ranged
 from zoo.recipe import read_recipe
 
@@ -29,14 +31,18 @@ RECIPES = ("cifar10", "mnist")
 LEAST_ACCURACY = {"cifar10/test": 0.60, "mnist/test": 0.97}
 """Accuracy on the measured images below which a finished run counts as failed, fixed before any was trained."""
 
-KINDS = ("circular", "zero")
-SHOWN = ("msb_invariance", "confounding", "within_between", "dose_response", "msb_by_operator", "msb_by_depth", "swap")
+SHOWN = (
+    *("msb_invariance", "confounding", "within_between", "dose_response", "msb_by_operator", "msb_by_depth", "swap"),
+    *("robustness", "cost", "table_classification", "table_robustness", "table_cost"),
+)
+FIGURES = HERE.parents[1] / "docs" / "reference"
 
 
 @dataclass(frozen=True)
 class Study:
-    """The joined rows of the study's own networks, those of networks from elsewhere, and what the analysis found."""
+    """The tables; the joined rows of the study's own networks and of those from elsewhere; what the analysis found."""
 
+    tables: Tables
     rows: pd.DataFrame
     elsewhere: pd.DataFrame
     results: Results
@@ -45,7 +51,7 @@ class Study:
     def of(cls, tables: Tables, **options: Any) -> Study:
         """Join and analyse the tables; options go to :func:`analysis.analyze`."""
         joined = join(tables)
-        return cls(own(joined), joined[is_elsewhere(joined)], analyze_tables(tables, **options))
+        return cls(tables, own(joined), joined[is_elsewhere(joined)], analyze_tables(tables, **options))
 
     @property
     def final(self) -> pd.DataFrame:
@@ -66,19 +72,27 @@ def text(study: Study) -> str:
         _opening(study),
         "## What was trained and measured",
         *_material(study),
-        "## In short",
+        "## The paper's claims, one by one",
+        *claims(study.final, study.results, study.tables),
+        "The primary statements, which were fixed in advance, taken together:",
         _section(study.results.summary, "In short"),
         "## Does MSB go with less consistency?",
+        *_shown(study, "msb_invariance"),
         *_correlations(study),
         "## At equal accuracy, architecture and data set",
         *_controlled(study),
+        *_shown(study, "confounding"),
         "## Between and within operators",
         *_within(study),
+        *_shown(study, "within_between"),
         *design_sections(study.results.designs),
+        *_shown(study, "dose_response"),
+        *_shown(study, "swap"),
         "## Which layers matter",
         *_layers(study),
+        *_shown(study, "msb_by_depth"),
         "## Where TIPS stands",
-        *where_tips_stands(study.final),
+        *where_tips_stands(study.final, study.tables),
         "## Networks from elsewhere",
         *_elsewhere(study),
         "## Limits",
@@ -150,24 +164,41 @@ def _failed(once: pd.DataFrame) -> str:
     return f"{len(failed)} of {len(once)}, which stay in the numbers below: {listed}."
 
 
+def _shown(study: Study, figure: str) -> list[str]:
+    """The figure of each data set, where it was drawn."""
+    names = [data.partition("/")[0] for data in study.data]
+    return [
+        f"![{figure.replace('_', ' ')}, {name}](../../docs/reference/{name}/{figure}.png)"
+        for name in names
+        if (FIGURES / name / f"{figure}.png").exists()
+    ]
+
+
 def _section(summary: str, title: str) -> str:
     return summary.partition(f"## {title}\n")[2].partition("\n## ")[0].strip()
 
 
 def _correlations(study: Study) -> list[str]:
-    wanted = [
-        ("Spearman over operator means", "spearman", "operator means", BY_OPERATOR, ""),
-        ("Pearson over networks", "pearson", "checkpoints", BY_OPERATOR, ""),
-        ("Spearman over networks", "spearman", "checkpoints", BY_OPERATOR, ""),
-        ("Spearman, given accuracy", "partial_spearman", "checkpoints", BY_OPERATOR, "accuracy"),
-        ("Spearman, given accuracy, architecture, padding", "partial_spearman", "checkpoints", BY_OPERATOR, "several"),
-        ("Pearson within operators", "within_pearson", "within operator", BY_RUN, ""),
-    ]
+    wanted: dict[str, dict[str, str]] = {
+        "Spearman over operator means": {},
+        "Pearson over networks": {"method": "pearson", "level": "checkpoints"},
+        "Spearman over networks": {"level": "checkpoints"},
+        "Spearman, given accuracy": {"method": "partial_spearman", "level": "checkpoints", "given": "accuracy"},
+        "Spearman, given accuracy, architecture, padding": {
+            **{"method": "partial_spearman", "level": "checkpoints", "given": "several"}
+        },
+        "the same over all snapshots": {
+            **{"method": "partial_spearman", "level": "checkpoints", "given": "several", "snapshots": "all"}
+        },
+        "Pearson within operators": {"method": "within_pearson", "level": "within operator", "interval": BY_RUN},
+    }
     parts = []
     for subset in ("all operators", "without subsample"):
         cells = [(data, kind) for data in study.data for kind in KINDS]
+        table = study.results.correlations
         body = [
-            [name, *(_correlation(study, data, kind, subset, *how) for data, kind in cells)] for name, *how in wanted
+            [name, *(ranged(correlation(table, data, kind, subset, **how), "r") for data, kind in cells)]
+            for name, how in wanted.items()
         ]
         head = [subset, *(f"{data.partition('/')[0]}, {kind}" for data, kind in cells)]
         parts.append(markdown(head, body))
@@ -178,18 +209,6 @@ def _correlations(study: Study) -> list[str]:
         "allow no statement of significance."
     )
     return parts
-
-
-def _correlation(
-    study: Study, data: str, kind: str, subset: str, method: str, level: str, interval: str, given: str
-) -> str:
-    rows = study.results.correlations.query(
-        "x == 'msb_corrected' and y == 'consistency' and snapshots == 'final' and data == @data and "
-        "shift_kind == @kind and subset == @subset and method == @method and level == @level and interval == @interval"
-    )
-    covariates = rows["given"].fillna("")
-    rows = rows[covariates.str.contains(r"\+")] if given == "several" else rows[covariates == given]
-    return ranged(rows.iloc[0], "r") if len(rows) else "-"
 
 
 def _controlled(study: Study) -> list[str]:
@@ -221,7 +240,7 @@ def _added(study: Study, where: dict[str, str]) -> list[str]:
     rows = study.results.comparisons
     told = []
     for measure, held in (("deviance R2", ""), ("RMSE", "operator")):
-        found = _rows(rows, **where, model="fractional logit", measure=measure)
+        found = rows_where(rows, **where, model="fractional logit", measure=measure)
         kind = found["held_out_kind"].fillna("")
         found = found[(kind == held) & (found["held_out"].fillna("").isin(("", "all")))]
         told.append(f"{found.iloc[0]['with_x']:.3f} ({found.iloc[0]['baseline']:.3f})" if len(found) else "-")
@@ -241,7 +260,7 @@ def _within(study: Study) -> list[str]:
     body_single = [
         [kind, str(row["group"]).removeprefix("operator="), ranged(row), int(row["n"])]
         for kind in KINDS
-        for _, row in _rows(
+        for _, row in rows_where(
             study.results.regressions,
             shift_kind=kind,
             subset="all operators",
@@ -263,7 +282,7 @@ def _within(study: Study) -> list[str]:
 
 def _layers(study: Study) -> list[str]:
     sites = study.results.sites
-    rows = _rows(sites, subset="all operators", snapshots="final", parametrisation="mean and contrast")
+    rows = rows_where(sites, subset="all operators", snapshots="final", parametrisation="mean and contrast")
     body = []
     for (kind, architecture, count), group in rows.groupby(["shift_kind", "architecture", "n_sites"]):
         terms = group.set_index("term")
@@ -321,14 +340,8 @@ def _points(row: pd.Series | None) -> str:
 
 
 def _one(table: pd.DataFrame, **where: str) -> pd.Series | None:
-    rows = _rows(table, **where, x="msb_corrected", y="consistency", cluster="operator")
+    rows = rows_where(table, **where, x="msb_corrected", y="consistency", cluster="operator")
     return None if rows.empty else rows.iloc[0]
-
-
-def _rows(table: pd.DataFrame, **where: str) -> pd.DataFrame:
-    for column, value in where.items():
-        table = table[table[column] == value]
-    return table
 
 
 def main(folder: str, out: Path) -> None:
@@ -336,10 +349,11 @@ def main(folder: str, out: Path) -> None:
     tables = load(folder)
     study = Study.of(tables)
     write_results(study.results, out / "results")
-    write_whole(HERE / "RESULTS.md", text(study).encode())
     for data in study.data:
         for path in save_figures(tables, out / data.partition("/")[0], SHOWN, data=data, skipped=lambda *_: None):
             print(path)
+    # The text shows the figures that are there.
+    write_whole(HERE / "RESULTS.md", text(study).encode())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from analysis import TableError, load
 from reference import pairs, reproduce, results
+from reference.claims import Found
 from reference.words import ranged
 from zoo.loading import build_model
 from zoo.recipe import Run, read_recipe
@@ -58,25 +59,26 @@ def test_the_recipes_are_the_study_that_was_asked_for(runs: dict[str, list[Run]]
     every = [run for of_data in runs.values() for run in of_data]
     assert len({run.id for run in every}) == len(every) >= 90
     assert sum(len(run.snapshot_epochs) for run in every) >= 300
+    assert {run.architecture for run in every} == {"smallcnn", "vgg8", "resnet8"}
     for of_data in runs.values():
         names = {run.operator.partition("(")[0] for run in of_data}
         assert len(names) >= 10
         assert {run.seed for run in of_data} == {0, 1, 2}
         assert {run.padding_mode for run in of_data} == {"circular", "zeros"}
-        assert {run.architecture for run in of_data} == {"smallcnn", "vgg8", "resnet8"}
         assert sum(run.operator.startswith("soft") for run in of_data if run.seed == 0) >= 4
-        # One chain of cells, each sharing an operator with another, holds the design together.
-        shared = {run.operator for run in of_data if run.architecture == "smallcnn"}
-        assert all(
-            shared & {run.operator for run in of_data if run.architecture == name} for name in ("vgg8", "resnet8")
-        )
+        # Every cell shares an operator with the plain network's, which holds the design together.
+        cells: dict[tuple[str, str], set[str]] = {}
+        for run in of_data:
+            cells.setdefault((run.architecture, run.padding_mode), set()).add(run.operator)
+        assert all(operators & cells["smallcnn", "circular"] for operators in cells.values())
+        assert len(cells) >= 3
         assert max(run.epochs for run in of_data) <= 8
 
 
 def test_no_network_exceeds_ten_million_multiply_adds(runs: dict[str, list[Run]]) -> None:
     for name, channels in (("cifar10", 3), ("mnist", 1)):
         networks = {(run.architecture, tuple(run.model.items())): run for run in runs[name] if run.operator == "max"}
-        assert len(networks) == 3
+        assert len(networks) == {"cifar10": 3, "mnist": 2}[name]
         for run in networks.values():
             model = build_model(run.model_string(channels, 10)).eval()
             with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -136,6 +138,104 @@ def test_failed_runs_are_listed(text: str, final: pd.DataFrame) -> None:
     listed = re.search(r"counts as a failed run: (.*)", text)
     assert listed is not None
     assert sorted(re.findall(r"`([^`]+)` \(", listed.group(1))) == sorted(failed["run"])
+
+
+def test_the_tables_hold_the_study(study: Path, runs: dict[str, list[Run]]) -> None:
+    names = ("checkpoints", "layers", "invariance", "swaps", "robustness", "cost")
+    tables = {name: ds.dataset(study / name, format="parquet").to_table().to_pandas() for name in names}
+    checkpoints = tables["checkpoints"]
+    foreign = checkpoints["factors"].str.contains('"origin": "elsewhere"')
+    own = set(checkpoints.loc[~foreign, "checkpoint"])
+    planned = {run.snapshot_name(epoch) for each in runs.values() for run in each for epoch in run.snapshot_epochs}
+    assert own == planned
+    assert set(checkpoints.loc[foreign, "checkpoint"]) == {
+        *("akamaster-resnet20", "akamaster-resnet56", "captum-lenet", "ai8x-vgg", "mlperf-resnet8")
+    }
+    shifted = tables["invariance"].query("shift_kind != 'none'")
+    assert set(map(tuple, shifted[["n_images", "n_shifts"]].to_numpy())) == {(1000, 9)}
+    kinds = shifted.groupby("checkpoint")["shift_kind"].agg(set)
+    assert set(kinds.index) == set(checkpoints["checkpoint"]) == set(tables["layers"]["checkpoint"])
+    assert all(found == {"circular", "zero"} for found in kinds)
+    assert shifted["value"].between(-1, 1).all()
+    assert 8 <= tables["robustness"]["checkpoint"].nunique() <= 30
+    for name, table in tables.items():
+        provenance = {"task", "shiftscope_version", "torch_version", "sha256"} | (
+            set() if name in ("checkpoints", "cost") else {"data", "data_fingerprint"}
+        )
+        assert table[sorted(provenance)].notna().all(axis=None), name
+        assert (table[sorted(provenance)] != "").all(axis=None), name
+    assert sum(path.stat().st_size for path in study.rglob("*.parquet")) < 30e6
+
+
+def test_robustness_is_a_plain_difference(text: str, study: Path) -> None:
+    rows = ds.dataset(study / "robustness", format="parquet").to_table().to_pandas()
+    named = rows["checkpoint"].str.extract(r"vgg8-(?P<operator>.+)-circular-(?P<seed>s\d)-e006")
+    rows = rows.assign(**named)
+    section = text.partition("### Robustness")[2].partition("### Cost")[0]
+    line = next(line for line in section.split("\n") if line.startswith("| tips ("))
+    shown = [float(cell.split("(")[0]) for cell in line.strip("| ").split("|")[1:]]
+    conditions = [
+        rows["condition_kind"] == "clean",
+        *(
+            (rows["condition"] == "pgd") & (rows["norm"] == norm) & np.isclose(rows["severity"], budget)
+            for norm, budgets in (("l2", (0.25, 0.5)), ("linf", (1 / 255, 2 / 255)))
+            for budget in budgets
+        ),
+        rows["condition_kind"] == "corruption",
+    ]
+    expected = []
+    for chosen in conditions:
+        means = rows[chosen].groupby(["operator", "seed"])["accuracy"].mean().unstack("operator")
+        expected.append(float((means["tips"] - means["max"]).mean()))
+    assert shown == pytest.approx(expected, abs=6e-4)
+
+
+def test_cost_is_the_ratio_measured(text: str, study: Path) -> None:
+    rows = ds.dataset(study / "cost", format="parquet").to_table().to_pandas()
+    section = text.partition("### Cost")[2].partition("\n## ")[0]
+    line = next(line for line in section.split("\n") if line.startswith("| tips |"))
+    shown = [float(cell) for cell in line.strip("| ").split("|")[1:5]]
+    tips = rows[rows["checkpoint"].str.contains("-tips-")].groupby("quantity")["relative"].median()
+    expected = [tips[name] for name in ("parameters", "multiply_adds", "latency", "training_step")]
+    assert shown == pytest.approx(expected, abs=0.0051)
+
+
+def test_every_claim_has_the_verdict_of_its_interval(text: str) -> None:
+    section = text.partition("| claimed |")[2].partition("\n\n")[0].split("\n")[2:]
+    assert len(section) >= 12
+    for line in section:
+        claim, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        falls = "less consistency" in claim or "falls" in claim or "lower" in claim
+        for cell in cells:
+            found = re.search(r"\(([+-][\d.]+) to ([+-][\d.]+); (\d+) (\w+)\)", cell)
+            if cell == "-" or found is None:
+                assert cell == "-" or cell.startswith("cannot tell")
+                continue
+            low, high = (float(found.group(place)) * (-1 if falls else 1) for place in (1, 2))
+            if found.group(4) == "operators" and int(found.group(3)) < 15:
+                assert cell.startswith("no verdict")
+            elif min(low, high) > 0:
+                assert cell.startswith("holds")
+            elif max(low, high) < 0:
+                assert cell.startswith("**the opposite holds**")
+            else:
+                # An end that rounds to zero may lie on either side of it.
+                assert cell.startswith("cannot tell") or 0 in (low, high)
+
+
+@pytest.mark.parametrize(
+    ("sign", "ends", "few", "word"),
+    [
+        (1, (0.1, 0.3), False, "holds"),
+        (-1, (0.1, 0.3), False, "**the opposite holds**"),
+        (-1, (-0.3, -0.1), False, "holds"),
+        (1, (-0.1, 0.3), False, "cannot tell"),
+        (1, (np.nan, np.nan), False, "cannot tell"),
+        (1, (0.1, 0.3), True, "no verdict"),
+    ],
+)
+def test_a_verdict_follows_the_sign_of_the_interval(sign: int, ends: tuple[float, float], few: bool, word: str) -> None:
+    assert Found(0.1, *ends, "3 pairs", few).told(sign).startswith(f"{word}: +0.10 (")
 
 
 def frame() -> pd.DataFrame:

@@ -1,0 +1,37 @@
+"""Single rows of what the analysis found, by what they are about."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.findings import BY_OPERATOR
+
+
+def rows_where(table: pd.DataFrame, **where: str) -> pd.DataFrame:
+    """The rows with these values."""
+    for column, value in where.items():
+        table = table[table[column] == value]
+    return table
+
+
+def correlation(
+    table: pd.DataFrame,
+    data: str,
+    kind: str,
+    subset: str,
+    *,
+    method: str = "spearman",
+    level: str = "operator means",
+    interval: str = BY_OPERATOR,
+    given: str = "",
+    snapshots: str = "final",
+) -> pd.Series | None:
+    """MSB against consistency; ``given``: the covariates, ``several`` for more than one."""
+    rows = rows_where(
+        table,
+        **{"x": "msb_corrected", "y": "consistency", "snapshots": snapshots, "data": data, "shift_kind": kind},
+        **{"subset": subset, "method": method, "level": level, "interval": interval},
+    )
+    covariates = rows["given"].fillna("")
+    rows = rows[covariates.str.contains(r"\+")] if given == "several" else rows[covariates == given]
+    return rows.iloc[0] if len(rows) else None
