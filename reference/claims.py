@@ -56,8 +56,8 @@ def claims(final: pd.DataFrame, results: Results, tables: Tables) -> list[str]:
     return [
         markdown(["claimed", *heads], body),
         f"*{HOLDS.capitalize()}*: the 95 % interval has the claimed sign alone. *{OPEN.capitalize()}*: it holds zero. "
-        f"*{ESTIMATE.capitalize()}*: an estimate over fewer than {MIN_CLUSTERS} operators, from which this study claims "
-        "no significance for operators in general, whatever the interval. TIPS is compared with max pooling in pairs "
+        f"*{ESTIMATE.capitalize()}*: an estimate over fewer than {MIN_CLUSTERS} operators, from which no significance "
+        "for operators in general is claimed here, whatever the interval. TIPS is compared with max pooling in pairs "
         "of networks that are alike in all else; the intervals speak of other seeds of these networks.",
     ]
 
@@ -80,7 +80,7 @@ def _claims(
             yield f"TIPS has a higher {score} ({kind} shifts)", 1, [_pairs(rows[name], kind, score) for name in data]
     if len(tables.robustness):
         robust = robust_accuracies(tables)
-        for condition in robust.columns[robust.columns.get_loc("clean") + 1 :]:
+        for condition in robust.columns[list(robust.columns).index("clean") + 1 :]:
             cells = [_difference(robust[robust["data"] == name], str(condition)) for name in data]
             yield f"TIPS is more accurate under {condition}", 1, cells
 

@@ -51,18 +51,19 @@ def spread(rows: pd.DataFrame) -> pd.DataFrame:
     cells = rows.groupby(CELL)[list(SCORES)]
     squares = (cells.var() * (cells.count() - 1)).groupby(["data", "shift_kind"]).sum()
     freedom = (cells.count() - 1).groupby(["data", "shift_kind"]).sum()
-    return np.sqrt(squares / freedom.where(freedom > 0))
+    return (squares / freedom.where(freedom > 0)) ** 0.5
 
 
 def compare(published: pd.DataFrame, again: pd.DataFrame) -> pd.DataFrame:
     """A row per run, shift kind and score: both values, the spread over seeds, and how many of it they differ by."""
     key = ["run", "data", "shift_kind"]
-    sizes = spread(published)
     first, second = (
         rows.set_index(key)[list(SCORES)].stack().rename_axis([*key, "score"]) for rows in (published, again)
     )
     both = pd.DataFrame({"published": first, "again": second}).dropna().reset_index()
-    both["spread"] = [sizes.loc[(row.data, row.shift_kind), row.score] for row in both.itertuples()]
+    cell = ["data", "shift_kind"]
+    sizes = spread(published).reset_index().melt(id_vars=cell, var_name="score", value_name="spread")
+    both = both.merge(sizes, on=[*cell, "score"], how="left")
     distance = (both["again"] - both["published"]).abs()
     return both.assign(deviations=np.where(distance == 0, 0.0, distance / both["spread"]))
 
@@ -83,7 +84,7 @@ def main(tables: str, out: Path, seed: int) -> int:
     again = join(load(str(out / "tables")))
     table = compare(published, again[again["final"]])
     print(table.round(4).to_string(index=False))
-    worst = table.loc[table["deviations"].idxmax()]
+    worst = table.sort_values("deviations").iloc[-1]
     verdict = "reproduced" if worst["deviations"] <= MOST else "NOT reproduced"
     largest = f"{worst['deviations']:.2f} standard deviations over seeds ({worst['run']}, {worst['score']})"
     print(f"{verdict}: the largest difference is {largest}")

@@ -285,9 +285,8 @@ def _layers(study: Study) -> list[str]:
     rows = rows_where(sites, subset="all operators", snapshots="final", parametrisation="mean and contrast")
     body = []
     for (kind, architecture, count), group in rows.groupby(["shift_kind", "architecture", "n_sites"]):
-        terms = group.set_index("term")
-        picked = [terms.loc[name] if name in terms.index else None for name in ("mean over sites", "late minus early")]
-        body.append([kind, architecture, int(count), *(ranged(row) for row in picked)])
+        terms = [rows_where(group, term=name) for name in ("mean over sites", "late minus early")]
+        body.append([kind, architecture, f"{count:.0f}", *(ranged(row.iloc[0] if len(row) else None) for row in terms)])
     if not body:
         return ["Too few networks were measured for slopes of single sites."]
     return [
