@@ -25,11 +25,14 @@ def correlation(
     interval: str = BY_OPERATOR,
     given: str = "",
     snapshots: str = "final",
+    x: str = "msb_corrected",
 ) -> pd.Series | None:
-    """MSB against consistency; ``given``: the covariates, ``several`` for more than one."""
+    """A reading of MSB (``x``, or accuracy) against consistency; ``given``: the covariates, ``several`` for accuracy
+    with whatever else varies.
+    """
     rows = rows_where(
         table,
-        **{"x": "msb_corrected", "y": "consistency", "snapshots": snapshots, "data": data, "shift_kind": kind},
+        **{"x": x, "y": "consistency", "snapshots": snapshots, "data": data, "shift_kind": kind},
         **{"subset": subset, "method": method, "level": level, "interval": interval},
     )
     covariates = rows["given"].fillna("")

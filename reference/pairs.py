@@ -3,36 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-SCORES = ("msb_corrected", "consistency", "fidelity", "accuracy")
-ALIKE = ["data", "architecture", "padding_mode", "seed"]
+from reference.words import counted
+
+CELL = ["data", "architecture", "padding_mode"]
+ALIKE = [*CELL, "seed"]
 """What the networks of a pair share."""
 
 BASE = "max"
+SCORES = ("msb_corrected", "consistency", "fidelity", "accuracy")
+_ROUNDING = 1e-12
 
 
-def differences(rows: pd.DataFrame, operator: str, scores: Sequence[str] = SCORES) -> pd.DataFrame:
-    """Every score of ``operator`` minus that of max pooling, a row per pair alike in all but the operator."""
-    first, second = (rows[rows["operator_spec"] == name].set_index(ALIKE)[list(scores)] for name in (operator, BASE))
+@dataclass(frozen=True)
+class Mean:
+    """A mean difference with its 95 % interval (NaN: none), the cells it is the mean of, and the pairs in them."""
+
+    estimate: float
+    low: float
+    high: float
+    cells: int
+    pairs: int
+
+    @property
+    def told(self) -> str:
+        """``+0.012 (-0.003 to +0.027)``; the mean alone without an interval, a dash without a mean."""
+        if not np.isfinite(self.estimate):
+            return "-"
+        return f"{self.estimate:+.3f}" + (f" ({self.low:+.3f} to {self.high:+.3f})" if np.isfinite(self.low) else "")
+
+    @property
+    def rests_on(self) -> str:
+        """``12 pairs in 4 cells``."""
+        return f"{counted(self.pairs, 'pair')} in {counted(self.cells, 'cell')}"
+
+
+def differences(rows: pd.DataFrame, operator: str, scores: Sequence[str], base: str = BASE) -> pd.DataFrame:
+    """Every score of ``operator`` minus that of ``base``, a row per pair alike in all but the operator."""
+    first, second = (rows[rows["operator_spec"] == name].set_index(ALIKE)[list(scores)] for name in (operator, base))
     return (first - second).dropna(how="all")
 
 
-def interval(values: pd.Series) -> tuple[float, float]:
-    """The 95 % t interval of a mean; NaN for fewer than three values."""
-    if len(values) < 3:
-        return float("nan"), float("nan")
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std() / np.sqrt(len(values))
-    return values.mean() - half, values.mean() + half
+def mean_difference(values: pd.Series) -> Mean:
+    """The mean over cells (data set, architecture, padding) of the mean over seeds, and what other seeds would give.
 
-
-def mean_told(values: pd.Series) -> str:
-    """``+0.012 (-0.003 to +0.027)``, the mean with its interval; the mean alone where there are too few values."""
+    ``values`` are indexed by :data:`ALIKE`. With ``d_c`` the mean of the ``n_c`` pairs of one of ``C`` cells and ``s²``
+    their variance pooled within cells, the standard error is ``s sqrt(Σ 1 / n_c) / C``, with Student's t of
+    ``Σ (n_c - 1)`` degrees of freedom: the cells are these, the seeds are a sample. No interval with fewer than two
+    degrees of freedom, or where all pairs of each cell are equal.
+    """
     values = values.dropna()
     if values.empty:
-        return "-"
-    low, high = interval(values)
-    return f"{values.mean():+.3f}" + (f" ({low:+.3f} to {high:+.3f})" if np.isfinite(low) else "")
+        return Mean(np.nan, np.nan, np.nan, 0, 0)
+    cells = values.groupby(level=CELL)
+    means, sizes = cells.mean(), cells.count()
+    freedom = int((sizes - 1).sum())
+    squares = float(((values - cells.transform("mean")) ** 2).sum())
+    estimate, half = float(means.mean()), np.nan
+    if freedom >= 2 and squares > _ROUNDING:
+        error = np.sqrt(squares / freedom * (1 / sizes).sum()) / len(sizes)
+        half = float(stats.t.ppf(0.975, freedom) * error)
+    return Mean(estimate, estimate - half, estimate + half, len(sizes), len(values))

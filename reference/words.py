@@ -1,4 +1,4 @@
-"""Numbers and tables as Markdown."""
+"""Numbers, counts and tables as Markdown."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ def ranged(row: pd.Series | None, name: str = "estimate") -> str:
         return "-"
     interval = f" ({row['low']:.2f} to {row['high']:.2f})" if np.isfinite(row["low"]) else ""
     return f"{row[name]:.2f}{interval}"
+
+
+def counted(number: float, what: str) -> str:
+    """``1 pair``, ``3 pairs``."""
+    plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{number:.0f} {what if number == 1 else plural}"
 
 
 def markdown(head: Sequence[str], body: Iterable[Sequence[object]]) -> str:

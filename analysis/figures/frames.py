@@ -246,8 +246,11 @@ def site_frame(tables: Tables) -> pd.DataFrame:
 
 
 def robustness_frame(tables: Tables) -> pd.DataFrame:
-    """Table ``robustness`` with the factors of each checkpoint: a row per checkpoint, data set and condition."""
-    return _with_factors(tables.robustness, tables)
+    """Table ``robustness`` with the factors of each checkpoint: a row per checkpoint, data set and condition.
+
+    ``seed`` is that of the training run; the condition's own is ``condition_seed``.
+    """
+    return _with_factors(tables.robustness.rename(columns={"seed": "condition_seed"}), tables)
 
 
 def cost_frame(tables: Tables) -> pd.DataFrame:
