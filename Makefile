@@ -6,7 +6,9 @@ REFERENCE := out/reference
 SOURCE ?= $(REFERENCE)/source
 ELSEWHERE ?= $(SOURCE)/checkpoints
 JOBS ?= 2
-MEASURE := $(BIN)/shiftscope collect --out $(REFERENCE)/tables $(REFERENCE)/zoo
+TRAINED := $(REFERENCE)/zoo
+MEASURE := $(BIN)/shiftscope collect --out $(REFERENCE)/tables
+REFERENCE_DATA := $(REFERENCE)/data/mnist/test.parquet
 ATTACKED := max avg subsample soft-beta1 blur-3 aps lp-p4 tips maxblur-3 lps-hidden4
 
 .PHONY: bench demo docs figures reference reference-tables reproduce test test-full soak lint types zoo sweep clean
@@ -39,33 +41,33 @@ figures: $(VENV)/installed  ## every figure and number of README and RESULTS.md 
 	$(BIN)/shiftscope figures data/reference/digits --out docs/demo --only swap
 	$(BIN)/python -m reference.results data/reference/study docs/reference
 
-$(REFERENCE)/data: | $(VENV)/installed
-	$(BIN)/python -m reference.prepare $(SOURCE) $@
+$(REFERENCE_DATA): | $(VENV)/installed  # the last of its files
+	$(BIN)/python -m reference.prepare $(SOURCE) $(REFERENCE)/data
 
-reference: $(REFERENCE)/data  ## train and measure the reference study (SOURCE=folder of cifar10/ and mnist/; hours)
-	$(BIN)/shiftscope train data/reference/mnist.yaml --out $(REFERENCE)/zoo/mnist --jobs $(JOBS)
-	$(BIN)/shiftscope train data/reference/cifar10.yaml --out $(REFERENCE)/zoo/cifar10 --jobs $(JOBS)
+reference: $(REFERENCE_DATA)  ## train and measure the reference study (SOURCE=folder of cifar10/ and mnist/; hours)
+	$(BIN)/shiftscope train data/reference/mnist.yaml --out $(TRAINED)/mnist --jobs $(JOBS)
+	$(BIN)/shiftscope train data/reference/cifar10.yaml --out $(TRAINED)/cifar10 --jobs $(JOBS)
 	$(MAKE) reference-tables
 
 reference-tables:  ## measure what is trained, and the published networks of ELSEWHERE where there are any
 	for data in mnist cifar10; do \
-	  $(MEASURE)/$$data --data parquet:$(REFERENCE)/data/$$data --limit 1000 --jobs $(JOBS) || exit 1; \
+	  $(MEASURE) $(TRAINED)/$$data --data parquet:$(REFERENCE)/data/$$data --limit 1000 --jobs $(JOBS) || exit 1; \
 	done
-	$(MEASURE)/mnist --data parquet:$(REFERENCE)/data/mnist --limit 100 --jobs $(JOBS) \
+	$(MEASURE) $(TRAINED)/mnist --data parquet:$(REFERENCE)/data/mnist --limit 100 --jobs $(JOBS) \
 	  --collect swaps --swap-images 100 --only 'smallcnn-*-s0-mnist-e004'
-	$(MEASURE)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 100 --jobs $(JOBS) \
+	$(MEASURE) $(TRAINED)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 100 --jobs $(JOBS) \
 	  --collect swaps --swap-images 100 --only 'vgg8-*-s0-e006'
 	for operator in $(ATTACKED); do \
-	  $(MEASURE)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 --jobs $(JOBS) \
+	  $(MEASURE) $(TRAINED)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 --jobs $(JOBS) \
 	    --collect robustness --only "vgg8-$$operator-circular-s?-e006" --robust-images 200 \
 	    --attack-steps 10 --eps-linf 1/255,2/255 --eps-l2 0.25,0.5 || exit 1; \
 	done
-	$(MEASURE)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 \
+	$(MEASURE) $(TRAINED)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 \
 	  --collect cost --only '*-circular-s0-e00[46]'
 	if [ -d $(ELSEWHERE) ]; then \
-	  mkdir -p $(REFERENCE)/zoo/elsewhere && cp tests/third_party/zoo.yaml tests/third_party/nets.py \
-	    $(REFERENCE)/zoo/elsewhere && ln -sfn $(abspath $(ELSEWHERE)) $(REFERENCE)/zoo/elsewhere/checkpoints && \
-	  $(MEASURE)/elsewhere --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 --jobs $(JOBS) --allow-outside; \
+	  mkdir -p $(TRAINED)/elsewhere && cp tests/third_party/zoo.yaml tests/third_party/nets.py \
+	    $(TRAINED)/elsewhere && ln -sfn $(abspath $(ELSEWHERE)) $(TRAINED)/elsewhere/checkpoints && \
+	  $(MEASURE) $(TRAINED)/elsewhere --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 --jobs $(JOBS) --allow-outside; \
 	fi
 	$(BIN)/shiftscope compact $(REFERENCE)/tables
 	rm -rf data/reference/study && mkdir -p data/reference/study
@@ -73,7 +75,7 @@ reference-tables:  ## measure what is trained, and the published networks of ELS
 	  if [ -d $(REFERENCE)/tables/$$table ]; then cp -R $(REFERENCE)/tables/$$table data/reference/study; fi; \
 	done
 
-reproduce: $(REFERENCE)/data  ## train three runs of the study again, drawn by chance, and compare (minutes)
+reproduce: $(REFERENCE_DATA)  ## train three runs of the study again, drawn by chance, and compare (minutes)
 	$(BIN)/python -m reference.reproduce data/reference/study out/reproduce
 
 lint: $(VENV)/installed
