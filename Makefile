@@ -9,7 +9,7 @@ JOBS ?= 2
 TRAINED := $(REFERENCE)/zoo
 MEASURE := $(BIN)/shiftscope collect --out $(REFERENCE)/tables
 REFERENCE_DATA := $(REFERENCE)/data/mnist/test.parquet
-ATTACKED := max avg subsample soft-beta1 blur-3 aps lp-p4 tips maxblur-3 lps-hidden4
+ATTACKED := max avg subsample soft-beta1 blur-3 aps lp-p4 tips
 
 .PHONY: bench demo docs figures reference reference-tables reproduce test test-full soak lint types zoo sweep clean
 
