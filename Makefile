@@ -53,10 +53,11 @@ reference-tables:  ## measure what is trained, and the published networks of ELS
 	for data in mnist cifar10; do \
 	  $(MEASURE) $(TRAINED)/$$data --data parquet:$(REFERENCE)/data/$$data --limit 1000 --jobs $(JOBS) || exit 1; \
 	done
-	$(MEASURE) $(TRAINED)/mnist --data parquet:$(REFERENCE)/data/mnist --limit 100 --jobs $(JOBS) \
-	  --collect swaps --swap-images 100 --only 'smallcnn-*-s0-mnist-e004'
-	$(MEASURE) $(TRAINED)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 100 --jobs $(JOBS) \
-	  --collect swaps --swap-images 100 --only 'vgg8-*-s0-e006'
+	if [ -d $(ELSEWHERE) ]; then \
+	  mkdir -p $(TRAINED)/elsewhere && cp tests/third_party/zoo.yaml tests/third_party/nets.py \
+	    $(TRAINED)/elsewhere && ln -sfn $(abspath $(ELSEWHERE)) $(TRAINED)/elsewhere/checkpoints && \
+	  $(MEASURE) $(TRAINED)/elsewhere --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 --jobs $(JOBS) --allow-outside; \
+	fi
 	for operator in $(ATTACKED); do \
 	  $(MEASURE) $(TRAINED)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 --jobs $(JOBS) \
 	    --collect robustness --only "vgg8-$$operator-circular-s?-e006" --robust-images 200 \
@@ -64,11 +65,10 @@ reference-tables:  ## measure what is trained, and the published networks of ELS
 	done
 	$(MEASURE) $(TRAINED)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 \
 	  --collect cost --only '*-circular-s0-e00[46]'
-	if [ -d $(ELSEWHERE) ]; then \
-	  mkdir -p $(TRAINED)/elsewhere && cp tests/third_party/zoo.yaml tests/third_party/nets.py \
-	    $(TRAINED)/elsewhere && ln -sfn $(abspath $(ELSEWHERE)) $(TRAINED)/elsewhere/checkpoints && \
-	  $(MEASURE) $(TRAINED)/elsewhere --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 --jobs $(JOBS) --allow-outside; \
-	fi
+	$(MEASURE) $(TRAINED)/mnist --data parquet:$(REFERENCE)/data/mnist --limit 100 --jobs $(JOBS) \
+	  --collect swaps --swap-images 100 --only 'smallcnn-*-s0-mnist-e004'
+	$(MEASURE) $(TRAINED)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 100 --jobs $(JOBS) \
+	  --collect swaps --swap-images 100 --only 'vgg8-*-s0-e006'
 	$(BIN)/shiftscope compact $(REFERENCE)/tables
 	rm -rf data/reference/study && mkdir -p data/reference/study
 	for table in checkpoints layers invariance swaps robustness cost; do \

@@ -321,9 +321,9 @@ def _limits(study: Study) -> Iterator[str]:
         epochs = " or ".join(f"{epoch:.0f}" for epoch in sorted(rows["epoch"].unique()))
         yield (
             f"{data}: {counted(rows['operator'].nunique(), 'operator')}, which is n for whatever lies between "
-            f"however many networks there are. Small networks, {epochs} epochs, one learning rate for all operators, "
-            "no augmentation: far from what the paper trains. Consistency rises with training and augmentation, and "
-            "differences may shrink."
+            f"operators, however many networks there are. Small networks, {epochs} epochs, one learning rate for all "
+            "operators, no augmentation: far from what the paper trains. Consistency rises with training and "
+            "augmentation, and differences may shrink."
         )
     several = once.groupby(["architecture", "padding_mode"])["operator_spec"].agg(set)
     yield (
