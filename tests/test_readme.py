@@ -9,6 +9,7 @@ import pytest
 
 import shiftscope
 from zoo.manifest import read_manifest
+from zoo.recipe import read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,19 @@ def test_quoted_numbers_stand_in_what_the_demo_wrote(readme: str, demo: Path) ->
     quoted = set(re.findall(r"-?\d+\.\d+", found))
     assert len(quoted) > 40
     assert quoted <= numbers, quoted - numbers
+
+
+def test_numbers_of_the_study_stand_in_its_results(readme: str, repository: Path) -> None:
+    found = readme.partition("## What was found on CIFAR-10 and MNIST")[2].partition("\n## ")[0]
+    results = (repository / "data" / "reference" / "RESULTS.md").read_text()
+    numbers = set(re.findall(r"-?\d+\.\d+", results.replace("+", "")))
+    quoted = set(re.findall(r"-?\d+\.\d+", found))
+    assert len(quoted) > 20
+    assert quoted <= numbers, quoted - numbers
+    for data in ("cifar10", "mnist"):
+        planned = read_recipe(repository / "data" / "reference" / f"{data}.yaml")
+        assert f"{len(planned)} of {len(planned)} runs planned on {data}" in results
+        assert f"{len(planned)} on {'CIFAR-10' if data == 'cifar10' else 'MNIST'}" in found
 
 
 def test_what_the_readme_shows_is_there(readme: str, repository: Path) -> None:
