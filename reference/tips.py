@@ -28,11 +28,12 @@ def where_tips_stands(final: pd.DataFrame, tables: Tables) -> list[str]:
     parts += [table for data, rows in final.groupby("data") if (table := _tips_against(str(data), rows))]
     parts.append(
         "Differences between networks that are alike in all but the operator: means over cells (architecture, padding) "
-        "of means over seeds, with 95 % t intervals from the spread over seeds within cells. They speak of other seeds "
-        "of these cells, on these test images, and of no other architecture; operators were not trained in the same "
-        "cells, so that rows of one table need not be comparable. Pairs of one seed share the network with max "
-        "pooling, its images' order and, where shapes agree, initial weights. The intervals are many and not widened "
-        "for it. The MSB of max pooling is 1 and of average pooling 0 by definition."
+        "of means over seeds, with 95 % t intervals from the spread over seeds within cells; a cell of one seed is "
+        "taken to have the spread of the others. They speak of other seeds of these cells, on these test images, and of no "
+        "other architecture; operators were not trained in the same cells, so that rows of one table need not be "
+        "comparable. Pairs of one seed share the network with max pooling, the order of its images and, where shapes "
+        "agree, initial weights. The intervals are many and not widened for it. The MSB of max pooling is 1 and of "
+        "average pooling 0 by definition."
     )
     parts.append(_PUBLISHED)
     return [*parts, *_robustness(tables), *_cost(tables)]
