@@ -29,8 +29,8 @@ def where_tips_stands(final: pd.DataFrame, tables: Tables) -> list[str]:
     parts.append(
         "Differences between networks that are alike in all but the operator: means over cells (architecture, padding) "
         "of means over seeds, with 95 % t intervals from the spread over seeds within cells; a cell of one seed is "
-        "taken to have the spread of the others. They speak of other seeds of these cells, on these test images, and of no "
-        "other architecture; operators were not trained in the same cells, so that rows of one table need not be "
+        "taken to have the spread of the others. They speak of other seeds of these cells, on these test images, and "
+        "of no other architecture; operators were not trained in the same cells, so that rows of one table need not be "
         "comparable. Pairs of one seed share the network with max pooling, the order of its images and, where shapes "
         "agree, initial weights. The intervals are many and not widened for it. The MSB of max pooling is 1 and of "
         "average pooling 0 by definition."
