@@ -6,6 +6,7 @@ REFERENCE := out/reference
 SOURCE ?= $(REFERENCE)/source
 ELSEWHERE ?= $(SOURCE)/checkpoints
 JOBS ?= 2
+DEMO_FIGURES := confounding,dose_response,influence,msb_by_depth,msb_by_operator,msb_invariance,shift_surface,table_classification,within_between
 TRAINED := $(REFERENCE)/zoo
 MEASURE := $(BIN)/shiftscope collect --out $(REFERENCE)/tables
 REFERENCE_DATA := $(REFERENCE)/data/mnist/test.parquet
@@ -36,7 +37,7 @@ figures: $(VENV)/installed  ## every figure and number of README and RESULTS.md 
 	rm -rf out/figures && mkdir -p out/figures/digits docs/demo
 	cp -R $(addprefix data/reference/digits/,checkpoints layers invariance surface) out/figures/digits
 	$(BIN)/shiftscope analyze out/figures/digits --out out/demo/results --power > docs/demo/output.txt
-	$(BIN)/shiftscope figures out/figures/digits --out docs/demo
+	$(BIN)/shiftscope figures out/figures/digits --out docs/demo --only $(DEMO_FIGURES)
 	cp out/demo/results/summary.md docs/demo/
 	$(BIN)/shiftscope figures data/reference/digits --out docs/demo --only swap
 	$(BIN)/python -m reference.results data/reference/study docs/reference

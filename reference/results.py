@@ -110,7 +110,7 @@ def text(study: Study, figures: Path | None = None) -> str:
         *shown("msb_by_operator"),
         *where_tips_stands(study.final, study.tables),
         *shown("robustness"),
-        *shown("cost"),
+        *shown("cost")[:1],
         "## Networks from elsewhere",
         *_elsewhere(study),
         "## Limits",
@@ -369,8 +369,9 @@ def main(folder: str, out: Path) -> None:
     tables = load(folder)
     study = Study.of(tables)
     write_results(study.results, out / "results")
-    names = [*FIGURES, *MORE_FIGURES, *PAPER_TABLES]
-    for data in study.data:
+    for number, data in enumerate(study.data):
+        # Cost knows no data set.
+        names = [name for name in (*FIGURES, *MORE_FIGURES, *PAPER_TABLES) if not number or "cost" not in name]
         # A figure of other tables must not stay beside the new ones.
         shutil.rmtree(out / data.partition("/")[0], ignore_errors=True)
         for path in save_figures(tables, out / data.partition("/")[0], names, data=data):

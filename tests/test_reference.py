@@ -170,8 +170,8 @@ def test_robustness_is_a_plain_difference(text: str, study: Path) -> None:
     named = rows["checkpoint"].str.extract(r"vgg8-(?P<operator>.+)-circular-(?P<seed>s\d)-e006")
     rows = rows.assign(**named)
     section = text.partition("### Robustness")[2].partition("### Cost")[0]
-    line = next(line for line in section.split("\n") if line.startswith("| tips ("))
-    shown = [float(cell.split("(")[0]) for cell in line.strip("| ").split("|")[1:]]
+    line = next(line for line in section.split("\n") if line.startswith("| tips |"))
+    shown = [float(cell.split("(")[0]) for cell in line.strip("| ").split("|")[1:-1]]
     conditions = [
         rows["condition_kind"] == "clean",
         *(
