@@ -11,7 +11,7 @@ from analysis import Results
 from analysis.correlation import correlate
 from analysis.findings import BY_OPERATOR, BY_RUN
 from collectors.schema import MSB_READINGS
-from reference.lookup import correlation
+from reference.lookup import correlation, rows_where
 from reference.tips import KINDS
 from reference.words import counted, markdown, ranged
 
@@ -38,6 +38,13 @@ _ROWS: dict[str, dict[str, str]] = {
     },
     "accuracy in the place of MSB: Spearman over networks": {"level": "checkpoints", "x": "accuracy"},
 }
+
+_CONTROLLED = (
+    "Spearman over networks",
+    "Spearman, given accuracy",
+    "Spearman, given accuracy, architecture and padding",
+)
+"""The rows that hold more and more equal."""
 
 
 def correlation_tables(final: pd.DataFrame, results: Results, least: Mapping[str, float]) -> list[str]:
@@ -87,7 +94,7 @@ def _control(results: Results, cells: list[tuple[str, str]]) -> Iterator[str]:
     for data, kind in cells:
         steps = [
             correlation(results.correlations, data, kind, SUBSETS[0], **_ROWS[name])
-            for name in list(_ROWS)[2:5]
+            for name in _CONTROLLED
         ]  # fmt: skip
         numbers = [row["r"] for row in steps if row is not None]
         if len(numbers) < 2:
@@ -110,13 +117,10 @@ def _variants(final: pd.DataFrame, cells: list[tuple[str, str]], least: Mapping[
         "in the cell of most operators": lambda rows: _one_cell(rows)[1],
         "in that cell, without aps and lps": lambda rows: _one_cell(rows[~polyphase.loc[rows.index]])[1],
     }
+    parts = [rows_where(final, data=data, shift_kind=kind) for data, kind in cells]
     for name, choose in choices.items():
-        yield [name, *(_over_means(choose(_of(final, *cell))) for cell in cells)]
-    yield ["that cell", *(_one_cell(_of(final, *cell))[0] for cell in cells)]
-
-
-def _of(final: pd.DataFrame, data: str, kind: str) -> pd.DataFrame:
-    return final[(final["data"] == data) & (final["shift_kind"] == kind)]
+        yield [name, *(_over_means(choose(rows)) for rows in parts)]
+    yield ["that cell", *(_one_cell(rows)[0] for rows in parts)]
 
 
 def _one_cell(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from analysis import Tables
@@ -9,7 +11,7 @@ from analysis.figures.cost import QUANTITIES
 from analysis.figures.frames import cost_frame, robustness_frame
 from analysis.figures.robustness import measured_once
 from analysis.tables import is_elsewhere
-from reference.pairs import ALIKE, BASE, SCORES, differences, mean_difference
+from reference.pairs import ALIKE, BASE, CELL, SCORES, differences, mean_difference
 from reference.words import counted, markdown
 
 KINDS = ("circular", "zero")
@@ -24,8 +26,13 @@ _PUBLISHED = (
 
 def where_tips_stands(final: pd.DataFrame, tables: Tables) -> list[str]:
     """The section's paragraphs; ``final`` are the last snapshots, a row per shift kind."""
-    parts = [table for data, rows in final.groupby("data") if (table := _against_max(str(data), rows))]
-    parts += [table for data, rows in final.groupby("data") if (table := _tips_against(str(data), rows))]
+    against_max, of_tips = [], []
+    for data, rows in final.groupby("data"):
+        name, others = str(data).partition("/")[0], sorted(set(rows["operator_spec"]) - {BASE})
+        against_max.append(_differences(f"{name}: minus max pooling", rows, {other: (other, BASE) for other in others}))
+        rest = {other: (TIPS, other) for other in others if other != TIPS}
+        of_tips.append(_differences(f"{name}: TIPS minus", rows, rest))
+    parts = [table for table in (*against_max, *of_tips) if table]
     parts.append(
         "Differences between networks that are alike in all but the operator: means over cells (architecture, padding) "
         "of means over seeds, with 95 % t intervals from the spread over seeds within cells; a cell of one seed is "
@@ -52,16 +59,10 @@ def _compared(rows: pd.DataFrame, operator: str, base: str) -> list[str] | None:
 _HEAD = ["MSB", "accuracy", *(f"{score}, {kind}" for score in ("consistency", "fidelity") for kind in KINDS), "n"]
 
 
-def _against_max(data: str, rows: pd.DataFrame) -> str:
-    names = sorted(set(rows["operator_spec"]) - {BASE})
-    body = [[name, *cells] for name in names if (cells := _compared(rows, name, BASE))]
-    return markdown([f"{data.partition('/')[0]}: minus max pooling", *_HEAD], body) if body else ""
-
-
-def _tips_against(data: str, rows: pd.DataFrame) -> str:
-    names = sorted(set(rows["operator_spec"]) - {BASE, TIPS})
-    body = [[name, *cells] for name in names if (cells := _compared(rows, TIPS, name))]
-    return markdown([f"{data.partition('/')[0]}: TIPS minus", *_HEAD], body) if body else ""
+def _differences(title: str, rows: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> str:
+    """A row per name, of the first operator of its pair minus the second; empty where none were trained alike."""
+    body = [[name, *cells] for name, pair in pairs.items() if (cells := _compared(rows, *pair))]
+    return markdown([title, *_HEAD], body) if body else ""
 
 
 def robust_accuracies(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
@@ -102,7 +103,7 @@ def _robustness(tables: Tables) -> list[str]:
     for operator in sorted(set(rows["operator_spec"]) - {BASE}):
         means = [mean_difference(differences(rows, operator, names)[name]) for name in names]
         body.append([operator, *(mean.told for mean in means), means[0].rests_on])
-    cells = rows.groupby(["data", "architecture", "padding_mode"]).size()
+    cells = rows.groupby(CELL).size()
     where = "; ".join(f"{data}, {architecture}, {padding}" for data, architecture, padding in cells.index)
     images = int(tables.robustness["n_images"].max())
     kinds = tables.robustness.loc[tables.robustness["condition_kind"] == "corruption", "condition"].nunique()

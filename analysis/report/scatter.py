@@ -186,16 +186,17 @@ def _operator_channels(frame: pd.DataFrame) -> dict[str, Any]:
     legend = alt.Legend(orient="bottom", columns=alt.ExprRef("width < 420 ? 3 : width < 700 ? 6 : 12"), symbolSize=70)
     colors = [mark.color for mark in marks.values()]
     shapes = [symbol(mark.marker) for mark in marks.values()]
+    scale = alt.Scale(domain=names, range=colors)
     hollow: dict[str, Any] = {}
     if is_elsewhere(frame).any():
         apart = f"datum.origin === '{ELSEWHERE}'"
-        outline = alt.Stroke("operator:N", scale=alt.Scale(domain=names, range=colors), legend=None)
+        outline = alt.Stroke("operator:N", scale=scale, legend=None)
         hollow["stroke"] = alt.condition(apart, outline, alt.value("white"))
         hollow["strokeWidth"] = alt.condition(apart, alt.value(1.6), alt.value(0.4))
         hollow["fillOpacity"] = alt.condition(apart, alt.value(0), alt.value(1))
     return {
         **hollow,
-        "color": alt.Color("operator:N", title="operator", scale=alt.Scale(domain=names, range=colors), legend=legend),
+        "color": alt.Color("operator:N", title="operator", scale=scale, legend=legend),
         "shape": alt.Shape("operator:N", title="operator", scale=alt.Scale(domain=names, range=shapes), legend=legend),
     }
 
