@@ -1,0 +1,94 @@
+"""Task keys of published measurements: pinned, so that no change of the code makes anyone measure again unasked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+
+from collectors.engine import plan_run
+from collectors.planning import _tasks
+from collectors.tasks import Options
+from zoo.datasets.source import DataSource
+from zoo.manifest import Checkpoint, read_manifest
+
+DEMO = Options(("checkpoints", "layers", "invariance", "surface"), msb_images=100, surface_images=12)
+SWAPS = Options(("swaps",), swap_images=100)
+SCENES = Options(("checkpoints", "layers", "segmentation"), ("circular", "zero", "crop"), msb_images=100)
+OTHERS = Options(("predictions", "robustness", "cost"), ("circular", "zero", "reflect", "replicate", "crop"))
+
+SCENES_KEYS = "2a5087db7230c3811fd9f33dbeba0bb59ad32c7515b55ea11f4ece5266e805ed"
+OTHERS_KEYS = "6234d0f1359bc98b5829dcfb3392eac198d59eb3bb9353ee1c4e6c4a702a14fe"
+
+
+def _keys(zoo: Path, images: DataSource, options: Options, out: Path, only: str = "") -> dict[str, set[str]]:
+    checkpoints = [checkpoint for checkpoint in read_manifest(zoo, operators=False) if only in checkpoint.name]
+    keys: dict[str, set[str]] = {}
+    for work in plan_run(checkpoints, images, out, options).pending:
+        for task in work.tasks:
+            keys.setdefault(task.collector, set()).add(task.key)
+    return keys
+
+
+def _stored(tables: Path, name: str) -> set[str]:
+    rows: Any = ds.dataset(tables / name, format="parquet").to_table(["task"])
+    return set(rows["task"].to_pylist())
+
+
+def _digest(keys: dict[str, set[str]]) -> str:
+    lines = sorted(f"{collector} {key}" for collector, found in keys.items() for key in found)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def test_the_demo_asks_for_the_tasks_that_are_published(repository: Path, tmp_path: Path) -> None:
+    keys = _keys(repository / "data" / "zoo", DataSource("digits", limit=150), DEMO, tmp_path)
+    tables = repository / "data" / "reference" / "digits"
+    assert keys == {name: _stored(tables, name) for name in DEMO.collect}
+
+
+def test_swaps_ask_for_the_tasks_that_are_published(repository: Path, tmp_path: Path) -> None:
+    keys = _keys(repository / "data" / "zoo", DataSource("digits", limit=100), SWAPS, tmp_path, only="-s1-")
+    stored = _stored(repository / "data" / "reference" / "digits", "swaps")
+    assert len(stored) == 132
+    assert stored <= keys["swaps"]
+
+
+@pytest.mark.parametrize(
+    ("tables", "collected", "count"),
+    [("ablation", ("checkpoints", "layers", "invariance"), 42 * 5), ("study", ("checkpoints", "cost"), 359 + 21)],
+)
+def test_keys_of_published_tables_whose_weights_are_gone(
+    repository: Path, tables: str, collected: tuple[str, ...], count: int
+) -> None:
+    folder = repository / "data" / "reference" / tables
+    images = DataSource("digits", limit=150).images.fingerprint  # the study's keys here are of no images
+    options = Options(collected, msb_images=100)
+    like = read_manifest(repository / "data" / "zoo", operators=False)[0].input
+    rows: Any = ds.dataset(folder / "checkpoints", format="parquet").to_table().to_pylist()
+    stored = {name: _stored(folder, name) for name in collected}
+    code = repository / "tests" / "third_party"  # of the networks from elsewhere
+    found = 0
+    for row in rows:
+        checkpoint = Checkpoint(
+            row["checkpoint"], row["model"], folder / "gone", like, factors=json.loads(row["factors"]), folder=code
+        )
+        for task in _tasks(checkpoint, row["sha256"], images, options):
+            found += task.key in stored[task.collector]
+    assert found == sum(map(len, stored.values())) == count
+
+
+@pytest.mark.parametrize(
+    ("zoo", "images", "options", "digest"),
+    [
+        ("zoo_segmentation", DataSource("shapes:32", limit=200), SCENES, SCENES_KEYS),
+        ("zoo", DataSource("digits", limit=20), OTHERS, OTHERS_KEYS),
+    ],
+)
+def test_keys_of_bundled_zoos_stay(
+    repository: Path, tmp_path: Path, zoo: str, images: DataSource, options: Options, digest: str
+) -> None:
+    assert _digest(_keys(repository / "data" / zoo, images, options, tmp_path)) == digest
