@@ -8,46 +8,46 @@ ELSEWHERE ?= $(SOURCE)/checkpoints
 JOBS ?= 2
 DEMO_FIGURES := confounding,dose_response,influence,msb_by_depth,msb_by_operator,msb_invariance,shift_surface,table_classification,within_between
 TRAINED := $(REFERENCE)/zoo
-MEASURE := $(BIN)/shiftscope collect --out $(REFERENCE)/tables
+MEASURE := $(BIN)/invariscope collect --out $(REFERENCE)/tables
 REFERENCE_DATA := $(REFERENCE)/data/mnist/test.parquet
 ATTACKED := max avg subsample soft-beta1 blur-3 aps lp-p4 tips
 
 .PHONY: bench demo docs figures reference reference-tables reproduce test test-full soak lint types zoo sweep clean
 
 demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in out/demo
-	$(BIN)/shiftscope demo --out out/demo
+	$(BIN)/invariscope demo --out out/demo
 
 test: lint types  ## linter, formatter check, type check, tests
 	$(BIN)/pytest -q -n 2
 
 test-full: lint types  ## the tests on all of the real data as well (half an hour)
-	SHIFTSCOPE_FULL=1 $(BIN)/pytest -q tests/test_third_party.py --timeout 7200
+	INVARISCOPE_FULL=1 $(BIN)/pytest -q tests/test_third_party.py --timeout 7200
 
 soak: $(VENV)/installed  ## kill runs at 60 random moments, and compare what the next ones make of it (minutes)
-	SHIFTSCOPE_FULL=1 SHIFTSCOPE_KILLS=60 $(BIN)/pytest -q tests/collectors/test_faults.py --timeout 3600
+	INVARISCOPE_FULL=1 INVARISCOPE_KILLS=60 $(BIN)/pytest -q tests/collectors/test_faults.py --timeout 3600
 
 docs: demo  ## what the README shows and quotes, from the demo's tables and those of the swaps
 	mkdir -p docs/demo
-	$(BIN)/shiftscope analyze out/demo/tables --out out/demo/results --power > docs/demo/output.txt
+	$(BIN)/invariscope analyze out/demo/tables --out out/demo/results --power > docs/demo/output.txt
 	for figure in out/demo/figures/*.png; do cp $$figure $${figure%.png}.txt docs/demo/; done
 	cp out/demo/results/summary.md out/demo/figures/table_classification.* docs/demo/
-	$(BIN)/shiftscope figures data/reference/digits --out docs/demo --only swap
+	$(BIN)/invariscope figures data/reference/digits --out docs/demo --only swap
 
 figures: $(VENV)/installed  ## every figure and number of README and RESULTS.md from the published tables (2 minutes)
 	rm -rf out/figures && mkdir -p out/figures/digits docs/demo
 	cp -R $(addprefix data/reference/digits/,checkpoints layers invariance surface) out/figures/digits
-	$(BIN)/shiftscope analyze out/figures/digits --out out/demo/results --power > docs/demo/output.txt
-	$(BIN)/shiftscope figures out/figures/digits --out docs/demo --only $(DEMO_FIGURES)
+	$(BIN)/invariscope analyze out/figures/digits --out out/demo/results --power > docs/demo/output.txt
+	$(BIN)/invariscope figures out/figures/digits --out docs/demo --only $(DEMO_FIGURES)
 	cp out/demo/results/summary.md docs/demo/
-	$(BIN)/shiftscope figures data/reference/digits --out docs/demo --only swap
+	$(BIN)/invariscope figures data/reference/digits --out docs/demo --only swap
 	$(BIN)/python -m reference.results data/reference/study docs/reference
 
 $(REFERENCE_DATA): | $(VENV)/installed  # the last of its files
 	$(BIN)/python -m reference.prepare $(SOURCE) $(REFERENCE)/data
 
 reference: $(REFERENCE_DATA)  ## train and measure the reference study (SOURCE=folder of cifar10/ and mnist/; hours)
-	$(BIN)/shiftscope train data/reference/mnist.yaml --out $(TRAINED)/mnist --jobs $(JOBS)
-	$(BIN)/shiftscope train data/reference/cifar10.yaml --out $(TRAINED)/cifar10 --jobs $(JOBS)
+	$(BIN)/invariscope train data/reference/mnist.yaml --out $(TRAINED)/mnist --jobs $(JOBS)
+	$(BIN)/invariscope train data/reference/cifar10.yaml --out $(TRAINED)/cifar10 --jobs $(JOBS)
 	$(MAKE) reference-tables
 
 reference-tables:  ## measure what is trained, and the published networks of ELSEWHERE where there are any
@@ -70,7 +70,7 @@ reference-tables:  ## measure what is trained, and the published networks of ELS
 	  --collect swaps --swap-images 100 --only 'smallcnn-*-s0-mnist-e004'
 	$(MEASURE) $(TRAINED)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 100 --jobs $(JOBS) \
 	  --collect swaps --swap-images 100 --only 'vgg8-*-s0-e006'
-	$(BIN)/shiftscope compact $(REFERENCE)/tables
+	$(BIN)/invariscope compact $(REFERENCE)/tables
 	rm -rf data/reference/study && mkdir -p data/reference/study
 	for table in checkpoints layers invariance swaps robustness cost; do \
 	  if [ -d $(REFERENCE)/tables/$$table ]; then cp -R $(REFERENCE)/tables/$$table data/reference/study; fi; \
@@ -83,11 +83,13 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/installed
-	$(BIN)/mypy
+types: $(VENV)/installed  ## mypy cannot follow the editable install: it is given the package as a folder of links
+	mkdir -p $(VENV)/types/invariscope
+	ln -sfn $(foreach room,$(wildcard invariscope/*) zoo collectors analysis data,$(CURDIR)/$(room)) $(VENV)/types/invariscope
+	MYPYPATH=$(VENV)/types $(BIN)/mypy
 
 zoo: $(VENV)/installed  ## train the bundled zoo again (runs that are there are kept)
-	$(BIN)/shiftscope train data/zoo/recipe.yaml --out data/zoo --jobs 2
+	$(BIN)/invariscope train data/zoo/recipe.yaml --out data/zoo --jobs 2
 
 sweep: $(VENV)/installed  ## find, measure and replace the downsampling of 150 networks: docs/networks.md (20 minutes)
 	$(BIN)/python tests/sweep_networks.py --out docs/networks
@@ -101,7 +103,7 @@ bench: $(VENV)/installed  ## speed, memory and coverage, as ratios: benchmarks/R
 	$(BIN)/python -m benchmarks.tips
 
 $(VENV)/installed: pyproject.toml requirements.lock
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "shiftscope needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "invariscope needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps torchattacks==3.5.1

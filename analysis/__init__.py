@@ -8,17 +8,17 @@ import importlib
 from typing import Any
 
 _EXPORTS = {
-    "TableError": "analysis.errors",
-    "Tables": "analysis.tables",
-    "load": "analysis.tables",
-    "join": "analysis.tables",
-    "scan": "analysis.tables",
-    "with_sites": "analysis.tables",
-    "Results": "analysis.study",
-    "analyze": "analysis.study",
-    "analyze_tables": "analysis.study",
-    "write_results": "analysis.study",
-    "write_report": "analysis.report",
+    "TableError": "invariscope.base.errors",
+    "Tables": "invariscope.analysis.tables.joined",
+    "load": "invariscope.analysis.tables.joined",
+    "join": "invariscope.analysis.tables.joined",
+    "scan": "invariscope.analysis.tables.joined",
+    "with_sites": "invariscope.analysis.tables.joined",
+    "Results": "invariscope.analysis.study",
+    "analyze": "invariscope.analysis.study",
+    "analyze_tables": "invariscope.analysis.study",
+    "write_results": "invariscope.analysis.study",
+    "write_report": "invariscope.analysis.report",
 }
 __all__ = [
     "Results",

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.errors import TableError
-from analysis.figures import FIGURES, known_formats, make, render
-from analysis.files import write_whole
-from analysis.publication import PAPER_TABLES
+from invariscope.analysis.figures import FIGURES, known_formats, make, render
+from invariscope.analysis.publication import PAPER_TABLES
+from invariscope.base.errors import TableError
+from invariscope.base.files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.figures.style import CaptionedFigure, Width
-    from analysis.publication.paper import PaperTable
-    from analysis.tables import Tables
+    from invariscope.analysis.figures.style import CaptionedFigure, Width
+    from invariscope.analysis.publication.paper import PaperTable
+    from invariscope.analysis.tables.joined import Tables
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Drawn:
         Raises:
             TableError: an unknown format, a folder that cannot be written to, or no figure at all.
         """
-        from analysis.publication.writers import files
+        from invariscope.analysis.publication.writers import files
 
         kinds = known_formats(formats)
         if self.reasons and not self.figures and not self.tables:
@@ -68,7 +68,7 @@ def draw_figures(
     Raises:
         TableError: an unknown figure or width.
     """
-    from analysis.figures.style import WIDTHS
+    from invariscope.analysis.figures.style import WIDTHS
 
     names = list([*FIGURES, *PAPER_TABLES] if only is None else only)
     for name in names:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.errors import TableError
-from analysis.study import Results, analyze_tables
-from analysis.summary import READ_SCORE
-from analysis.tables import Tables, join
-from collectors.schema import INVARIANCE
+from invariscope.analysis.say.summary import READ_SCORE
+from invariscope.analysis.study import Results, analyze_tables
+from invariscope.analysis.tables.joined import Tables, join
+from invariscope.base.errors import TableError
+from invariscope.collectors.schema import INVARIANCE
 
 STANDS_FOR = {"consistency_pixel": "consistency", "fidelity_pixel": "fidelity", "miou": "accuracy"}
 """Scores of pixels, and those of whole images in whose place they are analysed."""
@@ -57,19 +57,19 @@ def as_invariance(tables: Tables) -> Tables:
 
 
 def joined(tables: Tables) -> pd.DataFrame:
-    """:func:`analysis.tables.join` of whole images where there are any, else of pixels.
+    """:func:`invariscope.analysis.tables.joined.join` of whole images where there are any, else of pixels.
 
     Raises:
-        TableError: as :func:`analysis.tables.join`.
+        TableError: as :func:`invariscope.analysis.tables.joined.join`.
     """
     return join(tables if has_images(tables) or not has_pixels(tables) else as_invariance(tables))
 
 
 def analyze_pixels(tables: Tables, **options: Any) -> Results:
-    """MSB against per-pixel consistency: every table, statement and word of :func:`analysis.study.analyze_tables`.
+    """MSB against per-pixel consistency: every table, statement and word of :func:`analyze_tables`.
 
     Raises:
-        TableError: no segmentation was measured, or as :func:`analysis.tables.join`.
+        TableError: no segmentation was measured, or as :func:`invariscope.analysis.tables.joined.join`.
     """
     results = analyze_tables(as_invariance(tables), **options)
     named = {
@@ -89,7 +89,7 @@ def analyze_all(tables: Tables, **options: Any) -> Results:
     """The analysis of whole images where they were measured, else that of pixels.
 
     Raises:
-        TableError: neither was measured, or as :func:`analysis.tables.join`.
+        TableError: neither was measured, or as :func:`invariscope.analysis.tables.joined.join`.
     """
     only_pixels = has_pixels(tables) and not has_images(tables)
     return analyze_pixels(tables, **options) if only_pixels else analyze_tables(tables, **options)

@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.correlation import correlate
-from analysis.coverage import MIN_CLUSTERS
-from analysis.designs import design_table, dose_trends, swap_changes, swap_frame
-from analysis.designs.dose import ALIKE
-from analysis.errors import TableError
-from analysis.findings import BY_CHECKPOINT, BY_OPERATOR, BY_RUN, CELL, verdict
-from analysis.permutation import adjusted, holm
-from analysis.regression import suite
-from analysis.resampling import DEFAULT_INTERVAL
-from analysis.summary import headline, write_summary
-from analysis.tables import NOT_GIVEN, Tables, join, own, with_sites
-from collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE, SHIFT_KINDS
+from invariscope.analysis.designs import design_table, dose_trends, swap_changes, swap_frame
+from invariscope.analysis.designs.dose import ALIKE
+from invariscope.analysis.say.findings import BY_CHECKPOINT, BY_OPERATOR, BY_RUN, CELL, verdict
+from invariscope.analysis.say.summary import headline, write_summary
+from invariscope.analysis.stats.correlation import correlate
+from invariscope.analysis.stats.coverage import MIN_CLUSTERS
+from invariscope.analysis.stats.permutation import adjusted, holm
+from invariscope.analysis.stats.regression import suite
+from invariscope.analysis.stats.resampling import DEFAULT_INTERVAL
+from invariscope.analysis.tables.joined import NOT_GIVEN, Tables, join, own, with_sites
+from invariscope.base.errors import TableError
+from invariscope.collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE, SHIFT_KINDS
 
 SCORES = ("consistency", "consistency_to_clean", "fidelity", "kappa")
 """The scores that are correlated with MSB, where the frame has them."""
@@ -60,7 +60,7 @@ class Results:
     ``correlations``, ``regressions``: every number, one row each. ``influence``: the primary slopes with one operator,
     data set or architecture left out. ``comparisons``: what MSB adds to accuracy, architecture and data set, in sample
     and for what took no part in the fit. ``sites``: slopes of early and late sites. ``designs``: doses and swaps
-    (:mod:`analysis.designs`). ``primary``: the statements fixed in advance, (a) Spearman over operator means, (b) the
+    (module ``designs``). ``primary``: the statements fixed in advance, (a) Spearman over operator means, (b) the
     fractional logit's slope given accuracy, (c) the slope within operators, with their verdicts, ``p`` (from 15
     operators on) and ``p_holm`` over the primary ones. ``summary``: the same in words, as Markdown. ``headline``: a few
     lines for a terminal.
@@ -99,14 +99,14 @@ def analyze(
     permutations: int = 999,
     seed: int = 0,
 ) -> Results:
-    """Correlations, regressions, designs and the primary statements of a frame from :func:`analysis.tables.join`.
+    """Correlations, regressions, designs and the primary statements of a frame from :func:`join`.
 
     Each shift kind and plan is analysed apart; with and without plain subsampling; on the last snapshot of every run
     and, where there are others, on all snapshots. Correlations are taken per data set, regressions over all of them
-    with the data set as a factor. Slopes of single sites need a frame from :func:`analysis.tables.with_sites`, swaps
-    one from :func:`analysis.designs.swap_frame`. ``interval``, ``resamples``, ``permutations`` and ``seed`` are those
-    of :func:`analysis.correlation.correlate`; its ``p_holm`` and ``p_bh`` are taken over all correlations of a cluster
-    design, of whatever cell. Networks from elsewhere (:func:`analysis.tables.own`) take part in nothing.
+    with the data set as a factor. Slopes of single sites need a frame from :func:`with_sites`, swaps
+    one from :func:`swap_frame`. ``interval``, ``resamples``, ``permutations`` and ``seed`` are those
+    of :func:`correlate`; its ``p_holm`` and ``p_bh`` are taken over all correlations of a cluster
+    design, of whatever cell. Networks from elsewhere (:func:`own`) take part in nothing.
 
     Raises:
         TableError: the frame lacks a column, or holds no shifts.
@@ -156,7 +156,7 @@ def _designs(frame: pd.DataFrame, swaps: pd.DataFrame | None, resamples: int, se
 
 def write_results(results: Results, folder: Path | str, power: pd.DataFrame | None = None) -> list[Path]:
     """Write a CSV file per table (``correlations``, ``regressions``, ``influence``, ``comparisons``, ``sites``,
-    ``designs``), ``summary.md``, and ``power.csv`` where there is a table of :func:`analysis.power.power`; each appears
+    ``designs``), ``summary.md``, and ``power.csv`` where there is a table of :func:`power`; each appears
     whole or not at all.
     """
     root = Path(folder)

@@ -22,9 +22,9 @@ import pandas as pd
 import pingouin
 from scipy import stats
 
-from analysis.correlation import correlate
-from analysis.resampling import bootstrap_counts, cluster_codes
 from benchmarks.results import machine, table, write_section
+from invariscope.analysis.stats.correlation import correlate
+from invariscope.analysis.stats.resampling import bootstrap_counts, cluster_codes
 
 RESAMPLES, PERMUTATIONS, REPEATS, IN_LOOPS = 10_000, 1999, 5, 4
 X, Y = [f"x{i}" for i in range(5)], [f"y{i}" for i in range(3)]

@@ -38,7 +38,7 @@ def make_zoo(folder: Path, count: int, width: int) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from zoo.loading import build_model
+    from invariscope.zoo.loading import build_model
 
     folder.mkdir(parents=True)
     text = "checkpoints:"
@@ -77,18 +77,18 @@ class Clock:
 @contextmanager
 def work_timed(clock: Clock) -> Any:
     """The measuring functions, and the loading of weights and data, on the clock."""
-    import collectors.invariance
-    import collectors.msb
-    import collectors.passes
-    import zoo.datasets.source
-    import zoo.loading
+    import invariscope.collectors.measure.invariance
+    import invariscope.collectors.measure.msb
+    import invariscope.collectors.measure.passes
+    import invariscope.zoo.datasets.source
+    import invariscope.zoo.loading
 
     places = [
-        (collectors.invariance, ("predict", "score", "measure_surface")),
-        (collectors.msb, ("measure_msb",)),
-        (collectors.passes, ("predict_unshifted", "shift_network")),
-        (zoo.loading, ("load_checkpoint",)),
-        (zoo.datasets.source, ("load_dataset",)),
+        (invariscope.collectors.measure.invariance, ("predict", "score", "measure_surface")),
+        (invariscope.collectors.measure.msb, ("measure_msb",)),
+        (invariscope.collectors.measure.passes, ("predict_unshifted", "shift_network")),
+        (invariscope.zoo.loading, ("load_checkpoint",)),
+        (invariscope.zoo.datasets.source, ("load_dataset",)),
     ]
     kept = [(module, name, getattr(module, name)) for module, names in places for name in names]
     for module, name, function in kept:
@@ -102,10 +102,10 @@ def work_timed(clock: Clock) -> Any:
 
 def measure_run(zoo: Path, out: Path, images: int) -> tuple[float, float]:
     """Wall seconds of a whole run in this process, and of the work in it."""
-    from collectors.engine import collect
-    from collectors.tasks import Options
-    from zoo.datasets.source import DataSource
-    from zoo.manifest import read_manifest
+    from invariscope.collectors.engine.run import collect
+    from invariscope.collectors.tables.tasks import Options
+    from invariscope.zoo.datasets.source import DataSource
+    from invariscope.zoo.manifest import read_manifest
 
     options = Options(msb_images=min(images, 256))
     clock = Clock()
@@ -120,7 +120,8 @@ def measure_run(zoo: Path, out: Path, images: int) -> tuple[float, float]:
 
 def measure_second(zoo: Path, out: Path, images: int) -> tuple[float, float, bool]:
     """Wall and processor seconds of the command line on a finished folder, and whether it imported torch."""
-    code = "import sys, shiftscope; code = shiftscope.main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(code)"
+    code = "import sys; from invariscope.cli import main; code = main(sys.argv[1:]);"
+    code += " print('torch' in sys.modules); sys.exit(code)"
     arguments = ["collect", str(zoo), "--data", "digits", "--split", "train", "--limit", str(images), "--out", str(out)]
     command = [sys.executable, "-c", code, *arguments, "--msb-images", str(min(images, 256))]
     before, started = os.times(), time.perf_counter()
@@ -134,8 +135,8 @@ def measure_second(zoo: Path, out: Path, images: int) -> tuple[float, float, boo
 
 def measure_load(out: Path) -> tuple[float, float]:
     """Seconds to read all tables: before compaction and after it."""
-    from analysis import load
-    from collectors.compaction import compact
+    from invariscope.analysis import load
+    from invariscope.collectors.store.compaction import compact
 
     times = []
     for step in (lambda: None, lambda: compact(out)):

@@ -3,7 +3,7 @@ chosen.
 
     python -m benchmarks.intervals
 
-Simulated data sets as in :func:`analysis.coverage.simulate_coverage`: clusters of five rows, half of the variances
+Simulated data sets as in :func:`simulate_coverage`: clusters of five rows, half of the variances
 between clusters, correlation -0.5.
 """
 
@@ -16,8 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from scipy import stats
 
-from analysis.coverage import GROUPS, coefficient, draw, truth
-from analysis.resampling import (
+from benchmarks.results import machine, table, write_section
+from invariscope.analysis.stats.coverage import GROUPS, coefficient, draw, truth
+from invariscope.analysis.stats.resampling import (
     Array,
     bca_interval,
     bootstrap_counts,
@@ -27,7 +28,6 @@ from analysis.resampling import (
     jackknife_interval,
     percentile_interval,
 )
-from benchmarks.results import machine, table, write_section
 
 METHODS = ("pearson", "spearman", "kendall", "partial_pearson", "within_pearson")
 CLUSTERS = (10, 40, 100)

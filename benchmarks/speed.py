@@ -31,15 +31,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.results import machine, table, write_section
-from collectors.engine import collect
-from collectors.invariance import predict, score
-from collectors.passes import CHECKED, shift_network
-from collectors.shifts import ShiftPlan
-from collectors.tasks import Options, Subject
-from zoo.datasets.imageset import ImageSet
-from zoo.datasets.inputs import InputSpec
-from zoo.loading import build_model, load_checkpoint
-from zoo.manifest import Checkpoint
+from invariscope.collectors.engine.run import collect
+from invariscope.collectors.measure.invariance import predict, score
+from invariscope.collectors.measure.passes import CHECKED, shift_network
+from invariscope.collectors.measure.shifts import ShiftPlan
+from invariscope.collectors.tables.tasks import Options, Subject
+from invariscope.zoo.datasets.imageset import ImageSet
+from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.loading import build_model, load_checkpoint
+from invariscope.zoo.manifest import Checkpoint
 
 KINDS, SHIFTS, CLASSES = ("circular", "zero"), 9, 10
 MSB_SHARE = 0.256

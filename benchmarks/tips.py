@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.profiler import profile
 
 from benchmarks.results import machine, table, write_section
-from zoo.operators import TIPS
+from invariscope.zoo.operators import TIPS
 
 SHAPES = ((32, 64, 56, 56), (128, 16, 32, 32), (8, 512, 14, 14))
 LAYOUTS = {"default": torch.contiguous_format, "channels-last": torch.channels_last}

@@ -2,7 +2,7 @@
 
 Three lines in a notebook::
 
-    from collectors import ShiftPlan, measure_invariance, measure_msb
+    from invariscope.collectors import ShiftPlan, measure_invariance, measure_msb
     measure_msb(model, images)
     measure_invariance(model, images, labels, ShiftPlan.sampled(len(images), max_shift=4, kind="circular"))
 
@@ -15,31 +15,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collectors.attack import Attack
-    from collectors.attacks import PixelModel, measure_attack
-    from collectors.corruptions import corrupt
-    from collectors.cost import measure_cost
-    from collectors.engine import collect
-    from collectors.invariance import measure_invariance, measure_surface
-    from collectors.msb import measure_msb
-    from collectors.shifts import ShiftPlan, apply_shift
-    from collectors.swap import measure_swaps
-    from collectors.tasks import Options
+    from invariscope.collectors.engine.run import collect
+    from invariscope.collectors.measure.attack import Attack
+    from invariscope.collectors.measure.attacks import PixelModel, measure_attack
+    from invariscope.collectors.measure.corruptions import corrupt
+    from invariscope.collectors.measure.cost import measure_cost
+    from invariscope.collectors.measure.invariance import measure_invariance, measure_surface
+    from invariscope.collectors.measure.msb import measure_msb
+    from invariscope.collectors.measure.shifts import ShiftPlan, apply_shift
+    from invariscope.collectors.measure.swap import measure_swaps
+    from invariscope.collectors.tables.tasks import Options
 
 _HOMES = {
-    "Attack": "collectors.attack",
-    "Options": "collectors.tasks",
-    "PixelModel": "collectors.attacks",
-    "ShiftPlan": "collectors.shifts",
-    "apply_shift": "collectors.shifts",
-    "collect": "collectors.engine",
-    "measure_cost": "collectors.cost",
-    "corrupt": "collectors.corruptions",
-    "measure_attack": "collectors.attacks",
-    "measure_invariance": "collectors.invariance",
-    "measure_msb": "collectors.msb",
-    "measure_surface": "collectors.invariance",
-    "measure_swaps": "collectors.swap",
+    "Attack": "invariscope.collectors.measure.attack",
+    "Options": "invariscope.collectors.tables.tasks",
+    "PixelModel": "invariscope.collectors.measure.attacks",
+    "ShiftPlan": "invariscope.collectors.measure.shifts",
+    "apply_shift": "invariscope.collectors.measure.shifts",
+    "collect": "invariscope.collectors.engine.run",
+    "measure_cost": "invariscope.collectors.measure.cost",
+    "corrupt": "invariscope.collectors.measure.corruptions",
+    "measure_attack": "invariscope.collectors.measure.attacks",
+    "measure_invariance": "invariscope.collectors.measure.invariance",
+    "measure_msb": "invariscope.collectors.measure.msb",
+    "measure_surface": "invariscope.collectors.measure.invariance",
+    "measure_swaps": "invariscope.collectors.measure.swap",
 }
 
 __all__ = [

@@ -13,6 +13,8 @@ from types import MappingProxyType
 import pyarrow as pa
 from pyarrow import fs
 
+from invariscope.base.former import FORMER_NAME
+
 SCHEMA_VERSION = 1
 """Raised whenever a column changes its meaning; part of every task key and of every part's schema metadata."""
 
@@ -69,7 +71,7 @@ _PROVENANCE = (
     _field("data", _TEXT, "", "data set measured on, with its split"),
     _field("data_fingerprint", _TEXT, "hex", "hash of the images, the labels, the input size and the preprocessing"),
     _field("task", _TEXT, "hex", "key of the task that wrote the row: its part file's name"),
-    _field("shiftscope_version", _TEXT, "", "version of this package"),
+    _field("invariscope_version", _TEXT, "", "version of this package"),
     _field("torch_version", _TEXT, "", "version of torch, with its build"),
 )
 
@@ -86,6 +88,9 @@ _PRECISION = _optional("precision", _TEXT, "", "of the passes: fp32 or bf16; nul
 
 LATER_COLUMNS = frozenset({"precision"})
 """Columns that the first tables of this schema version lack; they are null there."""
+
+FORMER_COLUMNS = MappingProxyType({"invariscope_version": f"{FORMER_NAME}_version"})
+"""Columns that had another name in the first tables of this schema version: name -> former name."""
 
 
 def _readings() -> tuple[pa.Field, ...]:
@@ -285,7 +290,7 @@ FAILURES = pa.schema(
         _field("message", _TEXT, "", "its message, one line"),
         _field("data", _TEXT, "", "data set measured on, with its split"),
         _field("task", _TEXT, "hex", "key of the task that failed; its success, or other weights, remove the row"),
-        _field("shiftscope_version", _TEXT, "", "version of this package"),
+        _field("invariscope_version", _TEXT, "", "version of this package"),
         _field("torch_version", _TEXT, "", "version of torch, with its build"),
     ]
 )
@@ -327,7 +332,7 @@ many; where it and another part hold the same thing (the same value of :func:`pa
 """
 
 COMPACTED = "compacted-"
-"""How the name of a part begins that ``shiftscope compact`` made of many."""
+"""How the name of a part begins that ``invariscope compact`` made of many."""
 
 
 def part_key(table: str) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis import Results, Tables
-from analysis.coverage import MIN_CLUSTERS
+from invariscope.analysis import Results, Tables
+from invariscope.analysis.stats.coverage import MIN_CLUSTERS
 from reference.lookup import correlation, rows_where
 from reference.pairs import differences, mean_difference
 from reference.tips import KINDS, TIPS, robust_accuracies

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from analysis import Results
-from analysis.correlation import correlate
-from analysis.findings import BY_OPERATOR, BY_RUN
-from collectors.schema import MSB_READINGS
+from invariscope.analysis import Results
+from invariscope.analysis.say.findings import BY_OPERATOR, BY_RUN
+from invariscope.analysis.stats.correlation import correlate
+from invariscope.collectors.schema import MSB_READINGS
 from reference.lookup import correlation, rows_where
 from reference.tips import KINDS
 from reference.words import counted, markdown, ranged

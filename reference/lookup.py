@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.findings import BY_OPERATOR
+from invariscope.analysis.say.findings import BY_OPERATOR
 
 
 def rows_where(table: pd.DataFrame, **where: str) -> pd.DataFrame:

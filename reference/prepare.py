@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from zoo.datasets import load_dataset
-from zoo.datasets.imageset import ImageSet
-from zoo.files import write_atomic
+from invariscope.base.files import write_atomic
+from invariscope.zoo.datasets import load_dataset
+from invariscope.zoo.datasets.imageset import ImageSet
 
 SIZE = 32
 TRAINING_IMAGES = 20_000

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-import shiftscope
-from analysis import TableError, join, load
-from analysis.tables import own
+from invariscope import cli
+from invariscope.analysis import TableError, join, load
+from invariscope.analysis.tables.joined import own
+from invariscope.base.errors import InputError
+from invariscope.zoo.recipe import Run, read_recipe
+from invariscope.zoo.training import train_recipe
 from reference.pairs import SCORES
-from zoo.errors import InputError
-from zoo.recipe import Run, read_recipe
-from zoo.training import train_recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "data" / "reference"
 RUNS = 3
@@ -97,7 +97,7 @@ def main(tables: str, out: Path, seed: int) -> int:
         train_recipe([run for run in runs if run.data == data], zoo)
         limit = int(published.loc[published["data"] == f"{Path(data).name}/test", "n_images"].max())
         command = ["collect", str(zoo), "--data", data, "--out", str(out / "tables"), "--limit", str(limit)]
-        if code := shiftscope.main(command):
+        if code := cli.main(command):
             return code
     again = join(load(str(out / "tables")))
     again = again[again["final"] & again["run"].isin([run.id for run in runs])]
@@ -111,7 +111,7 @@ def main(tables: str, out: Path, seed: int) -> int:
         f"smallest p is {least['p']:.2g} ({least['run']}, {least['shift_kind']}, {least['score']}), times {len(table)} "
         f"numbers {min(1.0, least['p'] * len(table)):.2g}"
     )
-    return shiftscope.DONE if reproduced else shiftscope.WITH_FAILURES
+    return cli.DONE if reproduced else cli.WITH_FAILURES
 
 
 if __name__ == "__main__":
@@ -121,4 +121,4 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) == 4 else 0))
     except (InputError, TableError) as problem:
         print(f"reproduce: {problem}", file=sys.stderr)
-        sys.exit(shiftscope.BAD_INPUT)
+        sys.exit(cli.BAD_INPUT)

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import Results, Tables, analyze_tables, join, load, write_results
-from analysis.designs import design_sections
-from analysis.drawing import save_figures
-from analysis.files import write_whole
-from analysis.tables import is_elsewhere, own
+from invariscope.analysis import Results, Tables, analyze_tables, join, load, write_results
+from invariscope.analysis.designs import design_sections
+from invariscope.analysis.drawing import save_figures
+from invariscope.analysis.tables.joined import is_elsewhere, own
+from invariscope.base.files import write_whole
+from invariscope.zoo.recipe import Run, read_recipe
 from reference.claims import claims
 from reference.correlations import SUBSETS, correlation_tables
 from reference.lookup import rows_where
 from reference.tips import KINDS, where_tips_stands
 from reference.words import counted, markdown, ranged
-from zoo.recipe import Run, read_recipe
 
 HERE = Path(__file__).resolve().parents[1] / "data" / "reference"
 RECIPES = ("cifar10", "mnist")

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from analysis import Tables
-from analysis.figures.cost import QUANTITIES
-from analysis.figures.frames import cost_frame, robustness_frame
-from analysis.figures.robustness import measured_once
-from analysis.tables import is_elsewhere
+from invariscope.analysis import Tables
+from invariscope.analysis.figures.cost import QUANTITIES
+from invariscope.analysis.figures.frames import cost_frame, robustness_frame
+from invariscope.analysis.figures.robustness import measured_once
+from invariscope.analysis.tables.joined import is_elsewhere
 from reference.pairs import ALIKE, BASE, CELL, SCORES, differences, mean_difference
 from reference.words import counted, markdown
 

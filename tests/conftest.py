@@ -26,9 +26,9 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data; tests that use it are skipped where it is not there."""
-    folder = Path(os.environ.get("SHIFTSCOPE_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    folder = Path(os.environ.get("INVARISCOPE_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"no folder of real data at {folder} (SHIFTSCOPE_SHARED_DATA names another)")
+        pytest.skip(f"no folder of real data at {folder} (INVARISCOPE_SHARED_DATA names another)")
     return folder
 
 

@@ -29,10 +29,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from collectors.msb import measure_msb
-from zoo.loading import build_model
-from zoo.sites import Site, Use, record
-from zoo.surgery import replace_downsampling
+from invariscope.collectors.measure.msb import measure_msb
+from invariscope.zoo.loading import build_model
+from invariscope.zoo.sites import Site, Use, record
+from invariscope.zoo.surgery import replace_downsampling
 
 TIMM = """
 botnet26t_256 halonet26t lambda_resnet26t bat_resnext26ts gernet_s mobileone_s0 repvgg_a0 gcresnet33ts coat_lite_tiny

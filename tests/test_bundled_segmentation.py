@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from collectors.segmentation import measure_segmentation
-from collectors.shifts import ShiftPlan
-from zoo.datasets import load_dataset
-from zoo.datasets.inputs import PreparedImages
-from zoo.loading import load_checkpoint
-from zoo.manifest import Checkpoint, read_manifest
-from zoo.recipe import read_recipe
+from invariscope.collectors.measure.segmentation import measure_segmentation
+from invariscope.collectors.measure.shifts import ShiftPlan
+from invariscope.zoo.datasets import load_dataset
+from invariscope.zoo.datasets.inputs import PreparedImages
+from invariscope.zoo.loading import load_checkpoint
+from invariscope.zoo.manifest import Checkpoint, read_manifest
+from invariscope.zoo.recipe import read_recipe
 
 
 @pytest.fixture(scope="module")

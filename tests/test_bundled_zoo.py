@@ -10,13 +10,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from collectors.invariance import measure_accuracy
-from zoo.datasets import load_dataset
-from zoo.datasets.inputs import PreparedImages
-from zoo.loading import load_checkpoint
-from zoo.manifest import Checkpoint, read_manifest
-from zoo.operators import OPERATORS
-from zoo.recipe import read_recipe
+from invariscope.base.former import FORMER_NAME
+from invariscope.collectors.measure.invariance import measure_accuracy
+from invariscope.zoo.datasets import load_dataset
+from invariscope.zoo.datasets.inputs import PreparedImages
+from invariscope.zoo.loading import load_checkpoint
+from invariscope.zoo.manifest import Checkpoint, read_manifest
+from invariscope.zoo.operators import OPERATORS
+from invariscope.zoo.recipe import read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,8 @@ def test_files_hold_the_settings_of_the_recipe(folder: Path, checkpoints: list[C
     for checkpoint in checkpoints:
         with safe_open(checkpoint.weights, "pt") as file:
             metadata = file.metadata()
-        assert list(metadata) == ["shiftscope"]
-        stored = json.loads(metadata["shiftscope"])
+        assert list(metadata) == [FORMER_NAME]
+        stored = json.loads(metadata[FORMER_NAME])
         run = runs[checkpoint.name]
         assert stored["data_fingerprint"] == fingerprint
         assert (stored["run"]["operator"], stored["run"]["seed"]) == (run.operator, run.seed)

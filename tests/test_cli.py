@@ -16,14 +16,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import shiftscope
-from analysis.figures import FIGURES
-from analysis.publication import PAPER_TABLES
-from collectors.tasks import COLLECTORS
-from zoo.architectures import ARCHITECTURES
-from zoo.datasets import DATASETS
-from zoo.loading import build_model
-from zoo.operators import OPERATORS
+from invariscope import cli
+from invariscope.analysis.figures import FIGURES
+from invariscope.analysis.publication import PAPER_TABLES
+from invariscope.collectors.tables.tasks import COLLECTORS
+from invariscope.zoo.architectures import ARCHITECTURES
+from invariscope.zoo.datasets import DATASETS
+from invariscope.zoo.loading import build_model
+from invariscope.zoo.operators import OPERATORS
 
 ENTRY = """
   - name: {name}
@@ -51,7 +51,7 @@ def zoo(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> int:
-    return shiftscope.main([str(argument) for argument in arguments])
+    return cli.main([str(argument) for argument in arguments])
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -64,40 +64,40 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables = tmp_path / "tables"
     command = ("collect", zoo, "--data", "digits", "--out", tables, "--limit", 40, "--msb-images", 8)
-    assert run(*command) == shiftscope.DONE
+    assert run(*command) == cli.DONE
     assert "10 tasks measured, 0 were done, 0 failed" in capsys.readouterr().out
-    assert run(*command) == shiftscope.DONE
+    assert run(*command) == cli.DONE
     assert "0 tasks measured, 10 were done, 0 failed" in capsys.readouterr().out
-    assert run("analyze", tables, "--out", tmp_path / "results") == shiftscope.DONE
+    assert run("analyze", tables, "--out", tmp_path / "results") == cli.DONE
     tables_of_results = ("correlations", "regressions", "influence", "comparisons", "sites", "designs")
     assert {path.name for path in (tmp_path / "results").iterdir()} == {
         *(f"{name}.csv" for name in tables_of_results),
         "summary.md",
     }
     capsys.readouterr()
-    assert run("analyze", tables, "--out", tmp_path / "results", "--power") == shiftscope.DONE
+    assert run("analyze", tables, "--out", tmp_path / "results", "--power") == cli.DONE
     printed = capsys.readouterr().out
     assert printed.count("between operators: ") == 2
     assert f"results: {tmp_path / 'results' / 'power.csv'}" in printed
     code = run("figures", tables, "--out", tmp_path / "figures", "--only", "msb_invariance", "--format", "png,svg")
-    assert code == shiftscope.DONE
+    assert code == cli.DONE
     drawn = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert drawn == ["msb_invariance.png", "msb_invariance.svg", "msb_invariance.txt"]
     capsys.readouterr()
-    assert run("report", tables, "--out", tmp_path / "pages" / "report.html") == shiftscope.DONE
+    assert run("report", tables, "--out", tmp_path / "pages" / "report.html") == cli.DONE
     assert capsys.readouterr().out == f"report: {tmp_path / 'pages' / 'report.html'}\n"
     page = (tmp_path / "pages" / "report.html").read_text(encoding="utf-8")
     summary = (tmp_path / "results" / "summary.md").read_text(encoding="utf-8")
     assert summary.splitlines()[2].partition(" (")[0] in page
-    assert run("report", tables, "--out", tmp_path / "pages") == shiftscope.BAD_INPUT
+    assert run("report", tables, "--out", tmp_path / "pages") == cli.BAD_INPUT
     assert "is a folder; name a file in it" in one_line(capsys)
 
 
 def test_demo_analyses_and_draws_once_for_all_it_writes(
     zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import analysis.drawing
-    import analysis.study
+    import invariscope.analysis.drawing
+    import invariscope.analysis.study
 
     calls = []
 
@@ -108,11 +108,13 @@ def test_demo_analyses_and_draws_once_for_all_it_writes(
 
         return call
 
-    monkeypatch.setattr(analysis.study, "analyze", counted(analysis.study.analyze))
-    monkeypatch.setattr(analysis.drawing, "draw_figures", counted(analysis.drawing.draw_figures))
-    monkeypatch.setattr(shiftscope, "BUNDLED_ZOO", zoo)
-    monkeypatch.setattr(shiftscope, "DEMO_IMAGES", 20)
-    assert run("demo", "--out", tmp_path / "demo", "--jobs", 1) == shiftscope.DONE
+    monkeypatch.setattr(invariscope.analysis.study, "analyze", counted(invariscope.analysis.study.analyze))
+    monkeypatch.setattr(
+        invariscope.analysis.drawing, "draw_figures", counted(invariscope.analysis.drawing.draw_figures)
+    )
+    monkeypatch.setattr("invariscope.data.ZOO", zoo)
+    monkeypatch.setattr(cli, "DEMO_IMAGES", 20)
+    assert run("demo", "--out", tmp_path / "demo", "--jobs", 1) == cli.DONE
     assert sorted(calls) == ["analyze", "draw_figures"]
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {"tables", "results", "figures", "report.html"}
     printed = capsys.readouterr().out
@@ -123,9 +125,9 @@ def test_demo_analyses_and_draws_once_for_all_it_writes(
 
 def test_only_the_named_checkpoints_are_measured(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 10, "--collect", "checkpoints")
-    assert run(*command, "--only", "m*") == shiftscope.DONE
+    assert run(*command, "--only", "m*") == cli.DONE
     assert pq.read_table(tmp_path / "t" / "checkpoints").to_pandas()["checkpoint"].tolist() == ["max"]
-    assert run(*command, "--only", "resnet*") == shiftscope.BAD_INPUT
+    assert run(*command, "--only", "resnet*") == cli.BAD_INPUT
     assert "has such a name (max is one)" in one_line(capsys)
 
 
@@ -133,25 +135,25 @@ def test_swaps_are_collected_analysed_and_drawn(zoo: Path, tmp_path: Path, capsy
     tables = tmp_path / "tables"
     command = ("collect", zoo, "--data", "digits", "--out", tables, "--limit", 20, "--msb-images", 8)
     command += ("--collect", "layers,invariance,swaps", "--shift", "zero", "--swap-images", 6)
-    assert run(*command, "--swap-to", "max, soft(1, kernel=2)") == shiftscope.DONE
+    assert run(*command, "--swap-to", "max, soft(1, kernel=2)") == cli.DONE
     rows = pq.read_table(tables / "swaps").to_pandas()
     assert set(rows["replacement"]) == {"max", "soft(beta=1, kernel=2)"}
     assert set(rows.loc[rows["checkpoint"] == "max", "replacement"]) == {"soft(beta=1, kernel=2)"}
     assert set(rows["n_images"]) == {6}
-    assert run("analyze", tables, "--out", tmp_path / "results") == shiftscope.DONE
+    assert run("analyze", tables, "--out", tmp_path / "results") == cli.DONE
     # Two untrained networks say one class of everything, before and after.
     summary = (tmp_path / "results" / "summary.md").read_text()
     assert "**Swaps, single sites** (zero shifts up to 4 px on digits/test): no number (" in summary
-    assert run("figures", tables, "--out", tmp_path / "figures", "--only", "swap") == shiftscope.DONE
+    assert run("figures", tables, "--out", tmp_path / "figures", "--only", "swap") == cli.DONE
     capsys.readouterr()
-    assert run(*command, "--swap-to", "tips") == shiftscope.BAD_INPUT
+    assert run(*command, "--swap-to", "tips") == cli.BAD_INPUT
     assert "tips has parameters of its own" in one_line(capsys)
 
 
 def test_a_failing_checkpoint_gives_exit_code_3(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_file({"stray": torch.zeros(1)}, zoo / "avg.safetensors")
     command = ("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20, "--collect", "checkpoints")
-    assert run(*command) == shiftscope.WITH_FAILURES
+    assert run(*command) == cli.WITH_FAILURES
     printed = capsys.readouterr()
     assert "1 tasks measured, 0 were done, 1 failed" in printed.out
     assert "stray" in printed.err
@@ -171,7 +173,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(
     text = (zoo / "zoo.yaml").read_text().replace("max.safetensors", "max.pth")
     (zoo / "zoo.yaml").write_text(text)
     command = ("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20, "--collect", "checkpoints")
-    assert run(*command) == shiftscope.WITH_FAILURES
+    assert run(*command) == cli.WITH_FAILURES
     assert "max: load: WeightsError" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()
 
@@ -203,13 +205,13 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     if change:
         (zoo / "zoo.yaml").write_text((zoo / "zoo.yaml").read_text().replace(*change))
-    assert run("collect", zoo, "--out", tmp_path / "t", *arguments) == shiftscope.BAD_INPUT
+    assert run("collect", zoo, "--out", tmp_path / "t", *arguments) == cli.BAD_INPUT
     assert message in one_line(capsys)
     assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_a_missing_manifest_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("collect", tmp_path / "none", "--data", "digits", "--out", tmp_path / "t") == shiftscope.BAD_INPUT
+    assert run("collect", tmp_path / "none", "--data", "digits", "--out", tmp_path / "t") == cli.BAD_INPUT
     assert str(tmp_path / "none") in one_line(capsys)
 
 
@@ -219,7 +221,7 @@ def test_tables_that_are_not_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, folder: str
 ) -> None:
     (tmp_path / "empty").mkdir()
-    assert run(command, tmp_path / folder, "--out", tmp_path / "out") == shiftscope.BAD_INPUT
+    assert run(command, tmp_path / folder, "--out", tmp_path / "out") == cli.BAD_INPUT
     assert str(tmp_path / folder) in one_line(capsys)
     assert not (tmp_path / "out").exists()
 
@@ -227,7 +229,7 @@ def test_tables_that_are_not_there(
 def test_status_compact_and_dry_run(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables = tmp_path / "t"
     command = ("collect", zoo, "--data", "digits", "--out", tables, "--limit", 20, "--msb-images", 4)
-    assert run(*command, "--dry-run") == shiftscope.DONE
+    assert run(*command, "--dry-run") == cli.DONE
     printed = capsys.readouterr().out
     assert printed.splitlines() == [
         "to do: checkpoints: 2 tasks",
@@ -236,14 +238,14 @@ def test_status_compact_and_dry_run(zoo: Path, tmp_path: Path, capsys: pytest.Ca
         "10 tasks to do, 0 are done; nothing was written",
     ]
     assert not tables.exists()
-    assert run("status", tables) == shiftscope.BAD_INPUT
+    assert run("status", tables) == cli.BAD_INPUT
     assert "holds no tables" in one_line(capsys)
 
     whole = (zoo / "avg.safetensors").read_bytes()
     (zoo / "avg.safetensors").write_bytes(whole[:-1])
-    assert run(*command) == shiftscope.WITH_FAILURES
+    assert run(*command) == cli.WITH_FAILURES
     capsys.readouterr()
-    assert run("status", tables, zoo) == shiftscope.DONE
+    assert run("status", tables, zoo) == cli.DONE
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"tables: {tables} (15 parts)"
     assert lines[1] == "checkpoints: 1 done, 1 to do (avg)"
@@ -256,13 +258,13 @@ def test_status_compact_and_dry_run(zoo: Path, tmp_path: Path, capsys: pytest.Ca
     assert "last run: 5 tasks measured, 0 were done, 5 failed (" in lines[-1]
 
     (zoo / "avg.safetensors").write_bytes(whole)
-    assert run("compact", tables) == shiftscope.DONE
+    assert run("compact", tables) == cli.DONE
     assert "invariance: 3 parts -> 1 (15 rows)" in capsys.readouterr().out
-    assert run(*command, "--dry-run") == shiftscope.DONE
+    assert run(*command, "--dry-run") == cli.DONE
     assert "5 tasks to do, 5 are done; nothing was written" in capsys.readouterr().out
-    assert run(*command) == shiftscope.DONE
+    assert run(*command) == cli.DONE
     capsys.readouterr()
-    assert run("status", tables) == shiftscope.DONE
+    assert run("status", tables) == cli.DONE
     assert capsys.readouterr().out.splitlines()[1:3] == ["checkpoints: 2 done", "layers: digits/test: 2 done"]
 
 
@@ -273,12 +275,11 @@ def test_a_finished_run_is_seen_to_be_finished_without_torch(zoo: Path, tmp_path
         Image.new("L", (32, 32), 40).save(data / name / "0.png")
     command = ["collect", str(zoo), "--data", f"imagefolder:{data}", "--out", str(tmp_path / "t"), "--shift", ""]
     arguments = [*command, "--collect", "checkpoints,invariance"]
-    assert run(*arguments) == shiftscope.DONE
+    assert run(*arguments) == cli.DONE
     time.sleep(2.1)  # files that lay unchanged for a moment are known by their times
-    assert run(*arguments) == shiftscope.DONE
-    code = (
-        "import shiftscope, sys; code = shiftscope.main(sys.argv[1:]); sys.exit(code or 50 * ('torch' in sys.modules))"
-    )
+    assert run(*arguments) == cli.DONE
+    code = "import sys; from invariscope import cli; code = cli.main(sys.argv[1:]);"
+    code += " sys.exit(code or 50 * ('torch' in sys.modules))"
 
     def again() -> tuple[int, str]:
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
@@ -297,7 +298,7 @@ def test_code_and_paths_outside_are_the_users_to_allow(
     (zoo / "net.py").write_text("import pathlib; pathlib.Path(__file__).with_name('ran').touch()\nbuild = None\n")
     (zoo / "zoo.yaml").write_text(text.replace(MODEL.format(operator="max"), "python:net.py:build"))
     command = ("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20)
-    assert run(*command, "--no-code") == shiftscope.BAD_INPUT
+    assert run(*command, "--no-code") == cli.BAD_INPUT
     assert "runs the code of" in (line := one_line(capsys))
     assert "leave --no-code out" in line
     assert not (zoo / "ran").exists()
@@ -306,9 +307,9 @@ def test_code_and_paths_outside_are_the_users_to_allow(
     (zoo / "link.safetensors").symlink_to(tmp_path / "max.safetensors")
     for weights in ("../max.safetensors", str(tmp_path / "max.safetensors"), "link.safetensors"):
         (zoo / "zoo.yaml").write_text("allow_outside: true\n" + text.replace("max.safetensors", weights))
-        assert run(*command, "--dry-run") == shiftscope.BAD_INPUT
+        assert run(*command, "--dry-run") == cli.BAD_INPUT
         assert "lies outside of the zoo's folder: move it inside, or give --allow-outside" in one_line(capsys)
-        assert run(*command, "--dry-run", "--allow-outside") == shiftscope.DONE
+        assert run(*command, "--dry-run", "--allow-outside") == cli.DONE
         capsys.readouterr()
 
 
@@ -326,7 +327,7 @@ def test_backends_that_cannot_be_had(
     zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     command = ("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20)
-    assert run(*command, *arguments) == shiftscope.BAD_INPUT
+    assert run(*command, *arguments) == cli.BAD_INPUT
     assert message in one_line(capsys)
 
 
@@ -334,36 +335,36 @@ def test_an_unknown_figure_is_refused(zoo: Path, tmp_path: Path, capsys: pytest.
     run("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20, "--msb-images", 4)
     capsys.readouterr()
     code = run("figures", tmp_path / "t", "--out", tmp_path / "f", "--only", "msb_invariant")
-    assert code == shiftscope.BAD_INPUT
+    assert code == cli.BAD_INPUT
     assert "msb_invariance" in one_line(capsys)
 
 
 def test_sites_as_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("sites", "zoo:smallcnn?operator=tips&width=4", "--size", 32) == shiftscope.DONE
+    assert run("sites", "zoo:smallcnn?operator=tips&width=4", "--size", 32) == cli.DONE
     assert capsys.readouterr().out.count(" tips ") == 3
-    assert run("sites", "zoo:smallcnn?operator=tips&width=4", "--json") == shiftscope.DONE
+    assert run("sites", "zoo:smallcnn?operator=tips&width=4", "--json") == cli.DONE
     sites = json.loads(capsys.readouterr().out)
     assert [site["kind"] for site in sites] == ["tips"] * 3
-    assert run("sites", "zoo:nonet") == shiftscope.BAD_INPUT
+    assert run("sites", "zoo:nonet") == cli.BAD_INPUT
     assert "unknown architecture 'nonet'" in one_line(capsys)
-    assert run("sites", "zoo:resnet8?operator=strided&in_channels=1") == shiftscope.DONE
+    assert run("sites", "zoo:resnet8?operator=strided&in_channels=1") == cli.DONE
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "zoo:resnet8?operator=strided&in_channels=1: 4 downsampling sites (input 1 x 32 x 32)"
     columns = ["depth", "name", "kind", "kernel", "stride", "channels", "input_size", "output_size", "reason"]
     assert lines[1].split() == columns
     assert lines[2].split() == ["0", "layer2.0.conv1", "conv", "3x3", "2x2", "32", "32x32", "16x16"]
     for option in ("--size", "--channels"):
-        assert run("sites", "zoo:resnet8", option, 0) == shiftscope.BAD_INPUT
-        assert capsys.readouterr().err.strip() == f"shiftscope: {option} is 0: give a whole number of at least 1"
+        assert run("sites", "zoo:resnet8", option, 0) == cli.BAD_INPUT
+        assert capsys.readouterr().err.strip() == f"invariscope: {option} is 0: give a whole number of at least 1"
 
 
 def test_train_writes_a_zoo_that_can_be_collected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("defaults: {data: digits, epochs: 1, model: {width: 2}}\ngrid: {operator: [max, soft(4)]}\n")
-    assert run("train", recipe, "--out", tmp_path / "zoo") == shiftscope.DONE
+    assert run("train", recipe, "--out", tmp_path / "zoo") == cli.DONE
     assert "2 runs trained, 0 were done, 0 failed" in capsys.readouterr().out
     command = ("collect", tmp_path / "zoo", "--data", "digits", "--out", tmp_path / "t", "--limit", 20)
-    assert run(*command, "--collect", "checkpoints") == shiftscope.DONE
+    assert run(*command, "--collect", "checkpoints") == cli.DONE
     rows = pq.read_table(tmp_path / "t" / "checkpoints").to_pandas().set_index("operator")
     assert rows["strength"]["soft"] == 4
     assert rows["operator_spec"].to_dict() == {"max": "max", "soft": "soft(beta=4)"}
@@ -372,7 +373,7 @@ def test_train_writes_a_zoo_that_can_be_collected(tmp_path: Path, capsys: pytest
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("defaults: {data: digits, epochs: 1, model: {width: 2}}\ngrid: {operator: max}\n")
-    assert run("train", recipe, "--out", recipe / "zoo") == shiftscope.BAD_INPUT
+    assert run("train", recipe, "--out", recipe / "zoo") == cli.BAD_INPUT
     assert "cannot make this folder" in one_line(capsys)
 
 
@@ -383,7 +384,7 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")
     assert stop.value.code == 0
-    assert f"Example: shiftscope {command}" in capsys.readouterr().out
+    assert f"Example: invariscope {command}" in capsys.readouterr().out
 
 
 def test_help_lists_everything_that_is_registered(capsys: pytest.CaptureFixture[str]) -> None:
@@ -397,20 +398,20 @@ def test_help_lists_everything_that_is_registered(capsys: pytest.CaptureFixture[
 def test_a_misspelt_option_is_exit_code_2() -> None:
     with pytest.raises(SystemExit) as stop:
         run("collect", "zoo", "--dta", "digits", "--out", "t")
-    assert stop.value.code == shiftscope.BAD_INPUT
+    assert stop.value.code == cli.BAD_INPUT
 
 
 def test_ctrl_c_leaves_whole_parts_and_says_how_to_go_on(zoo: Path, tmp_path: Path) -> None:
     code = (
-        "import shiftscope, sys, collectors.tasks as t, collections.abc\n"
-        "import collectors.msb as m\n"
+        "import sys; from invariscope import cli\n"
+        "import invariscope.collectors.measure.msb as m\n"
         "def stop(*a, **k): raise KeyboardInterrupt\n"
         "m.measure_msb = stop\n"
-        f"sys.exit(shiftscope.main(['collect', {str(zoo)!r}, '--data', 'digits', '--limit', '20',"
+        f"sys.exit(cli.main(['collect', {str(zoo)!r}, '--data', 'digits', '--limit', '20',"
         f" '--out', {str(tmp_path / 't')!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == shiftscope.INTERRUPTED
+    assert done.returncode == cli.INTERRUPTED
     assert "the same command goes on from there" in done.stderr
     assert "Traceback" not in done.stderr
     for path in (tmp_path / "t").rglob("*.parquet"):

@@ -1,4 +1,4 @@
-"""``shiftscope train``: its options, and an interrupted run that is noted and trained anew."""
+"""``invariscope train``: its options, and an interrupted run that is noted and trained anew."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import shiftscope
+from invariscope import cli
 
 RECIPE = "grid: {data: digits, epochs: 1, batch_size: 32, limit: 64, model: {width: 2}}\n"
 
@@ -24,7 +24,7 @@ def test_a_state_of_no_use_is_one_line(recipe: Path, tmp_path: Path, capsys: pyt
     out.mkdir()
     state = out / ".smallcnn-max-zeros-s0.training"
     state.write_bytes(b"half")
-    assert shiftscope.main(["train", str(recipe), "--out", str(out), "--threads", "2", "--save-every", "0"]) == 0
+    assert cli.main(["train", str(recipe), "--out", str(out), "--threads", "2", "--save-every", "0"]) == 0
     output = capsys.readouterr()
     reason = "starts anew: it is no whole state of a training"
     assert output.err == f"{state} was not used, smallcnn-max-zeros-s0 {reason}\n"
@@ -48,8 +48,8 @@ def test_a_state_of_no_use_is_one_line(recipe: Path, tmp_path: Path, capsys: pyt
 def test_bad_options_are_one_line(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
-    assert shiftscope.main(["train", str(recipe), "--out", str(tmp_path / "zoo"), *options]) == 2
+    assert cli.main(["train", str(recipe), "--out", str(tmp_path / "zoo"), *options]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"shiftscope: {message}")
+    assert error.startswith(f"invariscope: {message}")
     assert error.count("\n") == 1
     assert not (tmp_path / "zoo").exists()

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import shiftscope
-from collectors.msb import PATCH_WINDOWS, measure_msb
-from collectors.schema import MSB_READINGS
-from zoo.errors import ModelError
-from zoo.loading import build_model
-from zoo.sites import Use, find_sites, record
+from invariscope import cli
+from invariscope.base.errors import ModelError
+from invariscope.collectors.measure.msb import PATCH_WINDOWS, measure_msb
+from invariscope.collectors.schema import MSB_READINGS
+from invariscope.zoo.loading import build_model
+from invariscope.zoo.sites import Use, find_sites, record
 
 
 def load() -> ModuleType:
@@ -155,13 +155,13 @@ def test_nothing_is_left_on_a_real_network() -> None:
 
 
 def test_sites_command_takes_the_input_over(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shiftscope.main(["sites", "timm:convnext_tiny"]) == shiftscope.DONE
+    assert cli.main(["sites", "timm:convnext_tiny"]) == cli.DONE
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "timm:convnext_tiny: 4 downsampling sites (input 3 x 224 x 224)"
     assert lines[2].split() == ["0", "stem.0", "conv", "4x4", "4x4", "96", "221x221", "56x56"]
-    assert shiftscope.main(["sites", "timm:lcnet_035?in_chans=1", "--size", "64", "--json"]) == shiftscope.DONE
+    assert cli.main(["sites", "timm:lcnet_035?in_chans=1", "--size", "64", "--json"]) == cli.DONE
     rows = json.loads(capsys.readouterr().out)
     assert [row["output_size"] for row in rows] == [[32, 32], [16, 16], [8, 8], [4, 4], [2, 2]]
     assert rows[0]["input_size"] == [64, 64]
-    assert shiftscope.main(["sites", "torchvision:inception_v3?init_weights=false"]) == shiftscope.DONE
+    assert cli.main(["sites", "torchvision:inception_v3?init_weights=false"]) == cli.DONE
     assert "(input 3 x 299 x 299)" in capsys.readouterr().out

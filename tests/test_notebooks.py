@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from analysis import join, load
+from invariscope.analysis import join, load
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -79,8 +79,8 @@ def test_a_zoo(notebook_path: dict[str, Path], repository: Path, monkeypatch: py
 
 
 def test_figures(notebook_path: dict[str, Path], repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from analysis.figures import FIGURES
-    from analysis.publication import PAPER_TABLES
+    from invariscope.analysis.figures import FIGURES
+    from invariscope.analysis.publication import PAPER_TABLES
 
     notebook = _executed(notebook_path["3"], repository, monkeypatch)
     shown = [o for cell in notebook.cells for o in cell.get("outputs", []) if "data" in o]

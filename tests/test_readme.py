@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import shiftscope
-from zoo.manifest import read_manifest
-from zoo.recipe import read_recipe
+from invariscope import cli
+from invariscope.zoo.manifest import read_manifest
+from invariscope.zoo.recipe import read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,8 @@ def test_counts_are_the_zoos(readme: str, repository: Path) -> None:
 
 
 def test_commands_of_the_readme_parse(readme: str) -> None:
-    commands = re.findall(r"^    shiftscope (.*?)(?:\s+#.*)?$", readme, re.M)
+    commands = re.findall(r"^    invariscope (.*?)(?:\s+#.*)?$", readme, re.M)
     assert len(commands) >= 3
     for command in commands:
-        parsed = shiftscope.parse(command.split())
+        parsed = cli.parse(command.split())
         assert type(parsed).__name__.lower() == command.split()[0]

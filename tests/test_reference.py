@@ -14,12 +14,13 @@ import torch
 from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis import TableError, load
+from invariscope.analysis import TableError, load
+from invariscope.base.former import FORMER_NAME
+from invariscope.zoo.loading import build_model
+from invariscope.zoo.recipe import Run, read_recipe
 from reference import pairs, reproduce, results
 from reference.claims import Found
 from reference.words import counted, ranged
-from zoo.loading import build_model
-from zoo.recipe import Run, read_recipe
 
 MOST_MULTIPLY_ADDS = 10e6
 
@@ -157,7 +158,7 @@ def test_the_tables_hold_the_study(study: Path, runs: dict[str, list[Run]]) -> N
     assert shifted.loc[shifted["score"] != "kappa", "value"].between(0, 1).all()
     assert 8 <= tables["robustness"]["checkpoint"].nunique() <= 30
     for name, table in tables.items():
-        provenance = {"task", "shiftscope_version", "torch_version", "sha256"} | (
+        provenance = {"task", f"{FORMER_NAME}_version", "torch_version", "sha256"} | (
             set() if name in ("checkpoints", "cost") else {"data", "data_fingerprint"}
         )
         assert table[sorted(provenance)].notna().all(axis=None), name

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import shiftscope
-from collectors.schema import PIXEL_SCORES
-from collectors.segmentation import measure_segmentation
-from collectors.shifts import ShiftPlan
-from zoo.datasets import load_dataset
-from zoo.datasets.inputs import PreparedImages
-from zoo.loading import load_checkpoint
-from zoo.manifest import read_manifest
+from invariscope import cli
+from invariscope.collectors.measure.segmentation import measure_segmentation
+from invariscope.collectors.measure.shifts import ShiftPlan
+from invariscope.collectors.schema import PIXEL_SCORES
+from invariscope.zoo.datasets import load_dataset
+from invariscope.zoo.datasets.inputs import PreparedImages
+from invariscope.zoo.loading import load_checkpoint
+from invariscope.zoo.manifest import read_manifest
 
 RECIPE = """
 defaults: {data: "DATA", architecture: unet, model: {width: 2, depth: 2}, epochs: 1, batch_size: 8, limit: 16}
@@ -28,7 +28,7 @@ grid:
 
 
 def run(*arguments: object) -> int:
-    return shiftscope.main([str(argument) for argument in arguments])
+    return cli.main([str(argument) for argument in arguments])
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -42,7 +42,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("segmenters")
     (folder / "recipe.yaml").write_text(RECIPE.replace("DATA", "shapes:16"))
-    assert run("train", folder / "recipe.yaml", "--out", folder / "zoo") == shiftscope.DONE
+    assert run("train", folder / "recipe.yaml", "--out", folder / "zoo") == cli.DONE
     return folder / "zoo"
 
 
@@ -50,7 +50,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tables(zoo: Path) -> Path:
     out = zoo.parent / "tables"
     command = ("collect", zoo, "--data", "shapes:16", "--out", out, "--limit", 12, "--msb-images", 4)
-    assert run(*command, "--shift", "circular,zero,crop") == shiftscope.DONE
+    assert run(*command, "--shift", "circular,zero,crop") == cli.DONE
     return out
 
 
@@ -74,7 +74,7 @@ def test_a_zoo_of_segmenters_is_measured_as_such_by_default(zoo: Path, tables: P
 def test_tables_without_invariance_are_analysed_drawn_and_reported(
     tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("analyze", tables, "--out", tmp_path / "results", "--power") == shiftscope.DONE
+    assert run("analyze", tables, "--out", tmp_path / "results", "--power") == cli.DONE
     printed = capsys.readouterr().out
     assert (
         "circular shifts (up to 2 px, 9 shifts per image): msb_corrected against per-pixel consistency (mASCC)"
@@ -91,16 +91,16 @@ def test_tables_without_invariance_are_analysed_drawn_and_reported(
     assert summary.startswith("# Does maximum-sampling bias go with shift invariance of segmentation?\n")
     assert "per-pixel consistency" in summary
     assert "accuracy" not in summary.lower()
-    assert run("figures", tables, "--out", tmp_path / "figures") == shiftscope.DONE
+    assert run("figures", tables, "--out", tmp_path / "figures") == cli.DONE
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"segmentation.png", "msb_by_depth.png", "table_segmentation.md"} <= drawn
-    assert run("report", tables, "--out", tmp_path / "report.html") == shiftscope.DONE
+    assert run("report", tables, "--out", tmp_path / "report.html") == cli.DONE
     assert "per-pixel consistency" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_correlation_is_that_of_the_tables(tables: Path, tmp_path: Path) -> None:
     """Pearson over checkpoints, from the parquet files with numpy alone."""
-    assert run("analyze", tables, "--out", tmp_path) == shiftscope.DONE
+    assert run("analyze", tables, "--out", tmp_path) == cli.DONE
     scores = pq.read_table(tables / "segmentation").to_pandas()
     scores = scores[(scores["score"] == "consistency_pixel") & (scores["shift_kind"] == "zero")]
     msb = pq.read_table(tables / "layers").to_pandas().groupby("checkpoint")["msb_corrected"].mean()
@@ -117,15 +117,15 @@ def test_collectors_that_do_not_suit(
 ) -> None:
     capsys.readouterr()
     command = ("--out", tmp_path / "t", "--limit", 4, "--collect")
-    assert run("collect", zoo, "--data", "shapes:16", *command, "layers,invariance") == shiftscope.BAD_INPUT
+    assert run("collect", zoo, "--data", "shapes:16", *command, "layers,invariance") == cli.BAD_INPUT
     error = one_line(capsys)
     assert "unet-max-circular-s0-e001 (zoo:unet) segments images, which `invariance` does not measure" in error
     assert "collect `segmentation` instead" in error
-    assert run("collect", zoo, "--data", "digits", *command, "segmentation") == shiftscope.BAD_INPUT
+    assert run("collect", zoo, "--data", "digits", *command, "segmentation") == cli.BAD_INPUT
     assert "digits/test has no masks, which `segmentation` needs" in one_line(capsys)
     classifiers = repository / "data" / "zoo"
     only = ("--only", "smallcnn-max-zeros-s1-*")
-    assert run("collect", classifiers, "--data", "shapes:16", *command, "segmentation", *only) == shiftscope.BAD_INPUT
+    assert run("collect", classifiers, "--data", "shapes:16", *command, "segmentation", *only) == cli.BAD_INPUT
     assert "(zoo:smallcnn) classifies images, which `segmentation` does not measure" in one_line(capsys)
 
 
@@ -145,7 +145,7 @@ def test_a_foreign_segmenter_fails_alone_where_images_are_scored(
         "input: {size: 16, mean: 0.5, std: 0.25}}\n"
     )
     command = ("collect", tmp_path, "--data", "shapes:16", "--out", tmp_path / "t", "--limit", 4, "--shift", "zero")
-    assert run(*command, "--collect", "layers,invariance,segmentation") == shiftscope.WITH_FAILURES
+    assert run(*command, "--collect", "layers,invariance,segmentation") == cli.WITH_FAILURES
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all("it segments; collect `segmentation`" in line for line in lines)
@@ -155,7 +155,7 @@ def test_a_foreign_segmenter_fails_alone_where_images_are_scored(
 
 def test_values_depend_on_neither_jobs_nor_batch_size(zoo: Path, tables: Path, tmp_path: Path) -> None:
     command = ("collect", zoo, "--data", "shapes:16", "--out", tmp_path, "--limit", 12, "--collect", "segmentation")
-    assert run(*command, "--shift", "circular,zero,crop", "--jobs", 2, "--batch-size", 5) == shiftscope.DONE
+    assert run(*command, "--shift", "circular,zero,crop", "--jobs", 2, "--batch-size", 5) == cli.DONE
     keys = ["checkpoint", "shift_kind", "score"]
     one, two = (
         pq.read_table(folder / "segmentation").to_pandas().sort_values(keys, ignore_index=True)
@@ -173,10 +173,10 @@ def test_camvid(shared_data: Path, tmp_path: Path) -> None:
         pytest.skip(f"no CamVid at {place}")
     recipe = RECIPE.replace("DATA", f"parquet:{place}/train.parquet").replace("limit: 16", "limit: 8")
     (tmp_path / "recipe.yaml").write_text(recipe.replace("[max, aps, subsample]", "aps"))
-    assert run("train", tmp_path / "recipe.yaml", "--out", tmp_path / "zoo") == shiftscope.DONE
+    assert run("train", tmp_path / "recipe.yaml", "--out", tmp_path / "zoo") == cli.DONE
     assert read_manifest(tmp_path / "zoo")[0].input.size == (180, 240)
     command = ("collect", tmp_path / "zoo", "--data", f"parquet:{place}/test.parquet", "--out", tmp_path / "tables")
-    assert run(*command, "--limit", 3, "--msb-images", 2, "--shift", "circular,crop") == shiftscope.DONE
+    assert run(*command, "--limit", 3, "--msb-images", 2, "--shift", "circular,crop") == cli.DONE
     rows = pq.read_table(tmp_path / "tables" / "segmentation").to_pandas()
     assert rows["max_shift"].max() == 22
     masks = load_dataset(f"parquet:{place}/test.parquet", limit=3).masks.numpy()
@@ -205,11 +205,9 @@ def test_a_void_class_is_void_in_training_and_measuring(tmp_path: Path) -> None:
     table = pa.table({"image": images, "mask": masks}).replace_schema_metadata({"huggingface": json.dumps(features)})
     pq.write_table(table, tmp_path / "part.parquet")
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("DATA", f"parquet:{tmp_path}/part.parquet"))
-    assert run("train", tmp_path / "recipe.yaml", "--out", tmp_path / "zoo") == shiftscope.DONE
+    assert run("train", tmp_path / "recipe.yaml", "--out", tmp_path / "zoo") == cli.DONE
     data = f"parquet:{tmp_path}/part.parquet"
-    assert (
-        run("collect", tmp_path / "zoo", "--data", data, "--out", tmp_path / "t", "--only", "*max*") == shiftscope.DONE
-    )
+    assert run("collect", tmp_path / "zoo", "--data", data, "--out", tmp_path / "t", "--only", "*max*") == cli.DONE
     rows = pq.read_table(tmp_path / "t" / "segmentation").to_pandas()
     assert (rows["void_share"].between(0.3, 0.37)).all()
     assert rows.loc[rows["score"] == "miou", "n_classes"].le(2).all()

@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from collectors.engine import plan_run
-from collectors.planning import _tasks
-from collectors.tasks import Options
-from zoo.datasets.source import DataSource
-from zoo.manifest import Checkpoint, read_manifest
+from invariscope.collectors.engine.planning import _tasks
+from invariscope.collectors.engine.run import plan_run
+from invariscope.collectors.tables.tasks import Options
+from invariscope.zoo.datasets.source import DataSource
+from invariscope.zoo.manifest import Checkpoint, read_manifest
 
 DEMO = Options(("checkpoints", "layers", "invariance", "surface"), msb_images=100, surface_images=12)
 SWAPS = Options(("swaps",), swap_images=100)

@@ -1,6 +1,6 @@
 """Real checkpoints from elsewhere, end to end: published accuracies, MSB per site, consistency under three shift kinds.
 
-By default on the first 128 test images of CIFAR-10; `SHIFTSCOPE_FULL=1` (`make test-full`) takes all 10,000.
+By default on the first 128 test images of CIFAR-10; `INVARISCOPE_FULL=1` (`make test-full`) takes all 10,000.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import pytest
 import torch
 from PIL import Image
 
-import shiftscope
-from zoo.errors import WeightsError
-from zoo.loading import load_checkpoint, load_weights
-from zoo.manifest import read_manifest
+from invariscope import cli
+from invariscope.base.errors import WeightsError
+from invariscope.zoo.loading import load_checkpoint, load_weights
+from invariscope.zoo.manifest import read_manifest
 
-FULL = os.environ.get("SHIFTSCOPE_FULL") == "1"
+FULL = os.environ.get("INVARISCOPE_FULL") == "1"
 N_IMAGES = 10_000 if FULL else 128
 
 ACCURACY = {
@@ -62,7 +62,7 @@ def tables(zoo: Path, shared_data: Path) -> Path:
     command += ["--limit", str(N_IMAGES), "--shift", "circular,zero,crop", "--allow-outside"]
     if not FULL:
         command += ["--msb-images", "32", "--n-shifts", "2"]
-    assert shiftscope.main(command) == shiftscope.DONE
+    assert cli.main(command) == cli.DONE
     return out
 
 
@@ -91,7 +91,7 @@ def test_accuracy_is_that_of_a_plain_loop(tables: Path, zoo: Path, shared_data: 
     clean = zoo / "clean"
     data = f"parquet:{shared_data / 'cifar10' / 'test.parquet'}"
     command = ["collect", str(zoo), "--data", data, "--out", str(clean), "--limit", "200", "--shift", ""]
-    assert shiftscope.main([*command, "--collect", "invariance", "--allow-outside"]) == shiftscope.DONE
+    assert cli.main([*command, "--collect", "invariance", "--allow-outside"]) == cli.DONE
     measured = read(clean, "invariance").set_index("checkpoint")["value"]["akamaster-resnet20"]
     assert measured == pytest.approx(hits.double().mean().item(), abs=1e-12)
 
@@ -127,7 +127,7 @@ def test_robustness_of_a_checkpoint_from_elsewhere(zoo: Path, shared_data: Path)
     command = ["collect", str(zoo), "--data", data, "--out", str(out), "--limit", "64", "--allow-outside"]
     command += ["--collect", "robustness", "--only", "captum-lenet", "--robust-images", "64", "--attack-steps", "5"]
     command += ["--eps-linf", "1/255,4/255,16/255", "--norms", "linf", "--severities", "1,5"]
-    assert shiftscope.main([*command, "--corruptions", "gaussian_noise,contrast,fog"]) == shiftscope.DONE
+    assert cli.main([*command, "--corruptions", "gaussian_noise,contrast,fog"]) == cli.DONE
     rows = read(out, "robustness")
     assert len(rows) == 1 + 3 + 6
     clean = rows.set_index("condition_kind").loc["clean", "accuracy"]
@@ -143,6 +143,6 @@ def test_robustness_of_a_checkpoint_from_elsewhere(zoo: Path, shared_data: Path)
 def test_the_awkward_pickle_is_read_by_the_allow_list(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = shared_data / "checkpoints" / "ai8x_cifar10" / "ai85-cifar10-qat8.pth.tar"
     assert len(load_weights(file)) == 88
-    monkeypatch.setattr("zoo.weights.ALLOWED_CLASSES", ())
+    monkeypatch.setattr("invariscope.zoo.weights.ALLOWED_CLASSES", ())
     with pytest.raises(WeightsError, match=r"torch\.optim\.adam\.Adam"):
         load_weights(file)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from zoo.errors import InputError, unknown
+from invariscope.base.errors import InputError
+from invariscope.base.names import unknown
 
 DEVICES = ("cpu", "cuda", "mps")
 

@@ -19,10 +19,11 @@ from urllib.parse import urlparse
 
 import torch
 
-from zoo.datasets.inputs import InputSpec
-from zoo.errors import ModelError, unknown
-from zoo.model_string import Argument, ModelString
-from zoo.weights import load_weights, one_line
+from invariscope.base.errors import ModelError
+from invariscope.base.names import unknown
+from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.model_string import Argument, ModelString
+from invariscope.zoo.weights import load_weights, one_line
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of the weights file in a repository of the Hugging Face hub, the one to prefer first."""
@@ -39,7 +40,7 @@ def timm_builder(parts: ModelString, download: bool) -> Callable[..., Any]:
     Raises:
         ModelError: when timm is not installed, has no such network, or its weights are not on this machine.
     """
-    timm = optional_package("timm", "pip install 'shiftscope[timm]'")
+    timm = optional_package("timm", "pip install 'invariscope[timm]'")
     _timm_name(parts, timm)
     for name in _TIMM_FILES:
         if name in parts.arguments:
@@ -80,7 +81,7 @@ def torchvision_builder(parts: ModelString, download: bool) -> Callable[..., Any
 
 def timm_input(parts: ModelString) -> InputSpec | None:
     """Input size and normalisation that timm has on record for a network; ``img_size`` of the model string wins."""
-    timm = optional_package("timm", "pip install 'shiftscope[timm]'")
+    timm = optional_package("timm", "pip install 'invariscope[timm]'")
     _timm_name(parts, timm)
     config = timm.models.get_pretrained_cfg(parts.target)
     spec = config_input(config.to_dict()) if config is not None else None
@@ -123,7 +124,7 @@ def pretrained_file(parts: ModelString, download: bool = False) -> Path:
         ModelError: when it is not there (and ``download`` is false), or the scheme has no pretrained weights.
     """
     if parts.scheme == "timm":
-        timm = optional_package("timm", "pip install 'shiftscope[timm]'")
+        timm = optional_package("timm", "pip install 'invariscope[timm]'")
         _timm_name(parts, timm)
         return _timm_file(parts, timm, download)
     if parts.scheme != "torchvision":
@@ -202,12 +203,12 @@ def _hub_file(parts: ModelString, url: str, download: bool) -> Path:
 def _refusal(parts: ModelString, source: str, cache: str | Path) -> ModelError:
     return ModelError(
         f"model {str(parts)!r}: its pretrained weights are not on this machine, and {parts.scheme} would download them "
-        f"from {source} to {cache}: allow that with zoo.loading.build_model({str(parts)!r}, download=True)"
+        f"from {source} to {cache}: allow that with invariscope.zoo.loading.build_model({str(parts)!r}, download=True)"
     )
 
 
 def _torchvision_models() -> ModuleType:
-    remedy = "pip install 'shiftscope[torchvision]', of the release that belongs to this torch"
+    remedy = "pip install 'invariscope[torchvision]', of the release that belongs to this torch"
     return optional_package("torchvision.models", remedy)
 
 

@@ -13,14 +13,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.architectures import ARCHITECTURES
-from zoo.datasets.inputs import InputSpec
-from zoo.errors import InputError, ModelError, WeightsError, unknown
-from zoo.files import sha256_file
-from zoo.libraries import config_input, timm_builder, timm_input, torchvision_builder, torchvision_input
-from zoo.manifest import Checkpoint
-from zoo.model_string import ModelString
-from zoo.weights import load_weights, one_line
+from invariscope.base.errors import InputError, ModelError, WeightsError
+from invariscope.base.files import sha256_file
+from invariscope.base.names import unknown
+from invariscope.zoo.architectures import ARCHITECTURES
+from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.libraries import config_input, timm_builder, timm_input, torchvision_builder, torchvision_input
+from invariscope.zoo.manifest import Checkpoint
+from invariscope.zoo.model_string import ModelString
+from invariscope.zoo.weights import load_weights, one_line
 
 __all__ = ["build_model", "default_input", "load_checkpoint", "load_weights", "sha256_file"]
 
@@ -158,7 +159,7 @@ def _python(parts: ModelString, folder: Path) -> Callable[..., Any]:
 
 def _run_file(file: Path) -> ModuleType:
     """Run a Python file as a module of a name of its own, which pickle and dataclasses look up."""
-    name = f"shiftscope_model_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
+    name = f"invariscope_model_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ModelError(f"{file} is no Python file: give one that ends in .py")

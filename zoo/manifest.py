@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
-from zoo.architectures import ARCHITECTURES, takes_strided
-from zoo.datasets.inputs import InputSpec, Size
-from zoo.errors import InputError, ManifestError
-from zoo.files import write_atomic
-from zoo.model_string import ModelString
-from zoo.operators import parse_operator
-from zoo.yaml_lines import Located, Scalar, read_yaml
+from invariscope.base.errors import InputError, ManifestError
+from invariscope.base.files import write_atomic
+from invariscope.zoo.architectures import ARCHITECTURES, takes_strided
+from invariscope.zoo.datasets.inputs import InputSpec, Size
+from invariscope.zoo.model_string import ModelString
+from invariscope.zoo.operators import parse_operator
+from invariscope.zoo.yaml_lines import Located, Scalar, read_yaml
 
 FILE_NAME = "zoo.yaml"
 
@@ -224,7 +224,7 @@ class _Reader:
 
     def _known_input(self, model: str, item: Located, what: str) -> InputSpec:
         """The input that the model string's library knows, for an entry without one."""
-        from zoo.loading import default_input  # imports torch, which most manifests do not need
+        from invariscope.zoo.loading import default_input  # imports torch, which most manifests do not need
 
         try:
             spec = default_input(model, self._folder)
@@ -237,7 +237,7 @@ class _Reader:
         return spec
 
     def _pretrained(self, model: str, item: Located, what: str) -> Path:
-        from zoo.libraries import pretrained_file  # imports torch
+        from invariscope.zoo.libraries import pretrained_file  # imports torch
 
         try:
             return pretrained_file(ModelString.parse(model))

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zoo.errors import ModelError, unknown
+from invariscope.base.errors import ModelError
+from invariscope.base.names import unknown
 
 SCHEMES = ("zoo", "python", "timm", "torchvision")
 """What stands before the first colon of a model string."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import InputError, OperatorError, RecipeError
-from zoo.manifest import check_zoo_model
-from zoo.model_string import Argument, ModelString
-from zoo.operators import parse_operator
-from zoo.sampling import PADDING_MODES
-from zoo.yaml_lines import Located, read_yaml
+from invariscope.base.errors import InputError, OperatorError, RecipeError
+from invariscope.zoo.manifest import check_zoo_model
+from invariscope.zoo.model_string import Argument, ModelString
+from invariscope.zoo.operators import parse_operator
+from invariscope.zoo.sampling import PADDING_MODES
+from invariscope.zoo.yaml_lines import Located, read_yaml
 
 OPTIMIZERS = ("adamw", "sgd")
 
@@ -31,7 +31,7 @@ class Run:
     """One training run; its weights follow from these values (on one machine and one version of torch).
 
     Attributes:
-        architecture: name in ``zoo.architectures.ARCHITECTURES``.
+        architecture: name in ``invariscope.zoo.architectures.ARCHITECTURES``.
         operator: operator specification, for example ``soft(beta=4)``; ``strided`` for a published ResNet.
         padding_mode: of convolutions and operators.
         seed: gives the initial weights, the order of the images, the augmentation and the operators' noise.

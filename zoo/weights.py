@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from zoo.errors import WeightsError
-from zoo.manifest import WEIGHT_SUFFIXES
+from invariscope.base.errors import WeightsError
+from invariscope.zoo.manifest import WEIGHT_SUFFIXES
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts commonly keep the weights."""

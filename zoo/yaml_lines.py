@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from zoo.errors import InputError, unknown
+from invariscope.base.errors import InputError
+from invariscope.base.names import unknown
 
 Scalar = str | int | float | bool | None
 

@@ -1,16 +1,16 @@
 """Designs that go beyond correlation: one knob turned with all else equal (doses), one operator exchanged (swaps).
 
-from analysis import load
-from analysis.designs import dose_trends, swap_changes, swap_frame
+from invariscope.analysis import load
+from invariscope.analysis.designs import dose_trends, swap_changes, swap_frame
 
 tables = load("out/tables")
 dose_trends(join(tables))
 swap_changes(swap_frame(tables))
 """
 
-from analysis.designs.common import COLUMNS, design_table
-from analysis.designs.dose import dose_trends
-from analysis.designs.swaps import swap_changes, swap_frame
-from analysis.designs.words import design_sections
+from invariscope.analysis.designs.common import COLUMNS, design_table
+from invariscope.analysis.designs.dose import dose_trends
+from invariscope.analysis.designs.swaps import swap_changes, swap_frame
+from invariscope.analysis.say.designs import design_sections
 
 __all__ = ["COLUMNS", "design_sections", "design_table", "dose_trends", "swap_changes", "swap_frame"]

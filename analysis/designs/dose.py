@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.designs.common import EQUAL, all_equal, cells, clustered_fit, design_table
-from analysis.errors import TableError
-from collectors.schema import PRIMARY_READING, SHIFT_KINDS
+from invariscope.analysis.designs.common import EQUAL, all_equal, cells, clustered_fit, design_table
+from invariscope.base.errors import TableError
+from invariscope.collectors.schema import PRIMARY_READING, SHIFT_KINDS
 
 ALIKE = ("architecture", "padding_mode", "training_data", "seed")
 """What the runs of one family have in common, beside :func:`families`' further factors."""
@@ -33,7 +33,7 @@ def dose_trends(
 ) -> pd.DataFrame:
     """How MSB, accuracy and scores follow the strength of an operator, and scores MSB, family by family.
 
-    ``frame`` is :func:`analysis.tables.join`'s; the last snapshots are used. A *family* are the runs of one
+    ``frame`` is :func:`join`'s; the last snapshots are used. A *family* are the runs of one
     architecture, padding, training data, seed and further factors (:func:`families`) with at least three strengths of
     an operator; only families that have all of its strengths enter (``n_missing`` counts the others). Several runs of
     one strength enter as their mean.
@@ -50,7 +50,7 @@ def dose_trends(
     * ``slope``: of a score on MSB with an intercept per family, alone and given accuracy, errors clustered by family.
 
     Returns:
-        One row per number, with the columns :data:`analysis.designs.COLUMNS`; none without such families.
+        One row per number, with the columns :data:`invariscope.analysis.designs.COLUMNS`; none without such families.
 
     Raises:
         TableError: the frame lacks a column.
@@ -59,7 +59,9 @@ def dose_trends(
     needed = ["operator", "strength", "final", "data", "accuracy", reading, *ALIKE]
     missing = [name for name in needed if name not in frame.columns]
     if missing:
-        raise TableError(f"doses need the columns {', '.join(missing)}: give the frame of analysis.tables.join")
+        raise TableError(
+            f"doses need the columns {', '.join(missing)}: give the frame of invariscope.analysis.tables.joined.join"
+        )
     rows = frame[frame["final"] & frame["strength"].notna() & frame["shift_kind"].isin(SHIFT_KINDS)]
     if rows.empty:
         return design_table()

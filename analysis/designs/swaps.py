@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.correlation import correlate
-from analysis.designs.common import PLAN, cells, clustered_fit, clustered_share, design_table
-from analysis.errors import TableError
-from analysis.tables import NOT_GIVEN, Tables, is_elsewhere, origins, with_runs
-from collectors.schema import PRIMARY_READING
+from invariscope.analysis.designs.common import PLAN, cells, clustered_fit, clustered_share, design_table
+from invariscope.analysis.stats.correlation import correlate
+from invariscope.analysis.tables.joined import NOT_GIVEN, Tables, is_elsewhere, origins, with_runs
+from invariscope.base.errors import TableError
+from invariscope.collectors.schema import PRIMARY_READING
 
 SINGLE, EVERY = "single sites", "every site at once"
 POOLING = "single sites, pooling for pooling"
@@ -35,7 +35,7 @@ def swap_frame(tables: Tables) -> pd.DataFrame:
     sites, ``msb_corrected_site`` of the changed site alone), beside it ``_se``, ``_before`` and ``_after``; ``depth``
     is NaN for all sites at once, ``sites`` says which sites: ``first site``, ``middle sites``, ``last site`` or
     ``every site at once``. ``reason`` is the first that a measure without a number gives. ``cluster`` and ``final`` are
-    as in :func:`analysis.tables.join`. Empty where no swaps were collected.
+    as in :func:`invariscope.analysis.tables.joined.join`. Empty where no swaps were collected.
 
     Raises:
         TableError: swaps that were measured twice (with other numbers of images), or of networks not described.
@@ -112,7 +112,7 @@ def swap_changes(
     site; over the network where every site is changed) and ``y`` that of a score:
 
     * ``pearson``, ``spearman``, and ``partial_*`` given the change of accuracy, with the interval of
-      :func:`analysis.correlation.correlate`;
+      :func:`invariscope.analysis.stats.correlation.correlate`;
     * ``slope``: least squares with an intercept, alone and given the change of accuracy, errors clustered by network;
     * ``opposite signs``: share of the swaps, among those in which both change, in which one rises and the other falls,
       with a clustered t interval inside 0 to 1 (all or none: the rule of three over networks); ½ where they have
@@ -121,7 +121,7 @@ def swap_changes(
       networks are equal.
 
     Returns:
-        One row per number, with the columns :data:`analysis.designs.COLUMNS`; ``n_missing`` counts swaps without one.
+        One row per number, with the columns :data:`COLUMNS`; ``n_missing`` counts swaps without one.
     """
     frame = frame[~is_elsewhere(frame)]
     if frame.empty:

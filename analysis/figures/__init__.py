@@ -7,13 +7,13 @@ import io
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from analysis.errors import TableError
+from invariscope.base.errors import TableError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.figures.style import CaptionedFigure, Width
-    from analysis.tables import Tables
+    from invariscope.analysis.figures.style import CaptionedFigure, Width
+    from invariscope.analysis.tables.joined import Tables
 
 
 class Entry(NamedTuple):
@@ -24,28 +24,28 @@ class Entry(NamedTuple):
 
 
 FIGURES: dict[str, Entry] = {
-    "msb_invariance": Entry("analysis.figures.msb_invariance:msb_invariance"),
-    "msb_by_operator": Entry("analysis.figures.msb_by_operator:msb_by_operator", ("joined", "sites")),
-    "shift_surface": Entry("analysis.figures.shift_surface:shift_surface", ("surface",)),
-    "confounding": Entry("analysis.figures.confounding:confounding"),
-    "dose_response": Entry("analysis.figures.dose_response:dose_response"),
-    "influence": Entry("analysis.figures.influence:influence"),
-    "within_between": Entry("analysis.figures.within_between:within_between"),
-    "msb_by_depth": Entry("analysis.figures.msb_by_depth:msb_by_depth", ("sites",)),
-    "robustness": Entry("analysis.figures.robustness:robustness", ("robustness",)),
-    "segmentation": Entry("analysis.figures.segmentation:segmentation", ("segmentation",)),
-    "cost": Entry("analysis.figures.cost:cost", ("cost",)),
-    "swap": Entry("analysis.figures.swap:swap", ("swaps",)),
+    "msb_invariance": Entry("invariscope.analysis.figures.msb_invariance:msb_invariance"),
+    "msb_by_operator": Entry("invariscope.analysis.figures.msb_by_operator:msb_by_operator", ("joined", "sites")),
+    "shift_surface": Entry("invariscope.analysis.figures.shift_surface:shift_surface", ("surface",)),
+    "confounding": Entry("invariscope.analysis.figures.confounding:confounding"),
+    "dose_response": Entry("invariscope.analysis.figures.dose_response:dose_response"),
+    "influence": Entry("invariscope.analysis.figures.influence:influence"),
+    "within_between": Entry("invariscope.analysis.figures.within_between:within_between"),
+    "msb_by_depth": Entry("invariscope.analysis.figures.msb_by_depth:msb_by_depth", ("sites",)),
+    "robustness": Entry("invariscope.analysis.figures.robustness:robustness", ("robustness",)),
+    "segmentation": Entry("invariscope.analysis.figures.segmentation:segmentation", ("segmentation",)),
+    "cost": Entry("invariscope.analysis.figures.cost:cost", ("cost",)),
+    "swap": Entry("invariscope.analysis.figures.swap:swap", ("swaps",)),
 }
 
 FRAMES: dict[str, str] = {
-    "joined": "analysis.tables:join",
-    "sites": "analysis.figures.frames:site_frame",
-    "surface": "analysis.figures.frames:surface_frame",
-    "robustness": "analysis.figures.frames:robustness_frame",
-    "segmentation": "analysis.figures.frames:segmentation_frame",
-    "cost": "analysis.figures.frames:cost_frame",
-    "swaps": "analysis.designs:swap_frame",
+    "joined": "invariscope.analysis.tables.joined:join",
+    "sites": "invariscope.analysis.figures.frames:site_frame",
+    "surface": "invariscope.analysis.figures.frames:surface_frame",
+    "robustness": "invariscope.analysis.figures.frames:robustness_frame",
+    "segmentation": "invariscope.analysis.figures.frames:segmentation_frame",
+    "cost": "invariscope.analysis.figures.frames:cost_frame",
+    "swaps": "invariscope.analysis.designs:swap_frame",
 }
 """How each kind of frame is made from the tables."""
 
@@ -68,7 +68,7 @@ def draw(name: str, tables: Tables, *, width: Width = "double", **options: Any) 
 
 def render(figure: CaptionedFigure, kind: str = "png", *, width: Width = "double") -> bytes:
     """The bytes of a figure's file, the same for the same figure."""
-    from analysis.figures.style import theme
+    from invariscope.analysis.figures.style import theme
 
     buffer = io.BytesIO()
     with theme(width):

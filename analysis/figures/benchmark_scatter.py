@@ -13,8 +13,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from analysis.errors import TableError
-from analysis.figures import fits, style
+from invariscope.analysis.figures import fits, style
+from invariscope.base.errors import TableError
 
 TICKS = (0.1, 1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 """Percentages that a logit axis may name."""
@@ -128,7 +128,7 @@ def logit_axes(ax: Axes, x: ArrayLike, y: ArrayLike, *, margin: float = 0.06, ga
 
 
 def effective_robustness(x: pd.Series, y: pd.Series, curve: fits.Curve) -> NDArray[np.float64]:
-    """``y`` minus what the line of :func:`analysis.figures.fits.logit_line` says at ``x`` (Taori et al. 2020)."""
+    """``y`` minus what the line of :func:`logit_line` says at ``x`` (Taori et al. 2020)."""
     start, stop = special.logit(curve.x[[0, -1]])
     first, last = special.logit(curve.y[[0, -1]])
     slope = (last - first) / (stop - start)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.errors import TableError
-from analysis.figures import fits, style
-from analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select, without
-from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
+from invariscope.analysis.figures import fits, style
+from invariscope.analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select, without
+from invariscope.base.errors import TableError
+from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 
 def confounding(
@@ -24,7 +24,7 @@ def confounding(
 
     The residual plot is of the OLS ``score ~ reading + accuracy`` (and architecture, where there are several); a
     point is ``residual + b (x - mean x) + mean score``, the line has slope ``b``. Bands: 95 %, errors clustered by
-    operator; dashed: without plain subsampling. ``frame`` is :func:`analysis.tables.join`'s. Raises
+    operator; dashed: without plain subsampling. ``frame`` is :func:`invariscope.analysis.tables.joined.join`'s. Raises
     :class:`TableError` when there is nothing to draw.
     """
     if score == "accuracy":

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from analysis.figures import style
-from analysis.figures.frames import Selection, Snapshots, counts, select_unshifted
+from invariscope.analysis.figures import style
+from invariscope.analysis.figures.frames import Selection, Snapshots, counts, select_unshifted
 
 QUANTITIES = {
     "parameters": "parameters",
@@ -34,7 +34,7 @@ def cost(
     """One panel per quantity: every network's cost as a multiple of the reference's, and the operator's median.
 
     Thin bars are the quartiles of the ratios of each pair of passes, measured in turn; the thick bar spans the
-    operator's quartiles over networks. Log axis. ``frame`` is :func:`analysis.figures.frames.cost_frame`'s; costs
+    operator's quartiles over networks. Log axis. ``frame`` is :func:`cost_frame`'s; costs
     depend on no data set, ``data`` is ignored. Raises :class:`TableError` when there is nothing to draw.
     """
     selection = select_unshifted(frame, "cost", "cost", ["relative"], data, snapshots)

@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from analysis.designs.dose import ALIKE, families
-from analysis.errors import TableError
-from analysis.figures import fits, style
-from analysis.figures.frames import Selection, once_per_checkpoint, plan_sentence, select
-from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
+from invariscope.analysis.designs.dose import ALIKE, families
+from invariscope.analysis.figures import fits, style
+from invariscope.analysis.figures.frames import Selection, once_per_checkpoint, plan_sentence, select
+from invariscope.base.errors import TableError
+from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 KNOBS = {
     "soft": "β of soft pooling",
@@ -38,10 +38,10 @@ def dose_response(
     """Per operator: ``reading``, ``score`` (each shift kind) and accuracy against the strength.
 
     A thin line joins the last snapshots of the runs that differ in strength only (same architecture, padding, training
-    data, seed and further factors: :func:`analysis.designs.dose.families`); thick lines are means with 95 % t intervals
+    data, seed and further factors: :func:`families`); thick lines are means with 95 % t intervals
     over runs. Runs that differ from every other in more than the strength are left out. The strength axis is
     logarithmic; 0 stands one octave below the smallest positive strength, infinity one above the largest finite one.
-    ``frame`` is :func:`analysis.tables.join`'s. Raises :class:`TableError` when no operator has two strengths.
+    ``frame`` is :func:`join`'s. Raises :class:`TableError` when no operator has two strengths.
     """
     selection = select(_doses(frame, operators), "dose_response", [reading, score, "accuracy"], data)
     present = set(selection.rows["operator"])
@@ -87,7 +87,7 @@ def _doses(frame: pd.DataFrame, operators: Sequence[str]) -> pd.DataFrame:
     missing = [name for name in ("strength", *ALIKE) if name not in frame.columns]
     if missing:
         raise TableError(
-            f"dose_response needs the columns {', '.join(missing)}: give it the frame of analysis.tables.join"
+            f"dose_response needs the columns {', '.join(missing)}: give it the frame of invariscope.analysis.join"
         )
     rows = frame[frame["operator"].isin(operators) & frame["strength"].notna()]
     # A run of another design than all other strengths would move the mean at its own strength only.

@@ -12,8 +12,8 @@ import statsmodels.api as sm
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from analysis.correlation import correlate, indicator_columns
-from analysis.resampling import DEFAULT_INTERVAL, INTERVALS
+from invariscope.analysis.stats.correlation import correlate, indicator_columns
+from invariscope.analysis.stats.resampling import DEFAULT_INTERVAL, INTERVALS
 
 Array = NDArray[np.float64]
 

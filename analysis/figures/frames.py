@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from analysis.errors import TableError
-from analysis.study import PLAIN_SUBSAMPLING
-from analysis.tables import NOT_GIVEN, Tables, is_elsewhere, origins, with_runs
-from collectors.schema import MSB_READINGS, SHIFT_KINDS
+from invariscope.analysis.study import PLAIN_SUBSAMPLING
+from invariscope.analysis.tables.joined import NOT_GIVEN, Tables, is_elsewhere, origins, with_runs
+from invariscope.base.errors import TableError
+from invariscope.collectors.schema import MSB_READINGS, SHIFT_KINDS
 
 Snapshots = Literal["final", "all"]
 PLAN = ["shift_kind", "plan", "fill", "max_shift", "n_shifts"]
@@ -58,7 +58,7 @@ def need(frame: pd.DataFrame, columns: Iterable[str], figure: str) -> None:
     if missing:
         raise TableError(
             f"{figure} needs the columns {', '.join(missing)}, which the tables do not give: "
-            "collect `layers` and `invariance` (or `surface`) and join them with `analysis.tables`"
+            "collect `layers` and `invariance` (or `surface`) and join them with `invariscope.analysis.tables.joined`"
         )
 
 

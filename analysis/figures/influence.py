@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.errors import TableError
-from analysis.figures import fits, style
-from analysis.figures.frames import Selection, Snapshots, counts, need, plan_sentence, select
-from analysis.regression import FractionalLogit, leave_one_out
-from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
+from invariscope.analysis.figures import fits, style
+from invariscope.analysis.figures.frames import Selection, Snapshots, counts, need, plan_sentence, select
+from invariscope.analysis.stats.regression import FractionalLogit, leave_one_out
+from invariscope.base.errors import TableError
+from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 _KINDS = {"operator": "", "data": "data set ", "architecture": "architecture "}
 _OTHER = style.Mark(style.GUIDE, "o")
@@ -34,7 +34,7 @@ def influence(
     The model is that of statement (b): accuracy as a covariate, architecture (and data set) as factors, errors
     clustered by operator (CR2, Satterthwaite's degrees of freedom). One row per operator and per architecture left
     out, the least slope on top in the first panel; line and band: nothing left out. The figure is of one data set;
-    slopes with a data set left out are in ``influence.csv``. ``frame`` is :func:`analysis.tables.join`'s. Raises
+    slopes with a data set left out are in ``influence.csv``. ``frame`` is :func:`join`'s. Raises
     :class:`TableError` when there is nothing to draw.
     """
     if score == "accuracy":

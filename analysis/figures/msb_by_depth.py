@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures import fits, style
-from analysis.figures.frames import Snapshots, counts, select_unshifted
-from analysis.tables import NOT_GIVEN
-from collectors.schema import PRIMARY_READING
+from invariscope.analysis.figures import fits, style
+from invariscope.analysis.figures.frames import Snapshots, counts, select_unshifted
+from invariscope.analysis.tables.joined import NOT_GIVEN
+from invariscope.collectors.schema import PRIMARY_READING
 
 DODGE = 0.5
 """Operators stand side by side at a site, over this share of the distance between two sites."""
@@ -27,7 +27,7 @@ def msb_by_depth(
     """One panel per architecture: ``reading`` at every site in the order of the forward pass, a line per operator.
 
     Points are means over checkpoints with 95 % t intervals, training runs as the sampling unit. ``frame`` is
-    :func:`analysis.figures.frames.site_frame`'s. Raises :class:`TableError` when there is nothing to draw.
+    :func:`invariscope.analysis.figures.frames.site_frame`'s. Raises :class:`TableError` when there is nothing to draw.
     """
     selection = select_unshifted(frame, "msb_by_depth", "layers", [reading, "depth"], data, snapshots)
     rows = selection.rows

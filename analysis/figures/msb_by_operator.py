@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
-from analysis.figures import fits, style
-from analysis.figures.frames import Snapshots, counts, once_per_checkpoint, operators_named, select
-from collectors.schema import PRIMARY_READING
+from invariscope.analysis.figures import fits, style
+from invariscope.analysis.figures.frames import Snapshots, counts, once_per_checkpoint, operators_named, select
+from invariscope.collectors.schema import PRIMARY_READING
 
 ABOVE, BELOW = 0.14, 0.27
 """How far, of a row's height, the points stand above its middle and the mean below it: a tight cloud stays visible."""
@@ -33,8 +33,8 @@ def msb_by_operator(
 ) -> style.CaptionedFigure:
     """Operators ordered by their mean ``reading``: every checkpoint (mean over its sites), the mean and its interval.
 
-    With ``sites`` (:func:`analysis.figures.frames.site_frame`) a second panel shows each operator's mean per site, from
-    the first to the last in the network. ``frame`` is :func:`analysis.tables.join`'s. Intervals: 95 % t, training runs
+    With ``sites`` (:func:`site_frame`) a second panel shows each operator's mean per site, from
+    the first to the last in the network. ``frame`` is :func:`join`'s. Intervals: 95 % t, training runs
     as the sampling unit. Raises :class:`TableError` when there is nothing to draw.
     """
     selection = select(frame, "msb_by_operator", [reading], data, snapshots)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures import fits, style
-from analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select, without
-from collectors.schema import PRIMARY_READING
+from invariscope.analysis.figures import fits, style
+from invariscope.analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select, without
+from invariscope.collectors.schema import PRIMARY_READING
 
 
 def msb_invariance(
@@ -25,7 +25,7 @@ def msb_invariance(
 
     The curve is a fractional logit with a 95 % band (errors clustered by operator), dashed without plain subsampling.
     Over each panel: Pearson's r over checkpoints and Spearman's rho over operator means with their 95 %
-    intervals over operators. ``frame`` is :func:`analysis.tables.join`'s. Raises :class:`TableError` when there is
+    intervals over operators. ``frame`` is :func:`join`'s. Raises :class:`TableError` when there is
     nothing to draw.
     """
     selection = select(frame, "msb_invariance", [reading, *scores], data, snapshots, elsewhere=True)

@@ -10,11 +10,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from analysis.corruption_error import conditions_said
-from analysis.errors import TableError
-from analysis.figures import fits, style
-from analysis.figures.benchmark_scatter import LINE_SENTENCE, draw_panel, effective_robustness, line_handles
-from analysis.figures.frames import Selection, Snapshots, counts, select_unshifted
+from invariscope.analysis.figures import fits, style
+from invariscope.analysis.figures.benchmark_scatter import LINE_SENTENCE, draw_panel, effective_robustness, line_handles
+from invariscope.analysis.figures.frames import Selection, Snapshots, counts, select_unshifted
+from invariscope.analysis.stats.corruption_error import conditions_said
+from invariscope.base.errors import TableError
 
 _NORMS = {"linf": "L∞", "l2": "L2"}
 MOST = {"double": 8, "single": 4}
@@ -55,10 +55,10 @@ def robustness(
     """Above: accuracy against the strength of each attack and of the corruptions, a line with band per operator.
 
     Below: clean against robust accuracy of every checkpoint on logit axes, at the middle strength, with the line and
-    band of :func:`analysis.figures.benchmark_scatter.benchmark_scatter`. Corruptions are averaged. Accuracies are
+    band of :func:`benchmark_scatter`. Corruptions are averaged. Accuracies are
     taken as ``(n a + ½) / (n + 1)`` for the logits, with ``n`` the images. ``only`` names conditions by their titles
     (``pgd L∞``); else the first are drawn that find room, and the caption names the others. ``frame`` is
-    :func:`analysis.figures.frames.robustness_frame`'s. Raises :class:`TableError` when there is nothing to draw.
+    :func:`robustness_frame`'s. Raises :class:`TableError` when there is nothing to draw.
     """
     selection = select_unshifted(frame, "robustness", "robustness", ["accuracy"], data, snapshots)
     rows, notes = measured_once(selection.rows)

@@ -7,10 +7,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.errors import TableError
-from analysis.figures import fits, style
-from analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select, without
-from collectors.schema import PRIMARY_READING
+from invariscope.analysis.figures import fits, style
+from invariscope.analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select, without
+from invariscope.base.errors import TableError
+from invariscope.collectors.schema import PRIMARY_READING
 
 SCORE = "consistency_pixel"
 MIN_RUNS = 3
@@ -32,7 +32,7 @@ def segmentation(
     Pale points are checkpoints; outlined marks with bars are operator means with 95 % t intervals, training runs as the
     sampling unit. The curve is a fractional logit with a 95 % band (errors clustered by operator), dashed without plain
     subsampling. Checkpoints without MSB are missing in the second panel only. ``frame`` is
-    :func:`analysis.figures.frames.segmentation_frame`'s. Raises :class:`TableError` when there is nothing to draw.
+    :func:`segmentation_frame`'s. Raises :class:`TableError` when there is nothing to draw.
     """
     if "shift_kind" in frame.columns and frame.empty:
         raise TableError("table `segmentation` holds no rows: collect `segmentation` first")

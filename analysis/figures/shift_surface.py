@@ -13,9 +13,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import SubFigure
 from numpy.typing import NDArray
 
-from analysis.errors import TableError
-from analysis.figures import fits, style
-from analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select
+from invariscope.analysis.figures import fits, style
+from invariscope.analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select
+from invariscope.base.errors import TableError
 
 COLORS = "viridis"
 MOST_KINDS = 2
@@ -48,7 +48,7 @@ def shift_surface(
     ``value`` is ``agreement`` (share of images predicted as without the shift) or ``accuracy``, averaged over an
     operator's checkpoints; over each map its mean over all shifts but the null shift, with a 95 % t interval over
     training runs. At most two kinds are drawn unless ``kinds`` names them. ``frame`` is
-    :func:`analysis.figures.frames.surface_frame`'s. Raises :class:`TableError` when there is nothing to draw.
+    :func:`surface_frame`'s. Raises :class:`TableError` when there is nothing to draw.
     """
     if "dy" in frame.columns and frame.empty:
         raise TableError("shift_surface has no rows to draw: collect `surface` first")

@@ -15,10 +15,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.errors import TableError
+from invariscope.base.errors import TableError
 
 if TYPE_CHECKING:
-    from analysis.figures.fits import Curve
+    from invariscope.analysis.figures.fits import Curve
 
 Width = Literal["double", "single"]
 
@@ -131,7 +131,7 @@ _SETTINGS: dict[Any, Any] = {
     "savefig.facecolor": "white",
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
-    "svg.hashsalt": "shiftscope",
+    "svg.hashsalt": "invariscope",
 }
 
 

@@ -10,11 +10,11 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.designs.swaps import EVERY, PLAIN
-from analysis.errors import TableError
-from analysis.figures import fits, style
-from analysis.figures.frames import Selection, counts, plan_sentence, select
-from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
+from invariscope.analysis.designs.swaps import EVERY, PLAIN
+from invariscope.analysis.figures import fits, style
+from invariscope.analysis.figures.frames import Selection, counts, plan_sentence, select
+from invariscope.base.errors import TableError
+from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 POSITIONS = {"first site": "first", "middle sites": "middle", "last site": "last", EVERY: "all"}
 """Which site is changed, and what it is called on the axis."""
@@ -33,7 +33,7 @@ def swap(
     Per shift kind, and for accuracy on unshifted images: the change at every single swapped site against the change of
     the site's ``reading``, with each replacement's mean (95 % t intervals, networks as clusters) and Spearman's
     correlation; beside it the mean change by the site's place in the network, and with every site changed. ``frame`` is
-    :func:`analysis.designs.swap_frame`'s. Raises :class:`TableError` when there are no swaps.
+    :func:`invariscope.analysis.designs.swap_frame`'s. Raises :class:`TableError` when there are no swaps.
     """
     x = f"{reading}_site"
     if frame.empty or not {x, reading, score, "accuracy"} <= set(frame.columns):

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from scipy import special
 
-from analysis import regression
-from analysis.figures import fits, style
-from analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select
-from collectors.schema import PRIMARY_READING, PRIMARY_SCORE
+from invariscope.analysis.figures import fits, style
+from invariscope.analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select
+from invariscope.analysis.stats import regression
+from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 LEAST_SPREAD = 0.02
 """Slopes of operators whose reading has a smaller standard deviation do not stretch the axis: they run off it."""
@@ -38,9 +38,9 @@ def within_between(
     """Per shift kind: ``reading`` against ``score`` with a line per operator, and below it every slope as a forest.
 
     Slopes are those of fractional logits with architecture as a factor, in logits of ``score`` per unit of ``reading``:
-    of each operator alone (:func:`analysis.regression.group_slopes`, errors clustered by run), and within and between
-    operators given accuracy (:func:`analysis.regression.within_between`, errors clustered by operator). A line runs
-    through its operator's means over the range of its readings. ``frame`` is :func:`analysis.tables.join`'s. Raises
+    of each operator alone (:func:`group_slopes`, errors clustered by run), and within and between
+    operators given accuracy (:func:`within_between`, errors clustered by operator). A line runs
+    through its operator's means over the range of its readings. ``frame`` is :func:`join`'s. Raises
     :class:`TableError` when there is nothing to draw.
     """
     selection = select(frame, "within_between", [reading, score, "accuracy"], data, snapshots)

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from analysis.errors import TableError
-from analysis.figures import fits, style
+from invariscope.analysis.figures import fits, style
+from invariscope.base.errors import TableError
 
 MISSING = "–"
 

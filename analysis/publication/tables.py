@@ -7,10 +7,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.corruption_error import conditions_said, corruption_errors
-from analysis.errors import TableError
-from analysis.figures.cost import QUANTITIES
-from analysis.figures.frames import (
+from invariscope.analysis.figures.cost import QUANTITIES
+from invariscope.analysis.figures.frames import (
     Selection,
     Snapshots,
     counts,
@@ -19,9 +17,11 @@ from analysis.figures.frames import (
     select,
     select_unshifted,
 )
-from analysis.figures.robustness import Condition, conditions, measured_once
-from analysis.publication.paper import Column, PaperTable, by_key, in_order, summarise
-from collectors.schema import PRIMARY_READING
+from invariscope.analysis.figures.robustness import Condition, conditions, measured_once
+from invariscope.analysis.publication.paper import Column, PaperTable, by_key, in_order, summarise
+from invariscope.analysis.stats.corruption_error import conditions_said, corruption_errors
+from invariscope.base.errors import TableError
+from invariscope.collectors.schema import PRIMARY_READING
 
 BY = ("architecture", "padding_mode", "operator_spec")
 """What tells rows apart, where it varies."""
@@ -44,7 +44,7 @@ def table_classification(
     data: str | None = None,
     snapshots: Snapshots = "final",
 ) -> PaperTable:
-    """Accuracy, MSB, and consistency and fidelity per shift kind; ``frame`` is :func:`analysis.tables.join`'s.
+    """Accuracy, MSB, and consistency and fidelity per shift kind; ``frame`` is :func:`join`'s.
 
     Raises:
         TableError: there is nothing to tell.
@@ -64,7 +64,7 @@ def table_ablation(
     """The settings of one operator: its arguments, and the factors of the manifest that differ.
 
     Those are :data:`SETTINGS`, and of :data:`ARGUMENTS` what its specification does not say. Columns as in
-    :func:`table_classification`; ``frame`` is :func:`analysis.tables.join`'s.
+    :func:`table_classification`; ``frame`` is :func:`invariscope.analysis.tables.joined.join`'s.
 
     Raises:
         TableError: fewer than two settings of the operator.
@@ -99,7 +99,7 @@ def table_segmentation(
 ) -> PaperTable:
     """mIoU, pixel accuracy, MSB, and per-pixel consistency per shift kind.
 
-    ``frame`` is :func:`analysis.figures.frames.segmentation_frame`'s.
+    ``frame`` is :func:`invariscope.analysis.figures.frames.segmentation_frame`'s.
 
     Raises:
         TableError: there is nothing to tell.
@@ -122,9 +122,9 @@ def table_robustness(
     reference: str | None = None,
 ) -> PaperTable:
     """Accuracy: clean, per attack and budget, over the corruptions (the mean over all severities), per other data set;
-    and the mean corruption error relative to a ``reference`` checkpoint (:mod:`analysis.corruption_error`).
+    and the mean corruption error relative to a ``reference`` checkpoint (``corruption_error``).
 
-    ``frame`` is :func:`analysis.figures.frames.robustness_frame`'s.
+    ``frame`` is :func:`invariscope.analysis.figures.frames.robustness_frame`'s.
 
     Raises:
         TableError: there is nothing to tell.
@@ -169,7 +169,7 @@ def table_cost(
     """Parameters, and every quantity as a multiple of the reference operator's.
 
     A ratio is the median over networks, brackets are the medians of their quartiles over pairs of passes (timings
-    only). ``frame`` is :func:`analysis.figures.frames.cost_frame`'s; costs depend on no data set, ``data`` is ignored.
+    only). ``frame`` is :func:`cost_frame`'s; costs depend on no data set, ``data`` is ignored.
 
     Raises:
         TableError: there is nothing to tell.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.errors import TableError
-from analysis.files import write_whole
+from invariscope.base.errors import TableError
+from invariscope.base.files import write_whole
 
 if TYPE_CHECKING:
-    from analysis.drawing import Drawn
-    from analysis.study import Results
-    from analysis.tables import Tables
+    from invariscope.analysis.drawing import Drawn
+    from invariscope.analysis.study import Results
+    from invariscope.analysis.tables.joined import Tables
 
 __all__ = ["report_page", "write_report"]
 
@@ -34,16 +34,16 @@ def report_page(tables: Tables, *, results: Results | None = None, drawn: Drawn 
     """The page as HTML: what ``analyze`` found in words, an interactive scatter of the checkpoints, every figure with
     its caption, every table of the results, and where the numbers come from.
 
-    ``results`` (of :func:`analysis.study.analyze`) and ``drawn`` (of :func:`analysis.drawing.draw_figures`) save doing
+    ``results`` (of :func:`analyze`) and ``drawn`` (of :func:`draw_figures`) save doing
     that work again. The page loads nothing from anywhere: its content security policy forbids it. Equal tables give
     equal bytes under equal versions of the libraries.
 
     Raises:
         TableError: tables that cannot be analysed.
     """
-    from analysis.drawing import draw_figures
-    from analysis.pixels import analyze_all, joined
-    from analysis.report.page import build_page
+    from invariscope.analysis.drawing import draw_figures
+    from invariscope.analysis.pixels import analyze_all, joined
+    from invariscope.analysis.report.page import build_page
 
     frame = joined(tables)
     return build_page(tables, frame, results or analyze_all(tables), drawn or draw_figures(tables))

@@ -21,14 +21,14 @@ from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from analysis.drawing import Drawn
-from analysis.figures.style import CaptionedFigure, theme
-from analysis.report.provenance import provenance
-from analysis.report.scatter import scatter_spec
-from analysis.report.tables import HtmlTable, html_table, paper_table
-from analysis.study import Results
-from analysis.tables import Tables
-from collectors.schema import MSB_READINGS, SCORES
+from invariscope.analysis.drawing import Drawn
+from invariscope.analysis.figures.style import CaptionedFigure, theme
+from invariscope.analysis.report.provenance import provenance
+from invariscope.analysis.report.scatter import scatter_spec
+from invariscope.analysis.report.tables import HtmlTable, html_table, paper_table
+from invariscope.analysis.study import Results
+from invariscope.analysis.tables.joined import Tables
+from invariscope.collectors.schema import MSB_READINGS, SCORES
 
 DOTS_PER_INCH = 220
 """Of the figures: 1540 pixels across two columns, sharp on a screen and in print."""
@@ -66,7 +66,7 @@ class PageTable:
 
 
 def build_page(tables: Tables, frame: pd.DataFrame, results: Results, drawn: Drawn) -> str:
-    """The page as HTML; see :func:`analysis.report.report_page`."""
+    """The page as HTML; see :func:`invariscope.analysis.report.report_page`."""
     title, findings, contents = findings_html(results.summary)
     figures = [page_figure(name, figure) for name, figure in drawn.figures.items()]
     groups = {
@@ -189,7 +189,7 @@ def content_policy(scripts: list[Markup]) -> str:
 
 
 def _file(name: str) -> str:
-    return files("analysis.report").joinpath(name).read_text(encoding="utf-8")
+    return files("invariscope.analysis.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _template() -> Any:

@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pandas as pd
 
-from analysis.tables import PLAN_COLUMNS, Tables
+from invariscope.analysis.tables.joined import PLAN_COLUMNS, Tables
 
-LIBRARIES = ("shiftscope", "numpy", "pandas", "scipy", "statsmodels", "matplotlib", "altair")
+LIBRARIES = ("invariscope", "numpy", "pandas", "scipy", "statsmodels", "matplotlib", "altair")
 """What analysed the tables and made the page."""
 
 
@@ -54,8 +54,8 @@ def _plans(tables: Tables) -> pd.DataFrame:
 
 
 def _versions(tables: Tables) -> pd.DataFrame:
-    measured = pd.concat(_each(tables, "shiftscope_version", "torch_version")).drop_duplicates()
-    by = {"shiftscope": measured["shiftscope_version"], "torch": measured["torch_version"]}
+    measured = pd.concat(_each(tables, "invariscope_version", "torch_version")).drop_duplicates()
+    by = {"invariscope": measured["invariscope_version"], "torch": measured["torch_version"]}
     rows = [("measuring", name, ", ".join(sorted(found.astype(str).unique()))) for name, found in by.items()]
     rows += [("analysing", library, _version(library)) for library in LIBRARIES]
     return pd.DataFrame(rows, columns=["used for", "library", "version"])

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.markers import MarkerStyle
 
-from analysis.figures import style
-from analysis.figures.frames import operators_named
-from analysis.tables import ELSEWHERE, PLAN_COLUMNS, Tables, is_elsewhere
-from collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE, SCORES
+from invariscope.analysis.figures import style
+from invariscope.analysis.figures.frames import operators_named
+from invariscope.analysis.tables.joined import ELSEWHERE, PLAN_COLUMNS, Tables, is_elsewhere
+from invariscope.collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE, SCORES
 
 POINTS = "points"
 """Name of the data set of the specification, a record per checkpoint and shift plan."""
@@ -47,7 +47,7 @@ _LOOK = {
 
 
 def scatter_spec(frame: pd.DataFrame, tables: Tables) -> dict[str, Any]:
-    """Vega-Lite of the scatter over :func:`analysis.tables.join`'s ``frame``, JSON-ready, the same for equal frames.
+    """Vega-Lite of the scatter over :func:`join`'s ``frame``, JSON-ready, the same for equal frames.
 
     Menus choose the horizontal and the vertical axis among the MSB readings, accuracy and the scores, and the shift
     plan; a box adds the earlier snapshots; a click on the legend shows one operator alone, shift-click adds others;

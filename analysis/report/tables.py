@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
-from analysis.publication.paper import PaperTable
+from invariscope.analysis.publication.paper import PaperTable
 
 MAX_ROWS = 6000
 """Rows of one table in the page; more would make it slow to open. The rest is counted, and is in the CSV files."""
@@ -79,7 +79,7 @@ def _notes(same: dict[str, str], beyond: int) -> list[str]:
     empty = ", ".join(name for name, text in same.items() if not text)
     notes = [f"In every row: {told}."] if told else []
     notes += [f"Empty in every row: {empty}."] if empty else []
-    notes += [f"{beyond} further rows are not shown here; `shiftscope analyze` writes them all."] if beyond else []
+    notes += [f"{beyond} further rows are not shown here; `invariscope analyze` writes them all."] if beyond else []
     return notes
 
 

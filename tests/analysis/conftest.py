@@ -12,7 +12,7 @@ import pytest
 
 def _beside(name: str) -> ModuleType:
     """The module ``name.py`` beside this file."""
-    full = f"shiftscope_tests_{name}"
+    full = f"invariscope_tests_{name}"
     if full not in sys.modules:
         spec = importlib.util.spec_from_file_location(full, Path(__file__).with_name(f"{name}.py"))
         module = importlib.util.module_from_spec(spec)

@@ -9,10 +9,10 @@ from types import ModuleType
 
 import pandas as pd
 
-from analysis.drawing import draw_figures
-from analysis.report import report_page
-from analysis.study import Results, analyze
-from analysis.tables import Tables, join
+from invariscope.analysis.drawing import draw_figures
+from invariscope.analysis.report import report_page
+from invariscope.analysis.study import Results, analyze
+from invariscope.analysis.tables.joined import Tables, join
 
 HOSTILE = "</script><b>&amp;\u2028'\"[x](javascript:alert(1))![y](http://z/z.png)"
 RAW_TEXT = {"script", "style"}
@@ -105,7 +105,7 @@ def hostile_zoo(simulate: ModuleType) -> Tables:
     # The summary lists copies by name.
     copy = checkpoints[checkpoints["checkpoint"] == HOSTILE].assign(checkpoint=f"{HOSTILE} copy")
     failure = {"checkpoint": HOSTILE, "sha256": "0", "stage": "load", "error": "WeightsError", "message": HOSTILE}
-    failure |= {"data": HOSTILE, "task": "t", "shiftscope_version": "0", "torch_version": "0"}
+    failure |= {"data": HOSTILE, "task": "t", "invariscope_version": "0", "torch_version": "0"}
     return replace(
         tables,
         checkpoints=pd.concat([checkpoints, copy], ignore_index=True),

@@ -18,8 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.tables import Tables, join
-from collectors.schema import MSB_READINGS, SCHEMA_VERSION, TABLES
+from invariscope.analysis.tables.joined import Tables, join
+from invariscope.collectors.schema import MSB_READINGS, SCHEMA_VERSION, TABLES
 
 # operator -> (specifications with their strength and MSB, whether it selects one input)
 OPERATORS = {
@@ -290,6 +290,6 @@ def _finish(table: str, rows: pd.DataFrame | None) -> pd.DataFrame:
     schema = TABLES[table]
     if rows is None:
         return schema.empty_table().to_pandas()
-    provenance = {"data_fingerprint": "f0", "task": table, "shiftscope_version": "0", "torch_version": "0"}
+    provenance = {"data_fingerprint": "f0", "task": table, "invariscope_version": "0", "torch_version": "0"}
     rows = rows.assign(**{name: value for name, value in provenance.items() if name in schema.names})
     return pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).to_pandas()

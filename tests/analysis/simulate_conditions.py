@@ -13,8 +13,8 @@ import pandas as pd
 import pyarrow as pa
 from scipy import special
 
-from analysis.tables import Tables, join
-from collectors.schema import TABLES
+from invariscope.analysis.tables.joined import Tables, join
+from invariscope.collectors.schema import TABLES
 
 CORRUPTIONS = ("gaussian_noise", "fog", "jpeg_compression")
 ATTACKS = (("pgd", "linf", (1 / 255, 2 / 255, 4 / 255), 2.0), ("pgd", "l2", (0.25, 0.5), 2.5))
@@ -104,7 +104,7 @@ def _finish(table: str, records: list[dict], n_images: int) -> pd.DataFrame:
     if table != "cost":
         error = np.sqrt(rows[value] * (1 - rows[value]) / n_images)
         rows = rows.assign(se=error, low=rows[value] - 2 * error, high=rows[value] + 2 * error)
-    provenance = {"data_fingerprint": "f0", "task": table, "shiftscope_version": "0", "torch_version": "0"}
+    provenance = {"data_fingerprint": "f0", "task": table, "invariscope_version": "0", "torch_version": "0"}
     rows = rows.assign(**{name: value for name, value in provenance.items() if name in schema.names})
     rows = rows.assign(**{name: None for name in schema.names if name not in rows})
     return pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).to_pandas()

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import TableError
-from analysis.correlation import METHODS, correlate, indicator_columns
-from analysis.coverage import simulated_coverage
-from analysis.resampling import bootstrap_counts, cluster_codes
+from invariscope.analysis import TableError
+from invariscope.analysis.stats.correlation import METHODS, correlate, indicator_columns
+from invariscope.analysis.stats.coverage import simulated_coverage
+from invariscope.analysis.stats.resampling import bootstrap_counts, cluster_codes
 
 DRAWS = {"rows": None, "runs": "cluster"}
 FAST = {"clusters": DRAWS, "resamples": 200}

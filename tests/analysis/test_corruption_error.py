@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.corruption_error import conditions_said, corruption_errors
-from analysis.errors import TableError
-from analysis.figures.frames import robustness_frame
-from analysis.publication.tables import table_robustness
-from analysis.tables import Tables
+from invariscope.analysis.figures.frames import robustness_frame
+from invariscope.analysis.publication.tables import table_robustness
+from invariscope.analysis.stats.corruption_error import conditions_said, corruption_errors
+from invariscope.analysis.tables.joined import Tables
+from invariscope.base.errors import TableError
 
 ACCURACY = {
     "a": {"fog": (0.9, 0.5), "snow": (0.8, 0.4), "frost": (1.0, 1.0)},

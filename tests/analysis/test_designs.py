@@ -13,14 +13,14 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from analysis import TableError, analyze, join, load
-from analysis.correlation import correlate
-from analysis.designs import COLUMNS, design_sections, dose_trends, swap_changes, swap_frame
-from analysis.designs.common import clustered_fit, clustered_share
-from analysis.designs.dose import families as dose_families
-from analysis.designs.dose import page_p
-from analysis.designs.swaps import EVERY, POOLING, SINGLE
-from analysis.tables import Tables
+from invariscope.analysis import TableError, analyze, join, load
+from invariscope.analysis.designs import COLUMNS, design_sections, dose_trends, swap_changes, swap_frame
+from invariscope.analysis.designs.common import clustered_fit, clustered_share
+from invariscope.analysis.designs.dose import families as dose_families
+from invariscope.analysis.designs.dose import page_p
+from invariscope.analysis.designs.swaps import EVERY, POOLING, SINGLE
+from invariscope.analysis.stats.correlation import correlate
+from invariscope.analysis.tables.joined import Tables
 
 
 @pytest.fixture(scope="module")
@@ -433,14 +433,14 @@ def test_sentences_hold_the_numbers(doses: pd.DataFrame, changes: pd.DataFrame) 
 def test_levelling_off_is_told_by_the_first_dose_that_stays_above() -> None:
     rows = [{"statistic": "share reached", "y": "consistency", "strength": s, "estimate": e, "low": e, "high": e}
             for s, e in ((1.0, 0.92), (2.0, 0.7), (4.0, 0.95), (8.0, 1.02))]  # fmt: skip
-    from analysis.designs.words import _levels_off
+    from invariscope.analysis.say.designs import _levels_off
 
     assert "at strength 4 (share reached 0.95 (0.95 to 0.95))" in _levels_off(pd.DataFrame(rows))
     assert "only at the highest strength" in _levels_off(pd.DataFrame(rows[:2]))
 
 
 def test_analyze_holds_both_designs(simulate: ModuleType, tables: Tables, tmp_path: Path) -> None:
-    from analysis import write_results
+    from invariscope.analysis import write_results
 
     tables = load(simulate.write_tables(tables, tmp_path / "tables"))
     frame = join(tables)

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection
 
-from analysis import TableError, Tables, analyze, join
-from analysis.designs import swap_changes, swap_frame
-from analysis.figures import draw
-from analysis.power import Power, power
-from analysis.report.scatter import point_records, scatter_spec
-from analysis.tables import own
+from invariscope.analysis import TableError, Tables, analyze, join
+from invariscope.analysis.designs import swap_changes, swap_frame
+from invariscope.analysis.figures import draw
+from invariscope.analysis.report.scatter import point_records, scatter_spec
+from invariscope.analysis.stats.power import Power, power
+from invariscope.analysis.tables.joined import own
 from tests.analysis.simulate import Zoo, simulate_tables
 
 FOREIGN = ("max-a", "strided-b")

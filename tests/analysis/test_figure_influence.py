@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.errors import TableError
-from analysis.figures.influence import _limits, influence
-from analysis.regression import FractionalLogit, leave_one_out
+from invariscope.analysis.figures.influence import _limits, influence
+from invariscope.analysis.stats.regression import FractionalLogit, leave_one_out
+from invariscope.base.errors import TableError
 
 
 @pytest.fixture(scope="module")

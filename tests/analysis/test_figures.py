@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from analysis import figures
-from analysis.drawing import save_figures
-from analysis.errors import TableError
-from analysis.figures import FIGURES, draw, render, style
-from analysis.tables import Tables, join
+from invariscope.analysis import figures
+from invariscope.analysis.drawing import save_figures
+from invariscope.analysis.figures import FIGURES, draw, render, style
+from invariscope.analysis.tables.joined import Tables, join
+from invariscope.base.errors import TableError
 
 
 @pytest.fixture(scope="module")
@@ -199,10 +199,10 @@ def test_a_failed_write_leaves_the_old_file_whole(small: Tables, tmp_path: Path,
     old = tmp_path / "msb_by_operator.png"
     old.write_bytes(b"old")
 
-    def fail(self: Path, target: Path) -> None:
+    def fail(source: str, target: Path) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(TableError, match="disk full"):
         save_figures(small, tmp_path, only=["msb_by_operator"])
     assert old.read_bytes() == b"old"

@@ -12,15 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from scipy import special, stats
 
-from analysis import regression
-from analysis.errors import TableError
-from analysis.figures import draw, frames
-from analysis.figures.cost import cost
-from analysis.figures.msb_by_depth import msb_by_depth
-from analysis.figures.robustness import robustness
-from analysis.figures.segmentation import segmentation
-from analysis.figures.within_between import BETWEEN, WITHIN, within_between
-from analysis.tables import Tables, join
+from invariscope.analysis.figures import draw, frames
+from invariscope.analysis.figures.cost import cost
+from invariscope.analysis.figures.msb_by_depth import msb_by_depth
+from invariscope.analysis.figures.robustness import robustness
+from invariscope.analysis.figures.segmentation import segmentation
+from invariscope.analysis.figures.within_between import BETWEEN, WITHIN, within_between
+from invariscope.analysis.stats import regression
+from invariscope.analysis.tables.joined import Tables, join
+from invariscope.base.errors import TableError
 
 
 @pytest.fixture(scope="module")

@@ -13,17 +13,17 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from scipy import optimize, stats
 
-from analysis.correlation import correlate
-from analysis.designs import swap_frame
-from analysis.errors import TableError
-from analysis.figures import fits, frames
-from analysis.figures.confounding import confounding
-from analysis.figures.dose_response import dose_positions, dose_response
-from analysis.figures.msb_by_operator import msb_by_operator
-from analysis.figures.msb_invariance import msb_invariance
-from analysis.figures.shift_surface import shift_surface
-from analysis.figures.swap import swap
-from analysis.tables import Tables, join
+from invariscope.analysis.designs import swap_frame
+from invariscope.analysis.figures import fits, frames
+from invariscope.analysis.figures.confounding import confounding
+from invariscope.analysis.figures.dose_response import dose_positions, dose_response
+from invariscope.analysis.figures.msb_by_operator import msb_by_operator
+from invariscope.analysis.figures.msb_invariance import msb_invariance
+from invariscope.analysis.figures.shift_surface import shift_surface
+from invariscope.analysis.figures.swap import swap
+from invariscope.analysis.stats.correlation import correlate
+from invariscope.analysis.tables.joined import Tables, join
+from invariscope.base.errors import TableError
 
 
 @pytest.fixture(scope="module")

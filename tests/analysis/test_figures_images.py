@@ -1,6 +1,6 @@
 """The headline figures look as they did: drawings without their text, against the images in ``baseline/``.
 
-``SHIFTSCOPE_REBASE=1 pytest tests/analysis/test_figures_images.py`` makes the images anew; look at them before they are
+``INVARISCOPE_REBASE=1 pytest`` on this file makes the images anew; look at them before they are
 committed. Text and layout are left out, since they move with the fonts of a machine (other tests read them): panels
 stand on matplotlib's plain grid. Two images are compared in blocks of 4 × 4 pixels, by the largest root mean square
 difference of two blocks' mean colours (0 to 255). Measured: 0 with other text hinting, 13 at most between drawing at 3,
@@ -22,8 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
-from analysis.figures import draw, style
-from analysis.figures.style import CaptionedFigure
+from invariscope.analysis.figures import draw, style
+from invariscope.analysis.figures.style import CaptionedFigure
 
 BASELINE = Path(__file__).with_name("baseline")
 NAMES = ("msb_invariance", "confounding", "dose_response", "within_between")
@@ -79,7 +79,7 @@ def blocks(image: Image.Image) -> np.ndarray:
 def test_a_headline_figure_looks_as_it_did_and_not_without_a_curve(drawn: Drawn, name: str, width: style.Width) -> None:
     figure, path = drawn(name, width), BASELINE / f"{name}-{width}.png"
     found = pixels(figure, width)
-    if os.environ.get("SHIFTSCOPE_REBASE") == "1":
+    if os.environ.get("INVARISCOPE_REBASE") == "1":
         path.parent.mkdir(exist_ok=True)
         found.save(path, optimize=True)
     wanted = Image.open(path).convert("RGB")

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from analysis.blocks import Block, Draws
-from analysis.correlation import correlate
-from analysis.permutation import (
+from invariscope.analysis.stats.blocks import Block, Draws
+from invariscope.analysis.stats.correlation import correlate
+from invariscope.analysis.stats.permutation import (
     adjusted,
     arrangements,
     benjamini_hochberg,
@@ -177,7 +177,7 @@ def test_no_p_has_a_reason(change, options, reason):
 
 
 def test_kendalls_test_is_left_out_where_it_would_take_minutes(monkeypatch):
-    monkeypatch.setattr("analysis.blocks.MOST_TAU_ROWS", 59)
+    monkeypatch.setattr("invariscope.analysis.stats.blocks.MOST_TAU_ROWS", 59)
     frame = _null_frame(np.random.default_rng(0), [5] * 12)
     table = correlate(frame, ["x"], ["y"], **{**ONE, "methods": ["kendall", "spearman"]}).set_index("method")
     assert table["p"].notna().to_dict() == {"kendall": False, "spearman": True}
@@ -185,7 +185,7 @@ def test_kendalls_test_is_left_out_where_it_would_take_minutes(monkeypatch):
 
 
 def test_kendalls_test_has_fewer_permutations_where_there_are_many_rows(monkeypatch):
-    monkeypatch.setattr("analysis.blocks._TAU_PAIRS", 250 * 60**2 // 2)
+    monkeypatch.setattr("invariscope.analysis.stats.blocks._TAU_PAIRS", 250 * 60**2 // 2)
     frame = _null_frame(np.random.default_rng(0), [5] * 12)
     options = {**ONE, "methods": ["kendall", "spearman"], "permutations": 400}
     table = correlate(frame, ["x"], ["y"], **options).set_index("method")

@@ -6,10 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import TableError
-from analysis.correlation import correlate
-from analysis.findings import verdict
-from analysis.power import ENOUGH, LEVELS, Components, Power, power, power_in_words, variance_components
+from invariscope.analysis import TableError
+from invariscope.analysis.say.findings import verdict
+from invariscope.analysis.stats.correlation import correlate
+from invariscope.analysis.stats.power import (
+    ENOUGH,
+    LEVELS,
+    Components,
+    Power,
+    power,
+    power_in_words,
+    variance_components,
+)
 
 SMALL = Power(operators=(15, 40), runs=(3, 12), snapshots=(1,), simulations=200)
 

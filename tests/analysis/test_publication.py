@@ -16,14 +16,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-import shiftscope
-from analysis import publication
-from analysis.drawing import save_figures
-from analysis.errors import TableError
-from analysis.figures import FIGURES, FRAMES, _load
-from analysis.figures.frames import cost_frame, robustness_frame, segmentation_frame
-from analysis.publication import PAPER_TABLES, Column, PaperTable, to_csv, to_latex, to_markdown
-from analysis.tables import Tables, join
+from invariscope import cli
+from invariscope.analysis import publication
+from invariscope.analysis.drawing import save_figures
+from invariscope.analysis.figures import FIGURES, FRAMES, _load
+from invariscope.analysis.figures.frames import cost_frame, robustness_frame, segmentation_frame
+from invariscope.analysis.publication import PAPER_TABLES, Column, PaperTable, to_csv, to_latex, to_markdown
+from invariscope.analysis.tables.joined import Tables, join
+from invariscope.base.errors import TableError
 
 
 @pytest.fixture(scope="module")
@@ -314,8 +314,8 @@ def test_the_command_writes_tables_and_groups_what_it_skips(
 ) -> None:
     folder = simulate.write_tables(tables, tmp_path / "tables")
     names = "table_classification,robustness,table_robustness"
-    code = shiftscope.main(["figures", str(folder), "--out", str(tmp_path / "out"), "--only", names])
-    assert code == shiftscope.DONE
+    code = cli.main(["figures", str(folder), "--out", str(tmp_path / "out"), "--only", names])
+    assert code == cli.DONE
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [
         f"table: {tmp_path / 'out' / f'table_classification.{kind}'}" for kind in ("csv", "md", "tex", "txt")
@@ -323,8 +323,8 @@ def test_the_command_writes_tables_and_groups_what_it_skips(
     assert printed.err == (
         "skipped robustness, table_robustness: table `robustness` holds no rows: collect `robustness` first\n"
     )
-    code = shiftscope.main(["figures", str(folder), "--out", str(tmp_path / "out"), "--only", "table_csot"])
-    assert code == shiftscope.BAD_INPUT
+    code = cli.main(["figures", str(folder), "--out", str(tmp_path / "out"), "--only", "table_csot"])
+    assert code == cli.BAD_INPUT
     assert "unknown figure 'table_csot'" in capsys.readouterr().err
 
 

@@ -10,13 +10,13 @@ import pytest
 from matplotlib.collections import PathCollection
 from scipy import special, stats
 
-from analysis.correlation import correlate
-from analysis.errors import TableError
-from analysis.figures import render
-from analysis.figures.benchmark_scatter import benchmark_scatter, effective_robustness, logit_axes
-from analysis.figures.fits import logit_line
-from analysis.figures.style import new_figure
-from analysis.published import read_adobe, read_testbed, read_tips
+from invariscope.analysis.figures import render
+from invariscope.analysis.figures.benchmark_scatter import benchmark_scatter, effective_robustness, logit_axes
+from invariscope.analysis.figures.fits import logit_line
+from invariscope.analysis.figures.style import new_figure
+from invariscope.analysis.stats.correlation import correlate
+from invariscope.analysis.tables.published import read_adobe, read_testbed, read_tips
+from invariscope.base.errors import TableError
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ import statsmodels.api as sm
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from analysis import TableError
-from analysis.regression import FractionalLogit, LogitOLS, fit, group_slopes, split, within_between
+from invariscope.analysis import TableError
+from invariscope.analysis.stats.regression import FractionalLogit, LogitOLS, fit, group_slopes, split, within_between
 
 
 def _make(seed: int = 0, clusters: int = 20, size: int = 6, slope: float = -1.5, cluster_sd: float = 0.4):

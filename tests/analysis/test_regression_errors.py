@@ -15,12 +15,12 @@ import statsmodels.api as sm
 import statsmodels.formula.api as smf
 from scipy import linalg, stats
 
-from analysis import TableError
-from analysis.regression import FractionalLogit, LogitOLS, fit, within_between
-from analysis.regression.sandwich import bias_reduced, plain
-from analysis.regression.wild import cluster_weights, wild_bootstrap_t
+from invariscope.analysis import TableError
+from invariscope.analysis.stats.regression import FractionalLogit, LogitOLS, fit, within_between
+from invariscope.analysis.stats.regression.sandwich import bias_reduced, plain
+from invariscope.analysis.stats.regression.wild import cluster_weights, wild_bootstrap_t
 
-FULL = bool(os.environ.get("SHIFTSCOPE_FULL"))
+FULL = bool(os.environ.get("INVARISCOPE_FULL"))
 
 
 def _data(clusters: int = 9, seed: int = 0, sizes: tuple[int, ...] = (2, 3, 9)) -> pd.DataFrame:
@@ -239,7 +239,7 @@ def _covered(design, slope_index, codes, method, simulations, rho=0.4, seed=0):
 
 
 def _wild_p(design, y, codes, index, weights):
-    from analysis.regression.wild import _Problem
+    from invariscope.analysis.stats.regression.wild import _Problem
 
     return _Problem.make(design, y, codes, index).test(weights).p(0.0)
 
@@ -255,7 +255,7 @@ def _design(clusters: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("method", ["CR2", "wild bootstrap-t"])
 def test_intervals_cover_with_enough_clusters(clusters, method):
     if method == "wild bootstrap-t" and clusters == 100 and not FULL:
-        pytest.skip("half a minute: SHIFTSCOPE_FULL=1")
+        pytest.skip("half a minute: INVARISCOPE_FULL=1")
     design, codes = _design(clusters)
     simulations = 20_000 if method == "CR2" else 4000 if FULL else 1000
     covered = _covered(design, 1, codes, method, simulations)

@@ -11,8 +11,8 @@ import statsmodels.api as sm
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from analysis import TableError
-from analysis.regression import (
+from invariscope.analysis import TableError
+from invariscope.analysis.stats.regression import (
     FractionalLogit,
     LogitOLS,
     MixedEffects,
@@ -24,7 +24,7 @@ from analysis.regression import (
     site_slopes,
     within_between,
 )
-from analysis.regression.sites import CONTRAST, MEAN
+from invariscope.analysis.stats.regression.sites import CONTRAST, MEAN
 
 
 def _make(

@@ -23,17 +23,17 @@ import pytest
 from matplotlib.markers import MarkerStyle
 from PIL import Image
 
-from analysis import TableError, Tables, join, load
-from analysis.figures import FIGURES, style
-from analysis.report import page as page_module
-from analysis.report import tables as table_module
-from analysis.report import write_report
-from analysis.report.page import checkpoint_table, findings_html, json_for_script, title_of
-from analysis.report.provenance import provenance
-from analysis.report.scatter import point_records, scatter_spec, symbol
-from analysis.report.tables import html_table, paper_table
-from analysis.study import Results
-from collectors.schema import MSB_READINGS
+from invariscope.analysis import TableError, Tables, join, load
+from invariscope.analysis.figures import FIGURES, style
+from invariscope.analysis.report import page as page_module
+from invariscope.analysis.report import tables as table_module
+from invariscope.analysis.report import write_report
+from invariscope.analysis.report.page import checkpoint_table, findings_html, json_for_script, title_of
+from invariscope.analysis.report.provenance import provenance
+from invariscope.analysis.report.scatter import point_records, scatter_spec, symbol
+from invariscope.analysis.report.tables import html_table, paper_table
+from invariscope.analysis.study import Results
+from invariscope.collectors.schema import MSB_READINGS
 
 
 @pytest.fixture(scope="module")
@@ -118,14 +118,14 @@ def test_table_tells_once_what_all_rows_share_and_cuts_with_a_word(monkeypatch: 
     made = html_table(frame)
     assert (made.rows, made.notes[-1]) == (
         3,
-        "1 further rows are not shown here; `shiftscope analyze` writes them all.",
+        "1 further rows are not shown here; `invariscope analyze` writes them all.",
     )
     assert html_table(frame.iloc[:1]).notes == ()
     assert html_table(frame.iloc[:0]).rows == 0
 
 
 def test_tables_of_the_paper_keep_caption_and_marks(tables: Tables, pages: ModuleType) -> None:
-    from analysis.drawing import draw_figures
+    from invariscope.analysis.drawing import draw_figures
 
     table = draw_figures(tables, ["table_classification"]).tables["table_classification"]
     made = paper_table(table)
@@ -245,7 +245,7 @@ def test_failures_are_read_with_the_tables(tables: Tables, simulate: ModuleType,
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from collectors.schema import TABLES
+    from invariscope.collectors.schema import TABLES
 
     simulate.write_tables(tables, tmp_path)
     assert load(tmp_path).failures.empty
@@ -308,8 +308,9 @@ def test_equal_tables_give_equal_bytes_in_another_process(
 ) -> None:
     simulate.write_tables(tables, tmp_path / "tables", parts=3)
     code = (
-        "import sys, hashlib; from analysis import load, join, analyze; from analysis.report import report_page\n"
-        "from analysis.drawing import draw_figures\n"
+        "import sys, hashlib; from invariscope.analysis import load, join, analyze"
+        "; from invariscope.analysis.report import report_page\n"
+        "from invariscope.analysis.drawing import draw_figures\n"
         f"tables = load({str(tmp_path / 'tables')!r})\n"
         "drawn = draw_figures(tables, ['msb_by_operator', 'shift_surface'])\n"
         "page = report_page(tables, results=analyze(join(tables), scores=['consistency'], resamples=20), drawn=drawn)\n"
@@ -327,15 +328,15 @@ def test_page_is_written_whole_or_not_at_all(
 ) -> None:
     target = tmp_path / "new" / "report.html"
     monkeypatch.setattr(page_module, "build_page", lambda *arguments: "first")
-    monkeypatch.setattr("analysis.drawing.draw_figures", lambda tables: None)
+    monkeypatch.setattr("invariscope.analysis.drawing.draw_figures", lambda tables: None)
     assert write_report(tables, target, results=made[1]) == target
     assert target.read_text() == "first"
 
-    def fail(self: Path, to: Path) -> None:
+    def fail(source: str, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(page_module, "build_page", lambda *arguments: "second")
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(TableError, match=r"report.html: cannot be written \(No space left on device\)"):
         write_report(tables, target, results=made[1])
     assert [path.name for path in target.parent.iterdir()] == ["report.html"]
@@ -349,7 +350,7 @@ def test_where_no_page_can_be_written(
         write_report(tables, tmp_path)
     (tmp_path / "file").touch()
     monkeypatch.setattr(page_module, "build_page", lambda *arguments: "page")
-    monkeypatch.setattr("analysis.drawing.draw_figures", lambda tables: None)
+    monkeypatch.setattr("invariscope.analysis.drawing.draw_figures", lambda tables: None)
     with pytest.raises(TableError, match=r"cannot be written \(Not a directory\)|cannot be written \(File exists\)"):
         write_report(tables, tmp_path / "file" / "report.html", results=made[1])
 
@@ -363,7 +364,8 @@ def test_checkpoints_are_listed_with_factors_and_scores(tables: Tables) -> None:
 
 def test_altair_is_imported_by_the_report_alone(repository: Path) -> None:
     code = (
-        "import sys, analysis, analysis.figures, analysis.study, analysis.report, shiftscope;"
+        "import sys; from invariscope import analysis; from invariscope.analysis import figures, study, report; "
+        "from invariscope import cli;"
         "sys.exit(bool({'altair', 'vl_convert', 'markdown_it'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=repository, check=False).returncode == 0

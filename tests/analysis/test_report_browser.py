@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import Tables, join
-from analysis.study import Results
+from invariscope.analysis import Tables, join
+from invariscope.analysis.study import Results
 
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 pytestmark = [

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.coefficients import correlation, covariance, given, kendall_sums, rank_covariance
-from analysis.coverage import COVERAGE, SIZES, simulate_coverage, simulated_coverage
-from analysis.resampling import (
+from invariscope.analysis.stats.coefficients import correlation, covariance, given, kendall_sums, rank_covariance
+from invariscope.analysis.stats.coverage import COVERAGE, SIZES, simulate_coverage, simulated_coverage
+from invariscope.analysis.stats.resampling import (
     DEFAULT_INTERVAL,
     INTERVALS,
     bca_interval,
@@ -90,7 +90,7 @@ def test_blocks_do_not_change_the_numbers(data, method, monkeypatch):
     codes, n_clusters = cluster_codes(clusters)
     counts = bootstrap_counts(n_clusters, RESAMPLES, seed=2)
     whole = _fast(method, values, codes, counts, groups)
-    monkeypatch.setattr("analysis.coefficients._CELLS", 500)
+    monkeypatch.setattr("invariscope.analysis.stats.coefficients._CELLS", 500)
     np.testing.assert_allclose(_fast(method, values, codes, counts, groups), whole, atol=1e-12)
 
 

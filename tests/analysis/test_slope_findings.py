@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import analyze, join, with_sites
-from analysis.findings import CELL, Finding
-from analysis.regression import FractionalLogit, site_slopes
-from analysis.slope_findings import SlopeFindings
+from invariscope.analysis import analyze, join, with_sites
+from invariscope.analysis.say.findings import CELL, Finding
+from invariscope.analysis.say.slope_findings import SlopeFindings
+from invariscope.analysis.stats.regression import FractionalLogit, site_slopes
 
 SMALL = {"epochs": (24.0,), "padding_modes": ("zeros",), "shift_kinds": ("zero",)}
 

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from analysis import TableError, analyze, join, write_results
-from analysis.correlation import correlate
-from analysis.findings import BY_CHECKPOINT, BY_OPERATOR, BY_RUN, Comparison, paradoxes, verdict
-from analysis.regression import FractionalLogit, fit
-from analysis.summary import _verdicts
-from collectors.schema import MSB_READINGS
+from invariscope.analysis import TableError, analyze, join, write_results
+from invariscope.analysis.say.findings import BY_CHECKPOINT, BY_OPERATOR, BY_RUN, Comparison, paradoxes, verdict
+from invariscope.analysis.say.summary import _verdicts
+from invariscope.analysis.stats.correlation import correlate
+from invariscope.analysis.stats.regression import FractionalLogit, fit
+from invariscope.collectors.schema import MSB_READINGS
 
 SMALL = {"n_operators": 16, "seeds": 2, "epochs": (24.0,), "padding_modes": ("zeros",), "shift_kinds": ("zero",)}
 

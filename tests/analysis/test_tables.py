@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import TableError, analyze, join, load
-from collectors.schema import MSB_READINGS, TABLES
+from invariscope.analysis import TableError, analyze, join, load
+from invariscope.collectors.schema import MSB_READINGS, TABLES
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_an_absent_or_empty_folder_is_refused(tmp_path, make):
     folder = tmp_path / "tables"
     if make:
         (folder / "layers").mkdir(parents=True)
-    with pytest.raises(TableError, match="shiftscope collect") as error:
+    with pytest.raises(TableError, match="invariscope collect") as error:
         load(folder)
     assert "\n" not in str(error.value)
 

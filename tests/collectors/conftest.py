@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from collectors.schema import TABLES
-from zoo.datasets import ImageSet, load_dataset
-from zoo.datasets.inputs import InputSpec
-from zoo.loading import build_model
-from zoo.manifest import Checkpoint
+from invariscope.collectors.schema import TABLES
+from invariscope.zoo.datasets import ImageSet, load_dataset
+from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.loading import build_model
+from invariscope.zoo.manifest import Checkpoint
 
 NETWORK = """
 import ctypes, os, signal, torch

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from collectors.attack import Attack
-from collectors.attacks import PixelModel, attack_images, hard_selections, measure_attack
-from zoo.errors import DataError, InputError, ModelError
-from zoo.loading import build_model
+from invariscope.base.errors import DataError, InputError, ModelError
+from invariscope.collectors.measure.attack import Attack
+from invariscope.collectors.measure.attacks import PixelModel, attack_images, hard_selections, measure_attack
+from invariscope.zoo.loading import build_model
 
 N = 24
 CURVE = {"linf": (1 / 255, 4 / 255, 0.3), "l2": (0.03, 0.5, 8.0)}

@@ -12,17 +12,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from analysis import Tables, load
-from collectors import compaction
-from collectors.compaction import compact
-from collectors.engine import Outcome, collect
-from collectors.schema import SCHEMA_VERSION, TABLES
-from collectors.store import Store
-from collectors.tasks import Options
-from zoo.datasets import ImageSet
-from zoo.errors import DataError, OutputError
-from zoo.loading import build_model
-from zoo.manifest import Checkpoint
+from invariscope.analysis import Tables, load
+from invariscope.base.errors import DataError, OutputError
+from invariscope.collectors.engine.run import Outcome, collect
+from invariscope.collectors.schema import SCHEMA_VERSION, TABLES
+from invariscope.collectors.store import compaction
+from invariscope.collectors.store.compaction import compact
+from invariscope.collectors.store.parts import Store
+from invariscope.collectors.tables.tasks import Options
+from invariscope.zoo.datasets import ImageSet
+from invariscope.zoo.loading import build_model
+from invariscope.zoo.manifest import Checkpoint
 
 OPTIONS = Options(collect=("layers", "invariance"), shift=("circular",), n_shifts=3, msb_images=4)
 ReadAll = Callable[[Path], dict[str, pd.DataFrame]]

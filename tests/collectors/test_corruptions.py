@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from collectors.corruptions import CORRUPTIONS, SEVERITIES, blur, corrupt, digital, weather
-from collectors.corruptions.constants import SETS, constants_for
-from zoo.errors import DataError, InputError
+from invariscope.base.errors import DataError, InputError
+from invariscope.collectors.measure.corruptions import CORRUPTIONS, SEVERITIES, blur, corrupt, digital, weather
+from invariscope.collectors.measure.corruptions.constants import SETS, constants_for
 
 STORED = Path(__file__).parent / "data" / "imagecorruptions.json"
 """Statistics of imagecorruptions 1.1.2 (numpy 2.4, scikit-image 0.26, OpenCV 5.0) on :func:`scene` of 224 pixels, at

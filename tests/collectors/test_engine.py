@@ -13,18 +13,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from collectors.engine import collect
-from collectors.invariance import Predictions, measure_accuracy, predict, score
-from collectors.msb import measure_msb
-from collectors.robustness import RobustnessOptions
-from collectors.shifts import ShiftPlan
-from collectors.swap import measure_swaps
-from collectors.tasks import COLLECTORS, Options
-from zoo.datasets import ImageSet
-from zoo.datasets.inputs import InputSpec, PreparedImages
-from zoo.errors import DataError, InputError, ShiftError
-from zoo.loading import build_model, load_checkpoint
-from zoo.manifest import Checkpoint
+from invariscope.base.errors import DataError, InputError, ShiftError
+from invariscope.collectors.engine.run import collect
+from invariscope.collectors.measure.invariance import Predictions, measure_accuracy, predict, score
+from invariscope.collectors.measure.msb import measure_msb
+from invariscope.collectors.measure.shifts import ShiftPlan
+from invariscope.collectors.measure.swap import measure_swaps
+from invariscope.collectors.tables.robustness import RobustnessOptions
+from invariscope.collectors.tables.tasks import COLLECTORS, Options
+from invariscope.zoo.datasets import ImageSet
+from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
+from invariscope.zoo.loading import build_model, load_checkpoint
+from invariscope.zoo.manifest import Checkpoint
 
 MEASURED = tuple(name for name in COLLECTORS if name not in ("segmentation", "cost"))
 """Digits have no masks, and timings are no two times the same."""
@@ -161,7 +161,7 @@ def test_a_success_removes_the_failure_of_the_same_task(
         raise RuntimeError("broken\nin two lines")
 
     with monkeypatch.context() as patch:
-        patch.setattr("collectors.msb.measure_msb", broken)
+        patch.setattr("invariscope.collectors.measure.msb.measure_msb", broken)
         outcome = collect(zoo[:1], images, tmp_path / "out", options, progress=False)
     assert [str(failure) for failure in outcome.failures] == ["max: layers: RuntimeError: broken in two lines"]
     assert len(read(tmp_path / "out", "failures")) == 1
@@ -279,7 +279,7 @@ def test_predictions_are_made_once_for_all_tables(
         kinds.append(args[3].kind)
         return predict(*args, **options)
 
-    monkeypatch.setattr("collectors.invariance.predict", counted)
+    monkeypatch.setattr("invariscope.collectors.measure.invariance.predict", counted)
     options = Options(collect=("invariance", "predictions"), shift=("circular", "zero"))
     outcome = collect(zoo[:1], images, tmp_path / "out", options, progress=False)
     assert outcome.measured == 1 + 3 + 2

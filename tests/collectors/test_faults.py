@@ -21,23 +21,23 @@ import pytest
 from joblib.externals.loky import get_reusable_executor
 from safetensors.torch import save_file
 
-from analysis import load
-from collectors.compaction import compact
-from collectors.engine import collect
-from collectors.measuring import measure
-from collectors.planning import Task, Work
-from collectors.sharing import Claims
-from collectors.store import Store
-from collectors.tasks import Options
-from zoo.datasets import ImageSet
-from zoo.datasets.source import DataSource
-from zoo.errors import InputError, OutputError
-from zoo.files import sha256_file, signature
-from zoo.manifest import Checkpoint, write_manifest
-from zoo.weights import load_weights
+from invariscope.analysis import load
+from invariscope.base.errors import InputError, OutputError
+from invariscope.base.files import sha256_file, signature
+from invariscope.collectors.engine.measuring import measure
+from invariscope.collectors.engine.planning import Task, Work
+from invariscope.collectors.engine.run import collect
+from invariscope.collectors.engine.sharing import Claims
+from invariscope.collectors.store.compaction import compact
+from invariscope.collectors.store.parts import Store
+from invariscope.collectors.tables.tasks import Options
+from invariscope.zoo.datasets import ImageSet
+from invariscope.zoo.datasets.source import DataSource
+from invariscope.zoo.manifest import Checkpoint, write_manifest
+from invariscope.zoo.weights import load_weights
 
 OPTIONS = Options(collect=("layers", "invariance", "surface"), shift=("circular",), msb_images=8, surface_images=4)
-KILLS = int(os.environ.get("SHIFTSCOPE_KILLS", "6"))
+KILLS = int(os.environ.get("INVARISCOPE_KILLS", "6"))
 """Kills of the random test: few by default, `make soak` asks for more."""
 
 ReadAll = Callable[[Path], dict[str, pd.DataFrame]]
@@ -145,9 +145,9 @@ def test_ctrl_c_ends_a_run_of_several_jobs_and_the_next_one_goes_on(
     write_manifest(tmp_path / "zoo.yaml", zoo)
     out = tmp_path / "out"
     code = (
-        "import os, signal, sys, shiftscope\n"
+        "import signal, sys; from invariscope import cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job of a shell without control ignores it
-        "sys.exit(shiftscope.main(sys.argv[1:]))"
+        "sys.exit(cli.main(sys.argv[1:]))"
     )
     arguments = ["collect", str(tmp_path), "--data", "digits", "--out", str(out), "--jobs", "2"]
     arguments += ["--limit", "60", "--n-shifts", "41"]
@@ -234,7 +234,7 @@ def test_a_full_disk_is_one_line_and_leaves_whole_parts(
     same(read_all(tmp_path / "whole"), read_all(out))
 
 
-@pytest.mark.skipif("SHIFTSCOPE_FULL" not in os.environ, reason="starts worker processes anew")
+@pytest.mark.skipif("INVARISCOPE_FULL" not in os.environ, reason="starts worker processes anew")
 def test_a_full_disk_ends_a_run_of_several_jobs_too(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
     get_reusable_executor().shutdown(kill_workers=True)  # older workers have no limit
     with small_files(8000), pytest.raises(OutputError, match="File too large"):
@@ -247,7 +247,7 @@ def test_a_read_only_folder_is_one_line(zoo: list[Checkpoint], images: ImageSet,
     out.mkdir()
     out.chmod(0o500)
     if os.access(out, os.W_OK):
-        out = Path("/proc/shiftscope")  # an administrator writes everywhere but there
+        out = Path("/proc/invariscope")  # an administrator writes everywhere but there
     with pytest.raises(OutputError, match="cannot write tables here"):
         collect(zoo, images, out, OPTIONS, progress=False)
 
@@ -282,7 +282,7 @@ def test_a_failure_of_a_task_that_another_run_has_done_is_forgotten(
 ) -> None:
     options = Options(collect=("layers",), msb_images=4)
     with monkeypatch.context() as patch:
-        patch.setattr("collectors.msb.measure_msb", lambda *args, **options: 1 / 0)
+        patch.setattr("invariscope.collectors.measure.msb.measure_msb", lambda *args, **options: 1 / 0)
         assert collect(zoo[:1], images, tmp_path / "out", options, progress=False).failures
     (failure,) = (tmp_path / "out" / "failures").iterdir()
     kept = failure.read_bytes()

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from collectors import passes
-from collectors.folding import fold_batch_norms
-from collectors.passes import shift_network
-from zoo.datasets import load_dataset
-from zoo.datasets.inputs import PreparedImages
-from zoo.errors import InputError, ModelError
-from zoo.loading import build_model, load_checkpoint
-from zoo.manifest import read_manifest
-from zoo.operators import DDAC, OPERATORS
+from invariscope.base.errors import InputError, ModelError
+from invariscope.collectors.measure import passes
+from invariscope.collectors.measure.folding import fold_batch_norms
+from invariscope.collectors.measure.passes import shift_network
+from invariscope.zoo.datasets import load_dataset
+from invariscope.zoo.datasets.inputs import PreparedImages
+from invariscope.zoo.loading import build_model, load_checkpoint
+from invariscope.zoo.manifest import read_manifest
+from invariscope.zoo.operators import DDAC, OPERATORS
 
 MARGIN = 1e-3
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from collectors.invariance import (
+from invariscope.base.errors import DataError, ModelError, ShiftError
+from invariscope.collectors.measure.invariance import (
     Predictions,
     measure_accuracy,
     measure_invariance,
@@ -19,14 +20,13 @@ from collectors.invariance import (
     predict,
     score,
 )
-from collectors.schema import INVARIANCE, PREDICTIONS, SCORES, SURFACE
-from collectors.shifts import ShiftPlan
-from zoo.datasets.imageset import ImageSet
-from zoo.datasets.inputs import InputSpec, PreparedImages
-from zoo.errors import DataError, ModelError, ShiftError
+from invariscope.collectors.measure.shifts import ShiftPlan
+from invariscope.collectors.schema import INVARIANCE, PREDICTIONS, SCORES, SURFACE
+from invariscope.zoo.datasets.imageset import ImageSet
+from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
 
 IDENTITY = ("checkpoint", "sha256", "model")
-PROVENANCE = ("data", "data_fingerprint", "task", "shiftscope_version", "torch_version")
+PROVENANCE = ("data", "data_fingerprint", "task", "invariscope_version", "torch_version")
 
 
 def small_network(seed: int = 0, channels: int = 2, classes: int = 4) -> nn.Module:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from collectors import known
-from collectors.known import Known
-from collectors.store import Store
-from zoo.datasets.source import DataSource
-from zoo.files import sha256_file
+from invariscope.base.files import sha256_file
+from invariscope.collectors.engine import known
+from invariscope.collectors.engine.known import Known
+from invariscope.collectors.store.parts import Store
+from invariscope.zoo.datasets.source import DataSource
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from collectors import msb
-from collectors.msb import measure_msb, ratio_jackknife
-from collectors.schema import LAYERS, MSB_READINGS
-from zoo.errors import DataError, InputError, ModelError
-from zoo.operators import OPERATORS, Blur, MaxBlur, Soft, Subsample, build_operator
+from invariscope.base.errors import DataError, InputError, ModelError
+from invariscope.collectors.measure import msb
+from invariscope.collectors.measure.msb import measure_msb, ratio_jackknife
+from invariscope.collectors.schema import LAYERS, MSB_READINGS
+from invariscope.zoo.operators import OPERATORS, Blur, MaxBlur, Soft, Subsample, build_operator
 
 READINGS = (*MSB_READINGS, "flat_fraction")
 
@@ -341,7 +341,7 @@ def test_rows_follow_the_schema() -> None:
     names = [name for name in LAYERS.names if name in frame.columns]
     assert list(frame.columns) == names
     assert set(LAYERS.names) - set(names) == {
-        "checkpoint", "sha256", "model", "data", "data_fingerprint", "task", "shiftscope_version", "torch_version",
+        "checkpoint", "sha256", "model", "data", "data_fingerprint", "task", "invariscope_version", "torch_version",
     }  # fmt: skip
     assert frame["site"].tolist() == ["stem", "pool", "avg", "down", "subsample"]
     assert frame["depth"].tolist() == [0, 1, 2, 3, 4]

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from collectors.msb import measure_msb
-from zoo.operators import APS, DDAC, LPS, TIPS, Avg, Blur, Lp, Max, MaxBlur, Soft, Subsample
-from zoo.operators.base import pad_to_multiple
+from invariscope.collectors.measure.msb import measure_msb
+from invariscope.zoo.operators import APS, DDAC, LPS, TIPS, Avg, Blur, Lp, Max, MaxBlur, Soft, Subsample
+from invariscope.zoo.operators.base import pad_to_multiple
 
 Pixel = tuple[int, int]
 Sources = list[tuple[Pixel | None, float]]
@@ -292,7 +292,7 @@ def test_strided_convolution(data: st.DataObject) -> None:
 
 
 def _every_patch(model: nn.Module, x: Tensor) -> pd.DataFrame:
-    from collectors import msb
+    from invariscope.collectors.measure import msb
 
     limits = msb.CHUNK, msb.LARGEST_CHUNK
     try:

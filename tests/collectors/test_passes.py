@@ -14,20 +14,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import shiftscope
-from collectors import tasks
-from collectors.engine import collect
-from collectors.invariance import measure_invariance, predict
-from collectors.msb import measure_msb
-from collectors.passes import Unshifted, predict_unshifted
-from collectors.shifts import ShiftPlan
-from collectors.tasks import COLLECTORS, MSB_BATCH, Options, Subject
-from zoo.architectures.smallcnn import SmallCNN
-from zoo.datasets import ImageSet, load_dataset
-from zoo.datasets.inputs import InputSpec, PreparedImages
-from zoo.errors import InputError
-from zoo.loading import build_model, load_checkpoint
-from zoo.manifest import Checkpoint
+from invariscope import cli
+from invariscope.base.errors import InputError
+from invariscope.collectors.engine.run import collect
+from invariscope.collectors.measure.invariance import measure_invariance, predict
+from invariscope.collectors.measure.msb import measure_msb
+from invariscope.collectors.measure.passes import Unshifted, predict_unshifted
+from invariscope.collectors.measure.shifts import ShiftPlan
+from invariscope.collectors.tables import tasks
+from invariscope.collectors.tables.tasks import COLLECTORS, MSB_BATCH, Options, Subject
+from invariscope.zoo.architectures.smallcnn import SmallCNN
+from invariscope.zoo.datasets import ImageSet, load_dataset
+from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
+from invariscope.zoo.loading import build_model, load_checkpoint
+from invariscope.zoo.manifest import Checkpoint
 
 MODEL = "zoo:smallcnn?operator=max&width=4&in_channels=1"
 KINDS = ("circular", "zero")
@@ -216,7 +216,7 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     command = ["collect", str(repository / "data" / "zoo"), "--data", "digits", "--out", str(tmp_path / "out")]
-    assert shiftscope.main([*command, "--device", device]) == shiftscope.BAD_INPUT
+    assert cli.main([*command, "--device", device]) == cli.BAD_INPUT
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert f"device {device} is not there" in error

@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from collectors.pixel_scores import NOWHERE, class_counts, in_frame, miou, pair_shares, pixel_accuracy
-from collectors.shifts import ShiftPlan, apply_shift
+from invariscope.collectors.measure.pixel_scores import (
+    NOWHERE,
+    class_counts,
+    in_frame,
+    miou,
+    pair_shares,
+    pixel_accuracy,
+)
+from invariscope.collectors.measure.shifts import ShiftPlan, apply_shift
 
 CLASSES = 5
 

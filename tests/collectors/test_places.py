@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 from pyarrow.fs import FileSelector
 
-from analysis import TableError, load, scan
-from collectors.compaction import compact
-from collectors.engine import Cluster, collect
-from collectors.status import status
-from collectors.store import Store
-from collectors.tasks import Options
-from zoo.datasets import ImageSet
-from zoo.errors import DataError, InputError
-from zoo.manifest import Checkpoint
+from invariscope.analysis import TableError, load, scan
+from invariscope.base.errors import DataError, InputError
+from invariscope.collectors.engine.run import Cluster, collect
+from invariscope.collectors.engine.status import status
+from invariscope.collectors.store.compaction import compact
+from invariscope.collectors.store.parts import Store
+from invariscope.collectors.tables.tasks import Options
+from invariscope.zoo.datasets import ImageSet
+from invariscope.zoo.manifest import Checkpoint
 
 OPTIONS = Options(collect=("layers", "invariance"), shift=("zero",), n_shifts=3, msb_images=4)
 ReadAll = Callable[[Path], dict[str, pd.DataFrame]]
@@ -112,6 +112,6 @@ def test_a_scheduler_that_does_not_answer_is_one_line(
     zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("collectors.parallel.CONNECT", 0.2)
+    monkeypatch.setattr("invariscope.collectors.engine.parallel.CONNECT", 0.2)
     with pytest.raises(InputError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:9: start one or correct"):
         collect(zoo, images, tmp_path / "out", OPTIONS, cluster=Cluster("dask", "tcp://127.0.0.1:9"), progress=False)

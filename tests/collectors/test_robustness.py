@@ -15,18 +15,18 @@ import pytest
 import torch
 from PIL import Image
 
-import shiftscope
-from collectors import robustness
-from collectors.attack import Attack
-from collectors.attacks import PixelModel, attack_images
-from collectors.corruptions import CORRUPTIONS, corrupt
-from collectors.engine import collect
-from collectors.robustness import RobustnessOptions
-from collectors.tasks import Options
-from zoo.datasets import ImageSet, load_dataset
-from zoo.errors import DataError, InputError
-from zoo.loading import load_checkpoint
-from zoo.manifest import Checkpoint
+from invariscope import cli
+from invariscope.base.errors import DataError, InputError
+from invariscope.collectors.engine.run import collect
+from invariscope.collectors.measure.attack import Attack
+from invariscope.collectors.measure.attacks import PixelModel, attack_images
+from invariscope.collectors.measure.corruptions import CORRUPTIONS, corrupt
+from invariscope.collectors.tables import robustness
+from invariscope.collectors.tables.robustness import RobustnessOptions
+from invariscope.collectors.tables.tasks import Options
+from invariscope.zoo.datasets import ImageSet, load_dataset
+from invariscope.zoo.loading import load_checkpoint
+from invariscope.zoo.manifest import Checkpoint
 
 Read = Callable[[Path], dict[str, pd.DataFrame]]
 FEW = RobustnessOptions(
@@ -158,7 +158,7 @@ def test_the_bundled_zoo_from_the_command_line(
     command = ["collect", str(repository / "data" / "zoo"), "--data", "digits", "--out", str(out)]
     command += ["--collect", "robustness", "--only", "smallcnn-[am]*-circular-s1-e028", "--robust-images", "24"]
     command += ["--eps-linf", "2/255,8/255", "--eps-l2", "0.5", "--attack-steps", "5", "--severities", "1,5"]
-    assert shiftscope.main([*command, "--corruptions", "fog,contrast,pixelate"]) == shiftscope.DONE
+    assert cli.main([*command, "--corruptions", "fog,contrast,pixelate"]) == cli.DONE
     rows = table(read_all, out)
     n = rows["checkpoint"].nunique()
     assert n == 4
@@ -171,7 +171,7 @@ def test_the_bundled_zoo_from_the_command_line(
     severe = rows[rows["condition_kind"] == "corruption"].groupby("severity")["accuracy"].mean()
     assert severe[5] < severe[1] <= clean.mean() + 1e-9
     figures = ["figures", str(out), "--out", str(tmp_path / "figures"), "--only", "robustness,table_robustness"]
-    assert shiftscope.main(figures) == shiftscope.DONE
+    assert cli.main(figures) == cli.DONE
     text = (tmp_path / "figures" / "table_robustness.md").read_text()
     assert "mCE: errors summed over severities as a share of those of smallcnn-max-circular-s1-e028" in text
     assert "pgd: 5 steps, steps of 0.5 ε, random starts: 1; each ε attacked afresh." in text
@@ -182,12 +182,12 @@ def test_the_bundled_zoo_from_the_command_line(
         (["--severities", "x"], "--severities: 'x' is no severity"),
         (["--attacks", "fgsm"], "unknown attack 'fgsm'"),
     ):
-        assert shiftscope.main([*command, *option]) == shiftscope.BAD_INPUT
+        assert cli.main([*command, *option]) == cli.BAD_INPUT
         assert line in capsys.readouterr().err
 
 
 def test_all_corruptions_are_the_default() -> None:
-    from collectors.robustness_flags import RobustnessFlags
+    from invariscope.collectors.tables.robustness_flags import RobustnessFlags
 
     options = RobustnessFlags().options()
     assert options == RobustnessOptions()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from collectors.scores import (
+from invariscope.collectors.measure.scores import (
     Estimate,
     accuracy,
     fidelity_product,
@@ -223,5 +223,5 @@ def test_blocks_of_images_change_nothing(monkeypatch: pytest.MonkeyPatch):
     prediction = rng.integers(0, 4, (50, 5)).astype(np.int16)
     case = prediction, rng.integers(0, 4, 50), rng.integers(0, 4, 50), rng.random(50), rng.random((50, 5))
     whole = scored(*case)
-    monkeypatch.setattr("collectors.scores.BLOCK", 7)
+    monkeypatch.setattr("invariscope.collectors.measure.scores.BLOCK", 7)
     assert scored(*case) == whole

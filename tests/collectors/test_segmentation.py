@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from collectors.segmentation import measure_segmentation
-from collectors.shifts import ShiftPlan, apply_shift
-from zoo.datasets import ImageSet, load_dataset
-from zoo.datasets.inputs import InputSpec, PreparedImages
-from zoo.errors import DataError, ModelError, ShiftError
-from zoo.loading import build_model
+from invariscope.base.errors import DataError, ModelError, ShiftError
+from invariscope.collectors.measure.segmentation import measure_segmentation
+from invariscope.collectors.measure.shifts import ShiftPlan, apply_shift
+from invariscope.zoo.datasets import ImageSet, load_dataset
+from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
+from invariscope.zoo.loading import build_model
 
 KINDS = ("circular", "zero", "crop")
 
@@ -152,7 +152,7 @@ def test_values_depend_on_the_batch_size_by_no_more_than_rounding(prepared: Prep
 
 
 def test_folding_changes_nothing_and_is_done(prepared: PreparedImages) -> None:
-    from collectors.passes import shift_network
+    from invariscope.collectors.measure.passes import shift_network
 
     torch.manual_seed(0)
     model = build_model("zoo:unet?operator=max&in_channels=3&classes=5&width=4&depth=1")

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from collectors.shifts import ShiftPlan, apply_shift
-from zoo.errors import ShiftError
+from invariscope.base.errors import ShiftError
+from invariscope.collectors.measure.shifts import ShiftPlan, apply_shift
 
 BORDERED = ("circular", "zero", "reflect", "replicate")
 
@@ -279,7 +279,7 @@ def test_bad_plans_are_refused_in_one_line(make, message):
 @pytest.mark.parametrize("make", [ShiftPlan.sampled, ShiftPlan.path])
 def test_blocks_of_images_change_nothing(make, monkeypatch):
     whole = make(50, 3, n_shifts=4, seed=1)
-    monkeypatch.setattr("collectors.shifts.BLOCK", 7)
+    monkeypatch.setattr("invariscope.collectors.measure.shifts.BLOCK", 7)
     parts = make(50, 3, n_shifts=4, seed=1)
     np.testing.assert_array_equal(parts.offsets, whole.offsets)
     assert parts.hash == whole.hash

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from collectors.schema import SCHEMA_VERSION, TABLES, describe
-from collectors.store import Store, task_key
-from zoo.errors import DataError
+from invariscope.base.errors import DataError
+from invariscope.collectors.schema import SCHEMA_VERSION, TABLES, describe
+from invariscope.collectors.store.parts import Store, task_key
 
 TIMING = {
     "task": "t1",
@@ -80,7 +80,7 @@ def test_keys_follow_values_and_not_order() -> None:
 def test_sweep_removes_what_a_dead_process_left_and_nothing_else(store: Store) -> None:
     # A process that is killed between writing and renaming leaves its temporary file.
     code = (
-        "import os, sys; import collectors.store as s; import pandas as pd;"
+        "import os, sys; import invariscope.collectors.store.parts as s; import pandas as pd;"
         f"store = s.Store({str(store.folder)!r});"
         "store.filesystem = type('Killed', (), {'open_output_stream': store.filesystem.open_output_stream,"
         " 'move': lambda *a: os._exit(9)})();"

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from collectors import ShiftPlan, measure_invariance, measure_msb, measure_swaps
-from collectors.invariance import predict
-from collectors.paired import Statistic, average, mean_statistic, paired_change
-from collectors.schema import MSB_READINGS, SWAPS
-from collectors.swap import SWAP_SCORES
-from zoo.architectures.resnet import ResNet
-from zoo.architectures.smallcnn import SmallCNN
-from zoo.errors import DataError, ModelError, OperatorError, ShiftError
-from zoo.operators import build_operator
+from invariscope.base.errors import DataError, ModelError, OperatorError, ShiftError
+from invariscope.collectors import ShiftPlan, measure_invariance, measure_msb, measure_swaps
+from invariscope.collectors.measure.invariance import predict
+from invariscope.collectors.measure.paired import Statistic, average, mean_statistic, paired_change
+from invariscope.collectors.measure.swap import SWAP_SCORES
+from invariscope.collectors.schema import MSB_READINGS, SWAPS
+from invariscope.zoo.architectures.resnet import ResNet
+from invariscope.zoo.architectures.smallcnn import SmallCNN
+from invariscope.zoo.operators import build_operator
 
 N, CLASSES = 12, 4
 PLAN = ShiftPlan.sampled(N, 3, n_shifts=5, kind="zero")
@@ -223,7 +223,7 @@ def test_values_do_not_depend_on_batches(images: Tensor, labels: Tensor) -> None
 def test_columns_are_those_of_the_table(images: Tensor, labels: Tensor) -> None:
     frame = measure_swaps(small(), images, labels, [PLAN], ["avg"])
     engine = {"checkpoint", "sha256", "model", "data", "data_fingerprint", "task"}
-    assert set(frame.columns) == set(SWAPS.names) - engine - {"shiftscope_version", "torch_version"}
+    assert set(frame.columns) == set(SWAPS.names) - engine - {"invariscope_version", "torch_version"}
 
 
 class Shared(nn.Module):

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures import ARCHITECTURES, SEGMENTERS, is_segmenter
-from zoo.architectures.resnet import Block, ResNet
-from zoo.architectures.smallcnn import SmallCNN
-from zoo.architectures.vgg import VGG
-from zoo.datasets.inputs import InputSpec
-from zoo.errors import ModelError
-from zoo.loading import load_checkpoint
-from zoo.manifest import Checkpoint
-from zoo.operators import OPERATORS
-from zoo.operators.base import Downsample
-from zoo.sampling import PADDING_MODES
+from invariscope.base.errors import ModelError
+from invariscope.zoo.architectures import ARCHITECTURES, SEGMENTERS, is_segmenter
+from invariscope.zoo.architectures.resnet import Block, ResNet
+from invariscope.zoo.architectures.smallcnn import SmallCNN
+from invariscope.zoo.architectures.vgg import VGG
+from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.loading import load_checkpoint
+from invariscope.zoo.manifest import Checkpoint
+from invariscope.zoo.operators import OPERATORS
+from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.sampling import PADDING_MODES
 
 
 def n_params(network: nn.Module) -> int:

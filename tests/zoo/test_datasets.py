@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits as sklearn_digits
 
-from zoo.datasets import DATASETS, ImageSet, InputSpec, PreparedImages, load_dataset
-from zoo.errors import DataError
+from invariscope.base.errors import DataError
+from invariscope.zoo.datasets import DATASETS, ImageSet, InputSpec, PreparedImages, load_dataset
 
 
 def test_names_and_specs_need_no_torch(repository):
     code = (
-        "import sys, zoo.datasets, zoo.datasets.inputs as inputs; list(zoo.datasets.DATASETS); "
+        "import sys; from invariscope.zoo import datasets; from invariscope.zoo.datasets import inputs; "
+        "list(datasets.DATASETS); "
         "inputs.InputSpec(32, (0.5,), (0.5,)); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=repository)

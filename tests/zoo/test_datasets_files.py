@@ -18,8 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.datasets import load_dataset
-from zoo.errors import DataError
+from invariscope.base.errors import DataError
+from invariscope.zoo.datasets import load_dataset
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -106,9 +106,9 @@ def test_parquet_limit_is_exact_past_one_batch_of_rows(tmp_path):
 
 def test_large_images_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
     file = write_parquet(tmp_path / "test.parquet", {"image": [GOOD], "label": [0]})
-    monkeypatch.setattr("zoo.datasets.decoding.MAX_PIXELS", 63)
+    monkeypatch.setattr("invariscope.zoo.datasets.decoding.MAX_PIXELS", 63)
     refused("image 0 has 8 x 8 pixels, more than 63", f"parquet:{file}")
-    monkeypatch.setattr("zoo.datasets.decoding.MAX_PIXELS", 80)
+    monkeypatch.setattr("invariscope.zoo.datasets.decoding.MAX_PIXELS", 80)
     refused("would grow to 9 x 9", f"parquet:{file}", size=9)
 
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from zoo.datasets import load_dataset
-from zoo.errors import DataError, InputError, WeightsError
-from zoo.weights import load_weights
+from invariscope.base.errors import DataError, InputError, WeightsError
+from invariscope.zoo.datasets import load_dataset
+from invariscope.zoo.weights import load_weights
 
 LARGE = 2**26
 
@@ -72,7 +72,7 @@ def test_a_png_that_claims_gigapixels_is_refused(tmp_path: Path, side: int) -> N
 
 
 def test_a_parquet_file_with_an_absurd_row_group_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.datasets.parquet.MAX_COLUMN", LARGE // 2)
+    monkeypatch.setattr("invariscope.zoo.datasets.parquet.MAX_COLUMN", LARGE // 2)
     images = pa.array([png(8, 8), bytes(LARGE)], pa.binary())
     table = pa.table({"image": images, "label": [0, 1]})
     pq.write_table(table, tmp_path / "bomb.parquet", compression="zstd", use_dictionary=False)
@@ -84,7 +84,7 @@ def test_a_parquet_file_with_an_absurd_row_group_is_refused(tmp_path: Path, monk
 def test_a_parquet_file_that_repeats_an_image_without_end_is_refused(
     tmp_path: Path, nested: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zoo.datasets.parquet.MAX_REPEATED", LARGE // 8)
+    monkeypatch.setattr("invariscope.zoo.datasets.parquet.MAX_REPEATED", LARGE // 8)
     image, count = png(8, 8) + bytes(LARGE // 256), 64
     values = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([image])).cast(pa.binary())
     images = pa.StructArray.from_arrays([values], ["bytes"]) if nested else values

@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from collectors.msb import measure_msb
-from zoo.architectures import ARCHITECTURES, takes_strided
-from zoo.architectures.deeplab import ASPP, DeepLabV3Plus
-from zoo.architectures.imagenet import ResNet, ResNetEncoder
-from zoo.architectures.parts import WideConv2d, conv
-from zoo.architectures.residual import BasicBlock, Bottleneck
-from zoo.architectures.unet import UNet
-from zoo.errors import ModelError, OperatorError
-from zoo.loading import build_model
-from zoo.manifest import check_zoo_model
-from zoo.model_string import ModelString
-from zoo.operators.base import Downsample
-from zoo.sites import find_sites
-from zoo.surgery import replace_downsampling
+from invariscope.base.errors import ModelError, OperatorError
+from invariscope.collectors.measure.msb import measure_msb
+from invariscope.zoo.architectures import ARCHITECTURES, takes_strided
+from invariscope.zoo.architectures.deeplab import ASPP, DeepLabV3Plus
+from invariscope.zoo.architectures.imagenet import ResNet, ResNetEncoder
+from invariscope.zoo.architectures.parts import WideConv2d, conv
+from invariscope.zoo.architectures.residual import BasicBlock, Bottleneck
+from invariscope.zoo.architectures.unet import UNet
+from invariscope.zoo.loading import build_model
+from invariscope.zoo.manifest import check_zoo_model
+from invariscope.zoo.model_string import ModelString
+from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.sites import find_sites
+from invariscope.zoo.surgery import replace_downsampling
 
 
 def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -78,8 +78,8 @@ def test_parameter_counts_are_the_published_ones(depth: int, count: int) -> None
 
 def test_names_of_the_two_families_do_not_meet() -> None:
     assert {name: type(ARCHITECTURES[name]()).__module__ for name in ("resnet20", "resnet18")} == {
-        "resnet20": "zoo.architectures.resnet",
-        "resnet18": "zoo.architectures.imagenet",
+        "resnet20": "invariscope.zoo.architectures.resnet",
+        "resnet18": "invariscope.zoo.architectures.imagenet",
     }
 
 

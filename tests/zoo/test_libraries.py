@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from zoo.datasets.inputs import InputSpec
-from zoo.errors import ManifestError, ModelError, WeightsError
-from zoo.loading import build_model, default_input, load_checkpoint
-from zoo.manifest import read_manifest, write_manifest
+from invariscope.base.errors import ManifestError, ModelError, WeightsError
+from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.loading import build_model, default_input, load_checkpoint
+from invariscope.zoo.manifest import read_manifest, write_manifest
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 TINY = "timm:test_resnet"
@@ -209,8 +209,8 @@ def test_a_manifest_may_ask_for_pretrained_weights(timm: ModuleType, caches: Pat
 @pytest.mark.parametrize("call", [build_model, default_input])
 def test_packages_that_are_not_installed_get_one_line(monkeypatch: pytest.MonkeyPatch, call: Any) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ModelError, match=r"^timm cannot be imported .*: pip install 'shiftscope\[timm\]'$"):
+    with pytest.raises(ModelError, match=r"^timm cannot be imported .*: pip install 'invariscope\[timm\]'$"):
         call("timm:resnet18")
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
-    with pytest.raises(ModelError, match=r"^torchvision\.models cannot be imported .*'shiftscope\[torchvision\]', of"):
+    with pytest.raises(ModelError, match=r"^torchvision\.models cannot be imported .*'invariscope\[torchvision\]', of"):
         call("torchvision:resnet18")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from zoo.datasets.inputs import InputSpec
-from zoo.errors import ManifestError, ModelError
-from zoo.manifest import Checkpoint, read_manifest, write_manifest
-from zoo.model_string import ModelString
+from invariscope.base.errors import ManifestError, ModelError
+from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.manifest import Checkpoint, read_manifest, write_manifest
+from invariscope.zoo.model_string import ModelString
 
 INPUT = "input: {size: 32, mean: [0.5], std: [0.25]}"
 
@@ -243,7 +243,7 @@ def test_aliases_do_not_multiply(tmp_path: Path) -> None:
 
 
 def test_importing_the_manifest_needs_no_torch() -> None:
-    code = "import zoo.manifest, zoo.files, zoo.architectures, sys; sys.exit('torch' in sys.modules)"
+    code = "import sys; from invariscope.zoo import architectures, manifest; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
 
 

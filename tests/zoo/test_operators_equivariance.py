@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.operators import build_operator
+from invariscope.zoo.operators import build_operator
 
 EXACT = ["aps", "aps(p=1)", "aps(p=inf)", "aps(filter=3)", "lps", "lps(hidden=3, filter=4)", "tips(phase, hard=true)"]
 

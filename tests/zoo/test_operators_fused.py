@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 from torch.nn import functional as F
 
-from zoo.operators import TIPS, build_operator, fused, tips
-from zoo.operators.fused import Form, fused_tips
-from zoo.operators.tips import failure_loss, undo_loss
+from invariscope.zoo.operators import TIPS, build_operator, fused, tips
+from invariscope.zoo.operators.fused import Form, fused_tips
+from invariscope.zoo.operators.tips import failure_loss, undo_loss
 
 FORMS = [("quadrant", "row"), ("quadrant", "official"), ("phase", "row")]
 MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.operators.blur import blur, max_blur
+from invariscope.zoo.operators.blur import blur, max_blur
 
 
 def images(*shape: int) -> Tensor:

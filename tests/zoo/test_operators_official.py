@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.operators import build_operator
-from zoo.operators.polyphase import lps_scores
+from invariscope.zoo.operators import build_operator
+from invariscope.zoo.operators.polyphase import lps_scores
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from zoo.operators import build_operator, parse_operator
-from zoo.operators.blur import blur, content_adaptive_blur, max_blur
-from zoo.operators.polyphase import aps
-from zoo.operators.pooling import LP_FLOOR, avg_pool, lp_pool, max_pool, soft_pool, subsample
-from zoo.operators.tips import tips, tips_logits, tips_psi
-from zoo.sampling import PADDING_MODES, take
+from invariscope.zoo.operators import build_operator, parse_operator
+from invariscope.zoo.operators.blur import blur, content_adaptive_blur, max_blur
+from invariscope.zoo.operators.polyphase import aps
+from invariscope.zoo.operators.pooling import LP_FLOOR, avg_pool, lp_pool, max_pool, soft_pool, subsample
+from invariscope.zoo.operators.tips import tips, tips_logits, tips_psi
+from invariscope.zoo.sampling import PADDING_MODES, take
 
 SPECS = [
     "max", "max(3)", "avg", "avg(3)", "subsample", "lp", "lp(3.5, kernel=3)", "soft", "soft(8, kernel=3)", "blur(2)",

@@ -10,14 +10,14 @@ import sys
 import pytest
 import torch
 
-import zoo.operators
-from zoo.errors import OperatorError
-from zoo.operators import OPERATORS, OperatorSpec, build_operator, operator_arguments, parse_operator
-from zoo.operators.base import Downsample
+import invariscope.zoo.operators
+from invariscope.base.errors import OperatorError
+from invariscope.zoo.operators import OPERATORS, OperatorSpec, build_operator, operator_arguments, parse_operator
+from invariscope.zoo.operators.base import Downsample
 
 
 def test_names_cost_no_torch() -> None:
-    code = "import zoo.operators as o, sys; list(o.OPERATORS); sys.exit('torch' in sys.modules)"
+    code = "import invariscope.zoo.operators as o, sys; list(o.OPERATORS); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -27,7 +27,7 @@ def test_every_operator_is_registered_under_its_name() -> None:
     for name, cls in OPERATORS.items():
         assert issubclass(cls, Downsample)
         assert cls.name == name
-        assert getattr(zoo.operators, cls.__name__) is cls
+        assert getattr(invariscope.zoo.operators, cls.__name__) is cls
         assert list(inspect.signature(cls).parameters)[:3] == ["channels", "stride", "padding_mode"]
         assert cls.strength_argument is None or cls.strength_argument in operator_arguments(name)
         operator = build_operator(name, 6, 3, "circular")
@@ -37,7 +37,7 @@ def test_every_operator_is_registered_under_its_name() -> None:
 
 def test_an_unknown_class_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="BlurPool"):
-        _ = zoo.operators.BlurPool
+        _ = invariscope.zoo.operators.BlurPool
 
 
 @pytest.mark.parametrize(

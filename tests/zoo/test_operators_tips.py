@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.errors import OperatorError
-from zoo.operators import TIPS, build_operator
-from zoo.operators.tips import failure_loss, undo_loss
+from invariscope.base.errors import OperatorError
+from invariscope.zoo.operators import TIPS, build_operator
+from invariscope.zoo.operators.tips import failure_loss, undo_loss
 
 
 def test_failure_loss_at_known_weights() -> None:

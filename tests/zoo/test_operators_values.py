@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.operators import build_operator, parse_operator
-from zoo.operators.pooling import LP_FLOOR
-from zoo.sampling import PADDING_MODES
+from invariscope.zoo.operators import build_operator, parse_operator
+from invariscope.zoo.operators.pooling import LP_FLOOR
+from invariscope.zoo.sampling import PADDING_MODES
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from zoo.operators import parse_operator
-from zoo.recipe import Run, read_recipe
+from invariscope.zoo.operators import parse_operator
+from invariscope.zoo.recipe import Run, read_recipe
 
 CHANGES = {"operator", "seed"}
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from zoo.sampling import PADDING_MODES, Taps, max_weights, pad, source_index, take, tap_index
+from invariscope.zoo.sampling import PADDING_MODES, Taps, max_weights, pad, source_index, take, tap_index
 
 
 def slow_source(position: int, size: int, mode: str, widest: int) -> int:

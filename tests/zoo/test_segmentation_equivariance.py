@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.architectures import SEGMENTERS
-from zoo.loading import build_model
-from zoo.operators.base import Downsample
+from invariscope.zoo.architectures import SEGMENTERS
+from invariscope.zoo.loading import build_model
+from invariscope.zoo.operators.base import Downsample
 
 EXACT = ("aps", "lps", "tips(pool=phase, hard=true)")
 PLAIN = ("max", "avg", "subsample", "blur")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures import ARCHITECTURES
-from zoo.errors import ModelError
-from zoo.operators import OPERATORS, build_operator
-from zoo.sites import Site, find_sites, record
+from invariscope.base.errors import ModelError
+from invariscope.zoo.architectures import ARCHITECTURES
+from invariscope.zoo.operators import OPERATORS, build_operator
+from invariscope.zoo.sites import Site, find_sites, record
 
 
 class Call(nn.Module):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from collectors.msb import measure_msb
-from zoo.errors import ModelError
-from zoo.operators import Avg, Blur, Subsample
-from zoo.sites import Site, find_sites
+from invariscope.base.errors import ModelError
+from invariscope.collectors.measure.msb import measure_msb
+from invariscope.zoo.operators import Avg, Blur, Subsample
+from invariscope.zoo.sites import Site, find_sites
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures import ARCHITECTURES
-from zoo.errors import ModelError, OperatorError
-from zoo.operators import OPERATORS, TIPS, Blur
-from zoo.operators.blur import blur
-from zoo.sites import find_sites
-from zoo.surgery import replace_downsampling
+from invariscope.base.errors import ModelError, OperatorError
+from invariscope.zoo.architectures import ARCHITECTURES
+from invariscope.zoo.operators import OPERATORS, TIPS, Blur
+from invariscope.zoo.operators.blur import blur
+from invariscope.zoo.sites import find_sites
+from invariscope.zoo.surgery import replace_downsampling
 
 
 class Plain(nn.Module):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.operators import TIPS
-from zoo.surgery import replace_downsampling
+from invariscope.zoo.operators import TIPS
+from invariscope.zoo.surgery import replace_downsampling
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

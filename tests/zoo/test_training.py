@@ -13,16 +13,16 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.datasets import load_dataset
-from zoo.datasets.imageset import ImageSet
-from zoo.errors import ManifestError, ModelError, OperatorError, RecipeError
-from zoo.files import sha256_file
-from zoo.loading import load_checkpoint
-from zoo.manifest import read_manifest
-from zoo.operators.base import Downsample
-from zoo.recipe import Run, read_recipe
-from zoo.training import input_spec, random_shift, total_loss, train_recipe, train_run
-from zoo.training.trainer import Trainer
+from invariscope.base.errors import ManifestError, ModelError, OperatorError, RecipeError
+from invariscope.base.files import sha256_file
+from invariscope.zoo.datasets import load_dataset
+from invariscope.zoo.datasets.imageset import ImageSet
+from invariscope.zoo.loading import load_checkpoint
+from invariscope.zoo.manifest import read_manifest
+from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.recipe import Run, read_recipe
+from invariscope.zoo.training import input_spec, random_shift, total_loss, train_recipe, train_run
+from invariscope.zoo.training.trainer import Trainer
 
 QUICK = {"model": {"width": 2}, "batch_size": 256}
 
@@ -173,16 +173,16 @@ def test_the_zoo_is_what_the_recipe_says(small_zoo: Path) -> None:
         assert network(torch.zeros(1, 1, 32, 32)).shape == (1, 10)
     with safe_open(tips.weights, "pt") as content:
         metadata = content.metadata()
-    assert list(metadata) == ["shiftscope"]
-    stored = json.loads(metadata["shiftscope"])
+    assert list(metadata) == ["invariscope"]
+    stored = json.loads(metadata["invariscope"])
     assert stored["run"]["operator"] == "tips"
     assert stored["epoch"] == 2
     assert stored["data_fingerprint"] == images.fingerprint
-    assert json.dumps(stored, sort_keys=True) == metadata["shiftscope"]
+    assert json.dumps(stored, sort_keys=True) == metadata["invariscope"]
 
 
 def test_factors_of_an_operator_with_a_strength() -> None:
-    from zoo.recipe import operator_factors
+    from invariscope.zoo.recipe import operator_factors
 
     assert operator_factors("soft(4)") == {"operator": "soft", "operator_spec": "soft(beta=4)", "strength": 4.0}
     assert operator_factors("strided") == {"operator": "strided", "operator_spec": "strided", "strength": None}
@@ -220,7 +220,7 @@ def test_finished_runs_are_skipped_and_lost_files_made_again(
         calls.append(run.id)
         return Trainer(run, images, device)
 
-    monkeypatch.setattr("zoo.training.zoos.Trainer", counted)
+    monkeypatch.setattr("invariscope.zoo.training.zoos.Trainer", counted)
     half = [run for run in read_recipe(path) if run.operator != "tips"]
     train_recipe(half, out, progress=False)
     before = hashes(out)

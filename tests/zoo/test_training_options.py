@@ -11,16 +11,17 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from zoo.datasets import load_dataset
-from zoo.datasets.imageset import ImageSet
-from zoo.errors import InputError, OperatorError, RecipeError
-from zoo.loading import load_checkpoint
-from zoo.manifest import read_manifest
-from zoo.operators import TIPS
-from zoo.recipe import Run, read_recipe
-from zoo.training import Conditions, train_recipe, train_run
-from zoo.training.factors import told_settings
-from zoo.training.trainer import Trainer, reproducible
+from invariscope.base.errors import InputError, OperatorError, RecipeError
+from invariscope.base.former import FORMER_NAME
+from invariscope.zoo.datasets import load_dataset
+from invariscope.zoo.datasets.imageset import ImageSet
+from invariscope.zoo.loading import load_checkpoint
+from invariscope.zoo.manifest import read_manifest
+from invariscope.zoo.operators import TIPS
+from invariscope.zoo.recipe import Run, read_recipe
+from invariscope.zoo.training import Conditions, train_recipe, train_run
+from invariscope.zoo.training.factors import told_settings
+from invariscope.zoo.training.trainer import Trainer, reproducible
 
 QUICK = Run(epochs=2, batch_size=32, model={"width": 2}, limit=64)
 TIPS_RUN = replace(QUICK, operator="tips", epochs=1, wake_up=5)
@@ -35,7 +36,7 @@ def test_files_of_before_hold_what_runs_of_today_do(repository: Path) -> None:
     folder = repository / "data" / "zoo"
     run = read_recipe(folder / "recipe.yaml")[0]
     with safe_open(folder / f"{run.snapshot_name(run.epochs)}.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["shiftscope"])["run"] == run.settings
+        assert json.loads(file.metadata()[FORMER_NAME])["run"] == run.settings
     assert replace(run, clip_norm=1.0).settings == {**run.settings, "clip_norm": 1.0}
 
 

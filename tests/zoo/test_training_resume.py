@@ -14,8 +14,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from zoo.recipe import Run
-from zoo.training import Conditions, train_recipe
+from invariscope.zoo.recipe import Run
+from invariscope.zoo.training import Conditions, train_recipe
 
 QUICK = {"epochs": 4, "batch_size": 64, "model": {"width": 2}, "limit": 256, "wake_up": 1}
 STEPS = 4
@@ -28,9 +28,9 @@ RUNS = {
 
 KILLED = """
 import json, os, signal, sys
-from zoo.recipe import Run
-from zoo.training import Conditions, train_recipe
-from zoo.training.trainer import Trainer
+from invariscope.zoo.recipe import Run
+from invariscope.zoo.training import Conditions, train_recipe
+from invariscope.zoo.training.trainer import Trainer
 
 run, out, last = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 run = Run(**{**run, "snapshots": tuple(run["snapshots"]), "evaluate_as": ()})
@@ -71,7 +71,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(name: str, tmp_path: Path, monke
     assert state.exists()
     assert not (broken / f"{run.snapshot_name(4)}.safetensors").exists()
     begun: list[int] = []
-    monkeypatch.setattr("zoo.training.zoos.time.monotonic", lambda: begun.append(1) or 0.0)
+    monkeypatch.setattr("invariscope.zoo.training.zoos.time.monotonic", lambda: begun.append(1) or 0.0)
     report = train_recipe([run], broken, progress=False)
     assert len(begun) < 1 + run.epochs  # fewer epochs than the whole
     assert (report.trained, report.notes, report.failed) == ((run.id,), (), ())
@@ -109,7 +109,7 @@ def spoil(state: Path, how: str) -> None:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             save_file(tensors, state)
         case "list":
-            save_file({}, state, {"shiftscope": "[1]"})
+            save_file({}, state, {"invariscope": "[1]"})
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_lost_snapshot_is_made_again(interrupted: Path, tmp_path: Path) -> Non
 
 def test_a_run_that_takes_less_than_a_minute_keeps_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
-    monkeypatch.setattr("zoo.training.zoos.save_state", lambda trainer, *_: saved.append(trainer.done))
+    monkeypatch.setattr("invariscope.zoo.training.zoos.save_state", lambda trainer, *_: saved.append(trainer.done))
     run = RUNS["adamw"]
     train_recipe([run], tmp_path / "minute", progress=False)
     train_recipe([run], tmp_path / "always", progress=False, conditions=Conditions(save_every=0))

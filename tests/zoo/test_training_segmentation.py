@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures import ARCHITECTURES, is_segmenter
-from zoo.datasets import load_dataset
-from zoo.datasets.imageset import VOID, ImageSet
-from zoo.errors import ModelError, RecipeError
-from zoo.loading import load_checkpoint
-from zoo.manifest import read_manifest
-from zoo.recipe import Run
-from zoo.training import train_recipe, train_run
-from zoo.training.augmentation import augment
-from zoo.training.tasks import Segmentation, task_of
+from invariscope.base.errors import ModelError, RecipeError
+from invariscope.zoo.architectures import ARCHITECTURES, is_segmenter
+from invariscope.zoo.datasets import load_dataset
+from invariscope.zoo.datasets.imageset import VOID, ImageSet
+from invariscope.zoo.loading import load_checkpoint
+from invariscope.zoo.manifest import read_manifest
+from invariscope.zoo.recipe import Run
+from invariscope.zoo.training import train_recipe, train_run
+from invariscope.zoo.training.augmentation import augment
+from invariscope.zoo.training.tasks import Segmentation, task_of
 
 
 class TinySegmenter(nn.Module):
@@ -52,7 +52,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(ARCHITECTURES), "__getitem__", lambda self, name: ours.get(name) or known(self, name))
     contains = type(ARCHITECTURES).__contains__
     monkeypatch.setattr(type(ARCHITECTURES), "__contains__", lambda self, name: name in ours or contains(self, name))
-    monkeypatch.setattr("zoo.training.tasks.is_segmenter", lambda name: name in ours or is_segmenter(name))
+    monkeypatch.setattr("invariscope.zoo.training.tasks.is_segmenter", lambda name: name in ours or is_segmenter(name))
 
 
 RUN = Run(architecture="tinysegmenter", data="shapes", epochs=2, batch_size=16, limit=64)

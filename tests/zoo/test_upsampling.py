@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures.levels import Level, UpChain, upsampling_for
-from zoo.errors import ModelError, OperatorError
-from zoo.operators import build_operator
-from zoo.operators.base import select_phase
-from zoo.operators.upsampling import UPSAMPLINGS, Upsample, interpolate, place, polyphase_upsample
+from invariscope.base.errors import ModelError, OperatorError
+from invariscope.zoo.architectures.levels import Level, UpChain, upsampling_for
+from invariscope.zoo.operators import build_operator
+from invariscope.zoo.operators.base import select_phase
+from invariscope.zoo.operators.upsampling import UPSAMPLINGS, Upsample, interpolate, place, polyphase_upsample
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from zoo.errors import ModelError
-from zoo.model_string import ModelString
-from zoo.registry import Registry
+from invariscope.base.errors import ModelError
+from invariscope.base.registry import Registry
+from invariscope.zoo.model_string import ModelString
 
 ARCHITECTURES = Registry(
     "architecture",
     {
-        "smallcnn": "zoo.architectures.smallcnn:SmallCNN",
-        **{f"resnet{n}": f"zoo.architectures.resnet:resnet{n}" for n in (8, 14, 20, 32, 44, 56, 110)},
-        **{f"resnet{n}": f"zoo.architectures.imagenet:resnet{n}" for n in (18, 34, 50, 101)},
-        "unet": "zoo.architectures.unet:UNet",
-        "deeplabv3plus": "zoo.architectures.deeplab:DeepLabV3Plus",
-        **{f"vgg{n}": f"zoo.architectures.vgg:vgg{n}" for n in (8, 11, 13, 16, 19)},
+        "smallcnn": "invariscope.zoo.architectures.smallcnn:SmallCNN",
+        **{f"resnet{n}": f"invariscope.zoo.architectures.resnet:resnet{n}" for n in (8, 14, 20, 32, 44, 56, 110)},
+        **{f"resnet{n}": f"invariscope.zoo.architectures.imagenet:resnet{n}" for n in (18, 34, 50, 101)},
+        "unet": "invariscope.zoo.architectures.unet:UNet",
+        "deeplabv3plus": "invariscope.zoo.architectures.deeplab:DeepLabV3Plus",
+        **{f"vgg{n}": f"invariscope.zoo.architectures.vgg:vgg{n}" for n in (8, 11, 13, 16, 19)},
     },
     ModelError,
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo.architectures.imagenet import resnet_encoder
-from zoo.architectures.levels import Level, UpChain
-from zoo.architectures.parts import check_counts, conv, conv_norm_relu
+from invariscope.zoo.architectures.imagenet import resnet_encoder
+from invariscope.zoo.architectures.levels import Level, UpChain
+from invariscope.zoo.architectures.parts import check_counts, conv, conv_norm_relu
 
 OUTPUT_STRIDE = 16
 """As published, and the output stride to which ``rate`` refers."""
@@ -40,7 +40,7 @@ class DeepLabV3Plus(nn.Module):
     Encoder-decoder with atrous separable convolution for semantic image segmentation, 2018.
 
     With a ResNet encoder and plain convolutions. The operator stands in the encoder, see
-    :class:`~zoo.architectures.imagenet.Trunk`. Its downsamplings are undone twice: from the deepest map to the first
+    :class:`Trunk`. Its downsamplings are undone twice: from the deepest map to the first
     stage's, and from there to the image's size; in turn, each with the phase that it took, where the operator shares
     one, and at once, bilinearly as published, where none does.
 

@@ -7,12 +7,13 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures.levels import Level, chosen
-from zoo.architectures.parts import check_counts, conv
-from zoo.architectures.residual import STRIDED, BasicBlock, Bottleneck, Residual
-from zoo.errors import ModelError, unknown
-from zoo.operators import build_operator
-from zoo.operators.base import Downsample
+from invariscope.base.errors import ModelError
+from invariscope.base.names import unknown
+from invariscope.zoo.architectures.levels import Level, chosen
+from invariscope.zoo.architectures.parts import check_counts, conv
+from invariscope.zoo.architectures.residual import STRIDED, BasicBlock, Bottleneck, Residual
+from invariscope.zoo.operators import build_operator
+from invariscope.zoo.operators.base import Downsample
 
 BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from zoo.errors import ModelError, unknown
-from zoo.operators.base import Downsample
-from zoo.operators.upsampling import UPSAMPLINGS, Upsample, interpolate
+from invariscope.base.errors import ModelError
+from invariscope.base.names import unknown
+from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.operators.upsampling import UPSAMPLINGS, Upsample, interpolate
 
 
 @dataclass(frozen=True)

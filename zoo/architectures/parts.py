@@ -7,8 +7,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.errors import ModelError, OperatorError
-from zoo.sampling import PADDING_MODES, pad
+from invariscope.base.errors import ModelError, OperatorError
+from invariscope.zoo.sampling import PADDING_MODES, pad
 
 
 class WideConv2d(nn.Conv2d):

@@ -7,9 +7,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures.parts import conv
-from zoo.operators import build_operator
-from zoo.operators.base import Downsample
+from invariscope.zoo.architectures.parts import conv
+from invariscope.zoo.operators import build_operator
+from invariscope.zoo.operators.base import Downsample
 
 STRIDED = "strided"
 """The value of ``operator`` that stands for the published network: strided convolutions and no operator."""

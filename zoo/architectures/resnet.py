@@ -7,10 +7,10 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.architectures.parts import check_counts, conv3x3
-from zoo.architectures.residual import STRIDED, Residual
-from zoo.errors import ModelError
-from zoo.operators import build_operator
+from invariscope.base.errors import ModelError
+from invariscope.zoo.architectures.parts import check_counts, conv3x3
+from invariscope.zoo.architectures.residual import STRIDED, Residual
+from invariscope.zoo.operators import build_operator
 
 
 class Block(Residual):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from zoo.architectures.parts import check_counts, conv3x3
-from zoo.operators import build_operator
+from invariscope.zoo.architectures.parts import check_counts, conv3x3
+from invariscope.zoo.operators import build_operator
 
 
 class SmallCNN(nn.Module):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo.architectures.imagenet import resnet_encoder
-from zoo.architectures.levels import Level, chosen, upsampling_for
-from zoo.architectures.parts import check_counts, conv, conv_norm_relu
-from zoo.architectures.residual import STRIDED
-from zoo.errors import ModelError
-from zoo.operators import build_operator
-from zoo.operators.base import Downsample
-from zoo.operators.upsampling import Upsample
+from invariscope.base.errors import ModelError
+from invariscope.zoo.architectures.imagenet import resnet_encoder
+from invariscope.zoo.architectures.levels import Level, chosen, upsampling_for
+from invariscope.zoo.architectures.parts import check_counts, conv, conv_norm_relu
+from invariscope.zoo.architectures.residual import STRIDED
+from invariscope.zoo.operators import build_operator
+from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.operators.upsampling import Upsample
 
 PLAIN = "plain"
 """The value of ``encoder`` that stands for the contracting path as published."""

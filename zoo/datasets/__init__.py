@@ -8,33 +8,33 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import DataError
-from zoo.registry import Registry
+from invariscope.base.errors import DataError
+from invariscope.base.registry import Registry
 
 if TYPE_CHECKING:
-    from zoo.datasets.imageset import ImageSet
-    from zoo.datasets.inputs import InputSpec, PreparedImages
+    from invariscope.zoo.datasets.imageset import ImageSet
+    from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
 
 __all__ = ["DATASETS", "ImageSet", "InputSpec", "PreparedImages", "load_dataset"]
 
 DATASETS = Registry(
     "data set",
     {
-        "digits": "zoo.datasets.digits:load_digits",
-        "shapes": "zoo.datasets.shapes:load_shapes",
-        "parquet": "zoo.datasets.parquet:load_parquet",
-        "imagefolder": "zoo.datasets.imagefolder:load_imagefolder",
-        "cifar10": "zoo.datasets.native:load_cifar10",
-        "fashion_mnist": "zoo.datasets.native:load_fashion_mnist",
+        "digits": "invariscope.zoo.datasets.digits:load_digits",
+        "shapes": "invariscope.zoo.datasets.shapes:load_shapes",
+        "parquet": "invariscope.zoo.datasets.parquet:load_parquet",
+        "imagefolder": "invariscope.zoo.datasets.imagefolder:load_imagefolder",
+        "cifar10": "invariscope.zoo.datasets.native:load_cifar10",
+        "fashion_mnist": "invariscope.zoo.datasets.native:load_fashion_mnist",
     },
     DataError,
 )
 """Loaders by name. Each is called as ``loader(path, split=, limit=, size=)`` and returns an ``ImageSet``."""
 
 _LAZY = {
-    "ImageSet": "zoo.datasets.imageset",
-    "InputSpec": "zoo.datasets.inputs",
-    "PreparedImages": "zoo.datasets.inputs",
+    "ImageSet": "invariscope.zoo.datasets.imageset",
+    "InputSpec": "invariscope.zoo.datasets.inputs",
+    "PreparedImages": "invariscope.zoo.datasets.inputs",
 }
 
 

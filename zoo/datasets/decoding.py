@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zoo.errors import DataError
+from invariscope.base.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 2**26

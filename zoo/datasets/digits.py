@@ -7,8 +7,8 @@ import torch
 from sklearn.datasets import load_digits as sklearn_digits
 from torch.nn import functional as F
 
-from zoo.datasets.imageset import ImageSet
-from zoo.errors import DataError
+from invariscope.base.errors import DataError
+from invariscope.zoo.datasets.imageset import ImageSet
 
 SIZE = 32
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from zoo.datasets.decoding import decode_images
-from zoo.datasets.imageset import ImageSet
-from zoo.errors import DataError
+from invariscope.base.errors import DataError
+from invariscope.zoo.datasets.decoding import decode_images
+from invariscope.zoo.datasets.imageset import ImageSet
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.errors import DataError
+from invariscope.base.errors import DataError
 
 VOID = 255
 """Mask value of pixels that belong to no class and are left out of every score."""

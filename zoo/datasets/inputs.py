@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import DataError
+from invariscope.base.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from zoo.datasets.imageset import ImageSet
+    from invariscope.zoo.datasets.imageset import ImageSet
 
 Size = int | tuple[int, int]
 """The side of a square, or height and width, in pixels."""

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from zoo.datasets.imageset import ImageSet
-from zoo.errors import DataError
+from invariscope.base.errors import DataError
+from invariscope.zoo.datasets.imageset import ImageSet
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION_MNIST_CLASSES = (

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from zoo.datasets.decoding import decode_images, decode_masks
-from zoo.datasets.imageset import NO_LABEL, VOID, ImageSet, as_labels
-from zoo.errors import DataError
+from invariscope.base.errors import DataError
+from invariscope.zoo.datasets.decoding import decode_images, decode_masks
+from invariscope.zoo.datasets.imageset import NO_LABEL, VOID, ImageSet, as_labels
 
 IMAGE_NAMES = ("image", "img")
 MASK_NAMES = ("mask", "segmentation", "annotation", "semantic", "label")

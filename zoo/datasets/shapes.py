@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from zoo.datasets.imageset import ImageSet
-from zoo.errors import DataError
+from invariscope.base.errors import DataError
+from invariscope.zoo.datasets.imageset import ImageSet
 
 CLASSES = ("disk", "square", "triangle", "cross")
 SIZE = 64

@@ -10,19 +10,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.datasets import load_dataset
-from zoo.files import signature
+from invariscope.base.files import signature
+from invariscope.zoo.datasets import load_dataset
 
 if TYPE_CHECKING:
-    from zoo.datasets.imageset import ImageSet
+    from invariscope.zoo.datasets.imageset import ImageSet
 
-_DECODERS = ("shiftscope", "torch", "numpy", "scikit-learn", "pillow", "pyarrow")
+_DECODERS = ("invariscope", "torch", "numpy", "scikit-learn", "pillow", "pyarrow")
 """Packages whose versions may change a decoded pixel."""
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A data set by its specification, as :func:`zoo.datasets.load_dataset` takes it."""
+    """A data set by its specification, as :func:`invariscope.zoo.datasets.load_dataset` takes it."""
 
     spec: str
     split: str = "test"
@@ -33,7 +33,7 @@ class DataSource:
         """The decoded data set.
 
         Raises:
-            DataError: as :func:`zoo.datasets.load_dataset`.
+            DataError: as :func:`invariscope.zoo.datasets.load_dataset`.
         """
         return load_dataset(self.spec, split=self.split, limit=self.limit)
 
@@ -44,7 +44,7 @@ class DataSource:
         return json.dumps([self.spec, self.split, self.limit, versions], sort_keys=True)
 
     def signatures(self) -> list[list[int]]:
-        """Signatures of the files below the specification's path (:func:`zoo.files.signature`), in a fixed order."""
+        """Signatures of the files below the specification's path (:func:`signature`), in a fixed order."""
         _, _, text = self.spec.partition(":")
         place = Path(text).expanduser()
         if not text or not place.exists():

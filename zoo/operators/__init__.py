@@ -12,26 +12,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import OperatorError, unknown
-from zoo.registry import Registry
+from invariscope.base.errors import OperatorError
+from invariscope.base.names import unknown
+from invariscope.base.registry import Registry
 
 if TYPE_CHECKING:
-    from zoo.operators.base import Downsample
+    from invariscope.zoo.operators.base import Downsample
 
 OPERATORS = Registry(
     "operator",
     {
-        "max": "zoo.operators.pooling:Max",
-        "avg": "zoo.operators.pooling:Avg",
-        "subsample": "zoo.operators.pooling:Subsample",
-        "lp": "zoo.operators.pooling:Lp",
-        "soft": "zoo.operators.pooling:Soft",
-        "blur": "zoo.operators.blur:Blur",
-        "maxblur": "zoo.operators.blur:MaxBlur",
-        "ddac": "zoo.operators.blur:DDAC",
-        "aps": "zoo.operators.polyphase:APS",
-        "lps": "zoo.operators.polyphase:LPS",
-        "tips": "zoo.operators.tips:TIPS",
+        "max": "invariscope.zoo.operators.pooling:Max",
+        "avg": "invariscope.zoo.operators.pooling:Avg",
+        "subsample": "invariscope.zoo.operators.pooling:Subsample",
+        "lp": "invariscope.zoo.operators.pooling:Lp",
+        "soft": "invariscope.zoo.operators.pooling:Soft",
+        "blur": "invariscope.zoo.operators.blur:Blur",
+        "maxblur": "invariscope.zoo.operators.blur:MaxBlur",
+        "ddac": "invariscope.zoo.operators.blur:DDAC",
+        "aps": "invariscope.zoo.operators.polyphase:APS",
+        "lps": "invariscope.zoo.operators.polyphase:LPS",
+        "tips": "invariscope.zoo.operators.tips:TIPS",
     },
     OperatorError,
 )
@@ -61,7 +62,7 @@ _FORM = re.compile(r"\s*(?P<name>[A-Za-z_]\w*)\s*(?:\(\s*(?P<arguments>[^()]*?)\
 
 def __getattr__(name: str) -> Any:
     if name in _CLASSES:
-        return getattr(importlib.import_module(f"zoo.operators.{_CLASSES[name]}"), name)
+        return getattr(importlib.import_module(f"invariscope.zoo.operators.{_CLASSES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.errors import OperatorError
-from zoo.sampling import PADDING_MODES, Taps, pad
+from invariscope.base.errors import OperatorError
+from invariscope.zoo.sampling import PADDING_MODES, Taps, pad
 
 
 def output_size(size: tuple[int, int], stride: int) -> tuple[int, int]:

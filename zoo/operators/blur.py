@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.errors import OperatorError
-from zoo.operators.base import Downsample, output_size, windows
-from zoo.operators.pooling import default_kernel, max_pool, reach
-from zoo.sampling import Taps, max_weights, pad, take, tap_index
+from invariscope.base.errors import OperatorError
+from invariscope.zoo.operators.base import Downsample, output_size, windows
+from invariscope.zoo.operators.pooling import default_kernel, max_pool, reach
+from invariscope.zoo.sampling import Taps, max_weights, pad, take, tap_index
 
 
 def binomial_kernel(m: int) -> Tensor:

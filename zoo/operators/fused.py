@@ -26,7 +26,7 @@ Plain = Callable[[Tensor, Tensor | None, Tensor, Tensor], tuple[Tensor, Tensor, 
 
 
 class Form(NamedTuple):
-    """What :func:`zoo.operators.tips.tips_logits` pools, and in which order; ``plain`` gives the second derivatives."""
+    """What :func:`tips_logits` pools, and in which order; ``plain`` gives the second derivatives."""
 
     stride: int
     pool: str
@@ -55,7 +55,7 @@ def suits(x: Tensor, *weights: Tensor) -> bool:
 def fused_tips(
     x: Tensor, around: Tensor | None, depthwise: Tensor, pointwise: Tensor, form: Form
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``y (N, C, u, v)``, ``psi (N, C, s*u, s*v)`` and ``tau (N, C, s*s)``: see :class:`zoo.operators.tips.TIPS`.
+    """``y (N, C, u, v)``, ``psi (N, C, s*u, s*v)`` and ``tau (N, C, s*s)``: see :class:`TIPS`.
 
     ``around`` is ``x`` with a pixel more at each side, or None for zeros there. ``y`` has the layout of ``x``.
     """

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.errors import OperatorError
-from zoo.operators.base import Downsample, mix_phases, output_size, pad_to_multiple, phases, select_phase
-from zoo.operators.blur import binomial_kernel, blur, blur_taps, filter_adds
-from zoo.sampling import Taps, pad, tap_index
+from invariscope.base.errors import OperatorError
+from invariscope.zoo.operators.base import Downsample, mix_phases, output_size, pad_to_multiple, phases, select_phase
+from invariscope.zoo.operators.blur import binomial_kernel, blur, blur_taps, filter_adds
+from invariscope.zoo.sampling import Taps, pad, tap_index
 
 
 def phase_norms(x: Tensor, stride: int, p: float = 2.0) -> Tensor:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.errors import OperatorError
-from zoo.operators.base import Downsample, output_size, windows
-from zoo.sampling import Taps, max_weights, pad, take, tap_index
+from invariscope.base.errors import OperatorError
+from invariscope.zoo.operators.base import Downsample, output_size, windows
+from invariscope.zoo.sampling import Taps, max_weights, pad, take, tap_index
 
 LP_FLOOR = 1e-6
 """What lp pooling adds to a window, in units of the activation: its epsilon is ``LP_FLOOR ** p``."""

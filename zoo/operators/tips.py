@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.errors import OperatorError, unknown
-from zoo.operators.base import Downsample, cells, mix_phases, pad_to_multiple, select_phase
-from zoo.operators.fused import Form, fused_tips, suits
-from zoo.operators.polyphase import phase_taps
-from zoo.sampling import Taps, pad
+from invariscope.base.errors import OperatorError
+from invariscope.base.names import unknown
+from invariscope.zoo.operators.base import Downsample, cells, mix_phases, pad_to_multiple, select_phase
+from invariscope.zoo.operators.fused import Form, fused_tips, suits
+from invariscope.zoo.operators.polyphase import phase_taps
+from invariscope.zoo.sampling import Taps, pad
 
 POOLS = ("quadrant", "phase")
 """What ``psi`` is averaged over: regions of the image (as published), or polyphase components."""
@@ -72,7 +73,7 @@ def soft_tips(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The layer's output ``y``, with ``psi`` and ``tau``: :func:`tips_psi`, :func:`tips_logits`, :func:`tips`.
 
-    On CPU in float32 they are computed together, to the same numbers (:mod:`zoo.operators.fused`).
+    On CPU in float32 they are computed together, to the same numbers (:mod:`invariscope.zoo.operators.fused`).
     """
     plain = partial(_plain, stride=stride, pool=pool, phase_order=phase_order)
     around = _around(x, padding_mode)

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.errors import OperatorError, unknown
-from zoo.operators.base import cells
-from zoo.operators.blur import binomial_kernel, blur
-from zoo.sampling import PADDING_MODES
+from invariscope.base.errors import OperatorError
+from invariscope.base.names import unknown
+from invariscope.zoo.operators.base import cells
+from invariscope.zoo.operators.blur import binomial_kernel, blur
+from invariscope.zoo.sampling import PADDING_MODES
 
 UPSAMPLINGS = ("auto", "polyphase", "bilinear", "nearest")
 """How a decoder can enlarge a map; see :class:`Upsample`."""

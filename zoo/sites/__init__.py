@@ -1,6 +1,6 @@
 """Find the downsampling sites of any network, and see what each of them sampled in a forward pass.
 
-    from zoo.sites import find_sites
+    from invariscope.zoo.sites import find_sites
 
     for site in find_sites(model, torch.zeros(1, 3, 224, 224)):
         print(site)
@@ -9,7 +9,7 @@
 through reshapes and permutations to space-to-depth, ``uses`` holds what a site did.
 """
 
-from zoo.sites.recorder import Site, find_sites, record
-from zoo.sites.uses import Use, View
+from invariscope.zoo.sites.recorder import Site, find_sites, record
+from invariscope.zoo.sites.uses import Use, View
 
 __all__ = ["Site", "Use", "View", "find_sites", "record"]

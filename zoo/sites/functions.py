@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.sampling import Taps, max_weights, source_index, take, tap_index
-from zoo.sites.rearranging import VIEWS
-from zoo.sites.uses import Sampled, Size, Use, dense, map_size, sampled, unmeasured
+from invariscope.zoo.sampling import Taps, max_weights, source_index, take, tap_index
+from invariscope.zoo.sites.rearranging import VIEWS
+from invariscope.zoo.sites.uses import Sampled, Size, Use, dense, map_size, sampled, unmeasured
 
 GLOBAL_FROM = 4
 """Pooling of a whole map to 1 x 1 is global, and no site, from this side on; 2 x 2 and 3 x 3 are ordinary windows."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.sites.uses import Size
+from invariscope.zoo.sites.uses import Size
 
 
 @dataclass(frozen=True)

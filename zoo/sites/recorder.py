@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from zoo.errors import InputError, ModelError
-from zoo.operators.base import Downsample
-from zoo.sampling import Taps
-from zoo.sites.functions import reader_of, rearranged, unknown_use
-from zoo.sites.rearranging import VIEWS, Rearranged, follow, space_to_depth
-from zoo.sites.uses import Sampled, Size, Use, sampled
+from invariscope.base.errors import InputError, ModelError
+from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.sampling import Taps
+from invariscope.zoo.sites.functions import reader_of, rearranged, unknown_use
+from invariscope.zoo.sites.rearranging import VIEWS, Rearranged, follow, space_to_depth
+from invariscope.zoo.sites.uses import Sampled, Size, Use, sampled
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.sampling import Taps, tap_index
+from invariscope.zoo.sampling import Taps, tap_index
 
 Size = tuple[int, int]
 """Height and width, in pixels of a feature map."""

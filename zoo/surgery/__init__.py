@@ -1,6 +1,6 @@
 """Put any downsampling operator into any network.
 
-    from zoo.surgery import replace_downsampling
+    from invariscope.zoo.surgery import replace_downsampling
 
     model, table = replace_downsampling(model, "tips", example=torch.zeros(1, 3, 224, 224))
 
@@ -9,7 +9,7 @@ behind an activation, ``geometry`` and ``convolutions`` keep the windows of what
 looks at a network before and after.
 """
 
-from zoo.surgery.replace import replace_downsampling
-from zoo.surgery.surgeon import Replacement
+from invariscope.zoo.surgery.replace import replace_downsampling
+from invariscope.zoo.surgery.surgeon import Replacement
 
 __all__ = ["Replacement", "replace_downsampling"]

@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from zoo.sampling import pad
-from zoo.surgery.geometry import Size, pair, same_before
+from invariscope.zoo.sampling import pad
+from invariscope.zoo.surgery.geometry import Size, pair, same_before
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.sampling import pad
+from invariscope.zoo.sampling import pad
 
 Size = tuple[int, int]
 

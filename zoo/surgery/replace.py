@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import ModelError, unknown
-from zoo.operators import OperatorSpec, parse_operator
-from zoo.operators.base import Downsample
-from zoo.sampling import PADDING_MODES
-from zoo.sites import Site
-from zoo.surgery.surgeon import Replacement, Surgeon
-from zoo.surgery.survey import Survey, survey
+from invariscope.base.errors import ModelError
+from invariscope.base.names import unknown
+from invariscope.zoo.operators import OperatorSpec, parse_operator
+from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.sampling import PADDING_MODES
+from invariscope.zoo.sites import Site
+from invariscope.zoo.surgery.surgeon import Replacement, Surgeon
+from invariscope.zoo.surgery.survey import Survey, survey
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +65,7 @@ def replace_downsampling(
         example: a batch of images, or the tuple of all the model's arguments. By default one black image of the size
             that a timm network names, or of 224 pixels.
         where: which sites: a pattern (``layer3*``) of their name or module path, or a kind (``max``, ``conv``), or
-            several of them, or a function of the :class:`~zoo.sites.Site`. All by default.
+            several of them, or a function of the :class:`~invariscope.zoo.sites.Site`. All by default.
         placement: for strided convolutions. ``activation``: after the activation that follows directly, over a norm
             or not, where ``torch.fx`` can trace that; else right after the convolution, with the reason in the table.
             ``conv``: right after the convolution. ``published``: as ``activation``, but before a 1x1 convolution (the

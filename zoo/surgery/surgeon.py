@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.operators import OperatorSpec, build_operator
-from zoo.operators.base import Downsample
-from zoo.sites import Site
-from zoo.surgery.convolutions import alignment, make_dense, set_padding_mode
-from zoo.surgery.geometry import DenseMax, Geometry, Pooled, Size, fitted, pair
-from zoo.surgery.placement import Place, Placer
-from zoo.surgery.survey import Survey, survey
+from invariscope.zoo.operators import OperatorSpec, build_operator
+from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.sites import Site
+from invariscope.zoo.surgery.convolutions import alignment, make_dense, set_padding_mode
+from invariscope.zoo.surgery.geometry import DenseMax, Geometry, Pooled, Size, fitted, pair
+from invariscope.zoo.surgery.placement import Place, Placer
+from invariscope.zoo.surgery.survey import Survey, survey
 
 
 @dataclass(frozen=True)

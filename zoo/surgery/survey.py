@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.sites import Site, Use, record
-from zoo.surgery.geometry import Size
+from invariscope.zoo.sites import Site, Use, record
+from invariscope.zoo.surgery.geometry import Size
 
 
 @dataclass

@@ -10,9 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoo.training.augmentation import random_shift
-    from zoo.training.trainer import DivergedError, Snapshot, input_spec, total_loss, train_run
-    from zoo.training.zoos import METADATA_KEY, Conditions, TrainReport, train_recipe
+    from invariscope.zoo.training.augmentation import random_shift
+    from invariscope.zoo.training.trainer import DivergedError, Snapshot, input_spec, total_loss, train_run
+    from invariscope.zoo.training.zoos import METADATA_KEY, Conditions, TrainReport, train_recipe
 
 __all__ = [
     "METADATA_KEY",
@@ -32,7 +32,7 @@ _MODULES = {
     "trainer": ("DivergedError", "Snapshot", "input_spec", "total_loss", "train_run"),
     "zoos": ("METADATA_KEY", "Conditions", "TrainReport", "train_recipe"),
 }
-_LAZY = {name: f"zoo.training.{module}" for module, names in _MODULES.items() for name in names}
+_LAZY = {name: f"invariscope.zoo.training.{module}" for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.datasets.imageset import VOID
-from zoo.recipe import Run
+from invariscope.zoo.datasets.imageset import VOID
+from invariscope.zoo.recipe import Run
 
 
 def augment(x: Tensor, targets: Tensor, run: Run, generator: torch.Generator) -> tuple[Tensor, Tensor]:

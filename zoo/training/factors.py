@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from zoo.operators import OPERATORS, operator_arguments, parse_operator
-from zoo.operators.base import Downsample
-from zoo.recipe import Run, operator_factors
+from invariscope.zoo.operators import OPERATORS, operator_arguments, parse_operator
+from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.recipe import Run, operator_factors
 
 _OF_RUN = ("alpha", "failure_weight", "wake_up")
 _OF_OPERATOR = ("pool", "hard", "failure")

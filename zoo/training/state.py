@@ -13,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from zoo.files import write_atomic
-from zoo.training.trainer import Trainer
+from invariscope.base.files import write_atomic
+from invariscope.zoo.training.trainer import Trainer
 
-_KEY = "shiftscope"
+_KEY = "invariscope"
 
 
 class StateError(ValueError):

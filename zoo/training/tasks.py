@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.architectures import is_segmenter
-from zoo.datasets.imageset import VOID, ImageSet
-from zoo.errors import ModelError, RecipeError
-from zoo.recipe import Run
+from invariscope.base.errors import ModelError, RecipeError
+from invariscope.zoo.architectures import is_segmenter
+from invariscope.zoo.datasets.imageset import VOID, ImageSet
+from invariscope.zoo.recipe import Run
 
 
 class Task(Protocol):

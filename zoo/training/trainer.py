@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zoo.datasets.imageset import ImageSet
-from zoo.datasets.inputs import InputSpec, PreparedImages
-from zoo.devices import prepare_device
-from zoo.errors import InputError, RecipeError
-from zoo.loading import build_model
-from zoo.operators.base import Downsample
-from zoo.recipe import Run
-from zoo.training.augmentation import augment
-from zoo.training.tasks import task_of
+from invariscope.base.errors import InputError, RecipeError
+from invariscope.zoo.datasets.imageset import ImageSet
+from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
+from invariscope.zoo.devices import prepare_device
+from invariscope.zoo.loading import build_model
+from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.recipe import Run
+from invariscope.zoo.training.augmentation import augment
+from invariscope.zoo.training.tasks import task_of
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

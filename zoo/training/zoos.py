@@ -16,20 +16,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tqdm import tqdm
 
-from zoo.datasets import load_dataset
-from zoo.datasets.imageset import ImageSet
-from zoo.devices import check_device
-from zoo.errors import RecipeError
-from zoo.files import write_atomic
-from zoo.loading import build_model
-from zoo.manifest import FILE_NAME, Checkpoint, read_manifest, write_manifest
-from zoo.recipe import LATER, Run, read_recipe
-from zoo.training.factors import run_factors, told_settings
-from zoo.training.state import StateError, restore_state, save_state
-from zoo.training.tasks import task_of
-from zoo.training.trainer import DivergedError, Trainer, input_spec, reproducible
+from invariscope.base.errors import RecipeError
+from invariscope.base.files import write_atomic
+from invariscope.base.former import FORMER_NAME
+from invariscope.zoo.datasets import load_dataset
+from invariscope.zoo.datasets.imageset import ImageSet
+from invariscope.zoo.devices import check_device
+from invariscope.zoo.loading import build_model
+from invariscope.zoo.manifest import FILE_NAME, Checkpoint, read_manifest, write_manifest
+from invariscope.zoo.recipe import LATER, Run, read_recipe
+from invariscope.zoo.training.factors import run_factors, told_settings
+from invariscope.zoo.training.state import StateError, restore_state, save_state
+from invariscope.zoo.training.tasks import task_of
+from invariscope.zoo.training.trainer import DivergedError, Trainer, input_spec, reproducible
 
-METADATA_KEY = "shiftscope"
+METADATA_KEY = "invariscope"
 """The one metadata key of every weights file; several would make the file's hash irreproducible."""
 
 
@@ -207,7 +208,8 @@ def _is_finished(run: Run, out: Path) -> bool:
     for file in files:
         try:
             with safe_open(file, "pt") as content:
-                found = json.loads((content.metadata() or {}).get(METADATA_KEY, "{}"))
+                metadata = content.metadata() or {}
+                found = json.loads(metadata.get(METADATA_KEY) or metadata.get(FORMER_NAME, "{}"))
         except (SafetensorError, OSError, ValueError) as problem:
             raise RecipeError(f"{file} is no whole weights file ({problem}): delete it to train it again") from problem
         differing = _differences(wanted, found)

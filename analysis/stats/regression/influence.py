@@ -1,0 +1,97 @@
+"""Influence: what a slope becomes when one operator, data set or architecture is left out, and Cook's distance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from invariscope.analysis.stats.regression.design import Design, assemble, columns_of
+from invariscope.analysis.stats.regression.estimate import Estimate, estimate
+from invariscope.analysis.stats.regression.model import Model, need
+from invariscope.analysis.stats.regression.sandwich import bias_reduced, half_widths, plain
+from invariscope.analysis.stats.regression.slopes import ONE_CLUSTER, mundlak
+from invariscope.analysis.stats.resampling import Array
+
+LEFT_OUT = ("operator", "data", "architecture")
+INFLUENCE_COLUMNS = [
+    *("model", "y", "term", "left_out_kind", "left_out", "estimate", "low", "high", "interval", "change"),
+    *("cooks_distance", "n", "n_clusters", "reason"),
+]
+
+
+def leave_one_out(
+    frame: pd.DataFrame, model: Model, columns: Sequence[str] = LEFT_OUT, *, within: str | None = None
+) -> pd.DataFrame:
+    """The first slope with every value of each column left out in turn; the first row leaves nothing out.
+
+    ``within`` names the groups of a within-between model (the slope is then the one inside them, with the groups' means
+    taken anew from the rows that are left). Columns: ``change`` = estimate - the estimate from all rows;
+    ``cooks_distance`` = ``d' V^-1 d / k`` for the change ``d (k,)`` in the coefficients that both fits have, ``V``
+    their part of ``φ (X'X)^-1``, ``X`` the (working) design of all rows and ``φ`` its residual variance (Cook 1977;
+    Pregibon 1981 for the logit); every row is a refit; ``reason`` says why there is no number.
+
+    Raises:
+        TableError: the frame lacks a column, or has several of its name.
+    """
+    need(frame, columns)
+    unsplit = model
+    if within is not None:
+        frame, model = mundlak(frame, unsplit, within)
+    columns_used = columns_of(frame, model)
+    whole = _fit(columns_used, model)
+    records = [_record(whole, whole, model)]
+    for column in columns:
+        labels = frame[column].to_numpy(dtype=object)
+        values = sorted({value for value in labels if not pd.isna(value)}, key=str)
+        for value in values:
+            left_out = {"left_out_kind": column, "left_out": str(value)}
+            if len(values) == 1:
+                reason = f"{value} is the only value of {column}: nothing is left without it"
+                records.append({"n": 0, "n_clusters": 0, "reason": reason, **left_out})
+                continue
+            left = labels != value
+            if within is None:
+                rest = {name: array[left] for name, array in columns_used.items()}
+            else:
+                rest = columns_of(mundlak(frame[left], unsplit, within)[0], model)
+            records.append({**_record(_fit(rest, model), whole, model), **left_out})
+    shared = {"model": model.name, "y": model.y, "term": model.numeric[0], "interval": model.interval}
+    blank = {**dict.fromkeys(INFLUENCE_COLUMNS, np.nan), "left_out_kind": "", "left_out": "", "reason": ""}
+    return pd.DataFrame([{**blank, **shared, **record} for record in records], columns=INFLUENCE_COLUMNS)
+
+
+def _fit(columns: dict[str, Array], model: Model) -> tuple[Design, Estimate | str]:
+    design = assemble(columns, model)
+    return design, design.reason or estimate(design, model)
+
+
+def _record(
+    fitted: tuple[Design, Estimate | str], whole: tuple[Design, Estimate | str], model: Model
+) -> dict[str, Any]:
+    (design, found), (all_rows, reference) = fitted, whole
+    counts = {"n": len(design.y), "n_clusters": len(design.clusters)}
+    if isinstance(found, str):
+        return {**counts, "reason": found}
+    index = list(design.terms).index(model.numeric[0])
+    sandwich = (bias_reduced if model.interval == "CR2" else plain)(found.design, design.codes)
+    value, half = float(found.params[index]), float(half_widths(sandwich, found.residual)[index])
+    record = {**counts, "estimate": value, "low": value - half, "high": value + half}
+    if not isinstance(reference, str):
+        before = float(reference.params[list(all_rows.terms).index(model.numeric[0])])
+        record |= {"change": value - before, "cooks_distance": _cook(design, found, all_rows, reference)}
+    return record if np.isfinite(half) else {**record, "reason": ONE_CLUSTER}
+
+
+def _cook(design: Design, found: Estimate, all_rows: Design, reference: Estimate) -> float:
+    """Cook's distance over the coefficients that both fits have: leaving a group out can take a factor's level away."""
+    n, k = reference.design.shape
+    variance = float(reference.residual @ reference.residual) / (n - k)
+    mine, theirs = list(design.terms), list(all_rows.terms)
+    common = [name for name in theirs if name in mine]
+    moved = np.array([found.params[mine.index(c)] - reference.params[theirs.index(c)] for c in common])
+    places = [theirs.index(name) for name in common]
+    covariance = np.linalg.pinv(reference.design.T @ reference.design)[np.ix_(places, places)] * variance
+    return float(moved @ np.linalg.solve(covariance, moved)) / len(common)

@@ -1,0 +1,159 @@
+"""Mixed effects: a slope that may differ between architectures, data sets or operators, and how much it does."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from invariscope.analysis.stats.correlation import NOMINAL
+from invariscope.analysis.stats.coverage import MIN_CLUSTERS
+from invariscope.analysis.stats.regression.design import Design, assemble, columns_of
+from invariscope.analysis.stats.regression.estimate import logits
+from invariscope.analysis.stats.regression.model import LogitOLS, table
+from invariscope.analysis.stats.resampling import Array
+
+MIN_GROUPS = 5
+"""Fewer groups tell nothing of the variance between them."""
+
+BOUNDARY = 1e-2
+"""A standard deviation below this share of the residual one, or a correlation so near to 1, is at its boundary."""
+
+_AT_BOUNDARY = "its variance is at the boundary of what it can be, 0 or a correlation of 1"
+_NO_GAIN = 1e-3
+
+
+@dataclass(frozen=True)
+class MixedEffects:
+    """``logit y = intercept + Σ slope·numeric + factors + a_g + b_g·numeric[0] + error``, ``(a_g, b_g)`` normal.
+
+    The logit is that of ``LogitOLS``; ``g`` is the row's value of ``group``, which is
+    taken out of ``factors``. ``numeric[0]`` enters as its deviation from the mean, so that ``a_g`` is the group's level
+    there. Restricted maximum likelihood (Laird & Ware 1982), by statsmodels.
+    """
+
+    name: str
+    y: str
+    numeric: tuple[str, ...]
+    factors: tuple[str, ...] = ()
+    group: str = "operator"
+    slopes: bool = True
+    trials: str = "n_images"
+
+
+def fit_mixed(frame: pd.DataFrame, model: MixedEffects) -> pd.DataFrame:
+    """Fit the model; rows as ``slopes.fit`` gives them, the groups as clusters.
+
+    Fixed terms have Wald intervals with t of (groups - 1) degrees of freedom, for what is said of other groups. The
+    terms ``sd(intercept | group)``, ``sd(x | group)``, ``correlation(intercept, x | group)`` and ``sd(residual)`` are
+    estimates alone, in logits. Where the variance of the slopes is at its boundary, or the fit with them does not
+    converge, the model is fitted without, and the row ``sd(x | group)`` says so in ``reason``. Below
+    :data:`MIN_GROUPS` groups, or where even random intercepts cannot be fitted, all rows do.
+
+    Raises:
+        TableError: the frame lacks a column.
+    """
+    factors = tuple(name for name in model.factors if name != model.group)
+    fixed = LogitOLS(model.name, model.y, model.numeric, factors, model.group, "t", model.trials)
+    design = assemble(columns_of(frame, fixed), fixed)
+    return table(fixed, _rows(design, model))
+
+
+def _rows(design: Design, model: MixedEffects) -> list[dict[str, Any]]:
+    groups, focal = len(design.clusters), model.numeric[0]
+    reason = design.reason
+    if 0 < groups < MIN_GROUPS:
+        reason = f"{groups} groups ({model.group}) are fewer than {MIN_GROUPS}: they tell nothing of their variance"
+    found = reason or _reml(design, focal, ["intercept"])
+    if isinstance(found, str):
+        found = reason or f"no random intercept: {found}; read the least-squares slope instead"
+        return [{**design.counts, "term": name, "reason": found} for name in model.numeric]
+    dropped: dict[str, str] = {}
+    if model.slopes:
+        with_slopes = _reml(design, focal, ["intercept", focal])
+        if isinstance(with_slopes, str):
+            dropped[focal] = with_slopes
+        elif with_slopes.likelihood < found.likelihood + _NO_GAIN:
+            dropped[focal] = _AT_BOUNDARY
+        else:
+            found = with_slopes
+    lost = [
+        {**design.counts, "term": f"sd({name} | {model.group})", "reason": f"left out: {text}"}
+        for name, text in dropped.items()
+    ]
+    return [*_fixed(design, model, found), *_components(design, model, found), *lost]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Coefficients and errors of the fixed columns, the random effects' standard deviations and correlation, REML."""
+
+    params: Array
+    errors: Array
+    spread: dict[str, float]
+    correlation: float
+    residual: float
+    likelihood: float
+
+
+def _reml(design: Design, focal: str, effects: list[str]) -> _Found | str:
+    """The fit with random ``effects``, or in words why it cannot be used."""
+    import statsmodels.api as sm
+
+    y, column = logits(design.y, design.trials), design.terms[focal]
+    x, unit = column - column.mean(), float(column.std())
+    matrix = np.column_stack([x if name == focal else values for name, values in design.terms.items()])
+    random = np.column_stack([np.ones(len(y)), x / unit])[:, : len(effects)]
+    fitted = _first_converged(sm.MixedLM(y, matrix, groups=design.codes, exog_re=random))
+    if fitted is None:
+        return "the fit does not converge"
+    result, errors = fitted
+    covariance, residual = np.asarray(result.cov_re), float(np.sqrt(result.scale))
+    spread = np.sqrt(np.diag(covariance).clip(min=0))
+    correlation = float(covariance[0, -1] / spread.prod()) if len(effects) > 1 and spread.all() else np.nan
+    if (spread < BOUNDARY * residual).any() or abs(correlation) > 1 - BOUNDARY:
+        return _AT_BOUNDARY
+    scaled = dict(zip(effects, spread / np.array([1.0, unit])[: len(effects)], strict=True))
+    return _Found(np.asarray(result.fe_params), errors, scaled, correlation, residual, float(result.llf))
+
+
+def _first_converged(model: Any) -> tuple[Any, Array] | None:
+    """The result of the first optimiser that converges, with the errors of its fixed coefficients."""
+    for method in ("bfgs", "lbfgs", "cg", "powell"):
+        with warnings.catch_warnings():
+            # What statsmodels warns of (no convergence, a singular covariance, the boundary) is judged by the caller.
+            warnings.simplefilter("ignore")
+            try:
+                result = model.fit(reml=True, method=method)
+                errors = np.asarray(result.bse_fe)
+            except (np.linalg.LinAlgError, ValueError):
+                continue
+        if result.converged and np.isfinite(errors).all():
+            return result, errors
+    return None
+
+
+def _fixed(design: Design, model: MixedEffects, found: _Found) -> list[dict[str, Any]]:
+    groups = len(design.clusters)
+    width = stats.t.ppf((1 + NOMINAL) / 2, groups - 1)
+    slope = float((design.y * (1 - design.y)).mean())
+    records = []
+    for name, value, se in zip(design.terms, found.params, found.errors, strict=True):
+        record = {**design.counts, "term": name, "estimate": value, "se": se, "df": groups - 1}
+        record |= {"low": value - width * se, "high": value + width * se}
+        record |= {"effect": value * slope} if name in model.numeric else {}
+        record |= {"p": 2 * stats.t.sf(abs(value / se), groups - 1)} if groups >= MIN_CLUSTERS else {}
+        records.append(record)
+    return records + [{**design.counts, "term": name, "reason": text} for name, text in design.left_out.items()]
+
+
+def _components(design: Design, model: MixedEffects, found: _Found) -> list[dict[str, Any]]:
+    values = {f"sd({name} | {model.group})": value for name, value in found.spread.items()}
+    if len(found.spread) > 1:
+        values[f"correlation({', '.join(found.spread)} | {model.group})"] = found.correlation
+    values["sd(residual)"] = found.residual
+    return [{**design.counts, "term": name, "estimate": value} for name, value in values.items()]

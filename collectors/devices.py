@@ -1,7 +1,0 @@
-"""In which precision networks run; on what, ``zoo.devices`` says."""
-
-from __future__ import annotations
-
-PRECISIONS = ("fp32", "bf16")
-"""Of the passes over shifted images. ``fp32``: the network's own floating-point type; ``bf16``: weights and maps in
-bfloat16."""

@@ -1,0 +1,88 @@
+"""What a folder of tables remembers of files, so that a finished run is seen to be finished without reading them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from invariscope.base.files import sha256_file, signature
+from invariscope.collectors.store.parts import Part, Store
+
+FILE = ".known.json"
+
+SETTLED = 2.0
+"""Seconds for which a file must have lain unchanged before its hash is kept: a change within the resolution of its
+times would not be seen."""
+
+
+class Known:
+    """Hashes of weights, fingerprints of data sets and heads of parts, each under what betrays a change.
+
+    For a file that is its path, size, inode and times of modification and of status change; the last cannot be set
+    back, so that weights replaced by others of the same size and date are seen. Whatever is not known is read anew.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._path = f"{store.base}/{FILE}"
+        self._entries = self._read()
+        self._used: dict[str, dict[str, Any]] = {"weights": {}, "data": {}, "heads": {}}
+
+    def sha256(self, path: Path) -> str:
+        """SHA-256 of a file."""
+        return self._value("weights", str(path.absolute()), [signature(path)], lambda: sha256_file(path))
+
+    def fingerprint(self, key: str, files: list[list[Any]], compute: Callable[[], str]) -> str:
+        """Fingerprint of the data set that ``key`` specifies and that is read from files of these signatures."""
+        return self._value("data", key, files, compute)
+
+    def head(self, part: Part) -> dict[str, str] | None:
+        """Head of a part, where it is known."""
+        entry = self._entries["heads"].get(part.slot)
+        if entry is None or entry[0] != [part.size, part.mtime_ns]:
+            return None
+        self._used["heads"][part.slot] = entry
+        return dict(entry[1])
+
+    def note_heads(self, parts: list[Part], heads: dict[str, dict[str, str]]) -> None:
+        """Keep the heads of single parts."""
+        for part in parts:
+            if part.slot in heads and 0 < part.mtime_ns < (time.time() - SETTLED) * 1e9:
+                self._used["heads"][part.slot] = [[part.size, part.mtime_ns], heads[part.slot]]
+
+    def save(self) -> None:
+        """Write what was asked for in this run; the rest is forgotten.
+
+        Raises:
+            OutputError: the folder cannot be written to.
+        """
+        if self._used == self._entries:
+            return
+        with self._store.replacing(self._path) as file:
+            file.write(json.dumps(self._used, separators=(",", ":")).encode())
+
+    def _value(self, kind: str, key: str, files: list[list[Any]], compute: Callable[[], str]) -> str:
+        entry = self._entries[kind].get(key)
+        if entry is None or entry[0] != files:
+            started = time.time()
+            entry = [files, compute()]
+            if any(changed > (started - SETTLED) * 1e9 for *_, changed in files):
+                return str(entry[1])
+        self._used[kind][key] = entry
+        return str(entry[1])
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        empty: dict[str, dict[str, Any]] = {"weights": {}, "data": {}, "heads": {}}
+        if self._store.filesystem.get_file_info(self._path).type != fs.FileType.File:
+            return empty
+        try:
+            with self._store.filesystem.open_input_file(self._path) as file:
+                found = json.loads(file.read())
+        except (OSError, ValueError):  # a cache: what cannot be read is computed anew
+            return empty
+        return found if isinstance(found, dict) and found.keys() == empty.keys() else empty

@@ -1,0 +1,176 @@
+"""One checkpoint under measurement: its tasks in turn, each a part or a row of ``failures``, whatever it raises."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from invariscope.base.errors import OutputError, WeightsError
+from invariscope.base.files import signature
+from invariscope.collectors.engine.planning import Task, Work
+from invariscope.collectors.engine.sharing import Claims
+from invariscope.collectors.schema import TABLES
+from invariscope.collectors.store.parts import Store
+from invariscope.collectors.tables.tasks import COLLECTORS, Options, Subject
+from invariscope.zoo.devices import prepare_device
+
+if TYPE_CHECKING:
+    from invariscope.zoo.datasets import ImageSet
+
+_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+"""What torch's allocators say, in lower case: most raise a plain RuntimeError."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that failed, in one line."""
+
+    checkpoint: str
+    stage: str
+    error: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint}: {self.stage}: {self.error}: {self.message}"
+
+
+@dataclass
+class Report:
+    """What came of one checkpoint's tasks: seconds by collector and task, failures by task, the batches it took.
+
+    ``batch_size`` is given where memory ran out: the size with which it went on.
+    """
+
+    checkpoint: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    batch_size: int | None = None
+
+    @property
+    def keys(self) -> set[str]:
+        """The tasks that are dealt with."""
+        return self.seconds.keys() | self.failures.keys()
+
+
+def measure(
+    work: Work,
+    images: ImageSet,
+    store: Store,
+    options: Options,
+    *,
+    claims: Claims | None = None,
+    time_limit: float | None = None,
+) -> Report:
+    """All tasks of one checkpoint. Whatever a network raises is a row of ``failures``: the others must go on.
+
+    Args:
+        claims: where a worker process says which task is at work.
+        time_limit: seconds after which a task ends its worker process.
+
+    Raises:
+        OutputError: the tables cannot be written to.
+    """
+    report = Report(work.checkpoint.name)
+    subject: Subject | None = None
+    for task in work.tasks:
+        if task.slot == task.key and store.has(task.collector, task.key):
+            report.seconds[task.key] = 0.0  # another run measured it meanwhile
+            continue
+        stage = "load" if subject is None else task.collector
+        with claims.claim(task.key, time_limit) if claims else nullcontext():
+            try:
+                subject = subject or _subject(work, images, options)
+                stage = task.collector
+                report.seconds[task.key] = _measure_task(store, work, task, subject)
+            except OutputError:
+                raise
+            except Exception as error:
+                message = " ".join(str(error).split()) or "no message"
+                failure = Failure(work.checkpoint.name, stage, type(error).__name__, message[:1000])
+                record_failure(store, work, task, images.name, failure)
+                report.failures[task.key] = failure
+    if subject is not None and subject.halved:
+        report.batch_size = subject.images_per_pass
+    return report
+
+
+def _subject(work: Work, images: ImageSet, options: Options) -> Subject:
+    from invariscope.zoo.loading import load_checkpoint
+
+    prepare_device(options.device)
+    model = load_checkpoint(work.checkpoint).to(options.device)
+    if signature(work.checkpoint.weights) != work.weights:
+        raise WeightsError(f"{work.checkpoint.weights} was replaced during the run: run again")
+    shared = any(task.collector == "predictions" for task in work.tasks)
+    return Subject(work.checkpoint, model, images, options.batch_size, keeps_predictions=shared)
+
+
+def _measure_task(store: Store, work: Work, task: Task, subject: Subject) -> float:
+    started, clock = datetime.now(UTC), time.perf_counter()
+    rows = _rows(subject, task)
+    columns: dict[str, Any] = {
+        "checkpoint": work.checkpoint.name,
+        "sha256": work.sha256,
+        "model": work.checkpoint.model,
+        "task": task.key,
+        **versions(),
+    }
+    if "data" in TABLES[task.collector].names:
+        columns |= {"data": subject.images.name, "data_fingerprint": subject.prepared().fingerprint}
+    if "precision" in TABLES[task.collector].names:
+        columns["precision"] = task.settings["precision"]
+    store.write(task.collector, task.slot, rows.assign(**columns))
+    seconds = time.perf_counter() - clock
+    timing = {
+        "task": task.key,
+        "checkpoint": work.checkpoint.name,
+        "collector": task.collector,
+        "started": started,
+        "seconds": seconds,
+    }
+    store.write("timings", task.key, pd.DataFrame([timing]))
+    store.delete(store.path("failures", task.key))
+    return seconds
+
+
+def _rows(subject: Subject, task: Task) -> pd.DataFrame:
+    """The task's rows, in batches of half the size for as long as memory runs out."""
+    while True:
+        try:
+            return COLLECTORS[task.collector].measure(subject, task.settings)
+        except Exception as error:
+            if not _is_memory(error) or not subject.halve():
+                raise
+
+
+def _is_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, here or in what this error was raised from."""
+    while error is not None:
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or (
+            isinstance(error, RuntimeError | OSError) and any(word in text for word in _MEMORY)
+        ):
+            return True
+        error = error.__cause__
+    return False
+
+
+def record_failure(store: Store, work: Work, task: Task, data: str, failure: Failure) -> None:
+    """Write a task's row of ``failures``."""
+    row = {**failure.__dict__, "sha256": work.sha256, "data": data, "task": task.key, **versions()}
+    store.write("failures", task.key, pd.DataFrame([row]))
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions that every row carries."""
+    import torch
+
+    return {"invariscope_version": version("invariscope"), "torch_version": torch.__version__}

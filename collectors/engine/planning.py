@@ -1,0 +1,172 @@
+"""What is to do: the tasks of a zoo, less those whose parts are there; found without torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from invariscope.base.errors import DataError
+from invariscope.base.files import sha256_file, signature
+from invariscope.collectors.engine.known import Known
+from invariscope.collectors.store.parts import Store, description_slot, task_key
+from invariscope.collectors.tables.tasks import COLLECTORS, Options
+from invariscope.zoo.manifest import Checkpoint
+from invariscope.zoo.model_string import ModelString
+
+
+@dataclass(frozen=True)
+class Task:
+    """One part to be: a collector, its settings, its key, and the part's slot (the key unless parts replace others)."""
+
+    collector: str
+    settings: dict[str, Any]
+    key: str
+    slot: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """The tasks of one checkpoint that are still to do, and what its weights file was like when it was hashed."""
+
+    checkpoint: Checkpoint
+    sha256: str
+    weights: list[int]
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A checkpoint whose weights are no longer those that the tables describe."""
+
+    name: str
+    sha256: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do: the work, by checkpoint; tasks found done; weights replaced since.
+
+    ``done`` holds the keys of the tasks that were found, whose old failures are no more.
+    """
+
+    pending: list[Work]
+    done: frozenset[str]
+    replaced: list[Replaced]
+    hashes: Mapping[str, str]
+
+    def counts(self) -> dict[str, int]:
+        """Tasks to do by collector."""
+        return dict(Counter(task.collector for work in self.pending for task in work.tasks))
+
+
+def make_plan(
+    checkpoints: Sequence[Checkpoint], fingerprint: str, options: Options, store: Store, known: Known
+) -> Plan:
+    """The tasks of these checkpoints that are to do on the data of this fingerprint. Nothing is written.
+
+    Raises:
+        DataError: the folder holds another network under the name of a checkpoint, or something that is no part.
+    """
+    states = {checkpoint.name: signature(checkpoint.weights) for checkpoint in checkpoints}
+    hashes = {checkpoint.name: known.sha256(checkpoint.weights) for checkpoint in checkpoints}
+    described = store.heads("checkpoints", known.head)
+    known.note_heads([part for part in store.parts("checkpoints") if not part.compacted], described)
+    replaced = _replaced(checkpoints, hashes, described, store.name)
+    there = {name: store.keys(name) for name in options.collect if name != "checkpoints"}
+    there["checkpoints"] = {head["task"] for head in described.values()}
+    pending: list[Work] = []
+    done: set[str] = set()
+    claimed: set[tuple[str, str]] = set()
+    for checkpoint in checkpoints:
+        tasks = []
+        for task in _tasks(checkpoint, hashes[checkpoint.name], fingerprint, options):
+            if (task.collector, task.key) in claimed:
+                continue
+            claimed.add((task.collector, task.key))
+            if task.key in there[task.collector]:
+                done.add(task.key)
+            else:
+                tasks.append(task)
+        if tasks:
+            work = Work(checkpoint, hashes[checkpoint.name], states[checkpoint.name], tuple(tasks))
+            pending.append(work)
+    return Plan(pending, frozenset(done), replaced, hashes)
+
+
+def _replaced(
+    checkpoints: Sequence[Checkpoint], hashes: Mapping[str, str], described: Mapping[str, dict[str, str]], tables: str
+) -> list[Replaced]:
+    found = []
+    for checkpoint in checkpoints:
+        head = described.get(description_slot(checkpoint.name))
+        if head is None or head["sha256"] == hashes[checkpoint.name]:
+            continue
+        if head["model"] != checkpoint.model:
+            raise DataError(
+                f"{checkpoint.name}: {tables} holds another network of this name ({head['model']}): "
+                "rename the checkpoint, or name another --out"
+            )
+        found.append(Replaced(checkpoint.name, head["sha256"], head["model"]))
+    return found
+
+
+def _tasks(checkpoint: Checkpoint, sha256: str, fingerprint: str, options: Options) -> list[Task]:
+    code = ModelString.parse(checkpoint.model).file(checkpoint.folder)
+    identity = {"sha256": sha256, "model": checkpoint.model, "code": _code_hash(code) if code else None}
+    spec = checkpoint.input
+    preprocessing = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}
+    tasks = []
+    for name in dict.fromkeys(("checkpoints", *options.collect)):
+        for settings in COLLECTORS[name].settings(checkpoint, options):
+            if name == "checkpoints":
+                # Describes the file and its factors, whatever it is measured on; replaces an older description.
+                key = task_key(**identity, collector=name, settings=settings)
+                tasks.append(Task(name, settings, key, slot=description_slot(checkpoint.name)))
+                continue
+            if name == "cost":  # depends on the size of the images alone, whatever they show
+                key = task_key(**identity, collector=name, settings=settings)
+                tasks.append(Task(name, settings, key, slot=key))
+                continue
+            key = task_key(**identity, data=fingerprint, input=preprocessing, collector=name, settings=settings)
+            tasks.append(Task(name, settings, key, slot=key))
+    return tasks
+
+
+def _code_hash(file: Path) -> str:
+    return _hash_of_state(file, tuple(signature(file)))
+
+
+@lru_cache(maxsize=256)
+def _hash_of_state(file: Path, state: tuple[int, ...]) -> str:
+    return sha256_file(file)
+
+
+def forget_replaced(store: Store, replaced: Sequence[Replaced]) -> None:
+    """Remove the rows of weights that were replaced, unless a checkpoint of another name still has those weights.
+
+    The measurements go before the description that tells of them, so that a run that is stopped in between finds them
+    again.
+    """
+    if not replaced:
+        return
+    described = store.heads("checkpoints")
+    names = {item.name for item in replaced}
+    kept = {(head["sha256"], head["model"]) for head in described.values() if head["checkpoint"] not in names}
+    gone = {(item.sha256, item.model) for item in replaced} - kept
+    store.remove_networks(gone)
+    store.remove("checkpoints", {description_slot(item.name) for item in replaced})
+
+
+def forget_failures(store: Store, plan: Plan) -> None:
+    """Remove the failures of tasks that are done, and of weights that these checkpoints no longer have."""
+    stale = set()
+    for row in store.rows("failures", ("checkpoint", "sha256", "task")):
+        replaced = plan.hashes.get(row["checkpoint"], row["sha256"]) != row["sha256"]
+        if replaced or row["task"] in plan.done:
+            stale.add(row["task"])
+    store.remove("failures", stale)

@@ -1,0 +1,160 @@
+"""Runs the tasks of a zoo: what is done is skipped, a failure is a row, parts are whole, any number of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invariscope.base.errors import InputError
+from invariscope.collectors.engine.known import Known
+from invariscope.collectors.engine.measuring import Failure, Report
+from invariscope.collectors.engine.parallel import Cluster, Runner
+from invariscope.collectors.engine.planning import Plan, forget_failures, forget_replaced, make_plan
+from invariscope.collectors.engine.runlog import RunLog, run_log
+from invariscope.collectors.engine.suitable import check_tasks
+from invariscope.collectors.store.parts import Store
+from invariscope.collectors.tables.tasks import Options
+from invariscope.zoo.datasets.source import DataSource
+from invariscope.zoo.manifest import Checkpoint, check_models
+
+if TYPE_CHECKING:
+    from invariscope.zoo.datasets import ImageSet
+
+__all__ = ["Cluster", "Failure", "Outcome", "collect", "plan_run"]
+
+BUSY = "the tables are being compacted: collect when that has ended"
+
+
+@dataclass
+class Outcome:
+    """What a run did: tasks measured now, tasks found done, the failures, and checkpoints that have new weights.
+
+    ``batch_sizes`` holds the checkpoints for whose batches memory ran out, and the size with which each went on.
+    """
+
+    measured: int = 0
+    found: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    batch_sizes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, report: Report) -> None:
+        """Count what came of one checkpoint."""
+        self.measured += len(report.seconds)
+        self.failures += report.failures.values()
+        if report.batch_size is not None:
+            self.batch_sizes[report.checkpoint] = report.batch_size
+
+
+def collect(
+    checkpoints: Sequence[Checkpoint],
+    images: ImageSet | DataSource,
+    out: Path | str,
+    options: Options | None = None,
+    *,
+    jobs: int = 1,
+    cluster: Cluster | None = None,
+    time_limit: float | None = None,
+    progress: bool = True,
+    command: str = "collectors.collect",
+) -> Outcome:
+    """Measure every checkpoint on the images and write the tables of ``out``.
+
+    Tasks whose parts are there are skipped, so a second run does nothing and a stopped run goes on; with a
+    ``DataSource`` it finds that out without decoding an image. The values do not depend on ``jobs``, on the batch size
+    or on the order of the checkpoints. A checkpoint whose weights were replaced since is measured anew, and the rows
+    of the old weights are removed. Where memory runs out, the batches are halved.
+
+    Args:
+        jobs: worker processes on this machine; 1 measures in this process.
+        cluster: workers elsewhere instead, by joblib's backend.
+        time_limit: seconds per task, in worker processes: a task that takes longer is stopped and is a failure.
+        command: how the run was asked for, for its log.
+
+    Raises:
+        DataError: the folder holds another network under the name of a checkpoint.
+        OutputError: the folder cannot be written to, or its disk is full; what is there is whole.
+        InputError: ``jobs`` below 1, a time limit that is not positive, a backend that cannot be used, or cost with
+            several jobs.
+    """
+    runner = Runner(jobs, cluster, time_limit)
+    options = options or Options()
+    if "cost" in options.collect and (jobs > 1 or cluster is not None):
+        raise InputError("timings of several processes disturb each other: collect cost alone, with one job")
+    store = Store(out)
+    known = Known(store)
+    plan = _plan(checkpoints, images, options, store, known)
+    store.prepare()
+    with store.lock("run", shared=True, busy=BUSY), run_log(store, command) as log:
+        store.sweep()
+        known.save()
+        forget_replaced(store, plan.replaced)
+        forget_failures(store, plan)
+        log.line(f"options: {options}")
+        log.line(f"to do: {plan.counts()}; found done: {len(plan.done)}; new weights: {len(plan.replaced)}")
+        outcome = Outcome(found=len(plan.done), replaced=[item.name for item in plan.replaced])
+        if plan.pending:
+            _measure(plan, images, store, runner, options, outcome, log, progress)
+        outcome.failures.sort(key=str)
+        log.end(f"{outcome.measured} tasks measured, {outcome.found} were done, {len(outcome.failures)} failed")
+    return outcome
+
+
+def plan_run(
+    checkpoints: Sequence[Checkpoint], images: ImageSet | DataSource, out: Path | str, options: Options
+) -> Plan:
+    """What :func:`collect` would do; nothing is written.
+
+    Raises:
+        DataError: as :func:`collect`.
+    """
+    store = Store(out)
+    return _plan(checkpoints, images, options, store, Known(store))
+
+
+def _plan(
+    checkpoints: Sequence[Checkpoint], images: ImageSet | DataSource, options: Options, store: Store, known: Known
+) -> Plan:
+    if isinstance(images, DataSource):
+        source = images
+        fingerprint = known.fingerprint(source.key, source.signatures(), lambda: source.images.fingerprint)
+    else:
+        fingerprint = images.fingerprint
+    plan = make_plan(checkpoints, fingerprint, options, store, known)
+    check_models([work.checkpoint for work in plan.pending])
+    return plan
+
+
+def _measure(
+    plan: Plan,
+    images: ImageSet | DataSource,
+    store: Store,
+    runner: Runner,
+    options: Options,
+    outcome: Outcome,
+    log: RunLog,
+    progress: bool,
+) -> None:
+    decoded = images.images if isinstance(images, DataSource) else images
+    wanted = {task.collector for work in plan.pending for task in work.tasks}
+    check_tasks([work.checkpoint for work in plan.pending], wanted, decoded)
+    collectors = {task.key: task.collector for work in plan.pending for task in work.tasks}
+    with _bar(len(collectors), progress) as bar:
+        for report in runner.run(plan.pending, decoded, store, options):
+            outcome.add(report)
+            bar.update(len(report.keys))
+            for key, seconds in report.seconds.items():
+                log.line(f"measured: {report.checkpoint}: {collectors[key]}: {seconds:.2f} s")
+            for failure in report.failures.values():
+                log.line(f"failed: {failure}")
+            if report.batch_size is not None:
+                log.line(f"out of memory: {report.checkpoint}: went on with batches of {report.batch_size}")
+
+
+def _bar(total: int, show: bool) -> Any:
+    from tqdm import tqdm
+
+    # disable=None: quiet when standard error is not a terminal
+    return tqdm(total=total, unit="task", smoothing=0.1, disable=None if show else True)

@@ -1,0 +1,381 @@
+"""Maximum-sampling bias: how strongly every downsampling site of a network prefers the maximum of its window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from invariscope.base.errors import DataError, InputError, ModelError
+from invariscope.collectors.schema import MSB_READINGS
+from invariscope.zoo.datasets.inputs import place
+from invariscope.zoo.sites import Site, Use, View, record
+
+if TYPE_CHECKING:
+    from invariscope.zoo.datasets.inputs import PreparedImages
+
+Array = npt.NDArray[np.float64]
+
+PATCH_CELL = 16
+"""Pixels of a stride cell from which a strided convolution's windows are sampled: its dense output costs as many times
+the layer."""
+
+PATCH_WINDOWS = 64
+"""Output locations sampled per image there, unless the caller asks for another number."""
+
+CHUNK, LARGEST_CHUNK = 1 << 20, 1 << 23
+"""Window entries handled at once: so many of several images; the outputs of one image are divided from so many on."""
+
+AT_ONCE = 1 << 18
+"""Window entries handled in one go, channel by channel: so many stay in the processor's cache."""
+
+_SUMS = ("windows", "flat", "equal", "weight", "top", "corrected")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The distinct pixels of every window: stride cell and support together.
+
+    ``pixels (L, M)``, -1 where a window has fewer; ``size (L,)`` their number. ``slot (L, K)`` says which of the
+    window's pixels each tap is (``M``: none, it lies in zero padding), or is None where tap ``k`` is pixel ``k``.
+    """
+
+    pixels: Tensor
+    size: Tensor
+    slot: Tensor | None
+
+
+def windows(cells: Tensor, index: Tensor) -> Windows:
+    """The windows of outputs whose stride cells are ``cells (L, Q)`` and whose taps are at ``index (L, K)``."""
+    listed, order = torch.cat([index, cells.to(index.device)], 1).sort(stable=True)
+    first = torch.ones_like(listed, dtype=torch.bool)
+    first[:, 1:] = listed[:, 1:] != listed[:, :-1]
+    first &= listed >= 0
+    size = first.sum(1)
+    # A tap is listed before the cell's pixels: where all firsts are taps, each once, the taps are the window.
+    if bool((size == (index >= 0).sum(1)).all()) and bool((order[first] < index.shape[1]).all()):
+        return Windows(index, size, None)
+    widest = max(int(size.max()), 1)
+    rank = torch.where(listed >= 0, first.cumsum(1) - 1, widest)
+    pixels = torch.full((len(listed), widest + 1), -1, device=listed.device).scatter_(1, rank, listed)[:, :widest]
+    return Windows(pixels, size, torch.empty_like(rank).scatter_(1, order, rank)[:, : index.shape[1]])
+
+
+def window_sums(view: View, places: Windows) -> Array:
+    """Sums over the windows of each image: ``(n, 6)``, columns ``windows, flat, equal, weight, top, corrected``.
+
+    The last four are over windows that are not flat: outputs equal to the window's maximum; weight on the maximum;
+    share of the positions of greatest weight that are maxima; ``(weight - t/|W|) / (1 - t/|W|)`` with ``t`` tied
+    maxima.
+    """
+    weights = view.taps.weights
+    weights = _on_window(weights.to(torch.promote_types(weights.dtype, torch.float32)), places)
+    values = _gather(view.pixels, places.pixels)
+    n, channels = values.shape[:2]
+    step = max(AT_ONCE // max(n * places.pixels.numel(), 1), 1)
+    total = torch.zeros(n, len(_SUMS), dtype=torch.float64, device=view.pixels.device)
+    for start in range(0, channels, step):
+        some = slice(start, start + step)
+        own = weights[:, some] if weights.shape[1] > 1 else weights
+        total += _sums(values[:, some], view.outputs[:, some], own, places.size)
+    return total.cpu().numpy()
+
+
+def _sums(values: Tensor, outputs: Tensor, weights: Tensor, size: Tensor) -> Tensor:
+    """The sums of :func:`window_sums` from values and weights ``(n, C, M, L)``, outputs ``(n, C, L)``, sizes ``(L,)``.
+
+    The pixels of a window lie in the last dimension but one: a reduction over a short last one is slow.
+    """
+    maximum = values.amax(2)
+    hit = values == maximum[:, :, None]
+    ties = _total(hit)
+    mass = _total(weights)
+    weight = _total(hit, weights) / mass
+    # Weights that are equal but for the rounding of their sums are tied.
+    greatest = weights >= weights.amax(2, keepdim=True) * (1 - 16 * torch.finfo(weights.dtype).eps)
+    top = _total(hit, greatest) / _total(greatest)
+
+    sampled = (mass > 0).expand_as(ties)
+    mixed = sampled & (ties < size)
+    corrected = (weight * size - ties) / (size - ties)
+    readings = [outputs == maximum, weight, top, corrected]
+    columns = [sampled, sampled & ~mixed, *(torch.where(mixed, reading, 0) for reading in readings)]
+    return torch.stack([column.sum((1, 2), dtype=torch.float64) for column in columns], 1)
+
+
+def _gather(pixels: Tensor, index: Tensor) -> Tensor:
+    """``pixels (n, C, P)`` at ``index (L, M)``: ``(n, C, M, L)``, minus infinity where the index is -1."""
+    index = index.T
+    values = pixels.index_select(2, index.clamp(min=0).flatten()).unflatten(2, index.shape)
+    outside = index < 0
+    return values.masked_fill_(outside, float("-inf")) if bool(outside.any()) else values
+
+
+def _total(these: Tensor, weights: Tensor | None = None) -> Tensor:
+    """``sum_m these_m weights_m`` in float64, ``(n, C, M, L)`` to ``(n, C, L)``; by slices, with no large temporary."""
+    total = torch.zeros(these.shape[:2] + these.shape[3:], dtype=torch.float64, device=these.device)
+    for m, chosen in enumerate(these.unbind(2)):
+        total += chosen if weights is None else chosen * weights[:, :, m]
+    return total
+
+
+def _on_window(weights: Tensor, places: Windows) -> Tensor:
+    """Weights per pixel of the window, ``(., ., M, L)``, from weights per tap: those of one pixel's copies add up."""
+    length, widest = places.pixels.shape
+    if places.slot is None:
+        outside = places.pixels < 0
+        weights = weights.masked_fill(outside, 0) if bool(outside.any()) else weights
+        return weights.expand(*weights.shape[:2], length, widest).mT
+    weights = weights.expand(*weights.shape[:2], length, places.slot.shape[1])
+    merged = weights.new_zeros(*weights.shape[:2], length, widest + 1)
+    return merged.scatter_add_(3, places.slot.expand_as(weights), weights)[..., :widest].mT
+
+
+def ratio_jackknife(numerator: Array, denominator: Array) -> tuple[float, float]:
+    """The pooled ratio ``sum(a) / sum(b)`` over images and its standard error, the jackknife over images.
+
+    ``se^2 = (n-1)/n sum_i (R_i - mean R)^2`` with ``R_i`` the ratio without image ``i``. Both are NaN where the ratio
+    is undefined; the error is also where it is undefined without one of the images.
+    """
+    value, left_out = ratio_without(numerator, denominator)
+    n = len(left_out)
+    if n < 2 or np.isnan(left_out).any():
+        return value, float("nan")
+    return value, float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
+
+
+def ratio_without(numerator: Array, denominator: Array) -> tuple[float, Array]:
+    """The pooled ratio and its values without each image in turn, NaN where one is undefined."""
+    total, whole = float(numerator.sum()), float(denominator.sum())
+    if whole == 0:
+        return float("nan"), np.full(len(numerator), np.nan)
+    rest = whole - denominator
+    return total / whole, np.divide(total - numerator, rest, out=np.full(len(rest), np.nan), where=rest != 0)
+
+
+@dataclass
+class Tally:
+    """What one site has given so far: its sums per image."""
+
+    site: Site
+    sums: list[Array] = field(default_factory=list)
+    sampled: int = 0
+    """Windows drawn so far, over all images (one for all channels); 0 where all of them are looked at."""
+
+    @property
+    def counts(self) -> dict[str, Array]:
+        """The sums of every image, ``(N,)`` each, by the names of ``_SUMS``."""
+        stacked = np.concatenate(self.sums) if self.sums else np.zeros((0, len(_SUMS)))
+        return dict(zip(_SUMS, stacked.T, strict=True))
+
+    @property
+    def reason(self) -> str | None:
+        """Why the site has no readings, where it has none."""
+        if self.site.reason is not None:
+            return self.site.reason
+        count = self.counts
+        if (count["windows"] - count["flat"]).any():
+            return None
+        return "every window is flat" if count["windows"].any() else "no window has a sampled pixel"
+
+    def ratios(self) -> dict[str, tuple[Array, Array]]:
+        """Numerator and denominator of each reading, per image."""
+        count = self.counts
+        mixed = count["windows"] - count["flat"]
+        return {
+            "msb": (count["equal"], mixed),
+            "msb_all": (count["equal"] + count["flat"], count["windows"] * mixed.any()),
+            "msb_weight": (count["weight"], mixed),
+            "msb_top": (count["top"], mixed),
+            "msb_corrected": (count["corrected"], mixed),
+            "flat_fraction": (count["flat"], count["windows"]),
+        }
+
+    def row(self) -> dict[str, Any]:
+        """The site's columns of the table ``layers``."""
+        site, ratios = self.site, self.ratios()
+        windows_of_all = ratios["flat_fraction"][1]
+        row: dict[str, Any] = {
+            "depth": site.depth,
+            "site": site.name,
+            "site_kind": site.kind,
+            "kernel": _by(site.kernel),
+            "stride": _by(site.stride),
+            "channels": site.channels,
+            "input_size": _by(site.input_size),
+            "output_size": _by(site.output_size),
+            "n_windows": int(windows_of_all.sum()),
+            "n_images": len(windows_of_all),
+        }
+        for name in (*MSB_READINGS, "flat_fraction"):
+            row[name], error = ratio_jackknife(*ratios[name])
+            # What happens in none of m windows drawn can still happen in one of m.
+            row[f"{name}_se"] = max(error, 1 / self.sampled) if self.sampled and error == error else error
+        return {**row, "reason": self.reason}
+
+
+def _by(size: tuple[int, int] | None) -> str | None:
+    return None if size is None else f"{size[0]}x{size[1]}"
+
+
+@dataclass
+class _Measurement:
+    """The consumer of recorded uses: measures each one and keeps a tally per site."""
+
+    dense_images: int
+    windows_per_image: int | None
+    seed: int
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    start: int = 0
+    """Index of the batch's first image."""
+
+    def __call__(self, site: Site, use: Use) -> None:
+        tally = self.tallies.setdefault(site.name, Tally(site))
+        if tally.site != site:
+            raise ModelError(
+                f"site {site.name} changes from batch to batch ({tally.site.input_size} and then {site.input_size}, as "
+                f"number {tally.site.depth} and then {site.depth}): give the network images on which it does the same"
+            )
+        if site.reason is not None:
+            return
+        images = min(use.rows, self.dense_images - self.start) if use.costs_dense else use.rows
+        if images <= 0:
+            return
+        sums = np.zeros((images, len(_SUMS)))
+        drawn = self._drawn(use)
+        tally.sampled += images * (drawn or 0)
+        for rows, outputs in self._parts(site, use, images, drawn):
+            view = use.view(rows, outputs)
+            if not bool(torch.isfinite(view.pixels).all()):
+                raise ModelError(
+                    f"site {site.name} has NaN or infinite values: check the network's weights and the images' range"
+                )
+            sums[rows] += window_sums(view, windows(view.cells, view.taps.index))
+        tally.sums.append(sums)
+
+    def _drawn(self, use: Use) -> int | None:
+        """Output locations to draw per image; None for all."""
+        cell = use.stride[0] * use.stride[1] if use.stride else 1
+        limit = self.windows_per_image
+        if limit is None and use.costs_dense and cell >= PATCH_CELL:
+            limit = PATCH_WINDOWS
+        return limit if limit is not None and limit < use.output_size[0] * use.output_size[1] else None
+
+    def _parts(self, site: Site, use: Use, images: int, drawn: int | None) -> Iterator[tuple[slice, Tensor | None]]:
+        """Rows and outputs to look at together: all outputs of some images, or some outputs of one."""
+        locations = use.output_size[0] * use.output_size[1]
+        cell = use.stride[0] * use.stride[1] if use.stride else 1
+        taps = use.view(slice(0, 1), torch.zeros(1, dtype=torch.long)).taps.index.shape[1]
+        entries = use.channels * max(taps, cell)
+        if drawn is not None:
+            for row in range(images):
+                draw = np.random.default_rng([self.seed, site.depth, self.start + row])
+                chosen = np.sort(draw.choice(locations, drawn, replace=False))
+                for part in torch.from_numpy(chosen).split(max(LARGEST_CHUNK // entries, 1)):
+                    yield slice(row, row + 1), part
+            return
+        if entries * locations > LARGEST_CHUNK:
+            for row in range(images):
+                for part in torch.arange(locations).split(max(LARGEST_CHUNK // entries, 1)):
+                    yield slice(row, row + 1), part
+            return
+        at_once = max(CHUNK // (entries * locations), 1)
+        for row in range(0, images, at_once):
+            yield slice(row, min(row + at_once, images)), None
+
+
+def measure_msb(
+    model: nn.Module,
+    images: Tensor | PreparedImages,
+    *,
+    batch_size: int = 64,
+    dense_images: int = 256,
+    windows_per_image: int | None = None,
+    seed: int = 0,
+    on_output: Callable[[int, Any], None] | None = None,
+) -> pd.DataFrame:
+    """The maximum-sampling bias of every downsampling site of a network: one row per site, in forward order.
+
+    The window ``W(o)`` of an output is the union of its stride cell (``s x s`` pixels from ``s o``) and its operator's
+    support, as pixels of the site's input; the sampling weights are normalised over it. Windows of which no sampled
+    pixel lies in the map are left out. Over the windows that are not flat (all values equal):
+
+    * ``msb``: share with ``y_o == max W(o)``, exactly, in the type of the forward pass;
+    * ``msb_weight``: mean weight on the maximum;
+    * ``msb_top``: mean share of the positions of greatest weight that are maxima;
+    * ``msb_corrected``: mean of ``(weight - t/|W|) / (1 - t/|W|)`` with ``t`` tied maxima.
+
+    ``msb_all`` is ``msb`` over all windows with the flat ones as hits, ``flat_fraction`` is their share. Each is a
+    ratio pooled over all windows of all images, with its jackknife standard error over images (``_se``); where windows
+    are drawn, that is at least ``1 / m`` for ``m`` of them, so that what was not met is not held to be impossible.
+
+    Args:
+        images: ``(N, C, H, W)`` as the network takes them; moved to its device and floating-point type.
+        dense_images: strided convolutions are measured on their dense (stride 1) output, on that many first images.
+        windows_per_image: output locations per image and site (every channel at each), drawn without replacement
+            from ``seed``; all by default, except ``PATCH_WINDOWS`` where a convolution's stride is 4 or more.
+        on_output: called after each batch with the index of its first image and the network's output, so that the
+            unshifted images need not be run again for what else is wanted of them.
+
+    Returns:
+        The measurement columns of the table ``layers``; readings are NaN, with the ``reason``, where there are none. A
+        network without sites gives one row with a null ``site``.
+
+    Raises:
+        ModelError: when the forward pass fails, or a site holds NaN or infinite values.
+        DataError: for no images.
+    """
+    tallies = tally_sites(
+        model,
+        images,
+        batch_size=batch_size,
+        dense_images=dense_images,
+        windows_per_image=windows_per_image,
+        seed=seed,
+        on_output=on_output,
+    )
+    rows = [tally.row() for tally in tallies] or [_no_site(len(images))]
+    frame = pd.DataFrame(rows)
+    frame.insert(1, "n_sites", len(tallies))
+    return frame
+
+
+def tally_sites(
+    model: nn.Module,
+    images: Tensor | PreparedImages,
+    *,
+    batch_size: int = 64,
+    dense_images: int = 256,
+    windows_per_image: int | None = None,
+    seed: int = 0,
+    on_output: Callable[[int, Any], None] | None = None,
+) -> list[Tally]:
+    """What :func:`measure_msb` makes its rows of: the sums over windows, per site (in forward order) and image."""
+    settings = {"batch_size": batch_size, "dense_images": dense_images, "windows_per_image": windows_per_image}
+    for name, value in settings.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}, and must be at least 1")
+    if seed < 0:
+        raise InputError(f"seed is {seed}, and must be 0 or more")
+    if len(images) == 0:
+        raise DataError("there are no images to measure MSB on: give at least one")
+    measurement = _Measurement(dense_images, windows_per_image, seed)
+    for start in range(0, len(images), batch_size):
+        measurement.start = start
+        output = record(model, place(images[start : start + batch_size], model), measurement)
+        if on_output is not None:
+            on_output(start, output)
+    return sorted(measurement.tallies.values(), key=lambda tally: tally.site.depth)
+
+
+def _no_site(images: int) -> dict[str, Any]:
+    """The row of a network without a downsampling site."""
+    empty = Site(0, "", "", "", None, None, 0, (0, 0), (0, 0), "the network has no downsampling site")
+    row = {**Tally(empty).row(), "n_images": images}
+    return {**row, **dict.fromkeys(("site", "site_kind", "channels", "input_size", "output_size"))}

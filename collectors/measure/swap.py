@@ -1,0 +1,289 @@
+"""Swaps: one site's operator of a trained network is replaced, and MSB and invariance are measured before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from invariscope.base.errors import DataError, InputError, ModelError, OperatorError, ShiftError
+from invariscope.collectors.measure.invariance import Predictions, plan_columns, predict
+from invariscope.collectors.measure.msb import Tally, ratio_without, tally_sites
+from invariscope.collectors.measure.paired import Statistic, average, mean_statistic, paired_change
+from invariscope.collectors.measure.passes import Images, predict_unshifted
+from invariscope.collectors.measure.scores import kappa_without, pair_agreement, pair_hits, product_without
+from invariscope.collectors.measure.shifts import ShiftPlan
+from invariscope.collectors.schema import MSB_READINGS
+from invariscope.zoo.datasets.inputs import place
+from invariscope.zoo.operators import OperatorSpec, build_operator, parse_operator
+from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.sites import Site, find_sites
+from invariscope.zoo.surgery import replace_downsampling
+
+DEFAULT_REPLACEMENTS = ("max", "avg", "subsample", "soft(beta=1)", "blur(m=3)")
+"""What sites are replaced by unless said otherwise: from always the maximum to blind to the values."""
+
+SWAP_SCORES = ("consistency", "fidelity", "fidelity_product", "kappa")
+"""The shift scores whose change is measured."""
+
+_LARGEST: dict[str, float | None] = {"kappa": 2.0, **dict.fromkeys(MSB_READINGS)}
+"""The largest change of each measure, where that is not 1 and enters its interval."""
+
+Key = tuple[int | None, str, int | None]
+"""Position of the plan (None: unshifted images), measure, depth of the site (None: the whole network)."""
+
+
+def read_replacements(replacements: Sequence[str | OperatorSpec]) -> tuple[OperatorSpec, ...]:
+    """The specifications of replacements, each once.
+
+    Raises:
+        OperatorError: for none at all, one that cannot be read, or an operator with learned parameters, which has no
+            trained weights to be put in with.
+    """
+    specs = {spec.canonical: spec for spec in map(parse_operator, replacements)}
+    if not specs:
+        raise OperatorError("there is nothing to swap to: name operators, for example max, avg or blur(3)")
+    for text, spec in specs.items():
+        if any(True for _ in build_operator(spec, 64).parameters()):
+            raise OperatorError(
+                f"{text} has parameters of its own, and a swap has no trained ones for them: swap to operators without "
+                f"parameters, for example {', '.join(DEFAULT_REPLACEMENTS)}"
+            )
+    return tuple(specs.values())
+
+
+def measure_swaps(
+    model: nn.Module,
+    images: Images,
+    labels: Tensor | np.ndarray,
+    plans: Sequence[ShiftPlan] = (),
+    replacements: Sequence[str | OperatorSpec] = DEFAULT_REPLACEMENTS,
+    *,
+    unshifted: bool = True,
+    batch_size: int = 256,
+    msb_batch_size: int = 64,
+    windows_per_image: int | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What changes when a site's operator is replaced and every weight stays: site by site, and at all sites at once.
+
+    A swap changes the downsampling operator alone. A pooling layer is replaced as a whole: a max pooling by ``blur(3)``
+    becomes the blur, without a maximum before it (that is ``maxblur(3)``). A strided convolution is a dense one and
+    plain subsampling, and the subsampling is replaced, right behind the convolution. New operators take the padding
+    mode of the network's convolutions. A site that is the replacement already is no swap and has no row; a network of
+    one site has none for all sites at once.
+
+    Every measure is taken on the same images and shifts before and after, and ``change = after - before`` has the
+    paired standard error of :func:`paired_change`. The network as it was is measured once.
+
+    The network was not trained with the replacement, so that its accuracy changes as well: see the change of a score
+    beside that of the accuracy.
+
+    Args:
+        images: ``(N, C, H, W)`` as the network takes them; all of them are used.
+        plans: shift plans; the scores ``SWAP_SCORES`` are measured under each.
+        replacements: specifications of operators without parameters.
+        unshifted: whether to measure MSB (every reading, of the changed site and as the mean over the network's sites)
+            and accuracy, on the images as they are.
+        msb_batch_size, windows_per_image, seed: as ``batch_size``, ... of :func:`measure_msb`.
+
+    Returns:
+        The measurement columns of the table ``swaps``: one row per site (``depth`` null: all) x replacement x plan x
+        measure. A swap that cannot be made, or a measure without a number, is a row with the ``reason``.
+
+    Raises:
+        OperatorError: see :func:`read_replacements`.
+        ModelError, DataError, ShiftError: the network as it is cannot be measured on the images, see
+            :func:`invariscope.collectors.measure.invariance.predict`; crop plans together with ``unshifted``.
+    """
+    specs = read_replacements(replacements)
+    if len(images) == 0:
+        raise DataError("there are no images to measure swaps on: give at least one")
+    if unshifted and any(plan.kind == "crop" for plan in plans):
+        raise ShiftError("a crop plan wants larger images than MSB: measure it apart, with unshifted=False")
+    measurement = _Measurement(
+        images, labels, tuple(plans), unshifted, batch_size, msb_batch_size, windows_per_image, seed
+    )
+    before = measurement.of(model)
+    example = _example(model, images, plans)
+    sites = find_sites(model, example)
+    rows = [row for swap in _swaps(model, sites, specs) for row in _rows(model, swap, example, before, measurement)]
+    frame = pd.DataFrame(rows, columns=_COLUMNS)
+    return frame.assign(n_sites=len(sites), n_images=len(images))
+
+
+_COLUMNS = [
+    *("depth", "n_sites", "site", "site_kind", "replacement", *plan_columns(None), "measure", "scope"),
+    *("before", "after", "change", "se", "low", "high", "n_images", "reason"),
+]
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """How a network is measured, before and after a swap."""
+
+    images: Images
+    labels: Tensor | np.ndarray
+    plans: tuple[ShiftPlan, ...]
+    unshifted: bool
+    batch_size: int
+    msb_batch_size: int
+    windows_per_image: int | None
+    seed: int
+
+    def of(self, model: nn.Module) -> dict[Key, Statistic]:
+        """Every measure of a network."""
+        found: dict[Key, Statistic] = {}
+        if self.unshifted:
+            tallies = tally_sites(
+                model,
+                self.images,
+                batch_size=self.msb_batch_size,
+                dense_images=len(self.images),
+                windows_per_image=self.windows_per_image,
+                seed=self.seed,
+            )
+            for reading in MSB_READINGS:
+                of_sites = [_reading(tally, reading) for tally in tallies]
+                found |= {(None, reading, depth): statistic for depth, statistic in enumerate(of_sites)}
+                found[None, reading, None] = average(of_sites)
+            clean = predict_unshifted(model, self.images, self.labels, batch_size=self.batch_size)
+            hits = clean.prediction == torch.as_tensor(self.labels).cpu().numpy()
+            found[None, "accuracy", None] = mean_statistic(hits)
+        for position, plan in enumerate(self.plans):
+            predictions = predict(model, self.images, self.labels, plan, batch_size=self.batch_size)
+            found |= {(position, name, None): value for name, value in _scores(predictions).items()}
+        return found
+
+
+def _reading(tally: Tally, reading: str) -> Statistic:
+    if tally.reason is not None:
+        return Statistic.missing(tally.reason)
+    value, without = ratio_without(*tally.ratios()[reading])
+    return Statistic(value, without, floor=1 / tally.sampled if tally.sampled else 0.0)
+
+
+def _scores(predictions: Predictions) -> dict[str, Statistic]:
+    """The scores ``SWAP_SCORES`` of predictions, with their values without each image."""
+    prediction, label = predictions.prediction, predictions.label
+    right = predictions.clean_prediction == label
+    agreement = pair_agreement(prediction)
+    consistency = mean_statistic(agreement)
+    if consistency.reason:
+        return dict.fromkeys(SWAP_SCORES, consistency)
+    value, _, without = kappa_without(prediction)
+    one_class = Statistic.missing("kappa is not defined: every prediction is of one class")
+    return {
+        "consistency": consistency,
+        "fidelity": mean_statistic(pair_hits(prediction == label[:, None])),
+        "fidelity_product": Statistic(float(right.mean()) * consistency.value, product_without(right, agreement)),
+        "kappa": one_class if np.isnan(value) else Statistic(value, without),
+    }
+
+
+@dataclass(frozen=True)
+class _Swap:
+    """A replacement at one site, or at every site (``site`` None)."""
+
+    site: Site | None
+    spec: OperatorSpec
+    chosen: tuple[Site, ...]
+
+    @property
+    def depth(self) -> int | None:
+        return None if self.site is None else self.site.depth
+
+    def apply(self, model: nn.Module, example: Tensor) -> nn.Module:
+        """A copy of the network with the replacement; ModelError or OperatorError where that cannot be."""
+        depths = {site.depth for site in self.chosen}
+        changed, table = replace_downsampling(
+            model,
+            self.spec,
+            example,
+            where=lambda site: site.depth in depths,
+            placement="conv",
+            keep_max=False,
+            padding_mode=_padding_mode(model),
+        )
+        wanted = table["site"].isin([site.name for site in self.chosen])
+        stays, further = table[wanted & ~table["replaced"]], table[~wanted & table["replaced"]]
+        if len(stays):
+            raise ModelError(f"{stays.iloc[0]['site']} stays: {stays.iloc[0]['reason']}")
+        if len(further):
+            raise ModelError(f"its module is also the site {further.iloc[0]['site']}, which would change with it")
+        return changed
+
+
+def _swaps(model: nn.Module, sites: list[Site], specs: Sequence[OperatorSpec]) -> Iterator[_Swap]:
+    """Every swap that would change something: site by site, then all sites at once where there are several."""
+    other = {spec.canonical: tuple(site for site in sites if not _is_already(model, site, spec)) for spec in specs}
+    for site in sites:
+        yield from (_Swap(site, spec, (site,)) for spec in specs if site in other[spec.canonical])
+    if len(sites) > 1:
+        yield from (_Swap(None, spec, chosen) for spec in specs if (chosen := other[spec.canonical]))
+
+
+def _is_already(model: nn.Module, site: Site, spec: OperatorSpec) -> bool:
+    """Whether a site does what the replacement would do there."""
+    old = model.get_submodule(site.path)
+    if not isinstance(old, Downsample):
+        return site.kind == "conv" and spec.name == "subsample"
+    try:
+        new = build_operator(spec, old.channels, old.stride, old.padding_mode)
+    except OperatorError:
+        return False
+    return type(new) is type(old) and new.extra_repr() == old.extra_repr()
+
+
+def _padding_mode(model: nn.Module) -> str | None:
+    """The one padding mode of all convolutions that pad; None where there is none, or several."""
+    modes = {conv.padding_mode for conv in model.modules() if isinstance(conv, nn.Conv2d) and _pads(conv)}
+    return modes.pop() if len(modes) == 1 and "zeros" not in modes else None
+
+
+def _pads(conv: nn.Conv2d) -> bool:
+    return conv.padding == "same" or (conv.padding != "valid" and any(conv.padding))
+
+
+def _example(model: nn.Module, images: Images, plans: Sequence[ShiftPlan]) -> Tensor:
+    """One image as the network sees it: of a crop plan's larger images a window of the network's size."""
+    image = place(images[:1], model)
+    if not isinstance(images, Tensor) and any(plan.kind == "crop" for plan in plans):
+        return image[..., : images.spec.height, : images.spec.width]
+    return image
+
+
+def _rows(
+    model: nn.Module, swap: _Swap, example: Tensor, before: dict[Key, Statistic], measurement: _Measurement
+) -> Iterator[dict[str, Any]]:
+    after: dict[Key, Statistic] = {}
+    reason = "the change moves the network's sites"
+    try:
+        after = measurement.of(swap.apply(model, example))
+    except InputError as problem:
+        reason = " ".join(str(problem).split())
+    moved = sum(depth is not None for _, _, depth in after) != sum(depth is not None for _, _, depth in before)
+    facts = {
+        "depth": swap.depth,
+        "site": None if swap.site is None else swap.site.name,
+        "site_kind": None if swap.site is None else swap.site.kind,
+        "replacement": swap.spec.canonical,
+    }
+    for (position, measure, depth), old in before.items():
+        if depth is not None and depth != swap.depth:
+            continue
+        new = after.get((position, measure, depth))
+        if new is None or (moved and measure in MSB_READINGS):
+            new = Statistic.missing(reason)
+        yield {
+            **facts,
+            **plan_columns(None if position is None else measurement.plans[position]),
+            "measure": measure,
+            "scope": "network" if depth is None else "site",
+            **vars(paired_change(old, new, _LARGEST.get(measure, 1.0))),
+        }

@@ -1,0 +1,1 @@
+"""How parts of tables lie on disk: written whole, read, compacted."""

@@ -1,0 +1,136 @@
+"""Many parts to few: the same rows in one file per table, which ten thousand checkpoints need to be read fast."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from invariscope.base.errors import DataError
+from invariscope.collectors.schema import COMPACTED, FORMER_COLUMNS, LATER_COLUMNS, SCHEMA_VERSION, TABLES, part_key
+from invariscope.collectors.store.parts import Part, Store
+
+ROW_GROUP = 1 << 16
+"""Rows of a row group: so few that a filter on checkpoints passes over most of a large table."""
+
+_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What became of one table."""
+
+    table: str
+    before: int
+    after: int
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.table}: {self.before} parts -> {self.after} ({self.rows} rows)"
+
+
+def compact(root: Path | str) -> list[Compacted]:
+    """Put the parts of each table together into one, checkpoint by checkpoint; ``failures`` stay as they are.
+
+    A run goes on from compacted tables as from others. The old parts are deleted once the new one is in place: whoever
+    reads in between, or after a kill in between, counts each task once (:data:`COMPACTED`). No run
+    may write into the folder meanwhile; on a local disk a lock sees to that.
+
+    Raises:
+        DataError: no folder of tables, a part of something else or of another schema version.
+        OutputError: a run holds the folder, or it cannot be written to.
+    """
+    store = Store(root)
+    if not any(store.parts(table) for table in TABLES):
+        raise DataError(f"{store.name}: holds no tables: make some with `invariscope collect ZOO --out {store.name}`")
+    done = []
+    with store.lock("run", busy="a run is writing into this folder: compact it when that has ended"):
+        store.sweep()
+        for table in TABLES:
+            parts = store.parts(table)
+            if table != "failures" and len(parts) > 1:
+                done.append(_compact_table(store, table, parts))
+    return done
+
+
+def _compact_table(store: Store, table: str, parts: list[Part]) -> Compacted:
+    path = store.path(table, f"{COMPACTED}{uuid.uuid4().hex}")
+    schema = TABLES[table]
+    count = 0
+    with store.replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for rows in _grouped(_distinct_rows(store, table, parts)):
+            writer.write_table(rows, row_group_size=ROW_GROUP)
+            count += len(rows)
+    for part in parts:
+        store.delete(part.path)
+    return Compacted(table, len(parts), 1, count)
+
+
+def _distinct_rows(store: Store, table: str, parts: list[Part]) -> Iterator[pa.Table]:
+    """The rows of all parts, each task once: the single ones by checkpoint, then what compacted ones have besides."""
+    key = part_key(table)
+    singles = [part for part in parts if not part.compacted]
+    order = {row["part"].path: row["checkpoint"] for row in store.distinct(singles, ("checkpoint",))}
+    singles.sort(key=lambda part: (order[part.path], part.path))
+    seen = {row[key] for row in store.distinct(singles, (key,))}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        # In slices, so that what is read ahead is bounded.
+        for start in range(0, len(singles), _THREADS * 16):
+            yield from pool.map(lambda part: _read(store, table, part), singles[start : start + _THREADS * 16])
+    for part in (part for part in parts if part.compacted):
+        inside: set[str] = set()
+        for rows in _row_groups(store, table, part):
+            keys = rows[key].to_pylist()
+            inside |= set(keys)
+            yield rows.filter(pa.array([value not in seen for value in keys], pa.bool_()))
+        seen |= inside
+
+
+def _read(store: Store, table: str, part: Part) -> pa.Table:
+    return pa.concat_tables(_row_groups(store, table, part))
+
+
+def _row_groups(store: Store, table: str, part: Part) -> Iterator[pa.Table]:
+    refusal = f"{part.path}: is no part of table {table}"
+    schema = TABLES[table]
+    try:
+        with store.filesystem.open_input_file(part.path) as file, pq.ParquetFile(file) as parquet:
+            found = parquet.schema_arrow.metadata or {}
+            version = found.get(b"schema_version", str(SCHEMA_VERSION).encode()).decode(errors="replace")
+            if version != str(SCHEMA_VERSION):
+                raise DataError(f"{refusal} in schema version {SCHEMA_VERSION} but in {version}: use a new folder")
+            for number in range(parquet.num_row_groups):
+                yield _completed(parquet.read_row_group(number), schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{refusal} ({reason}): delete it, or collect into a new folder") from error
+
+
+def _completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of the schema, by their names of today; those that an older part lacks as nulls."""
+    former = {old: new for new, old in FORMER_COLUMNS.items()}
+    rows = rows.rename_columns([former.get(name, name) for name in rows.column_names])
+    for name in LATER_COLUMNS & set(schema.names) - set(rows.column_names):
+        rows = rows.append_column(schema.field(name), pa.nulls(len(rows), schema.field(name).type))
+    return rows.select(schema.names).cast(schema)
+
+
+def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Small tables together, so that a row group holds many of them."""
+    waiting: list[pa.Table] = []
+    count = 0
+    for rows in tables:
+        waiting.append(rows)
+        count += len(rows)
+        if count >= ROW_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting, count = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting)

@@ -1,0 +1,1 @@
+"""Shift invariance and maximum-sampling bias of trained networks: measured, correlated, drawn."""

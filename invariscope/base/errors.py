@@ -1,0 +1,43 @@
+"""The errors of bad input: one line each, which names the thing and what to do (exit code 2 on the command line)."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Something that the user gave cannot be used; the message is one line and ends in the remedy."""
+
+
+class OperatorError(InputError):
+    """An operator specification that names no operator, or one that its operator refuses."""
+
+
+class ModelError(InputError):
+    """A model string that builds no network, or a network that does not do what is asked of it."""
+
+
+class WeightsError(InputError):
+    """A weights file that is missing, unreadable, unsafe, or does not fit its network."""
+
+
+class ManifestError(InputError):
+    """A zoo manifest that is missing or wrong; the message names file, line and entry."""
+
+
+class DataError(InputError):
+    """A data set that is missing, unreadable, or holds what cannot be measured."""
+
+
+class OutputError(DataError):
+    """A folder that cannot be written to (full, read-only, no folder), or that another run holds."""
+
+
+class RecipeError(InputError):
+    """A training recipe that is missing or wrong."""
+
+
+class ShiftError(InputError):
+    """A shift or a shift plan that cannot be applied to these images."""
+
+
+class TableError(InputError):
+    """Tables that are missing, incomplete or contradictory."""

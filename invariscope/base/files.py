@@ -1,0 +1,52 @@
+"""Files: their hashes, and writing them whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from invariscope.base.errors import TableError
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def signature(path: str | Path) -> list[int]:
+    """Size, inode, and times of modification and of status change (ns) of a file: what betrays that it was replaced."""
+    stat = os.stat(path)
+    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def write_atomic(path: str | Path, content: bytes) -> None:
+    """Write a file whole or not at all: to a temporary name in the same folder, then renamed over ``path``."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a published zoo from its other readers
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """:func:`write_atomic` for results: the folder is made where it is missing.
+
+    Raises:
+        TableError: the path is a folder, or cannot be written to.
+    """
+    if path.is_dir():
+        raise TableError(f"{path}: is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+    except OSError as error:
+        raise TableError(f"{path}: cannot be written ({error.strerror or error}); name another file") from error
+    return path
