@@ -113,7 +113,7 @@ def test_demo_analyses_and_draws_once_for_all_it_writes(
         invariscope.analysis.drawing, "draw_figures", counted(invariscope.analysis.drawing.draw_figures)
     )
     monkeypatch.setattr("invariscope.data.ZOO", zoo)
-    monkeypatch.setattr(cli, "DEMO_IMAGES", 20)
+    monkeypatch.setattr("invariscope.cli.demo.DEMO_IMAGES", 20)
     assert run("demo", "--out", tmp_path / "demo", "--jobs", 1) == cli.DONE
     assert sorted(calls) == ["analyze", "draw_figures"]
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {"tables", "results", "figures", "report.html"}

@@ -1,44 +1,155 @@
-"""Names and what they stand for, imported only when asked for, so that listing names costs no torch."""
+"""Names and what they stand for: ours, those of installed packages (entry points), and those added at run time.
+
+Nothing is imported before it is asked for, so that listing names costs no torch.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from invariscope.base.errors import InputError
 from invariscope.base.names import unknown
 
+_REGISTRIES: dict[str, Registry] = {}
+
 
 class Registry(Mapping[str, Any]):
-    """A read-only mapping from a name to an object that is imported at the first access.
+    """A mapping from a name to an object that is imported at the first access.
 
-    ``entries`` maps a name to ``"module:attribute"``. An unknown name raises ``error`` with the nearest known
-    name; :meth:`add` refuses a name that is taken (``ValueError``).
+    Args:
+        kind: what the names are of, for messages: ``operator``.
+        entries: name -> ``"module:attribute"``, or the object itself.
+        error: raised, with the nearest known name, where a name is not known.
+        group: entry-point group in which other installed packages name theirs: ``invariscope.operators``.
+        check: called as ``check(name, object)`` on whatever comes from outside, before it is first used; it raises
+            ``error`` where the object is none of this kind.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str], error: type[InputError] = InputError) -> None:
-        self._kind = kind
-        self._targets = dict(entries)
+    def __init__(
+        self,
+        kind: str,
+        entries: Mapping[str, Any],
+        error: type[InputError] = InputError,
+        *,
+        group: str | None = None,
+        check: Callable[[str, Any], None] | None = None,
+    ) -> None:
+        self.kind = kind
+        self.group = group
+        self._own = dict(entries)
+        self._added: dict[str, Any] = {}
         self._error = error
+        self._check = check
+        self._checked: set[str] = set()
+        if group is not None:
+            _REGISTRIES[group] = self
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._targets:
-            raise self._error(unknown(self._kind, name, self._targets))
-        module, _, attribute = self._targets[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        if name in self._own:
+            return _resolved(self._own[name])
+        if name in self._added:
+            return self._added[name]
+        if name not in self._outside:
+            raise self._error(unknown(self.kind, name, self))
+        point = self._outside[name]
+        try:
+            found = point.load()
+        except Exception as problem:  # foreign code
+            raise self._error(
+                f"{self.kind} {name!r} of the package {_package(point)} cannot be imported "
+                f"({type(problem).__name__}: {problem}): mend or uninstall that package"
+            ) from problem
+        if self._check is not None and name not in self._checked:
+            self._check(name, found)
+            self._checked.add(name)
+        return found
 
     def __contains__(self, name: object) -> bool:
-        return name in self._targets
+        return name in self._own or name in self._added or name in self._outside
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._targets)
+        yield from self._own
+        yield from self._added
+        yield from (name for name in self._outside if name not in self._added)
 
     def __len__(self) -> int:
-        return len(self._targets)
+        return sum(1 for _ in self)
 
-    def add(self, name: str, target: str) -> None:
-        """Register ``target`` (``"module:attribute"``) under a new name."""
-        if name in self._targets:
-            raise ValueError(f"{self._kind} {name!r} is already registered as {self._targets[name]}")
-        self._targets[name] = target
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The names of this package alone."""
+        return tuple(self._own)
+
+    @property
+    def added(self) -> Mapping[str, Any]:
+        """What was added in this process."""
+        return dict(self._added)
+
+    def add(self, name: str, target: Any) -> None:
+        """Register ``target``, an object or ``"module:attribute"``, under a new name for this process.
+
+        Raises:
+            InputError: for a name that is taken by another object, or an object that is none of this kind.
+        """
+        found = _resolved(target)
+        if name in self._added and self._added[name] is found:
+            return
+        if name in self:
+            raise self._error(f"{self.kind} {name!r} is there already: give yours another name")
+        if self._check is not None:
+            self._check(name, found)
+        self._added[name] = found
+
+    def remove(self, name: str) -> None:
+        """Forget what was added under a name."""
+        self._added.pop(name, None)
+
+    @property
+    def _outside(self) -> Mapping[str, EntryPoint]:
+        """The entry points of other packages, by name.
+
+        Raises:
+            InputError: for a name that is ours, or that two packages give.
+        """
+        if self.group is None:
+            return {}
+        points = _entry_points(self.group)
+        for name, found in points.items():
+            if name in self._own or len(found) > 1:
+                owners = " and ".join(sorted({*map(_package, found), *(["this one"] if name in self._own else [])}))
+                raise self._error(f"{self.kind} {name!r} is given by {owners}: uninstall one of the packages")
+        return {name: found[0] for name, found in points.items()}
+
+
+def added() -> dict[str, dict[str, Any]]:
+    """What was added to every registry in this process, by its group: for worker processes, see :func:`add_all`."""
+    return {group: dict(registry.added) for group, registry in _REGISTRIES.items() if registry.added}
+
+
+def add_all(names: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add what :func:`added` gave in another process; what was checked there is not checked again."""
+    for group, found in names.items():
+        _REGISTRIES[group]._added.update(found)
+
+
+@cache
+def _entry_points(group: str) -> dict[str, list[EntryPoint]]:
+    points: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=group):
+        points.setdefault(point.name, []).append(point)
+    return points
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.value
+
+
+def _resolved(target: Any) -> Any:
+    if not isinstance(target, str):
+        return target
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)

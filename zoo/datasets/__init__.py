@@ -28,6 +28,7 @@ DATASETS = Registry(
         "fashion_mnist": "invariscope.zoo.datasets.native:load_fashion_mnist",
     },
     DataError,
+    group="invariscope.datasets",
 )
 """Loaders by name. Each is called as ``loader(path, split=, limit=, size=)`` and returns an ``ImageSet``."""
 

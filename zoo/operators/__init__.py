@@ -35,6 +35,7 @@ OPERATORS = Registry(
         "tips": "invariscope.zoo.operators.tips:TIPS",
     },
     OperatorError,
+    group="invariscope.operators",
 )
 """Every operator of the project, by name: ``OPERATORS["tips"]`` is its class."""
 

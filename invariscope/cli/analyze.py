@@ -1,0 +1,30 @@
+"""``analyze``: statistics and a summary in words from tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from invariscope.cli.common import DONE, run_analysis
+
+
+@dataclass(frozen=True)
+class Analyze:
+    """Correlations, regressions, influence and designs of the tables as CSV files, and summary.md in words.
+
+    Example: invariscope analyze out/tables --out out/results --power
+    """
+
+    tables: Positional[str]
+    """Folder of tables, or its URI."""
+    out: Path
+    """Folder for the results."""
+    power: bool = False
+    """Also say how many operators, runs and checkpoints it takes to see r = -0.3: power.csv."""
+
+    def run(self) -> int:
+        """Analyse, print the headline, write the results."""
+        run_analysis(self.tables, self.out, with_power=self.power)
+        return DONE

@@ -1,0 +1,111 @@
+"""What the commands share: exit codes, lists of names, and the steps that several of them take."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invariscope.base.errors import InputError
+
+if TYPE_CHECKING:
+    from invariscope.analysis import Results, Tables
+    from invariscope.analysis.drawing import Drawn
+    from invariscope.collectors.engine.run import Outcome
+    from invariscope.collectors.tables.tasks import Options
+    from invariscope.zoo.datasets.source import DataSource
+    from invariscope.zoo.manifest import Checkpoint
+
+DONE, BAD_INPUT, WITH_FAILURES, INTERRUPTED = 0, 2, 3, 130
+"""Exit codes: all done; bad input (one line says what); done, but some tasks failed; stopped by Ctrl-C."""
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The names in a list; a comma in brackets, as in ``ddac(3, 2)``, does not end one."""
+    return tuple(name.strip() for name in re.split(r",(?![^()]*\))", text) if name.strip())
+
+
+def at_least_one(option: str, value: int) -> int:
+    """A count of an option; refuses one below 1."""
+    if value < 1:
+        raise InputError(f"{option} is {value}: give a whole number of at least 1")
+    return value
+
+
+def run_collect(
+    checkpoints: Sequence[Checkpoint], images: DataSource, out: Path | str, options: Options, **how: Any
+) -> Outcome:
+    """Measure; where Ctrl-C stops it, say how to go on."""
+    from invariscope.collectors.engine.run import collect
+
+    try:
+        return collect(checkpoints, images, out, options, **how)
+    except KeyboardInterrupt:
+        print(f"\nstopped: the parts in {out} are whole; the same command goes on from there", file=sys.stderr)
+        raise
+
+
+def tell_outcome(outcome: Outcome, out: Path | str) -> int:
+    """Print what a run did and what failed; returns the exit code."""
+    print(
+        f"tables: {out} ({outcome.measured} tasks measured, {outcome.found} were done, {len(outcome.failures)} failed)"
+    )
+    if outcome.batch_sizes:
+        name, size = next(iter(outcome.batch_sizes.items()))
+        count = len(outcome.batch_sizes)
+        print(
+            f"out of memory: measured {count} checkpoint{'s' * (count > 1)} in smaller batches ({name}: {size} images)",
+            file=sys.stderr,
+        )
+    for failure in outcome.failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return WITH_FAILURES if outcome.failures else DONE
+
+
+def run_analysis(folder: str, out: Path, *, with_power: bool = False) -> tuple[Tables, Results]:
+    """Analyse a folder of tables, print the headline, write the results."""
+    from invariscope.analysis import load, write_results
+    from invariscope.analysis.pixels import analyze_all, analyze_pixels, has_images, has_pixels, joined
+    from invariscope.analysis.stats.power import power, power_in_words
+
+    tables = load(folder)
+    results = analyze_all(tables)
+    powers = power(joined(tables)) if with_power else None
+    for line in [*results.headline, *([] if powers is None else power_in_words(powers))]:
+        print(line)
+    written = write_results(results, out, powers)
+    if has_images(tables) and has_pixels(tables):
+        pixels = analyze_pixels(tables)
+        print("\n".join(pixels.headline))
+        written += write_results(pixels, out / "segmentation")
+    for path in written:
+        print(f"results: {path}")
+    return tables, results
+
+
+def draw_all(
+    tables: Tables, out: Path, *, only: Sequence[str] | None = None, formats: Sequence[str] = ("png",)
+) -> Drawn:
+    """Draw the figures and the tables of the paper, and print their paths."""
+    from invariscope.analysis.drawing import draw_figures
+    from invariscope.analysis.figures import known_formats
+
+    known_formats(formats)
+    drawn = draw_figures(tables, only)
+    names: dict[str, list[str]] = {}
+    for name, reason in drawn.reasons.items():
+        names.setdefault(reason, []).append(name)
+    for reason, skipped in names.items():
+        print(f"skipped {', '.join(skipped)}: {reason}", file=sys.stderr)
+    for path in drawn.write(out, formats):
+        print(f"{'table' if path.stem in drawn.tables else 'figure'}: {path}")
+    return drawn
+
+
+def write_page(tables: Tables, out: Path, *, results: Results | None = None, drawn: Drawn | None = None) -> None:
+    """Write the report and print its path."""
+    from invariscope.analysis.report import write_report
+
+    print(f"report: {write_report(tables, out, results=results, drawn=drawn)}")

@@ -1,0 +1,63 @@
+"""``sites``: the downsampling sites of any model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from tyro.conf import Positional
+
+from invariscope.cli.common import DONE, at_least_one
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The downsampling sites of any model, as a table.
+
+    Example: invariscope sites timm:convnext_tiny
+    """
+
+    model: Positional[str]
+    """Model string: zoo:NAME?operator=..., python:FILE.py:CALLABLE, timm:NAME or torchvision:NAME."""
+    size: int | None = None
+    """Height and width of the input, in pixels; by default what the model's library has on record, or 32 for zoo:."""
+    channels: int | None = None
+    """Channels of the input; by default those of the record, or of the first convolution."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        """Print the sites."""
+        import pandas as pd
+        import torch
+
+        from invariscope.zoo.loading import build_model, default_input
+        from invariscope.zoo.sites import find_sites
+
+        model = build_model(self.model)
+        spec = default_input(self.model)
+        channels = self.channels
+        if self.size is not None:
+            sides = [at_least_one("--size", self.size)] * 2
+        else:
+            sides = [spec.height, spec.width] if spec else [32 if self.model.startswith("zoo:") else 224] * 2
+        if channels is None:
+            first = next((layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)), None)
+            channels = len(spec.mean) if spec and len(spec.mean) > 1 else first.in_channels if first else 3
+        shape = [at_least_one("--channels", channels), *sides]
+        rows = [dataclasses.asdict(site) for site in find_sites(model, torch.zeros(1, *shape))]
+        if self.json:
+            print(json.dumps(rows, indent=1))
+            return DONE
+        count = f"{len(rows)} downsampling site{'s' * (len(rows) != 1)}" if rows else "no downsampling site"
+        print(f"{self.model}: {count} (input {' x '.join(map(str, shape))})")
+        if rows:
+            cells = [{name: _cell(value) for name, value in row.items() if name != "path"} for row in rows]
+            print(pd.DataFrame(cells).to_string(index=False))
+        return DONE
+
+
+def _cell(value: object) -> str:
+    """An entry of a printed table: sizes as 2x2, nothing for None."""
+    return "x".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)

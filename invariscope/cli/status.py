@@ -1,0 +1,37 @@
+"""``status``: how far a folder of tables is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from invariscope.cli.common import DONE
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a folder of tables is: what is done, what of a zoo is to do, what failed and why.
+
+    Example: invariscope status out/tables data/zoo
+    """
+
+    tables: Positional[str]
+    """Folder of tables."""
+    zoo: Positional[Path | None] = None
+    """Zoo whose checkpoints are looked for in the tables."""
+
+    def run(self) -> int:
+        """Print the state."""
+        from invariscope.collectors.engine.status import status
+        from invariscope.zoo.manifest import read_manifest
+
+        found = status(self.tables, read_manifest(self.zoo, operators=False) if self.zoo else None)
+        print(f"tables: {self.tables} ({found.parts} parts)")
+        for condition in found.conditions:
+            print(condition)
+        for failure, count in found.failures.items():
+            print(f"failed: {failure} ({count} task{'s' * (count > 1)})")
+        print(f"last run: {found.last_run}")
+        return DONE

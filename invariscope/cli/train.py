@@ -1,0 +1,50 @@
+"""``train``: a zoo of checkpoints from a recipe."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from invariscope.base.errors import InputError
+from invariscope.cli.common import DONE, WITH_FAILURES, at_least_one
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a zoo of checkpoints from a recipe; runs that are there are kept, an interrupted one goes on.
+
+    Example: invariscope train data/zoo/recipe.yaml --out my_zoo --jobs 2
+    """
+
+    recipe: Positional[Path]
+    """Recipe: defaults and grids of factors."""
+    out: Path
+    """Folder for the weights and zoo.yaml."""
+    jobs: int = 1
+    """Worker processes, one training run each at a time."""
+    device: str = "cpu"
+    """Device: cpu, cuda or mps."""
+    threads: int = 1
+    """Threads of a run, with one job; the last digits of the weights depend on it."""
+    save_every: float = 60.0
+    """Seconds after which a run in progress keeps its state, at the end of an epoch."""
+
+    def run(self) -> int:
+        """Train what is missing."""
+        from invariscope.zoo.training import Conditions, train_recipe
+
+        if at_least_one("--threads", self.threads) > 1 and self.jobs > 1:
+            raise InputError("--threads is for one job: leave out --jobs or --threads")
+        conditions = Conditions(self.device, self.threads, self.save_every)
+        jobs = at_least_one("--jobs", self.jobs)
+        report = train_recipe(self.recipe, self.out, jobs=jobs, conditions=conditions)
+        for note in report.notes:
+            print(note, file=sys.stderr)
+        for run, error in report.failed:
+            print(f"failed: {run}: {error}", file=sys.stderr)
+        counts = f"{len(report.trained)} runs trained, {len(report.skipped)} were done, {len(report.failed)} failed"
+        print(f"zoo: {report.manifest} ({counts})")
+        return WITH_FAILURES if report.failed else DONE

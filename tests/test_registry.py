@@ -1,0 +1,97 @@
+"""The registry: ours, added at run time, and of other packages by entry points."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from invariscope.base import registry as module
+from invariscope.base.errors import InputError, OperatorError
+from invariscope.base.registry import Registry
+
+OURS = {"root": "math:sqrt", "power": "math:pow"}
+
+
+def outside(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
+    found: dict[str, list[EntryPoint]] = {}
+    for name, value in points:
+        found.setdefault(name, []).append(EntryPoint(name, value, "some.group"))
+    monkeypatch.setattr(module, "_entry_points", lambda group: found)
+
+
+@pytest.fixture
+def names() -> Registry:
+    return Registry("function", OURS, OperatorError, group="some.group")
+
+
+def test_an_object_is_imported_when_it_is_asked_for(names: Registry) -> None:
+    import math
+
+    assert names["root"] is math.sqrt
+    assert list(names) == list(names.own) == ["root", "power"]
+    code = "import sys; from invariscope.base.registry import Registry; r = Registry('k', {'t': 'torch:nn'})"
+    code += "; list(r), len(r); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_unknown_name_is_refused_with_the_nearest(names: Registry) -> None:
+    with pytest.raises(OperatorError, match="unknown function 'rot': did you mean 'root'"):
+        names["rot"]
+
+
+def test_what_is_added_is_there_and_takes_no_name_that_is_taken(names: Registry) -> None:
+    names.add("length", len)
+    names.add("length", len)
+    assert names["length"] is len
+    assert "length" in names
+    assert len(names) == 3
+    for name in ("root", "length"):
+        with pytest.raises(OperatorError, match=f"function '{name}' is there already"):
+            names.add(name, abs)
+    names.remove("length")
+    assert "length" not in names
+
+
+def test_what_comes_from_outside_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(name: str, found: object) -> None:
+        if not callable(found):
+            raise OperatorError(f"{name} cannot be called")
+
+    names = Registry("function", OURS, OperatorError, group="some.group", check=check)
+    with pytest.raises(OperatorError, match="pi cannot be called"):
+        names.add("pi", "math:pi")
+    assert "pi" not in names
+    outside(monkeypatch, ("angle", "math:tau"))
+    with pytest.raises(OperatorError, match="angle cannot be called"):
+        names["angle"]
+
+
+def test_entry_points_are_names_like_ours(names: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    import math
+
+    outside(monkeypatch, ("sine", "math:sin"), ("broken", "no_such_module_anywhere:x"))
+    assert list(names) == ["root", "power", "sine", "broken"]
+    assert names["sine"] is math.sin
+    with pytest.raises(OperatorError, match=r"'broken' of the package .* cannot be imported"):
+        names["broken"]
+
+
+@pytest.mark.parametrize("points", [[("root", "math:sin")], [("sine", "math:sin"), ("sine", "cmath:sin")]])
+def test_an_entry_point_takes_no_name_that_is_taken(
+    names: Registry, monkeypatch: pytest.MonkeyPatch, points: list[tuple[str, str]]
+) -> None:
+    outside(monkeypatch, *points)
+    with pytest.raises(InputError, match=r"is given by .*: uninstall one of the packages"):
+        list(names)
+
+
+def test_what_was_added_goes_to_another_process(names: Registry) -> None:
+    names.add("length", len)
+    gone = module.added()["some.group"]
+    assert gone == {"length": len}
+    names.remove("length")
+    module.add_all({"some.group": gone})
+    assert names["length"] is len
