@@ -160,6 +160,21 @@ def test_the_wild_bootstrap_equals_the_slow_loop(clusters):
             assert _wild_by_hand(x, y, codes, 1, end - outward * 1e-6, weights) > 0.05
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("noise", [0.0, 1e-18, 1e-15, 1e-9])
+def test_the_wild_bootstrap_ends_where_the_error_is_near_nothing(noise):
+    """1e-9 standard errors can lie below the spacing of floats; the bisection then went on for ever."""
+    rng = np.random.default_rng(3)
+    codes = np.repeat(np.arange(6), [2, 1, 1, 1, 2, 1])
+    x = np.column_stack([np.ones(8), rng.random(8)])
+    y = x @ [0.3, -1.7] + noise * rng.standard_normal(8)
+    found = wild_bootstrap_t(x, y, codes, 1, simulate=False)
+    assert found.se < 1e-8
+    if np.isfinite(found.low):
+        assert found.low <= found.high
+        assert [found.low, found.high] == pytest.approx([-1.7, -1.7], abs=1e-6)
+
+
 def test_wild_weights_are_enumerated_where_they_are_few():
     webb = cluster_weights(4)
     points = [s * r for r in np.sqrt([0.5, 1, 1.5]) for s in (-1, 1)]

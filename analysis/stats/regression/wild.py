@@ -153,7 +153,9 @@ class _Test:
         return float(np.mean(moved**2 * self.se**2 >= distance * variance * (1 - 1e-9)))
 
     def end(self, side: int, alpha: float) -> float:
-        """The nearest rejected hypothesis on one side of the estimate, to 1e-9 standard errors; NaN where none is."""
+        """The nearest rejected hypothesis on one side of the estimate, to 1e-9 standard errors or to the last bit, which
+        is coarser where the error is near nothing; NaN where none is.
+        """
         step, inside, outside = self.se, self.slope, np.nan
         for _ in range(20):
             if self.p(self.slope + side * step) <= alpha:
@@ -162,6 +164,8 @@ class _Test:
             inside, step = self.slope + side * step, 1.5 * step
         while np.isfinite(outside) and abs(outside - inside) > 1e-9 * self.se:
             middle = (inside + outside) / 2
+            if middle in (inside, outside):
+                break
             inside, outside = (inside, middle) if self.p(middle) <= alpha else (middle, outside)
         return outside
 
