@@ -153,8 +153,9 @@ class _Test:
         return float(np.mean(moved**2 * self.se**2 >= distance * variance * (1 - 1e-9)))
 
     def end(self, side: int, alpha: float) -> float:
-        """The nearest rejected hypothesis on one side of the estimate, to 1e-9 standard errors or to the last bit, which
-        is coarser where the error is near nothing; NaN where none is.
+        """The nearest rejected hypothesis on one side of the estimate; NaN where none is.
+
+        To 1e-9 standard errors, or to the last bit where that is coarser.
         """
         step, inside, outside = self.se, self.slope, np.nan
         for _ in range(20):
