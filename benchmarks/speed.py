@@ -36,10 +36,10 @@ from invariscope.collectors.measure.invariance import predict, score
 from invariscope.collectors.measure.passes import CHECKED, shift_network
 from invariscope.collectors.measure.shifts import ShiftPlan
 from invariscope.collectors.tables.tasks import Options, Subject
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.loading import build_model, load_checkpoint
-from invariscope.zoo.manifest import Checkpoint
 
 KINDS, SHIFTS, CLASSES = ("circular", "zero"), 9, 10
 MSB_SHARE = 0.256

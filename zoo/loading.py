@@ -17,9 +17,9 @@ from invariscope.base.errors import InputError, ModelError, WeightsError
 from invariscope.base.files import sha256_file
 from invariscope.base.names import unknown
 from invariscope.zoo.architectures import ARCHITECTURES
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.libraries import config_input, timm_builder, timm_input, torchvision_builder, torchvision_input
-from invariscope.zoo.manifest import Checkpoint
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.weights import load_weights, one_line
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +16,7 @@ import yaml
 from invariscope.base.errors import InputError, ManifestError
 from invariscope.base.files import write_atomic
 from invariscope.zoo.architectures import ARCHITECTURES, takes_strided
+from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES, Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec, Size
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators import parse_operator
@@ -23,42 +24,10 @@ from invariscope.zoo.yaml_lines import Located, Scalar, read_yaml
 
 FILE_NAME = "zoo.yaml"
 
-WEIGHT_SUFFIXES = (".safetensors", ".pth.tar", ".pt", ".pth", ".th", ".tar")
-"""File names that hold weights; all but the first are read by ``torch.load(weights_only=True)``."""
-
 PRETRAINED = "pretrained"
 """In the place of a weights file: the weights that timm or torchvision has for the network, in its local cache."""
 
 _ENTRY_KEYS = ("name", "model", "weights", "prefix", "input", "labels", "factors")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One trained network of a zoo: how to build it, where its weights are, and what it was trained on.
-
-    Attributes:
-        name: unique within the manifest.
-        model: model string, for example ``zoo:resnet20?operator=tips&padding_mode=circular``.
-        weights: path of the weights file.
-        input: input size and normalisation.
-        labels: name of the label set, where it is given.
-        factors: free columns for the analysis (operator, seed, run, epoch, ...): text, numbers, true or false.
-        prefix: what to strip from the keys of the weights, for example ``module.``.
-        folder: the manifest's folder, to which ``python:`` files are relative.
-        line: line of the entry in the manifest, 0 for a checkpoint that was not read from one.
-        manifest: the manifest's file, none for a checkpoint that was not read from one.
-    """
-
-    name: str
-    model: str
-    weights: Path
-    input: InputSpec
-    labels: str | None = None
-    factors: Mapping[str, Scalar] = field(default_factory=lambda: MappingProxyType({}))
-    prefix: str | None = None
-    folder: Path = Path()
-    line: int = field(default=0, compare=False)
-    manifest: Path | None = field(default=None, compare=False)
 
 
 def read_manifest(

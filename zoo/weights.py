@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from invariscope.base.errors import WeightsError
-from invariscope.zoo.manifest import WEIGHT_SUFFIXES
+from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts commonly keep the weights."""

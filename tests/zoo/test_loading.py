@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from invariscope.base.errors import ModelError, OperatorError, WeightsError
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.loading import build_model, load_checkpoint, load_weights, sha256_file
-from invariscope.zoo.manifest import Checkpoint
 
 STATE = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor([0.5, -1.0])}
 
