@@ -240,21 +240,10 @@ def margins(model: nn.Module, images: Tensor) -> np.ndarray:
     return (best[:, 0] - best[:, 1]).numpy()
 
 
-def declare_torchvision_operators() -> list[torch.library.Library]:
-    """Declare the operators without which torchvision's import (and so timm's) fails beside another build of torch."""
-    if hasattr(torch.ops.torchvision, "nms"):
-        return []
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return [library]
-
-
 def main() -> None:
     """Measure and write the section."""
     settings = tyro.cli(Settings, description=__doc__)
     torch.set_num_threads(settings.threads)
-    kept = declare_torchvision_operators()
     facts = (
         f"{machine('torch', 'timm')} CPU time with {settings.threads} thread(s), in rounds; K = {SHIFTS} shifts x "
         f"{len(KINDS)} kinds, MSB on {MSB_SHARE:.1%} of the images."
@@ -266,7 +255,6 @@ def main() -> None:
                 body.append(agreement(case))
             images = f"{len(case.images)} images at {case.checkpoint.input.size}"
             write_section(f"Speed of collect, {title}, {images} (`python -m benchmarks.speed`)", "\n\n".join(body))
-    del kept
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
 from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.yaml_lines import Scalar
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth.tar", ".pt", ".pth", ".th", ".tar")
@@ -41,3 +43,12 @@ class Checkpoint:
     folder: Path = Path()
     line: int = field(default=0, compare=False)
     manifest: Path | None = field(default=None, compare=False)
+
+    @cached_property
+    def parts(self) -> ModelString:
+        """The model string in its parts.
+
+        Raises:
+            ModelError: it is no model string.
+        """
+        return ModelString.parse(self.model)

@@ -20,6 +20,7 @@ from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES, Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec, Size
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators import parse_operator
+from invariscope.zoo.user_code import no_code
 from invariscope.zoo.yaml_lines import Located, Scalar, read_yaml
 
 FILE_NAME = "zoo.yaml"
@@ -155,7 +156,7 @@ class _Reader:
         if isinstance(item.value, dict) and "name" in item.value:
             what = f"checkpoint {item.value['name'].text(f'{what}: name')!r}"
         entry = item.mapping(what, _ENTRY_KEYS, ("model", "weights"))
-        model = self._model(entry["model"], what)
+        text, model = self._model(entry["model"], what)
         spec = _input(entry["input"], f"{what}: input") if "input" in entry else self._known_input(model, item, what)
         labels = entry["labels"].text(f"{what}: labels") if "labels" in entry else None
         prefix = entry["prefix"].text(f"{what}: prefix") if "prefix" in entry else None
@@ -171,10 +172,10 @@ class _Reader:
             self._lines[name] = item.line
             frozen = MappingProxyType(dict(factors))
             origin = (self._folder, item.line, self._path)
-            checkpoints.append(Checkpoint(name, model, file, spec, labels, frozen, prefix, *origin))
+            checkpoints.append(Checkpoint(name, text, file, spec, labels, frozen, prefix, *origin))
         return checkpoints
 
-    def _model(self, item: Located, what: str) -> str:
+    def _model(self, item: Located, what: str) -> tuple[str, ModelString]:
         text = item.text(f"{what}: model")
         try:
             model = ModelString.parse(text)
@@ -184,14 +185,16 @@ class _Reader:
             raise item.fail(f"{what}: {problem}") from None
         file = model.file(self._folder)
         if file is not None and not self._permissions.code:
-            raise item.fail(f"{what}: {text!r} runs the code of {file}: read it, then leave --no-code out")
+            raise item.fail(no_code(f"{what}: {text!r}", file))
         if file is not None:
-            self._check_inside(file, item, f"{what}: model")
+            named_by_path = model.target.rpartition(":")[0].endswith(".py")
+            if named_by_path or file.is_relative_to(self._folder):  # what is installed lies where it lies
+                self._check_inside(file, item, f"{what}: model")
             if not file.is_file():
                 raise item.fail(f"{what}: model: there is no file {file}: correct the path")
-        return text
+        return text, model
 
-    def _known_input(self, model: str, item: Located, what: str) -> InputSpec:
+    def _known_input(self, model: ModelString, item: Located, what: str) -> InputSpec:
         """The input that the model string's library knows, for an entry without one."""
         from invariscope.zoo.loading import default_input  # imports torch, which most manifests do not need
 
@@ -200,20 +203,19 @@ class _Reader:
         except InputError as problem:
             raise item.fail(f"{what}: {problem}; or add input: {{size, mean, std}}") from None
         if spec is None:
-            raise item.fail(
-                f"{what}: input is missing, and {model!r} does not say which images it takes: add size, mean and std"
-            )
+            unsaid = f"{str(model)!r} does not say which images it takes"
+            raise item.fail(f"{what}: input is missing, and {unsaid}: add size, mean and std")
         return spec
 
-    def _pretrained(self, model: str, item: Located, what: str) -> Path:
+    def _pretrained(self, model: ModelString, item: Located, what: str) -> Path:
         from invariscope.zoo.libraries import pretrained_file  # imports torch
 
         try:
-            return pretrained_file(ModelString.parse(model))
+            return pretrained_file(model)
         except InputError as problem:
             raise item.fail(f"{what}: weights: {problem}") from None
 
-    def _weights(self, item: Located, what: str, model: str) -> tuple[list[Path], bool]:
+    def _weights(self, item: Located, what: str, model: ModelString) -> tuple[list[Path], bool]:
         """The weights files of an entry, and whether a pattern named them."""
         text = item.text(f"{what}: weights")
         if text == PRETRAINED:
@@ -249,11 +251,10 @@ def check_models(checkpoints: Sequence[Checkpoint]) -> None:
     """
     problems = []
     for checkpoint in checkpoints:
-        model = ModelString.parse(checkpoint.model)
-        if checkpoint.manifest is None or model.scheme != "zoo":
+        if checkpoint.manifest is None or checkpoint.parts.scheme != "zoo":
             continue
         try:
-            check_zoo_model(model)
+            check_zoo_model(checkpoint.parts)
         except InputError as problem:
             problems.append(f"{checkpoint.manifest}:{checkpoint.line}: checkpoint {checkpoint.name!r}: {problem}")
     if problems:
