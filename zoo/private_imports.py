@@ -136,12 +136,15 @@ class World:
                 raise ModuleNotFoundError(f"No module named {public!r}", name=public)
             module = importlib.util.module_from_spec(spec)
             self.modules[name] = sys.modules[name] = module
+            vars(spec)["_initializing"] = True  # by which Python knows an import that runs in a circle
             try:
                 self._execute(module, spec)
             except BaseException:
                 del self.modules[name]
                 sys.modules.pop(name, None)
                 raise
+            finally:
+                vars(spec)["_initializing"] = False
             module = self.modules[name] = sys.modules.get(name, module)  # a module may put another in its place
             if parent is not None:
                 setattr(parent, tail, module)

@@ -111,11 +111,16 @@ def local_imports(path: Path, root: Path | None = None) -> tuple[Path, ...]:
         found[file] = None
         if file.suffix == ".py":
             waiting += [each for node in import_statements(file) for each in _named(world, spec, node)]
-            if _COMPUTED.search(file.read_text(encoding="utf-8", errors="replace")):
+            if _computes_imports(file):
                 below = (other.relative_to(file.parent) for other in sorted(file.parent.rglob("*.py")))
                 hidden = (other for other in below if not any(part.startswith(".") for part in other.parts))
                 found |= dict.fromkeys(file.parent / other for other in hidden)
     return tuple(found)
+
+
+def _computes_imports(file: Path) -> bool:
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return bool(_COMPUTED.search(text)) or (file.name == "__init__.py" and "__all__" in text)
 
 
 def no_code(what: str, file: Path) -> str:
@@ -153,6 +158,8 @@ def remedy(problem: BaseException, otherwise: str | None = None) -> str:
     if isinstance(problem, ImportError):
         if "relative import" in str(problem):
             return "put an __init__.py into every folder of its package"
+        if "partially initialized" in str(problem):
+            return "import it where it is used, within the function"
         return "define the name there, or import it from where it is defined"
     if otherwise is not None:
         return otherwise
