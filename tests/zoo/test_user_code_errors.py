@@ -72,7 +72,7 @@ ERRORS: dict[str, tuple[dict[str, str], str]] = {
     ),
     "another name": (
         {"nets.py": "def build(): ...\n"},
-        "{0}/nets.py: unknown function or class 'Net': known are a",
+        "{0}/nets.py: unknown function or class 'Net': known are build",
     ),
     "no name": ({"nets.py": "from os import path\n"}, "{0}/nets.py has no function or class 'Net', nor any other"),
     "no callable": (
