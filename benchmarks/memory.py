@@ -80,10 +80,10 @@ def measure(folder: Path, n_images: int, n_shifts: int) -> int:
 
     from invariscope.collectors.engine.run import collect
     from invariscope.collectors.tables.tasks import Options
+    from invariscope.zoo.checkpoint import Checkpoint
     from invariscope.zoo.datasets.imageset import ImageSet
     from invariscope.zoo.datasets.inputs import InputSpec
     from invariscope.zoo.loading import build_model
-    from invariscope.zoo.manifest import Checkpoint
 
     torch.set_num_threads(1)
     pixels = np.memmap(folder / "images", np.uint8, "r", shape=(n_images, 3, SIZE, SIZE))

@@ -36,10 +36,10 @@ from invariscope.collectors.measure.invariance import predict, score
 from invariscope.collectors.measure.passes import CHECKED, shift_network
 from invariscope.collectors.measure.shifts import ShiftPlan
 from invariscope.collectors.tables.tasks import Options, Subject
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.loading import build_model, load_checkpoint
-from invariscope.zoo.manifest import Checkpoint
 
 KINDS, SHIFTS, CLASSES = ("circular", "zero"), 9, 10
 MSB_SHARE = 0.256
@@ -240,21 +240,10 @@ def margins(model: nn.Module, images: Tensor) -> np.ndarray:
     return (best[:, 0] - best[:, 1]).numpy()
 
 
-def declare_torchvision_operators() -> list[torch.library.Library]:
-    """Declare the operators without which torchvision's import (and so timm's) fails beside another build of torch."""
-    if hasattr(torch.ops.torchvision, "nms"):
-        return []
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return [library]
-
-
 def main() -> None:
     """Measure and write the section."""
     settings = tyro.cli(Settings, description=__doc__)
     torch.set_num_threads(settings.threads)
-    kept = declare_torchvision_operators()
     facts = (
         f"{machine('torch', 'timm')} CPU time with {settings.threads} thread(s), in rounds; K = {SHIFTS} shifts x "
         f"{len(KINDS)} kinds, MSB on {MSB_SHARE:.1%} of the images."
@@ -266,7 +255,6 @@ def main() -> None:
                 body.append(agreement(case))
             images = f"{len(case.images)} images at {case.checkpoint.input.size}"
             write_section(f"Speed of collect, {title}, {images} (`python -m benchmarks.speed`)", "\n\n".join(body))
-    del kept
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from types import ModuleType
@@ -9,8 +10,6 @@ from types import ModuleType
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-_DECLARED: list[object] = []
-"""Libraries of operators live as long as they are referred to."""
 
 
 def pytest_configure() -> None:
@@ -34,18 +33,23 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def torchvision() -> ModuleType:
-    """torchvision, also beside a build of torch that its compiled operators do not fit: they are declared here."""
+    """torchvision as the package itself imports it; tests are skipped where it is not installed."""
     # Not above: torch reads the number of threads when it is imported.
-    import torch
+    from invariscope.zoo.optional import import_torchvision
 
-    if not hasattr(torch.ops.torchvision, "nms"):
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _DECLARED.append(library)
-    return pytest.importorskip("torchvision")
+    _skip_unless_installed("torchvision")
+    return import_torchvision()
 
 
 @pytest.fixture(scope="session")
-def timm(torchvision: ModuleType) -> ModuleType:
-    return pytest.importorskip("timm")
+def timm() -> ModuleType:
+    from invariscope.zoo.optional import import_timm
+
+    _skip_unless_installed("timm")
+    return import_timm()
+
+
+def _skip_unless_installed(name: str) -> None:
+    # Not importorskip: what is installed and cannot be imported is no reason to skip.
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")

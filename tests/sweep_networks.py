@@ -83,17 +83,6 @@ EXCEPTIONS = {
 IMAGES = 2
 
 
-def declare_torchvision_operators() -> None:
-    """Declare the operators without which torchvision's import fails where torch has none of its compiled ones."""
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            library = torch.library.Library("torchvision", "FRAGMENT")
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            _LIBRARIES.append(library)
-
-
-_LIBRARIES: list[torch.library.Library] = []
-
 MATMUL = ("matmul", "__matmul__", "bmm")
 
 Scale = tuple[Fraction, Fraction]
@@ -266,7 +255,6 @@ def check(network: str) -> Outcome:
     """Everything about one network; nothing is raised."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    declare_torchvision_operators()
     outcome, start = Outcome(network), time.perf_counter()
     try:
         torch.manual_seed(0)

@@ -9,10 +9,11 @@ import torch
 
 from invariscope.collectors.measure.segmentation import measure_segmentation
 from invariscope.collectors.measure.shifts import ShiftPlan
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import load_dataset
 from invariscope.zoo.datasets.inputs import PreparedImages
 from invariscope.zoo.loading import load_checkpoint
-from invariscope.zoo.manifest import Checkpoint, read_manifest
+from invariscope.zoo.manifest import read_manifest
 from invariscope.zoo.recipe import read_recipe
 
 

@@ -12,10 +12,11 @@ from safetensors import safe_open
 
 from invariscope.base.former import FORMER_NAME
 from invariscope.collectors.measure.invariance import measure_accuracy
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import load_dataset
 from invariscope.zoo.datasets.inputs import PreparedImages
 from invariscope.zoo.loading import load_checkpoint
-from invariscope.zoo.manifest import Checkpoint, read_manifest
+from invariscope.zoo.manifest import read_manifest
 from invariscope.zoo.operators import OPERATORS
 from invariscope.zoo.recipe import read_recipe
 

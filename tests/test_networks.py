@@ -36,10 +36,8 @@ sweep = load()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def libraries() -> None:
-    sweep.declare_torchvision_operators()
-    for name in ("timm", "torchvision"):
-        pytest.importorskip(name)
+def libraries(timm: ModuleType, torchvision: ModuleType) -> None:
+    """Skips these tests where one of the two is not installed."""
 
 
 @pytest.mark.parametrize("network", sweep.SAMPLE)

@@ -13,8 +13,9 @@ import pytest
 from invariscope.collectors.engine.planning import _tasks
 from invariscope.collectors.engine.run import plan_run
 from invariscope.collectors.tables.tasks import Options
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.source import DataSource
-from invariscope.zoo.manifest import Checkpoint, read_manifest
+from invariscope.zoo.manifest import read_manifest
 
 DEMO = Options(("checkpoints", "layers", "invariance", "surface"), msb_images=100, surface_images=12)
 SWAPS = Options(("swaps",), swap_images=100)

@@ -5,9 +5,7 @@ Both are optional, and are imported when a model string names them. Nothing is d
 
 from __future__ import annotations
 
-import difflib
 import functools
-import importlib
 import inspect
 import os
 import re
@@ -19,11 +17,12 @@ from urllib.parse import urlparse
 
 import torch
 
-from invariscope.base.errors import ModelError
-from invariscope.base.names import unknown
+from invariscope.base.errors import ModelError, one_line
+from invariscope.base.names import nearest, unknown
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.model_string import Argument, ModelString
-from invariscope.zoo.weights import load_weights, one_line
+from invariscope.zoo.optional import import_optional, import_timm, import_torchvision
+from invariscope.zoo.weights import load_weights
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of the weights file in a repository of the Hugging Face hub, the one to prefer first."""
@@ -40,7 +39,7 @@ def timm_builder(parts: ModelString, download: bool) -> Callable[..., Any]:
     Raises:
         ModelError: when timm is not installed, has no such network, or its weights are not on this machine.
     """
-    timm = optional_package("timm", "pip install 'invariscope[timm]'")
+    timm = import_timm()
     _timm_name(parts, timm)
     for name in _TIMM_FILES:
         if name in parts.arguments:
@@ -60,7 +59,7 @@ def torchvision_builder(parts: ModelString, download: bool) -> Callable[..., Any
     Raises:
         ModelError: when torchvision is not installed, has no such network or weights, or they are not on this machine.
     """
-    models = _torchvision_models()
+    models = import_torchvision().models
     builder = _torchvision_network(parts, models)
     fixed: dict[str, Any] = dict.fromkeys(
         name for name in _TORCHVISION_WEIGHTS if name in inspect.signature(builder).parameters
@@ -81,7 +80,7 @@ def torchvision_builder(parts: ModelString, download: bool) -> Callable[..., Any
 
 def timm_input(parts: ModelString) -> InputSpec | None:
     """Input size and normalisation that timm has on record for a network; ``img_size`` of the model string wins."""
-    timm = optional_package("timm", "pip install 'invariscope[timm]'")
+    timm = import_timm()
     _timm_name(parts, timm)
     config = timm.models.get_pretrained_cfg(parts.target)
     spec = config_input(config.to_dict()) if config is not None else None
@@ -93,7 +92,7 @@ def timm_input(parts: ModelString) -> InputSpec | None:
 
 def torchvision_input(parts: ModelString) -> InputSpec | None:
     """Input size and normalisation of the transforms that belong to a network's weights (its default ones)."""
-    models = _torchvision_models()
+    models = import_torchvision().models
     _torchvision_network(parts, models)
     member = _torchvision_weights(parts, models)
     if member is None:
@@ -124,27 +123,15 @@ def pretrained_file(parts: ModelString, download: bool = False) -> Path:
         ModelError: when it is not there (and ``download`` is false), or the scheme has no pretrained weights.
     """
     if parts.scheme == "timm":
-        timm = optional_package("timm", "pip install 'invariscope[timm]'")
+        timm = import_timm()
         _timm_name(parts, timm)
         return _timm_file(parts, timm, download)
     if parts.scheme != "torchvision":
         raise ModelError(f"model {str(parts)!r} has no pretrained weights: name a weights file")
-    models = _torchvision_models()
+    models = import_torchvision().models
     _torchvision_network(parts, models)
     asked = ModelString(parts.scheme, parts.target, {"pretrained": True, **parts.arguments})
     return _hub_file(parts, _torchvision_weights(asked, models).url, download)
-
-
-def optional_package(name: str, remedy: str) -> ModuleType:
-    """Import a package that need not be installed.
-
-    Raises:
-        ModelError: when it cannot be imported; the line ends in ``remedy``.
-    """
-    try:
-        return importlib.import_module(name)
-    except (ImportError, RuntimeError) as problem:  # RuntimeError: torchvision of another torch
-        raise ModelError(f"{name} cannot be imported ({one_line(problem)}): {remedy}") from problem
 
 
 def _timm_name(parts: ModelString, timm: ModuleType) -> None:
@@ -152,8 +139,7 @@ def _timm_name(parts: ModelString, timm: ModuleType) -> None:
     if not re.fullmatch(r"[\w.-]+", parts.target):
         raise ModelError(f"model {str(parts)!r} names a network outside of timm: give the name of one of timm's")
     if not timm.is_model(parts.target):
-        near = difflib.get_close_matches(parts.target, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(near)}? " if near else ""
+        hint = nearest(parts.target, timm.list_models(), 3)
         raise ModelError(f"model {str(parts)!r}: timm has no such network: {hint}timm.list_models() names them all")
 
 
@@ -164,7 +150,7 @@ def _timm_file(parts: ModelString, timm: ModuleType, download: bool) -> Path:
         if not url:
             raise ModelError(f"model {str(parts)!r}: timm has no pretrained weights for it: leave out pretrained")
         return _hub_file(parts, url, download)
-    hub = optional_package("huggingface_hub", "pip install huggingface_hub")
+    hub = import_optional("huggingface_hub")
     names = [config.hf_hub_filename] if getattr(config, "hf_hub_filename", None) else list(_HUB_FILES)
     for name in names:
         found = hub.try_to_load_from_cache(repository, name)
@@ -207,17 +193,11 @@ def _refusal(parts: ModelString, source: str, cache: str | Path) -> ModelError:
     )
 
 
-def _torchvision_models() -> ModuleType:
-    remedy = "pip install 'invariscope[torchvision]', of the release that belongs to this torch"
-    return optional_package("torchvision.models", remedy)
-
-
 def _torchvision_network(parts: ModelString, models: ModuleType) -> Callable[..., Any]:
     try:
         builder: Callable[..., Any] = models.get_model_builder(parts.target)
     except ValueError as problem:
-        near = difflib.get_close_matches(parts.target, models.list_models(), n=3)
-        hint = f"did you mean {', '.join(near)}? " if near else ""
+        hint = nearest(parts.target, models.list_models(), 3)
         every = "torchvision.models.list_models() names them all"
         raise ModelError(f"model {str(parts)!r}: torchvision has no such network: {hint}{every}") from problem
     return builder

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,11 +13,12 @@ from invariscope.base.errors import InputError, ModelError, WeightsError
 from invariscope.base.files import sha256_file
 from invariscope.base.names import unknown
 from invariscope.zoo.architectures import ARCHITECTURES
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.libraries import config_input, timm_builder, timm_input, torchvision_builder, torchvision_input
-from invariscope.zoo.manifest import Checkpoint
 from invariscope.zoo.model_string import ModelString
-from invariscope.zoo.weights import load_weights, one_line
+from invariscope.zoo.user_code import find_code, load_user_object, remedy, said, where
+from invariscope.zoo.weights import load_weights
 
 __all__ = ["build_model", "default_input", "load_checkpoint", "load_weights", "sha256_file"]
 
@@ -29,11 +26,12 @@ _SHOWN = 3
 """So many keys of a kind stand in an error message."""
 
 
-def build_model(model: str, folder: str | Path | None = None, *, download: bool = False) -> nn.Module:
+def build_model(model: str | ModelString, folder: str | Path | None = None, *, download: bool = False) -> nn.Module:
     """Build the network of a model string, with its initial weights.
 
-    ``zoo:NAME``, ``python:FILE.py:CALLABLE`` (the file is relative to ``folder``, and its code runs), ``timm:NAME`` or
-    ``torchvision:NAME`` (which must be installed), each with ``?name=value&name=value``. ``timm:NAME?pretrained``,
+    ``zoo:NAME``, ``python:FILE.py:CALLABLE`` or ``python:PACKAGE.MODULE:CALLABLE`` (relative to ``folder``, see
+    :func:`invariscope.zoo.user_code.load_user_object`; its code runs), ``timm:NAME`` or ``torchvision:NAME`` (which
+    must be installed), each with ``?name=value&name=value``. ``timm:NAME?pretrained``,
     ``torchvision:NAME?pretrained`` and ``torchvision:NAME?weights=TAG`` have their library's pretrained weights, read
     from its cache on this machine. Weights that are not there are refused with a line that says what would be
     downloaded from where; ``download=True`` downloads them.
@@ -43,21 +41,24 @@ def build_model(model: str, folder: str | Path | None = None, *, download: bool 
             pretrained weights that are not on this machine.
         OperatorError: for an operator of a ``zoo:`` network that cannot be built.
     """
-    parts = ModelString.parse(model)
+    parts = ModelString.of(model)
+    text = str(model)
     builder = _builder(parts, Path(folder or "."), download)
     _check_arguments(builder, parts)
     try:
         network = builder(**parts.arguments)
     except InputError as problem:
-        raise type(problem)(f"model {model!r}: {problem}") from problem
+        raise type(problem)(f"model {text!r}: {problem}") from problem
     except Exception as problem:  # the builder is foreign code, and may raise anything
-        raise ModelError(f"model {model!r} cannot be built ({one_line(problem)}): correct its arguments") from problem
+        place = f" at {where(problem)}" if where(problem) else ""
+        todo = remedy(problem, "correct its arguments")
+        raise ModelError(f"model {text!r} cannot be built ({said(problem)}){place}: {todo}") from problem
     if not isinstance(network, nn.Module):
-        raise ModelError(f"model {model!r} gives a {type(network).__name__}: return a torch.nn.Module")
+        raise ModelError(f"model {text!r} gives a {type(network).__name__}: return a torch.nn.Module")
     return network
 
 
-def default_input(model: str, folder: str | Path | None = None) -> InputSpec | None:
+def default_input(model: str | ModelString, folder: str | Path | None = None) -> InputSpec | None:
     """Input size and normalisation that a model string's library has on record for the network; None where it has none.
 
     timm: ``input_size``, ``mean`` and ``std`` of the network's pretrained configuration (of the tag that is named, or
@@ -68,7 +69,7 @@ def default_input(model: str, folder: str | Path | None = None) -> InputSpec | N
     Raises:
         ModelError: for an unknown network, or a library that is not installed.
     """
-    parts = ModelString.parse(model)
+    parts = ModelString.of(model)
     if parts.scheme == "timm":
         return timm_input(parts)
     if parts.scheme == "torchvision":
@@ -86,7 +87,7 @@ def load_checkpoint(checkpoint: Checkpoint) -> nn.Module:
         ModelError: when the network cannot be built.
         WeightsError: when the weights cannot be read, or do not fit the network (which keys).
     """
-    network = build_model(checkpoint.model, checkpoint.folder)
+    network = build_model(checkpoint.parts, checkpoint.folder)
     state = load_weights(checkpoint.weights, checkpoint.prefix)
     misfit = _misfit(network, state)
     if misfit:
@@ -147,27 +148,9 @@ def _builder(parts: ModelString, folder: Path, download: bool) -> Callable[..., 
 
 
 def _python(parts: ModelString, folder: Path) -> Callable[..., Any]:
-    file = parts.file(folder)
-    name = parts.target.rpartition(":")[2]
-    if file is None or not file.is_file():
-        raise ModelError(f"model {str(parts)!r}: there is no file {file}: correct the path")
-    builder = getattr(_run_file(file.resolve()), name, None)
-    if not callable(builder):
-        raise ModelError(f"model {str(parts)!r}: {file} has no function or class {name!r}: correct the name")
-    return builder
-
-
-def _run_file(file: Path) -> ModuleType:
-    """Run a Python file as a module of a name of its own, which pickle and dataclasses look up."""
-    name = f"invariscope_model_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ModelError(f"{file} is no Python file: give one that ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    place, _, name = parts.target.rpartition(":")
     try:
-        spec.loader.exec_module(module)
-    except Exception as problem:  # foreign code
-        del sys.modules[name]
-        raise ModelError(f"{file} cannot be run ({one_line(problem)}): correct it") from problem
-    return module
+        builder: Callable[..., Any] = load_user_object(find_code(place, folder), name, root=folder, error=ModelError)
+    except ModelError as problem:
+        raise ModelError(f"model {str(parts)!r}: {problem}") from problem.__cause__
+    return builder

@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,49 +16,19 @@ import yaml
 from invariscope.base.errors import InputError, ManifestError
 from invariscope.base.files import write_atomic
 from invariscope.zoo.architectures import ARCHITECTURES, takes_strided
+from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES, Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec, Size
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators import parse_operator
+from invariscope.zoo.user_code import no_code
 from invariscope.zoo.yaml_lines import Located, Scalar, read_yaml
 
 FILE_NAME = "zoo.yaml"
-
-WEIGHT_SUFFIXES = (".safetensors", ".pth.tar", ".pt", ".pth", ".th", ".tar")
-"""File names that hold weights; all but the first are read by ``torch.load(weights_only=True)``."""
 
 PRETRAINED = "pretrained"
 """In the place of a weights file: the weights that timm or torchvision has for the network, in its local cache."""
 
 _ENTRY_KEYS = ("name", "model", "weights", "prefix", "input", "labels", "factors")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One trained network of a zoo: how to build it, where its weights are, and what it was trained on.
-
-    Attributes:
-        name: unique within the manifest.
-        model: model string, for example ``zoo:resnet20?operator=tips&padding_mode=circular``.
-        weights: path of the weights file.
-        input: input size and normalisation.
-        labels: name of the label set, where it is given.
-        factors: free columns for the analysis (operator, seed, run, epoch, ...): text, numbers, true or false.
-        prefix: what to strip from the keys of the weights, for example ``module.``.
-        folder: the manifest's folder, to which ``python:`` files are relative.
-        line: line of the entry in the manifest, 0 for a checkpoint that was not read from one.
-        manifest: the manifest's file, none for a checkpoint that was not read from one.
-    """
-
-    name: str
-    model: str
-    weights: Path
-    input: InputSpec
-    labels: str | None = None
-    factors: Mapping[str, Scalar] = field(default_factory=lambda: MappingProxyType({}))
-    prefix: str | None = None
-    folder: Path = Path()
-    line: int = field(default=0, compare=False)
-    manifest: Path | None = field(default=None, compare=False)
 
 
 def read_manifest(
@@ -186,7 +156,7 @@ class _Reader:
         if isinstance(item.value, dict) and "name" in item.value:
             what = f"checkpoint {item.value['name'].text(f'{what}: name')!r}"
         entry = item.mapping(what, _ENTRY_KEYS, ("model", "weights"))
-        model = self._model(entry["model"], what)
+        text, model = self._model(entry["model"], what)
         spec = _input(entry["input"], f"{what}: input") if "input" in entry else self._known_input(model, item, what)
         labels = entry["labels"].text(f"{what}: labels") if "labels" in entry else None
         prefix = entry["prefix"].text(f"{what}: prefix") if "prefix" in entry else None
@@ -202,10 +172,10 @@ class _Reader:
             self._lines[name] = item.line
             frozen = MappingProxyType(dict(factors))
             origin = (self._folder, item.line, self._path)
-            checkpoints.append(Checkpoint(name, model, file, spec, labels, frozen, prefix, *origin))
+            checkpoints.append(Checkpoint(name, text, file, spec, labels, frozen, prefix, *origin))
         return checkpoints
 
-    def _model(self, item: Located, what: str) -> str:
+    def _model(self, item: Located, what: str) -> tuple[str, ModelString]:
         text = item.text(f"{what}: model")
         try:
             model = ModelString.parse(text)
@@ -215,14 +185,16 @@ class _Reader:
             raise item.fail(f"{what}: {problem}") from None
         file = model.file(self._folder)
         if file is not None and not self._permissions.code:
-            raise item.fail(f"{what}: {text!r} runs the code of {file}: read it, then leave --no-code out")
+            raise item.fail(no_code(f"{what}: {text!r}", file))
         if file is not None:
-            self._check_inside(file, item, f"{what}: model")
+            named_by_path = model.target.rpartition(":")[0].endswith(".py")
+            if named_by_path or file.is_relative_to(self._folder):  # what is installed lies where it lies
+                self._check_inside(file, item, f"{what}: model")
             if not file.is_file():
                 raise item.fail(f"{what}: model: there is no file {file}: correct the path")
-        return text
+        return text, model
 
-    def _known_input(self, model: str, item: Located, what: str) -> InputSpec:
+    def _known_input(self, model: ModelString, item: Located, what: str) -> InputSpec:
         """The input that the model string's library knows, for an entry without one."""
         from invariscope.zoo.loading import default_input  # imports torch, which most manifests do not need
 
@@ -231,20 +203,19 @@ class _Reader:
         except InputError as problem:
             raise item.fail(f"{what}: {problem}; or add input: {{size, mean, std}}") from None
         if spec is None:
-            raise item.fail(
-                f"{what}: input is missing, and {model!r} does not say which images it takes: add size, mean and std"
-            )
+            unsaid = f"{str(model)!r} does not say which images it takes"
+            raise item.fail(f"{what}: input is missing, and {unsaid}: add size, mean and std")
         return spec
 
-    def _pretrained(self, model: str, item: Located, what: str) -> Path:
+    def _pretrained(self, model: ModelString, item: Located, what: str) -> Path:
         from invariscope.zoo.libraries import pretrained_file  # imports torch
 
         try:
-            return pretrained_file(ModelString.parse(model))
+            return pretrained_file(model)
         except InputError as problem:
             raise item.fail(f"{what}: weights: {problem}") from None
 
-    def _weights(self, item: Located, what: str, model: str) -> tuple[list[Path], bool]:
+    def _weights(self, item: Located, what: str, model: ModelString) -> tuple[list[Path], bool]:
         """The weights files of an entry, and whether a pattern named them."""
         text = item.text(f"{what}: weights")
         if text == PRETRAINED:
@@ -280,11 +251,10 @@ def check_models(checkpoints: Sequence[Checkpoint]) -> None:
     """
     problems = []
     for checkpoint in checkpoints:
-        model = ModelString.parse(checkpoint.model)
-        if checkpoint.manifest is None or model.scheme != "zoo":
+        if checkpoint.manifest is None or checkpoint.parts.scheme != "zoo":
             continue
         try:
-            check_zoo_model(model)
+            check_zoo_model(checkpoint.parts)
         except InputError as problem:
             problems.append(f"{checkpoint.manifest}:{checkpoint.line}: checkpoint {checkpoint.name!r}: {problem}")
     if problems:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from invariscope.base.errors import ModelError
 from invariscope.base.names import unknown
+from invariscope.zoo.user_code import find_code
 
 SCHEMES = ("zoo", "python", "timm", "torchvision")
 """What stands before the first colon of a model string."""
@@ -25,8 +26,8 @@ Argument = str | int | float | bool
 class ModelString:
     """A model string in its parts: ``SCHEME:TARGET[?name=value&name=value]``.
 
-    ``zoo:NAME`` is an architecture of this package, ``python:FILE.py:CALLABLE`` a function or class of a file,
-    ``timm:NAME`` and ``torchvision:NAME`` a network of these packages.
+    ``zoo:NAME`` is an architecture of this package, ``python:FILE.py:CALLABLE`` and ``python:PACKAGE.MODULE:CALLABLE``
+    a function or class of a user's, ``timm:NAME`` and ``torchvision:NAME`` a network of these packages.
     """
 
     scheme: str
@@ -64,15 +65,20 @@ class ModelString:
             arguments[name] = parse_value(value)
         return cls(scheme, target, arguments)
 
+    @classmethod
+    def of(cls, model: str | ModelString) -> ModelString:
+        """A model string in its parts, which may be what was given."""
+        return model if isinstance(model, ModelString) else cls.parse(model)
+
     def __str__(self) -> str:
         pairs = "&".join(f"{name}={_value_text(value)}" for name, value in self.arguments.items())
         return f"{self.scheme}:{self.target}" + (f"?{pairs}" if pairs else "")
 
     def file(self, folder: str | Path | None = None) -> Path | None:
-        """The Python file that builds the network, relative to ``folder``; none where the scheme is another."""
+        """The Python file that builds the network, found from ``folder``; none where the scheme is another."""
         if self.scheme != "python":
             return None
-        return Path(folder or ".") / self.target.rpartition(":")[0]
+        return find_code(self.target.rpartition(":")[0], Path(folder or "."))
 
 
 def parse_value(text: str) -> Argument:

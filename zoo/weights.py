@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from invariscope.base.errors import WeightsError
-from invariscope.zoo.manifest import WEIGHT_SUFFIXES
+from invariscope.base.errors import WeightsError, one_line
+from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts commonly keep the weights."""
@@ -110,9 +110,3 @@ def _read_torch(path: Path) -> Any:
         raise WeightsError(
             f"{path} cannot be read as weights alone ({reason}): fetch it again, or save model.state_dict() anew"
         ) from problem
-
-
-def one_line(problem: BaseException) -> str:
-    """The kind of an exception and the first sentence of its message."""
-    text = re.split(r"\n|\. ", str(problem).strip())[0]
-    return f"{type(problem).__name__}: {text[:200]}"

@@ -14,7 +14,7 @@ from invariscope.base.files import sha256_file, signature
 from invariscope.collectors.engine.known import Known
 from invariscope.collectors.store.parts import Store, description_slot, task_key
 from invariscope.collectors.tables.tasks import COLLECTORS, Options
-from invariscope.zoo.manifest import Checkpoint
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.model_string import ModelString
 
 

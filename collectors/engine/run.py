@@ -16,8 +16,9 @@ from invariscope.collectors.engine.runlog import RunLog, run_log
 from invariscope.collectors.engine.suitable import check_tasks
 from invariscope.collectors.store.parts import Store
 from invariscope.collectors.tables.tasks import Options
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.source import DataSource
-from invariscope.zoo.manifest import Checkpoint, check_models
+from invariscope.zoo.manifest import check_models
 
 if TYPE_CHECKING:
     from invariscope.zoo.datasets import ImageSet

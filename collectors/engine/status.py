@@ -17,7 +17,7 @@ from invariscope.collectors.engine.measuring import Failure
 from invariscope.collectors.engine.runlog import logs
 from invariscope.collectors.schema import TABLES
 from invariscope.collectors.store.parts import Store
-from invariscope.zoo.manifest import Checkpoint
+from invariscope.zoo.checkpoint import Checkpoint
 
 _NETWORK = ("sha256", "model")
 

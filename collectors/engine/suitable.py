@@ -9,8 +9,8 @@ from invariscope.base.errors import DataError, InputError
 from invariscope.zoo.architectures import is_segmenter
 
 if TYPE_CHECKING:
+    from invariscope.zoo.checkpoint import Checkpoint
     from invariscope.zoo.datasets import ImageSet
-    from invariscope.zoo.manifest import Checkpoint
 
 OF_IMAGES = ("invariance", "surface", "predictions", "swaps")
 """Collectors of what a network says of an image as a whole; `segmentation` is of what it says of each pixel."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from invariscope.collectors.tables.tasks import Options, Subject
+    from invariscope.zoo.checkpoint import Checkpoint
     from invariscope.zoo.datasets import ImageSet
-    from invariscope.zoo.manifest import Checkpoint
 
 KEPT_BYTES = 256 << 20
 """Corrupted images that a process keeps for the next checkpoint; what is beyond is made anew."""

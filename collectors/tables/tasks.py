@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from invariscope.collectors.measure.invariance import Predictions
     from invariscope.collectors.measure.passes import Unshifted
     from invariscope.collectors.measure.shifts import ShiftPlan
+    from invariscope.zoo.checkpoint import Checkpoint
     from invariscope.zoo.datasets import ImageSet
     from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
-    from invariscope.zoo.manifest import Checkpoint
 
 
 MSB_BATCH = 64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class InputError(ValueError):
     """Something that the user gave cannot be used; the message is one line and ends in the remedy."""
@@ -41,3 +43,9 @@ class ShiftError(InputError):
 
 class TableError(InputError):
     """Tables that are missing, incomplete or contradictory."""
+
+
+def one_line(problem: BaseException) -> str:
+    """The kind of an exception and the first sentence of its message."""
+    text = re.split(r"\n|\. ", str(problem).strip())[0]
+    return f"{type(problem).__name__}: {text[:200]}"

@@ -9,6 +9,10 @@ from collections.abc import Iterable
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The line for a name that is not known: the nearest one first, then all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {kind} {name!r}: {hint}known are {', '.join(names)}"
+    return f"unknown {kind} {name!r}: {nearest(name, names)}known are {', '.join(names)}"
+
+
+def nearest(name: str, known: Iterable[str], count: int = 1) -> str:
+    """``did you mean 'max'? `` with the nearest names, at most so many of them; empty where none is near."""
+    near = difflib.get_close_matches(name, sorted(known), n=count)
+    return f"did you mean {', '.join(map(repr, near))}? " if near else ""

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from invariscope.analysis.drawing import Drawn
     from invariscope.collectors.engine.run import Outcome
     from invariscope.collectors.tables.tasks import Options
+    from invariscope.zoo.checkpoint import Checkpoint
     from invariscope.zoo.datasets.source import DataSource
-    from invariscope.zoo.manifest import Checkpoint
 
 DONE, BAD_INPUT, WITH_FAILURES, INTERRUPTED = 0, 2, 3, 130
 """Exit codes: all done; bad input (one line says what); done, but some tasks failed; stopped by Ctrl-C."""

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from invariscope.collectors.schema import TABLES
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet, load_dataset
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.loading import build_model
-from invariscope.zoo.manifest import Checkpoint
 
 NETWORK = """
 import ctypes, os, signal, torch

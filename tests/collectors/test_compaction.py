@@ -20,9 +20,9 @@ from invariscope.collectors.store import compaction
 from invariscope.collectors.store.compaction import compact
 from invariscope.collectors.store.parts import Store
 from invariscope.collectors.tables.tasks import Options
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
 from invariscope.zoo.loading import build_model
-from invariscope.zoo.manifest import Checkpoint
 
 OPTIONS = Options(collect=("layers", "invariance"), shift=("circular",), n_shifts=3, msb_images=4)
 ReadAll = Callable[[Path], dict[str, pd.DataFrame]]

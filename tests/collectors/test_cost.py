@@ -18,9 +18,9 @@ from invariscope.collectors.engine.run import collect, plan_run
 from invariscope.collectors.measure import cost
 from invariscope.collectors.measure.cost import count_multiply_adds, in_turn, measure_cost, reference_model
 from invariscope.collectors.tables.tasks import Options
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
 from invariscope.zoo.loading import build_model
-from invariscope.zoo.manifest import Checkpoint
 from invariscope.zoo.operators import OPERATORS, build_operator
 
 # 6 channels of 7 x 10 pixels at stride 2: 4 x 5 outputs, 8 x 10 pixels with the padding.

@@ -21,10 +21,10 @@ from invariscope.collectors.measure.shifts import ShiftPlan
 from invariscope.collectors.measure.swap import measure_swaps
 from invariscope.collectors.tables.robustness import RobustnessOptions
 from invariscope.collectors.tables.tasks import COLLECTORS, Options
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
 from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
 from invariscope.zoo.loading import build_model, load_checkpoint
-from invariscope.zoo.manifest import Checkpoint
 
 MEASURED = tuple(name for name in COLLECTORS if name not in ("segmentation", "cost"))
 """Digits have no masks, and timings are no two times the same."""

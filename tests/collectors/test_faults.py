@@ -31,9 +31,10 @@ from invariscope.collectors.engine.sharing import Claims
 from invariscope.collectors.store.compaction import compact
 from invariscope.collectors.store.parts import Store
 from invariscope.collectors.tables.tasks import Options
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
 from invariscope.zoo.datasets.source import DataSource
-from invariscope.zoo.manifest import Checkpoint, write_manifest
+from invariscope.zoo.manifest import write_manifest
 from invariscope.zoo.weights import load_weights
 
 OPTIONS = Options(collect=("layers", "invariance", "surface"), shift=("circular",), msb_images=8, surface_images=4)

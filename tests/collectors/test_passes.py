@@ -24,10 +24,10 @@ from invariscope.collectors.measure.shifts import ShiftPlan
 from invariscope.collectors.tables import tasks
 from invariscope.collectors.tables.tasks import COLLECTORS, MSB_BATCH, Options, Subject
 from invariscope.zoo.architectures.smallcnn import SmallCNN
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet, load_dataset
 from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
 from invariscope.zoo.loading import build_model, load_checkpoint
-from invariscope.zoo.manifest import Checkpoint
 
 MODEL = "zoo:smallcnn?operator=max&width=4&in_channels=1"
 KINDS = ("circular", "zero")

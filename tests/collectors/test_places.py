@@ -17,8 +17,8 @@ from invariscope.collectors.engine.status import status
 from invariscope.collectors.store.compaction import compact
 from invariscope.collectors.store.parts import Store
 from invariscope.collectors.tables.tasks import Options
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
-from invariscope.zoo.manifest import Checkpoint
 
 OPTIONS = Options(collect=("layers", "invariance"), shift=("zero",), n_shifts=3, msb_images=4)
 ReadAll = Callable[[Path], dict[str, pd.DataFrame]]

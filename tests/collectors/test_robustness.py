@@ -24,9 +24,9 @@ from invariscope.collectors.measure.corruptions import CORRUPTIONS, corrupt
 from invariscope.collectors.tables import robustness
 from invariscope.collectors.tables.robustness import RobustnessOptions
 from invariscope.collectors.tables.tasks import Options
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet, load_dataset
 from invariscope.zoo.loading import load_checkpoint
-from invariscope.zoo.manifest import Checkpoint
 
 Read = Callable[[Path], dict[str, pd.DataFrame]]
 FEW = RobustnessOptions(

@@ -14,9 +14,9 @@ from invariscope.zoo.architectures import ARCHITECTURES, SEGMENTERS, is_segmente
 from invariscope.zoo.architectures.resnet import Block, ResNet
 from invariscope.zoo.architectures.smallcnn import SmallCNN
 from invariscope.zoo.architectures.vgg import VGG
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.loading import load_checkpoint
-from invariscope.zoo.manifest import Checkpoint
 from invariscope.zoo.operators import OPERATORS
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sampling import PADDING_MODES

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ from invariscope.base.errors import ManifestError, ModelError, WeightsError
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.loading import build_model, default_input, load_checkpoint
 from invariscope.zoo.manifest import read_manifest, write_manifest
+from invariscope.zoo.optional import import_optional
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 TINY = "timm:test_resnet"
@@ -54,7 +56,7 @@ def test_timm_networks_are_built_with_their_arguments(timm: ModuleType) -> None:
     assert network(torch.zeros(2, 1, 64, 64)).shape == (2, 7)
     assert isinstance(build_model(f"{TINY}.r160_in1k?pretrained=false"), nn.Module)
     for model, message in {
-        "timm:resnet81": r"timm has no such network: did you mean resnet.*timm\.list_models\(\) names them all",
+        "timm:resnet81": r"timm has no such network: did you mean 'resnet.*timm\.list_models\(\) names them all",
         "timm:qqqqqqqqqq": r"timm has no such network: timm\.list_models",
         "timm:hf-hub:someone/something": "outside of timm",
         f"{TINY}?nonsense=3": r"cannot be built \(TypeError",
@@ -76,7 +78,7 @@ def test_torchvision_networks_are_built_without_weights(torchvision: ModuleType,
     network = build_model("torchvision:lraspp_mobilenet_v3_large?num_classes=4").eval()
     assert network(torch.zeros(1, 3, 64, 64))["out"].shape == (1, 4, 64, 64)
     for model, message in {
-        "torchvision:resnet81": "torchvision has no such network: did you mean resnet",
+        "torchvision:resnet81": "torchvision has no such network: did you mean 'resnet",
         "torchvision:resnet18?weights=V9": r"unknown weights 'V9': .*known are DEFAULT, IMAGENET1K_V1",
         "torchvision:fcn_resnet50?weights_backbone=DEFAULT": "weights_backbone would download",
         "torchvision:resnet18?nonsense=3": r"cannot be built \(TypeError",
@@ -207,10 +209,64 @@ def test_a_manifest_may_ask_for_pretrained_weights(timm: ModuleType, caches: Pat
 
 
 @pytest.mark.parametrize("call", [build_model, default_input])
-def test_packages_that_are_not_installed_get_one_line(monkeypatch: pytest.MonkeyPatch, call: Any) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ModelError, match=r"^timm cannot be imported .*: pip install 'invariscope\[timm\]'$"):
-        call("timm:resnet18")
-    monkeypatch.setitem(sys.modules, "torchvision.models", None)
-    with pytest.raises(ModelError, match=r"^torchvision\.models cannot be imported .*'invariscope\[torchvision\]', of"):
-        call("torchvision:resnet18")
+@pytest.mark.parametrize("name", ["timm", "torchvision"])
+def test_packages_that_are_not_installed_get_one_line(monkeypatch: pytest.MonkeyPatch, call: Any, name: str) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModelError) as caught:
+        call(f"{name}:resnet18")
+    reason = f"ModuleNotFoundError: import of {name} halted; None in sys.modules"
+    assert str(caught.value) == f"{name} cannot be imported ({reason}): pip install 'invariscope[{name}]'"
+
+
+def test_what_a_package_lacks_or_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "half_there.py").write_text("import what_it_needs.part\n")
+    (tmp_path / "misfit.py").write_text("raise ImportError('undefined symbol: _ZN3c10')\n")
+    with pytest.raises(ModelError) as caught:
+        import_optional("half_there", "timm")
+    reason = "ModuleNotFoundError: No module named 'what_it_needs'; half_there needs what_it_needs"
+    assert str(caught.value) == f"half_there cannot be imported ({reason}): pip install 'invariscope[timm]'"
+    with pytest.raises(ModelError) as caught:
+        import_optional("misfit")
+    message = str(caught.value)
+    assert message.startswith(
+        "misfit cannot be imported (ImportError: undefined symbol: _ZN3c10; here are torchvision "
+    )
+    assert f"torch {torch.__version__}" in message
+    assert message.endswith("install the release of misfit that belongs to this torch")
+
+
+FRESH = """
+import logging, sys
+logging.basicConfig(level=logging.INFO, format="log: %(message)s")
+from invariscope.zoo.optional import declared_operators, import_timm, import_torchvision
+assert declared_operators() == ()
+first, second = (import_timm, import_torchvision) if sys.argv[1] == "timm" else (import_torchvision, import_timm)
+first(), second(), first()
+import torch, torchvision
+print(torchvision.extension._has_ops(), declared_operators())
+try:
+    torch.ops.torchvision.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    print("ran")
+except NotImplementedError as problem:
+    print(str(problem)[:50])
+"""
+
+
+@pytest.mark.parametrize("first", ["timm", "torchvision"])
+def test_operators_that_are_not_compiled_are_declared_and_not_made_up(
+    timm: ModuleType, torchvision: ModuleType, first: str
+) -> None:
+    """In a process of its own, as the tests of this one share their imports."""
+    done = subprocess.run([sys.executable, "-c", FRESH, first], capture_output=True, text=True, check=True)
+    compiled = torchvision.extension._has_ops()
+    logged = [line for line in done.stderr.splitlines() if "torchvision" in line]
+    if compiled:
+        assert done.stdout.splitlines() == ["True ()", "ran"]
+        assert not logged
+        return
+    declared = "('torchvision::nms', 'torchvision::qnms')"
+    assert done.stdout.splitlines() == [f"False {declared}", "Could not run 'torchvision::nms' with arguments fr"]
+    (line,) = logged
+    assert line.startswith("log: the compiled operators of torchvision do not fit this torch (torchvision ")
+    assert f"torch {torch.__version__}" in line

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from invariscope.base.errors import ModelError, OperatorError, WeightsError
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.loading import build_model, load_checkpoint, load_weights, sha256_file
-from invariscope.zoo.manifest import Checkpoint
 
 STATE = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor([0.5, -1.0])}
 
@@ -221,8 +221,8 @@ def test_python_models(tmp_path: Path, linear: str) -> None:
         "python:nets.py:build?input=7": "unknown argument 'input': did you mean 'inputs'? known are inputs, outputs",
         "python:nets.py:build?inputs=seven": "cannot be built (TypeError",
         "python:nets.py:number": "gives a int: return a torch.nn.Module",
-        "python:nets.py:constant": "has no function or class 'constant'",
-        "python:nets.py:missing": "has no function or class 'missing'",
+        "python:nets.py:constant": "constant is a int, and must be a function or class",
+        "python:nets.py:broke": "unknown function or class 'broke': did you mean 'broken'? known are anything, broken",
         "python:nets.py:broken?size=1": "cannot be built (RuntimeError: no such size)",
         "python:nets.py:broken": "cannot be built (TypeError",
         "python:other.py:build": "there is no file",

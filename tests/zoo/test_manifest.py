@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from invariscope.base.errors import ManifestError, ModelError
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec
-from invariscope.zoo.manifest import Checkpoint, read_manifest, write_manifest
+from invariscope.zoo.manifest import read_manifest, write_manifest
 from invariscope.zoo.model_string import ModelString
 
 INPUT = "input: {size: 32, mean: [0.5], std: [0.25]}"

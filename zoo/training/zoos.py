@@ -19,11 +19,12 @@ from tqdm import tqdm
 from invariscope.base.errors import RecipeError
 from invariscope.base.files import write_atomic
 from invariscope.base.former import FORMER_NAME
+from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import load_dataset
 from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.devices import check_device
 from invariscope.zoo.loading import build_model
-from invariscope.zoo.manifest import FILE_NAME, Checkpoint, read_manifest, write_manifest
+from invariscope.zoo.manifest import FILE_NAME, read_manifest, write_manifest
 from invariscope.zoo.recipe import LATER, Run, read_recipe
 from invariscope.zoo.training.factors import run_factors, told_settings
 from invariscope.zoo.training.state import StateError, restore_state, save_state
