@@ -21,6 +21,7 @@ from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.libraries import config_input, timm_builder, timm_input, torchvision_builder, torchvision_input
 from invariscope.zoo.manifest import Checkpoint
 from invariscope.zoo.model_string import ModelString
+from invariscope.zoo.operators import read_downsampling
 from invariscope.zoo.weights import load_weights, one_line
 
 __all__ = ["build_model", "default_input", "load_checkpoint", "load_weights", "sha256_file"]
@@ -29,7 +30,7 @@ _SHOWN = 3
 """So many keys of a kind stand in an error message."""
 
 
-def build_model(model: str, folder: str | Path | None = None, *, download: bool = False) -> nn.Module:
+def build_model(model: str | ModelString, folder: str | Path | None = None, *, download: bool = False) -> nn.Module:
     """Build the network of a model string, with its initial weights.
 
     ``zoo:NAME``, ``python:FILE.py:CALLABLE`` (the file is relative to ``folder``, and its code runs), ``timm:NAME`` or
@@ -43,11 +44,12 @@ def build_model(model: str, folder: str | Path | None = None, *, download: bool 
             pretrained weights that are not on this machine.
         OperatorError: for an operator of a ``zoo:`` network that cannot be built.
     """
-    parts = ModelString.parse(model)
+    parts = model if isinstance(model, ModelString) else ModelString.parse(model)
+    model = str(model)
     builder = _builder(parts, Path(folder or "."), download)
     _check_arguments(builder, parts)
     try:
-        network = builder(**parts.arguments)
+        network = builder(**_arguments(parts, folder))
     except InputError as problem:
         raise type(problem)(f"model {model!r}: {problem}") from problem
     except Exception as problem:  # the builder is foreign code, and may raise anything
@@ -133,6 +135,14 @@ def _check_arguments(builder: Callable[..., Any], parts: ModelString) -> None:
     for name in parts.arguments:
         if name not in parameters:
             raise ModelError(f"model {str(parts)!r}: {unknown('argument', name, parameters)}")
+
+
+def _arguments(parts: ModelString, folder: str | Path | None) -> dict[str, Any]:
+    """The builder's arguments; the operator of a ``zoo:`` network as an object, its Python file from ``folder``."""
+    arguments: dict[str, Any] = dict(parts.arguments)
+    if parts.scheme == "zoo" and "operator" in arguments:
+        arguments["operator"] = read_downsampling(arguments["operator"], folder)
+    return arguments
 
 
 def _builder(parts: ModelString, folder: Path, download: bool) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ from invariscope.base.files import write_atomic
 from invariscope.zoo.architectures import ARCHITECTURES, takes_strided
 from invariscope.zoo.datasets.inputs import InputSpec, Size
 from invariscope.zoo.model_string import ModelString
-from invariscope.zoo.operators import parse_operator
+from invariscope.zoo.operators import OperatorSpec, parse_operator
 from invariscope.zoo.yaml_lines import Located, Scalar, read_yaml
 
 FILE_NAME = "zoo.yaml"
@@ -131,7 +131,9 @@ def write_manifest(path: str | Path, checkpoints: Sequence[Checkpoint]) -> None:
         if checkpoint.name in names:
             raise ManifestError(f"{path}: two checkpoints are named {checkpoint.name!r}: rename one")
         names.add(checkpoint.name)
-        outside |= not checkpoint.weights.resolve().is_relative_to(folder)
+        code = ModelString.parse(checkpoint.model).file(checkpoint.folder)
+        files = [checkpoint.weights, *([] if code is None else [code])]
+        outside |= any(not file.resolve().is_relative_to(folder) for file in files)
         entries.append(_entry(checkpoint, folder))
     content: dict[str, Any] = {"allow_outside": True} if outside else {}
     content["checkpoints"] = entries
@@ -209,18 +211,25 @@ class _Reader:
         text = item.text(f"{what}: model")
         try:
             model = ModelString.parse(text)
-            if model.scheme == "zoo" and self._permissions.operators:
-                check_zoo_model(model)
         except InputError as problem:
             raise item.fail(f"{what}: {problem}") from None
-        file = model.file(self._folder)
+        self._check_code(model, item, what)
+        try:
+            if model.scheme == "zoo" and self._permissions.operators:
+                check_zoo_model(model, self._folder)
+        except InputError as problem:
+            raise item.fail(f"{what}: {problem}") from None
+        return text
+
+    def _check_code(self, model: ModelString, item: Located, what: str) -> None:
+        """Refuse a Python file that may not run, or is not there; before any of it does."""
+        text, file = str(model), model.file(self._folder)
         if file is not None and not self._permissions.code:
             raise item.fail(f"{what}: {text!r} runs the code of {file}: read it, then leave --no-code out")
         if file is not None:
             self._check_inside(file, item, f"{what}: model")
             if not file.is_file():
                 raise item.fail(f"{what}: model: there is no file {file}: correct the path")
-        return text
 
     def _known_input(self, model: str, item: Located, what: str) -> InputSpec:
         """The input that the model string's library knows, for an entry without one."""
@@ -284,7 +293,7 @@ def check_models(checkpoints: Sequence[Checkpoint]) -> None:
         if checkpoint.manifest is None or model.scheme != "zoo":
             continue
         try:
-            check_zoo_model(model)
+            check_zoo_model(model, checkpoint.folder)
         except InputError as problem:
             problems.append(f"{checkpoint.manifest}:{checkpoint.line}: checkpoint {checkpoint.name!r}: {problem}")
     if problems:
@@ -292,8 +301,10 @@ def check_models(checkpoints: Sequence[Checkpoint]) -> None:
         raise ManifestError(f"{problems[0]}{more}")
 
 
-def check_zoo_model(model: ModelString) -> None:
+def check_zoo_model(model: ModelString, folder: str | Path | None = None) -> None:
     """Refuse a ``zoo:`` model whose architecture or operator is not known, without building it.
+
+    An operator of a Python file, which is found from ``folder``, runs.
 
     Raises:
         ModelError: for an unknown architecture.
@@ -303,7 +314,7 @@ def check_zoo_model(model: ModelString) -> None:
         ARCHITECTURES[model.target]
     operator = model.arguments.get("operator")
     if operator is not None and not (operator == "strided" and takes_strided(model)):
-        parse_operator(str(operator))
+        parse_operator(operator if isinstance(operator, OperatorSpec) else str(operator), folder)
 
 
 def _stem(file: Path) -> str:
