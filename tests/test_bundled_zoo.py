@@ -75,7 +75,7 @@ def test_files_hold_the_settings_of_the_recipe(folder: Path, checkpoints: list[C
         stored = json.loads(metadata[FORMER_NAME])
         run = runs[checkpoint.name]
         assert stored["data_fingerprint"] == fingerprint
-        assert (stored["run"]["operator"], stored["run"]["seed"]) == (run.operator, run.seed)
+        assert (stored["run"]["operator"], stored["run"]["seed"]) == (str(run.operator), run.seed)
         assert stored["epoch"] == checkpoint.factors["epoch"]
 
 

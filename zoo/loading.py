@@ -17,6 +17,7 @@ from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.libraries import config_input, timm_builder, timm_input, torchvision_builder, torchvision_input
 from invariscope.zoo.model_string import ModelString
+from invariscope.zoo.operators import read_downsampling
 from invariscope.zoo.user_code import find_code, load_user_object, remedy, said, where
 from invariscope.zoo.weights import load_weights
 
@@ -46,7 +47,7 @@ def build_model(model: str | ModelString, folder: str | Path | None = None, *, d
     builder = _builder(parts, Path(folder or "."), download)
     _check_arguments(builder, parts)
     try:
-        network = builder(**parts.arguments)
+        network = builder(**_arguments(parts, folder))
     except InputError as problem:
         raise type(problem)(f"model {text!r}: {problem}") from problem
     except Exception as problem:  # the builder is foreign code, and may raise anything
@@ -134,6 +135,14 @@ def _check_arguments(builder: Callable[..., Any], parts: ModelString) -> None:
     for name in parts.arguments:
         if name not in parameters:
             raise ModelError(f"model {str(parts)!r}: {unknown('argument', name, parameters)}")
+
+
+def _arguments(parts: ModelString, folder: str | Path | None) -> dict[str, Any]:
+    """The builder's arguments; the operator of a ``zoo:`` network as an object, its Python file from ``folder``."""
+    arguments: dict[str, Any] = dict(parts.arguments)
+    if parts.scheme == "zoo" and "operator" in arguments:
+        arguments["operator"] = read_downsampling(arguments["operator"], folder)
+    return arguments
 
 
 def _builder(parts: ModelString, folder: Path, download: bool) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ from invariscope.zoo.architectures import ARCHITECTURES, takes_strided
 from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES, Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec, Size
 from invariscope.zoo.model_string import ModelString
-from invariscope.zoo.operators import parse_operator
+from invariscope.zoo.operators import OperatorSpec, parse_operator
 from invariscope.zoo.user_code import no_code
 from invariscope.zoo.yaml_lines import Located, Scalar, read_yaml
 
@@ -101,7 +101,9 @@ def write_manifest(path: str | Path, checkpoints: Sequence[Checkpoint]) -> None:
         if checkpoint.name in names:
             raise ManifestError(f"{path}: two checkpoints are named {checkpoint.name!r}: rename one")
         names.add(checkpoint.name)
-        outside |= not checkpoint.weights.resolve().is_relative_to(folder)
+        code = ModelString.parse(checkpoint.model).file(checkpoint.folder)
+        files = [checkpoint.weights, *([] if code is None else [code])]
+        outside |= any(not file.resolve().is_relative_to(folder) for file in files)
         entries.append(_entry(checkpoint, folder))
     content: dict[str, Any] = {"allow_outside": True} if outside else {}
     content["checkpoints"] = entries
@@ -179,20 +181,27 @@ class _Reader:
         text = item.text(f"{what}: model")
         try:
             model = ModelString.parse(text)
-            if model.scheme == "zoo" and self._permissions.operators:
-                check_zoo_model(model)
         except InputError as problem:
             raise item.fail(f"{what}: {problem}") from None
-        file = model.file(self._folder)
+        self._check_code(model, item, what)
+        try:
+            if model.scheme == "zoo" and self._permissions.operators:
+                check_zoo_model(model, self._folder)
+        except InputError as problem:
+            raise item.fail(f"{what}: {problem}") from None
+        return text, model
+
+    def _check_code(self, model: ModelString, item: Located, what: str) -> None:
+        """Refuse a Python file that may not run, or is not there; before any of it does."""
+        text, file = str(model), model.file(self._folder)
         if file is not None and not self._permissions.code:
             raise item.fail(no_code(f"{what}: {text!r}", file))
         if file is not None:
-            named_by_path = model.target.rpartition(":")[0].endswith(".py")
+            named_by_path = model.scheme != "python" or model.target.rpartition(":")[0].endswith(".py")
             if named_by_path or file.is_relative_to(self._folder):  # what is installed lies where it lies
                 self._check_inside(file, item, f"{what}: model")
             if not file.is_file():
                 raise item.fail(f"{what}: model: there is no file {file}: correct the path")
-        return text, model
 
     def _known_input(self, model: ModelString, item: Located, what: str) -> InputSpec:
         """The input that the model string's library knows, for an entry without one."""
@@ -254,7 +263,7 @@ def check_models(checkpoints: Sequence[Checkpoint]) -> None:
         if checkpoint.manifest is None or checkpoint.parts.scheme != "zoo":
             continue
         try:
-            check_zoo_model(checkpoint.parts)
+            check_zoo_model(checkpoint.parts, checkpoint.folder)
         except InputError as problem:
             problems.append(f"{checkpoint.manifest}:{checkpoint.line}: checkpoint {checkpoint.name!r}: {problem}")
     if problems:
@@ -262,8 +271,10 @@ def check_models(checkpoints: Sequence[Checkpoint]) -> None:
         raise ManifestError(f"{problems[0]}{more}")
 
 
-def check_zoo_model(model: ModelString) -> None:
+def check_zoo_model(model: ModelString, folder: str | Path | None = None) -> None:
     """Refuse a ``zoo:`` model whose architecture or operator is not known, without building it.
+
+    An operator of a Python file, which is found from ``folder``, runs.
 
     Raises:
         ModelError: for an unknown architecture.
@@ -273,7 +284,7 @@ def check_zoo_model(model: ModelString) -> None:
         ARCHITECTURES[model.target]
     operator = model.arguments.get("operator")
     if operator is not None and not (operator == "strided" and takes_strided(model)):
-        parse_operator(str(operator))
+        parse_operator(operator if isinstance(operator, OperatorSpec) else str(operator), folder)
 
 
 def _stem(file: Path) -> str:

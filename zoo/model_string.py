@@ -9,6 +9,7 @@ from pathlib import Path
 
 from invariscope.base.errors import ModelError
 from invariscope.base.names import unknown
+from invariscope.zoo.operators import OperatorSpec, operator_code_file
 from invariscope.zoo.user_code import find_code
 
 SCHEMES = ("zoo", "python", "timm", "torchvision")
@@ -19,7 +20,7 @@ FLAGS = ("pretrained",)
 
 _EXAMPLE = "zoo:resnet20?operator=tips&padding_mode=circular"
 
-Argument = str | int | float | bool
+Argument = str | int | float | bool | OperatorSpec
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,12 @@ class ModelString:
         return f"{self.scheme}:{self.target}" + (f"?{pairs}" if pairs else "")
 
     def file(self, folder: str | Path | None = None) -> Path | None:
-        """The Python file that builds the network, found from ``folder``; none where the scheme is another."""
+        """The Python file that builds the network or its operator, found from ``folder``; none where none of them does.
+
+        A network of ``zoo:`` has one where its operator is ``python:FILE.py:NAME``.
+        """
+        if self.scheme == "zoo":
+            return operator_code_file(self.arguments.get("operator"), folder)
         if self.scheme != "python":
             return None
         return find_code(self.target.rpartition(":")[0], Path(folder or "."))

@@ -13,7 +13,7 @@ from typing import Any
 from invariscope.base.errors import InputError, OperatorError, RecipeError
 from invariscope.zoo.manifest import check_zoo_model
 from invariscope.zoo.model_string import Argument, ModelString
-from invariscope.zoo.operators import parse_operator
+from invariscope.zoo.operators import STRIDED, OperatorSpec, read_downsampling
 from invariscope.zoo.sampling import PADDING_MODES
 from invariscope.zoo.yaml_lines import Located, read_yaml
 
@@ -32,7 +32,8 @@ class Run:
 
     Attributes:
         architecture: name in ``invariscope.zoo.architectures.ARCHITECTURES``.
-        operator: operator specification, for example ``soft(beta=4)``; ``strided`` for a published ResNet.
+        operator: operator specification, for example ``soft(beta=4)`` or ``python:my_ops.py:Mine``, which may be given
+            as its text; ``strided`` for a published ResNet.
         padding_mode: of convolutions and operators.
         seed: gives the initial weights, the order of the images, the augmentation and the operators' noise.
         model: further arguments of the architecture, for example ``width``.
@@ -59,7 +60,7 @@ class Run:
     """
 
     architecture: str = "smallcnn"
-    operator: str = "max"
+    operator: OperatorSpec | str = "max"
     padding_mode: str = "zeros"
     seed: int = 0
     model: Mapping[str, Argument] = field(default_factory=dict)
@@ -80,19 +81,23 @@ class Run:
     label_smoothing: float = field(default=0.0, metadata=_LATER)
     clip_norm: float = field(default=0.0, metadata=_LATER)
     precision: str = field(default="fp32", metadata=_LATER)
-    evaluate_as: tuple[str, ...] = ()
+    evaluate_as: tuple[OperatorSpec | str, ...] = ()
     label: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operator", read_downsampling(self.operator))
+        object.__setattr__(self, "evaluate_as", tuple(read_downsampling(spec) for spec in self.evaluate_as))
 
     @property
     def id(self) -> str:
         """Name of the run and of its files, for example ``smallcnn-soft-beta4-circular-s0``."""
-        parts = [self.architecture, _slug(self.operator), self.padding_mode, f"s{self.seed}", _slug(self.label)]
+        parts = [self.architecture, _slug(_short(self.operator)), self.padding_mode, f"s{self.seed}", _slug(self.label)]
         return "-".join(part for part in parts if part)
 
-    def snapshot_name(self, epoch: int, evaluate_as: str | None = None) -> str:
+    def snapshot_name(self, epoch: int, evaluate_as: OperatorSpec | str | None = None) -> str:
         """Name of the checkpoint after an epoch, or of that checkpoint with another operator."""
         name = f"{self.id}-e{epoch:03d}"
-        return name if evaluate_as is None else f"{name}-as-{_slug(evaluate_as)}"
+        return name if evaluate_as is None else f"{name}-as-{_slug(_short(evaluate_as))}"
 
     @property
     def snapshot_epochs(self) -> tuple[int, ...]:
@@ -102,15 +107,24 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """What the weights follow from, as plain values; newer fields only where they are not at their default."""
-        values = {**dataclasses.asdict(self), "snapshots": list(self.snapshots), "model": dict(self.model)}
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        values |= {"operator": str(self.operator), "snapshots": list(self.snapshots), "model": dict(self.model)}
         del values["evaluate_as"]
         return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
-    def model_string(self, in_channels: int, classes: int, evaluate_as: str | None = None) -> str:
-        """The model string of the run's network for images of so many channels and classes."""
-        arguments: dict[str, Argument] = {"operator": evaluate_as or self.operator, "padding_mode": self.padding_mode}
+    def network(
+        self, in_channels: int, classes: int, evaluate_as: OperatorSpec | str | None = None, folder: Path | None = None
+    ) -> ModelString:
+        """The run's network for images of so many channels and classes; a Python file is relative to ``folder``.
+
+        By default it is relative to what the recipe's is.
+        """
+        operator = evaluate_as or self.operator
+        if folder is not None and isinstance(operator, OperatorSpec):
+            operator = operator.seen_from(folder)
+        arguments: dict[str, Argument] = {"operator": operator, "padding_mode": self.padding_mode}
         arguments |= {"in_channels": in_channels, "classes": classes, **self.model}
-        return str(ModelString("zoo", self.architecture, arguments))
+        return ModelString("zoo", self.architecture, arguments)
 
 
 def read_recipe(path: str | Path) -> list[Run]:
@@ -119,22 +133,23 @@ def read_recipe(path: str | Path) -> list[Run]:
     A recipe is a mapping with ``grid``, one mapping or a list of them, and optional ``defaults``. Keys are the
     fields of :class:`Run`. In a grid each value may be a list, and a grid stands for all combinations of its lists,
     the last key varying fastest. (``snapshots`` and ``evaluate_as`` are lists themselves: a list of lists varies them.)
+    The Python file of an operator ``python:FILE.py:NAME`` is relative to the recipe's folder, and its code runs.
 
     Raises:
         RecipeError: for an unknown key, a value of the wrong kind, an unknown architecture or operator, or two runs
             that are the same or would have the same name; with file and line.
     """
-    root = read_yaml(path, RecipeError, "recipe")
+    root, folder = read_yaml(path, RecipeError, "recipe"), Path(path).parent
     top = root.mapping("the recipe", ("defaults", "grid"), ("grid",))
     defaults: dict[str, Any] = {}
     if "defaults" in top:
         entries = top["defaults"].mapping("defaults", _FIELDS)
-        defaults = {key: _value(key, item, f"defaults: {key}") for key, item in entries.items()}
+        defaults = {key: _value(key, item, f"defaults: {key}", folder) for key, item in entries.items()}
     grids = top["grid"].items("grid") if isinstance(top["grid"].value, list) else [top["grid"]]
     lines: dict[str, int] = {}
     runs = []
     for grid in grids:
-        for run in _expand(grid, defaults):
+        for run in _expand(grid, defaults, folder):
             for key in (run.id, _same(run)):
                 if key in lines:
                     raise grid.fail(
@@ -148,8 +163,7 @@ def read_recipe(path: str | Path) -> list[Run]:
 
 def _same(run: Run) -> str:
     """A key that two runs share when they train the same under different names (``avg`` and ``avg(kernel=2)``)."""
-    operator = operator_factors(run.operator)["operator_spec"]
-    return repr(dataclasses.replace(run, operator=operator, evaluate_as=(), label=""))
+    return repr({**run.settings, "operator": operator_factors(run.operator)["operator_spec"], "label": ""})
 
 
 LATER: dict[str, Any] = {entry.name: entry.default for entry in dataclasses.fields(Run) if "later" in entry.metadata}
@@ -163,9 +177,9 @@ _LISTS = ("snapshots", "evaluate_as")
 _IN_ID = ("architecture", "operator", "padding_mode", "seed", "label")
 
 
-def _expand(grid: Located, defaults: Mapping[str, Any]) -> list[Run]:
+def _expand(grid: Located, defaults: Mapping[str, Any], folder: Path) -> list[Run]:
     entries = grid.mapping("the grid", _FIELDS)
-    levels = [_levels(key, item) for key, item in entries.items()]
+    levels = [_levels(key, item, folder) for key, item in entries.items()]
     varied = [key for key, level in zip(entries, levels, strict=True) if len(level) > 1 and key not in _IN_ID]
     runs = []
     for combination in itertools.product(*levels):
@@ -177,22 +191,24 @@ def _expand(grid: Located, defaults: Mapping[str, Any]) -> list[Run]:
     return runs
 
 
-def _levels(key: str, item: Located) -> list[Any]:
+def _levels(key: str, item: Located, folder: Path) -> list[Any]:
     """The values of one key of a grid, one or several."""
     several = isinstance(item.value, list)
     if several and key in _LISTS:
         several = bool(item.value) and all(isinstance(entry.value, list) for entry in item.value)
     items = item.items(key) if several else [item]
-    levels = [_value(key, entry, key) for entry in items]
+    levels = [_value(key, entry, key, folder) for entry in items]
     for position, level in enumerate(levels):
         if level in levels[:position]:
             raise items[position].fail(f"{key} lists {_mark(level)} twice: remove one")
     return levels
 
 
-def _value(key: str, item: Located, what: str) -> Any:
+def _value(key: str, item: Located, what: str, folder: Path) -> Any:
     match key:
-        case "architecture" | "operator" | "padding_mode" | "data" | "optimizer" | "label" | "precision":
+        case "operator":
+            return _operator(item, what, folder)
+        case "architecture" | "padding_mode" | "data" | "optimizer" | "label" | "precision":
             return item.text(what)
         case "seed" | "augment_shift" | "wake_up" | "limit":
             return item.integer(what, 0)
@@ -209,9 +225,16 @@ def _value(key: str, item: Located, what: str) -> Any:
             return tuple(epoch.integer(what, 1) for epoch in epochs)
         case "evaluate_as":
             operators = item.items(what) if item.value != [] else []
-            return tuple(operator.text(what) for operator in operators)
+            return tuple(_operator(operator, what, folder) for operator in operators)
         case _:
             return {name: _argument(entry, f"{what}.{name}") for name, entry in item.mapping(what).items()}
+
+
+def _operator(item: Located, what: str, folder: Path) -> OperatorSpec | str:
+    try:
+        return read_downsampling(item.text(what), folder)
+    except OperatorError as problem:
+        raise item.fail(str(problem)) from None
 
 
 def _argument(item: Located, what: str) -> Argument:
@@ -240,22 +263,26 @@ def _check(run: Run, entries: Mapping[str, Located], grid: Located) -> None:
         raise fail("snapshots", f"{late}: name an earlier one")
     try:
         key = "operator"
-        check_zoo_model(ModelString.parse(run.model_string(1, 1)))
+        check_zoo_model(run.network(1, 1))
         key = "evaluate_as"
         for operator in run.evaluate_as:
-            check_zoo_model(ModelString.parse(run.model_string(1, 1, operator)))
+            check_zoo_model(run.network(1, 1, operator))
     except OperatorError as problem:
         raise fail(key, str(problem)) from None
     except InputError as problem:
         raise fail("architecture", str(problem)) from None
 
 
-def operator_factors(operator: str) -> dict[str, Any]:
+def operator_factors(operator: OperatorSpec | str) -> dict[str, Any]:
     """The factors ``operator`` (without arguments), ``operator_spec`` and ``strength`` of an operator specification."""
-    if operator == "strided":
-        return {"operator": operator, "operator_spec": operator, "strength": None}
-    spec = parse_operator(operator)
-    return {"operator": spec.name, "operator_spec": spec.canonical, "strength": spec.strength}
+    spec = read_downsampling(operator)
+    if not isinstance(spec, OperatorSpec):
+        return {"operator": STRIDED, "operator_spec": STRIDED, "strength": None}
+    return {"operator": spec.operator_class.name, "operator_spec": spec.canonical, "strength": spec.strength}
+
+
+def _short(operator: OperatorSpec | str) -> str:
+    return operator.short if isinstance(operator, OperatorSpec) else operator
 
 
 def _mark(value: Any) -> str:

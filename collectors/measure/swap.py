@@ -20,7 +20,7 @@ from invariscope.collectors.measure.scores import kappa_without, pair_agreement,
 from invariscope.collectors.measure.shifts import ShiftPlan
 from invariscope.collectors.schema import MSB_READINGS
 from invariscope.zoo.datasets.inputs import place
-from invariscope.zoo.operators import OperatorSpec, build_operator, parse_operator
+from invariscope.zoo.operators import Operatorlike, OperatorSpec, build_operator, parse_operator
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sites import Site, find_sites
 from invariscope.zoo.surgery import replace_downsampling
@@ -38,7 +38,7 @@ Key = tuple[int | None, str, int | None]
 """Position of the plan (None: unshifted images), measure, depth of the site (None: the whole network)."""
 
 
-def read_replacements(replacements: Sequence[str | OperatorSpec]) -> tuple[OperatorSpec, ...]:
+def read_replacements(replacements: Sequence[Operatorlike]) -> tuple[OperatorSpec, ...]:
     """The specifications of replacements, each once.
 
     Raises:
@@ -62,7 +62,7 @@ def measure_swaps(
     images: Images,
     labels: Tensor | np.ndarray,
     plans: Sequence[ShiftPlan] = (),
-    replacements: Sequence[str | OperatorSpec] = DEFAULT_REPLACEMENTS,
+    replacements: Sequence[Operatorlike] = DEFAULT_REPLACEMENTS,
     *,
     unshifted: bool = True,
     batch_size: int = 256,
@@ -87,7 +87,7 @@ def measure_swaps(
     Args:
         images: ``(N, C, H, W)`` as the network takes them; all of them are used.
         plans: shift plans; the scores ``SWAP_SCORES`` are measured under each.
-        replacements: specifications of operators without parameters.
+        replacements: operators without parameters: specifications, or classes (:func:`parse_operator`).
         unshifted: whether to measure MSB (every reading, of the changed site and as the mean over the network's sites)
             and accuracy, on the images as they are.
         msb_batch_size, windows_per_image, seed: as ``batch_size``, ... of :func:`measure_msb`.
@@ -234,10 +234,9 @@ def _is_already(model: nn.Module, site: Site, spec: OperatorSpec) -> bool:
     if not isinstance(old, Downsample):
         return site.kind == "conv" and spec.name == "subsample"
     try:
-        new = build_operator(spec, old.channels, old.stride, old.padding_mode)
+        return build_operator(spec, old.channels, old.stride, old.padding_mode).does_as(old)
     except OperatorError:
         return False
-    return type(new) is type(old) and new.extra_repr() == old.extra_repr()
 
 
 def _padding_mode(model: nn.Module) -> str | None:

@@ -439,7 +439,7 @@ def filtered(operator: DDAC, x: Tensor, n: int, c: int) -> Sampler:
 
 
 def phased(operator: nn.Module, x: Tensor, n: int, c: int) -> Sampler:
-    s, mode, m = operator.stride, operator.padding_mode, getattr(operator, "blur_size", 1)
+    s, mode, m = operator.stride, operator.padding_mode, getattr(operator, "filter", 1)
     if operator.selection is not None:
         weights = [float(k == int(operator.selection[n])) for k in range(s * s)]
     else:

@@ -221,7 +221,7 @@ def test_finished_runs_are_skipped_and_lost_files_made_again(
         return Trainer(run, images, device)
 
     monkeypatch.setattr("invariscope.zoo.training.zoos.Trainer", counted)
-    half = [run for run in read_recipe(path) if run.operator != "tips"]
+    half = [run for run in read_recipe(path) if str(run.operator) != "tips"]
     train_recipe(half, out, progress=False)
     before = hashes(out)
     assert len(calls) == 4

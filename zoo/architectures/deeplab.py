@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from invariscope.zoo.architectures.imagenet import resnet_encoder
 from invariscope.zoo.architectures.levels import Level, UpChain
 from invariscope.zoo.architectures.parts import check_counts, conv, conv_norm_relu
+from invariscope.zoo.operators import Operatorlike
 
 OUTPUT_STRIDE = 16
 """As published, and the output stride to which ``rate`` refers."""
@@ -67,7 +68,7 @@ class DeepLabV3Plus(nn.Module):
 
     def __init__(
         self,
-        operator: str = "max",
+        operator: Operatorlike = "max",
         padding_mode: str = "zeros",
         in_channels: int = 3,
         classes: int = 10,

@@ -11,8 +11,8 @@ from invariscope.base.errors import ModelError
 from invariscope.base.names import unknown
 from invariscope.zoo.architectures.levels import Level, chosen
 from invariscope.zoo.architectures.parts import check_counts, conv
-from invariscope.zoo.architectures.residual import STRIDED, BasicBlock, Bottleneck, Residual
-from invariscope.zoo.operators import build_operator
+from invariscope.zoo.architectures.residual import BasicBlock, Bottleneck, Residual
+from invariscope.zoo.operators import STRIDED, Operatorlike, OperatorSpec, build_operator, read_downsampling
 from invariscope.zoo.operators.base import Downsample
 
 BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
@@ -50,7 +50,7 @@ class Trunk(nn.Module):
     def __init__(
         self,
         depth: int,
-        operator: str = "max",
+        operator: Operatorlike = "max",
         padding_mode: str = "zeros",
         in_channels: int = 3,
         width: int = 64,
@@ -70,10 +70,11 @@ class Trunk(nn.Module):
             raise ModelError(f"output_stride is {output_stride!r}, and must be one of {known}")
         self.stem = stem
         self.subsampling = SUBSAMPLING_STAGES[output_stride]
-        self._add_stem(operator, padding_mode, in_channels, width)
-        self._add_stages(depth, operator, padding_mode, width)
+        spec = read_downsampling(operator)
+        self._add_stem(spec, padding_mode, in_channels, width)
+        self._add_stages(depth, spec, padding_mode, width)
 
-    def _add_stem(self, operator: str, padding_mode: str, in_channels: int, width: int) -> None:
+    def _add_stem(self, operator: OperatorSpec | str, padding_mode: str, in_channels: int, width: int) -> None:
         kernel, stride = {"strided": (7, 2), "operator": (7, 1), "stride1": (3, 1)}[self.stem]
         self.conv1 = conv(in_channels, width, kernel, stride=stride, padding_mode=padding_mode)
         self.bn1 = nn.BatchNorm2d(width)
@@ -87,7 +88,7 @@ class Trunk(nn.Module):
             self.maxpool = build_operator(operator, width, 2, padding_mode)
         self.stem_widths = {"strided": [in_channels, width], "operator": [width, width], "stride1": []}[self.stem]
 
-    def _add_stages(self, depth: int, operator: str, padding_mode: str, width: int) -> None:
+    def _add_stages(self, depth: int, operator: OperatorSpec | str, padding_mode: str, width: int) -> None:
         block, counts = BLOCKS[depth]
         channels, dilation = width, 1
         self.stage_widths = [(width << stage) * block.expansion for stage in range(4)]
@@ -149,7 +150,7 @@ class ResNet(Trunk):
     def __init__(
         self,
         depth: int,
-        operator: str = "max",
+        operator: Operatorlike = "max",
         padding_mode: str = "zeros",
         in_channels: int = 3,
         classes: int = 10,
@@ -202,7 +203,13 @@ class ResNetEncoder(Trunk):
 
 
 def resnet_encoder(
-    name: str, operator: str, padding_mode: str, in_channels: int, width: int, stem: str, output_stride: int = 32
+    name: str,
+    operator: Operatorlike,
+    padding_mode: str,
+    in_channels: int,
+    width: int,
+    stem: str,
+    output_stride: int = 32,
 ) -> ResNetEncoder:
     """The ResNet of a name, without its head.
 

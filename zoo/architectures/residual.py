@@ -8,11 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invariscope.zoo.architectures.parts import conv
-from invariscope.zoo.operators import build_operator
+from invariscope.zoo.operators import STRIDED, OperatorSpec, build_operator
 from invariscope.zoo.operators.base import Downsample
-
-STRIDED = "strided"
-"""The value of ``operator`` that stands for the published network: strided convolutions and no operator."""
 
 
 class Residual(nn.Module):
@@ -58,7 +55,9 @@ class _Published(Residual):
     expansion: ClassVar[int]
     """Channels of the output per channel of the 3x3 convolutions."""
 
-    def _add_shortcut(self, in_channels: int, width: int, stride: int, operator: str, padding_mode: str) -> None:
+    def _add_shortcut(
+        self, in_channels: int, width: int, stride: int, operator: OperatorSpec | str, padding_mode: str
+    ) -> None:
         """The operators, where a stride is left to them, and the shortcut."""
         out_channels = width * self.expansion
         self.down = self.shortcut_down = None
@@ -88,7 +87,7 @@ class BasicBlock(_Published):
         in_channels: int,
         width: int,
         stride: int = 1,
-        operator: str = STRIDED,
+        operator: OperatorSpec | str = STRIDED,
         padding_mode: str = "zeros",
         dilations: tuple[int, int] = (1, 1),
     ) -> None:
@@ -122,7 +121,7 @@ class Bottleneck(_Published):
         in_channels: int,
         width: int,
         stride: int = 1,
-        operator: str = STRIDED,
+        operator: OperatorSpec | str = STRIDED,
         padding_mode: str = "zeros",
         dilations: tuple[int, int] = (1, 1),
     ) -> None:

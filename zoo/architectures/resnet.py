@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from invariscope.base.errors import ModelError
 from invariscope.zoo.architectures.parts import check_counts, conv3x3
-from invariscope.zoo.architectures.residual import STRIDED, Residual
-from invariscope.zoo.operators import build_operator
+from invariscope.zoo.architectures.residual import Residual
+from invariscope.zoo.operators import STRIDED, Operatorlike, OperatorSpec, build_operator, read_downsampling
 
 
 class Block(Residual):
@@ -23,7 +23,13 @@ class Block(Residual):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, operator: str, padding_mode: str, shortcut: str
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        operator: OperatorSpec | str,
+        padding_mode: str,
+        shortcut: str,
     ) -> None:
         super().__init__()
         strided = operator == STRIDED and stride > 1
@@ -84,7 +90,7 @@ class ResNet(nn.Module):
     def __init__(
         self,
         depth: int,
-        operator: str = "max",
+        operator: Operatorlike = "max",
         padding_mode: str = "zeros",
         in_channels: int = 3,
         classes: int = 10,
@@ -99,7 +105,7 @@ class ResNet(nn.Module):
             raise ModelError(f"shortcut is {shortcut!r}, and must be A or B")
         self.conv1 = conv3x3(in_channels, width, padding_mode=padding_mode)
         self.bn1 = nn.BatchNorm2d(width)
-        settings = (depth // 6, operator, padding_mode, shortcut)
+        settings = (depth // 6, read_downsampling(operator), padding_mode, shortcut)
         self.layer1 = _stage(width, width, 1, *settings)
         self.layer2 = _stage(width, 2 * width, 2, *settings)
         self.layer3 = _stage(2 * width, 4 * width, 2, *settings)
@@ -113,7 +119,13 @@ class ResNet(nn.Module):
 
 
 def _stage(
-    in_channels: int, out_channels: int, stride: int, blocks: int, operator: str, padding_mode: str, shortcut: str
+    in_channels: int,
+    out_channels: int,
+    stride: int,
+    blocks: int,
+    operator: OperatorSpec | str,
+    padding_mode: str,
+    shortcut: str,
 ) -> nn.Sequential:
     first = Block(in_channels, out_channels, stride, operator, padding_mode, shortcut)
     rest = [Block(out_channels, out_channels, 1, operator, padding_mode, shortcut) for _ in range(blocks - 1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from invariscope.zoo.architectures.parts import check_counts, conv3x3
-from invariscope.zoo.operators import build_operator
+from invariscope.zoo.operators import Operatorlike, OperatorSpec, build_operator, parse_operator
 
 
 class SmallCNN(nn.Module):
@@ -21,7 +21,7 @@ class SmallCNN(nn.Module):
 
     def __init__(
         self,
-        operator: str = "max",
+        operator: Operatorlike = "max",
         padding_mode: str = "zeros",
         in_channels: int = 3,
         classes: int = 10,
@@ -29,9 +29,10 @@ class SmallCNN(nn.Module):
     ) -> None:
         super().__init__()
         check_counts(in_channels=in_channels, classes=classes, width=width)
-        self.stage1 = _stage(in_channels, width, operator, padding_mode)
-        self.stage2 = _stage(width, 2 * width, operator, padding_mode)
-        self.stage3 = _stage(2 * width, 4 * width, operator, padding_mode)
+        spec = parse_operator(operator)
+        self.stage1 = _stage(in_channels, width, spec, padding_mode)
+        self.stage2 = _stage(width, 2 * width, spec, padding_mode)
+        self.stage3 = _stage(2 * width, 4 * width, spec, padding_mode)
         self.linear = nn.Linear(4 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ class SmallCNN(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
-def _stage(in_channels: int, out_channels: int, operator: str, padding_mode: str) -> nn.Sequential:
+def _stage(in_channels: int, out_channels: int, operator: OperatorSpec, padding_mode: str) -> nn.Sequential:
     stage = nn.Sequential()
     stage.add_module("conv", conv3x3(in_channels, out_channels, padding_mode=padding_mode))
     stage.add_module("bn", nn.BatchNorm2d(out_channels))

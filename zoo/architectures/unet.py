@@ -9,8 +9,7 @@ from invariscope.base.errors import ModelError
 from invariscope.zoo.architectures.imagenet import resnet_encoder
 from invariscope.zoo.architectures.levels import Level, chosen, upsampling_for
 from invariscope.zoo.architectures.parts import check_counts, conv, conv_norm_relu
-from invariscope.zoo.architectures.residual import STRIDED
-from invariscope.zoo.operators import build_operator
+from invariscope.zoo.operators import STRIDED, Operatorlike, build_operator, parse_operator
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.operators.upsampling import Upsample
 
@@ -24,17 +23,18 @@ class PlainEncoder(nn.Module):
     ``widths[i]`` is the number of channels of level ``i``, whose maps have ``ceil(H / 2^i)`` rows.
     """
 
-    def __init__(self, in_channels: int, width: int, depth: int, operator: str, padding_mode: str) -> None:
+    def __init__(self, in_channels: int, width: int, depth: int, operator: Operatorlike, padding_mode: str) -> None:
         super().__init__()
         if operator == STRIDED:
             raise ModelError("operator is strided, which is for ResNets: name an operator, or encoder=resnet18")
+        spec = parse_operator(operator)
         self.widths = [width << level for level in range(depth + 1)]
         before = [in_channels, *self.widths]
         self.stages = nn.ModuleList(
             double_conv(before[level], self.widths[level], padding_mode) for level in range(depth + 1)
         )
         self.downs = nn.ModuleList(
-            build_operator(operator, channels, stride=2, padding_mode=padding_mode) for channels in self.widths[:-1]
+            build_operator(spec, channels, stride=2, padding_mode=padding_mode) for channels in self.widths[:-1]
         )
 
     @property
@@ -109,7 +109,7 @@ class UNet(nn.Module):
 
     def __init__(
         self,
-        operator: str = "max",
+        operator: Operatorlike = "max",
         padding_mode: str = "zeros",
         in_channels: int = 3,
         classes: int = 10,

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from invariscope.base.errors import ModelError
 from invariscope.zoo.architectures.parts import check_counts, conv3x3
-from invariscope.zoo.operators import build_operator
+from invariscope.zoo.operators import Operatorlike, build_operator, parse_operator
 
 STAGES = {
     8: (1, 1, 1, 1, 1),
@@ -50,7 +50,7 @@ class VGG(nn.Module):
     def __init__(
         self,
         depth: int,
-        operator: str = "max",
+        operator: Operatorlike = "max",
         padding_mode: str = "zeros",
         in_channels: int = 3,
         classes: int = 10,
@@ -64,12 +64,13 @@ class VGG(nn.Module):
             raise ModelError(f"depth is {depth}, and must be one of {', '.join(map(str, STAGES))}")
         if head not in HEADS:
             raise ModelError(f"head is {head!r}, and must be one of {', '.join(HEADS)}")
+        spec = parse_operator(operator)
         layers: list[nn.Module] = []
         for times, share in zip(STAGES[depth], WIDTHS, strict=True):
             for _ in range(times):
                 layers += _convolution(in_channels, share * width, padding_mode, batch_norm)
                 in_channels = share * width
-            layers.append(build_operator(operator, in_channels, stride=2, padding_mode=padding_mode))
+            layers.append(build_operator(spec, in_channels, stride=2, padding_mode=padding_mode))
         self.features = nn.Sequential(*layers)
         self.side = 1 if head == "average" else 7
         self.classifier = _average_head(in_channels, classes) if head == "average" else _head(in_channels, classes)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +13,9 @@ from torch.nn import functional as F
 
 from invariscope.base.errors import OperatorError
 from invariscope.zoo.sampling import PADDING_MODES, Taps, pad
+
+COMMON = ("channels", "stride", "padding_mode")
+"""The first arguments of every operator, which a specification does not give."""
 
 
 def output_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -26,6 +32,10 @@ class Downsample(nn.Module):
         padding_mode: how the operator continues the map at its border: ``zeros``, ``reflect``, ``replicate`` or
             ``circular``. The pooling operators (max, avg, soft, lp) take ``zeros`` as "no value there".
 
+    An operator writes :meth:`forward` and :meth:`sampling`, and states its :meth:`support` where it knows it. Further
+    arguments of its own have a default and a type that a text can be read as, and stand in attributes of their names,
+    where surgery, swaps and ``repr`` find them.
+
     Raises:
         OperatorError: for a stride below 1, no channels or an unknown padding mode.
     """
@@ -35,6 +45,18 @@ class Downsample(nn.Module):
 
     strength_argument: ClassVar[str | None] = None
     """Name of the one knob whose value is the ``strength`` column, where there is one."""
+
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    """Arguments besides the defaults with which the class is checked: ``({"kernel": 3}, {"beta": 8.0})``."""
+
+    exempt: ClassVar[Mapping[str, str]] = {}
+    """What of the check does not hold for this class, and why: ``weighted sum`` (:meth:`forward` is another mean than
+    the sum of the input under the weights of :meth:`sampling`), ``gradient`` (it is not the derivative of the values,
+    as of a straight-through estimate)."""
+
+    keeps_max: ClassVar[bool] = False
+    """Whether a max pooling stays before the operator, at stride 1, where surgery puts it in: for those that stand for
+    the stride alone."""
 
     shares_selection: bool = False
     """Whether a residual block's shortcut must sample with the ``selection`` of the main branch."""
@@ -73,6 +95,13 @@ class Downsample(nn.Module):
         """
         raise NotImplementedError
 
+    def support(self) -> tuple[int, int]:
+        """Height and width of the window that an output samples, in pixels of the input, away from the border.
+
+        Here it is read off :meth:`sampling` on a map of zeros; a class that knows its window states it: that is faster.
+        """
+        return sampled_support(self)
+
     def multiply_adds(self, size: tuple[int, int], *, chosen: bool = False) -> int:
         """Multiply-adds of one image of ``size`` (height, width) in evaluation mode: 0 where nothing is weighed.
 
@@ -88,6 +117,30 @@ class Downsample(nn.Module):
 
     def set_progress(self, fraction: float) -> None:
         """Tell the operator how far training has come (0 to 1), for what it anneals; nothing by default."""
+
+    @classmethod
+    def arguments(cls) -> dict[str, inspect.Parameter]:
+        """The arguments that a specification can give, in the order of its positional values."""
+        signature = inspect.signature(cls, eval_str=True)
+        return {name: parameter for name, parameter in signature.parameters.items() if name not in COMMON}
+
+    def settings(self) -> dict[str, Any]:
+        """The values of these arguments, as the attributes of their names hold them: defaults are filled in."""
+        return {name: getattr(self, name) for name in self.arguments() if hasattr(self, name)}
+
+    def does_as(self, other: nn.Module) -> bool:
+        """Whether another operator is of this class, with the same arguments."""
+        if type(other) is not type(self) or not isinstance(other, Downsample):
+            return False
+        alike = all(getattr(self, name) == getattr(other, name) for name in COMMON)
+        settings = self.settings()
+        return alike and settings == other.settings() and len(settings) == len(self.arguments())
+
+    def at_least(self, least: float, remark: str = "", **values: float) -> None:
+        """Refuse arguments below a value (OperatorError)."""
+        for name, value in values.items():
+            if not value >= least:
+                raise OperatorError(f"{type(self).__name__}: {name} is {value}, and must be at least {least:g}{remark}")
 
     def check(self, x: Tensor) -> None:
         """Refuse what is no ``(N, channels, H, W)`` batch (OperatorError)."""
@@ -111,7 +164,31 @@ class Downsample(nn.Module):
         return {**self.__dict__, **{name: None for name in self._kept if name in self.__dict__}}
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, stride={self.stride}, padding_mode={self.padding_mode!r}"
+        own = "".join(f", {name}={value!r}" for name, value in self.settings().items())
+        return f"{self.channels}, stride={self.stride}, padding_mode={self.padding_mode!r}{own}"
+
+
+def sampled_support(operator: Downsample) -> tuple[int, int]:
+    """Height and width of the window of an output in the middle of a map, as ``operator.sampling`` gives it.
+
+    The stride cell for an operator without sampling; the whole map for one that samples from everywhere.
+    """
+    if type(operator).sampling is Downsample.sampling:
+        return operator.stride, operator.stride
+    floats = (each for each in chain(operator.parameters(), operator.buffers()) if each.is_floating_point())
+    like = next(floats, torch.zeros(()))
+    reach, side = (0, 0), 0
+    for cells_per_side in (8, 32, 64):
+        side = cells_per_side * operator.stride
+        middle = (cells_per_side + 1) * (cells_per_side // 2)
+        with torch.no_grad():
+            index = operator.sampling(like.new_zeros(1, operator.channels, side, side)).index[middle]
+        inside = index[index >= 0]
+        rows, columns = inside // side, inside % side
+        reach = int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
+        if 2 * max(reach) <= side:
+            break
+    return reach
 
 
 def pad_to_multiple(x: Tensor, stride: int, mode: str) -> Tensor:

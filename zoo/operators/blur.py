@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from invariscope.base.errors import OperatorError
 from invariscope.zoo.operators.base import Downsample, output_size, windows
 from invariscope.zoo.operators.pooling import default_kernel, max_pool, reach
 from invariscope.zoo.sampling import Taps, max_weights, pad, take, tap_index
@@ -104,14 +105,18 @@ class Blur(Downsample):
 
     name = "blur"
     strength_argument = "m"
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = ({"m": 2}, {"m": 5})
+    keeps_max = True
     filter: Tensor
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: str = "zeros", m: int = 3) -> None:
         super().__init__(channels, stride, padding_mode)
-        if m < 1:
-            raise OperatorError(f"{type(self).__name__}: m is {m}, and must be at least 1")
+        self.at_least(1, m=m)
         self.m = m
         self.register_buffer("filter", binomial_kernel(m).float(), persistent=False)
+
+    def support(self) -> tuple[int, int]:
+        return self.m, self.m
 
     def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:
         self.check(x)
@@ -125,9 +130,6 @@ class Blur(Downsample):
         """``m^2`` per output; a maximum before counts nothing."""
         return self.outputs(size) * filter_adds(self.m)
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, m={self.m}"
-
 
 class MaxBlur(Blur):
     """Maximum over ``kernel x kernel`` at stride 1, then :class:`Blur`. See :func:`max_blur`.
@@ -137,6 +139,8 @@ class MaxBlur(Blur):
     """
 
     name = "maxblur"
+    examples = ({"m": 4, "kernel": 3},)
+    keeps_max = False
 
     def __init__(
         self,
@@ -148,8 +152,10 @@ class MaxBlur(Blur):
     ) -> None:
         super().__init__(channels, stride, padding_mode, m)
         self.kernel = default_kernel(kernel, self.stride)
-        if self.kernel < 1:
-            raise OperatorError(f"MaxBlur: kernel is {kernel}, and must be at least 1")
+        self.at_least(1, kernel=self.kernel)
+
+    def support(self) -> tuple[int, int]:
+        return self.m + self.kernel - 1, self.m + self.kernel - 1
 
     def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:
         self.check(x)
@@ -164,9 +170,6 @@ class MaxBlur(Blur):
         maxima = Taps(index, max_weights(take(x, index, fill=-math.inf)))
         return super().sampling(x, outputs).after(maxima)
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, kernel={self.kernel}"
-
 
 class DDAC(Downsample):
     """Content-adaptive blur: the filter of every output is predicted from the map. See :func:`content_adaptive_blur`.
@@ -180,17 +183,21 @@ class DDAC(Downsample):
     """
 
     name = "ddac"
+    examples = ({"kernel": 4, "groups": 2},)
+    keeps_max = True
 
     def __init__(
         self, channels: int, stride: int = 2, padding_mode: str = "zeros", kernel: int = 3, groups: int = 8
     ) -> None:
         super().__init__(channels, stride, padding_mode)
-        if kernel < 1 or groups < 1:
-            raise OperatorError(f"DDAC: kernel is {kernel} and groups is {groups}, and both must be at least 1")
+        self.at_least(1, kernel=kernel, groups=groups)
         self.kernel = kernel
         self.groups = min(groups, channels)
         self.conv = nn.Conv2d(channels, self.groups * kernel**2, kernel, bias=False)
         self.norm = nn.BatchNorm2d(self.groups * kernel**2)
+
+    def support(self) -> tuple[int, int]:
+        return self.kernel, self.kernel
 
     def weights(self, x: Tensor, training: bool) -> Tensor:
         """Filter weights ``(N, g, k*k, H', W')``.
@@ -224,6 +231,3 @@ class DDAC(Downsample):
         """
         taps = self.kernel**2
         return self.outputs(size) * (taps + self.groups * taps * taps)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, kernel={self.kernel}, groups={self.groups}"

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from invariscope.base.errors import OperatorError
 from invariscope.zoo.operators.base import Downsample, mix_phases, output_size, pad_to_multiple, phases, select_phase
 from invariscope.zoo.operators.blur import binomial_kernel, blur, blur_taps, filter_adds
 from invariscope.zoo.sampling import Taps, pad, tap_index
@@ -62,21 +61,21 @@ class _Polyphase(Downsample):
     """A choice among the components of ``x~``: the map or its stride-1 blur, padded to a multiple of ``s``."""
 
     shares_selection = True
-    filter: Tensor
+    binomial: Tensor
 
-    def __init__(self, channels: int, stride: int = 2, padding_mode: str = "zeros", blur_size: int = 1) -> None:
+    def __init__(self, channels: int, stride: int = 2, padding_mode: str = "zeros", filter: int = 1) -> None:
         super().__init__(channels, stride, padding_mode)
-        if blur_size < 1:
-            raise OperatorError(
-                f"{type(self).__name__}: filter is {blur_size}, and must be at least 1 (1 is no filter)"
-            )
-        self.blur_size = blur_size
-        self.register_buffer("filter", binomial_kernel(blur_size).float(), persistent=False)
+        self.at_least(1, " (1 is no filter)", filter=filter)
+        self.filter = filter
+        self.register_buffer("binomial", binomial_kernel(filter).float(), persistent=False)
+
+    def support(self) -> tuple[int, int]:
+        return self.stride + self.filter - 1, self.stride + self.filter - 1
 
     def prepare(self, x: Tensor) -> Tensor:
         """``x~``: filtered, then padded at the right and the bottom."""
         self.check(x)
-        smooth = blur(x, self.blur_size, 1, self.padding_mode, self.filter)
+        smooth = blur(x, self.filter, 1, self.padding_mode, self.binomial)
         return pad_to_multiple(smooth, self.stride, self.padding_mode)
 
     def choose(self, x: Tensor, training: bool) -> Tensor:
@@ -97,19 +96,16 @@ class _Polyphase(Downsample):
             selection = F.one_hot(selection, self.stride**2)
         weights = selection.to(x.dtype)[:, None]
         taps = phase_taps(size, self.stride, self.padding_mode, weights, outputs)
-        return taps if self.blur_size == 1 else taps.after(blur_taps(size, self.blur_size, 1, self.padding_mode, x))
+        return taps if self.filter == 1 else taps.after(blur_taps(size, self.filter, 1, self.padding_mode, x))
 
     def multiply_adds(self, size: tuple[int, int], *, chosen: bool = False) -> int:
         """``m^2`` of the filter per pixel, and those of the choice."""
         choice = 0 if chosen else self.choice_adds(size)
-        return self.channels * size[0] * size[1] * filter_adds(self.blur_size) + choice
+        return self.channels * size[0] * size[1] * filter_adds(self.filter) + choice
 
     def choice_adds(self, size: tuple[int, int]) -> int:
         """Multiply-adds of the choice in evaluation mode."""
         raise NotImplementedError
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, filter={self.blur_size}"
 
 
 class APS(_Polyphase):
@@ -127,13 +123,13 @@ class APS(_Polyphase):
     """
 
     name = "aps"
+    examples = ({"p": 1.0, "filter": 3}, {"p": math.inf})
 
     def __init__(
         self, channels: int, stride: int = 2, padding_mode: str = "zeros", p: float = 2.0, filter: int = 1
     ) -> None:
         super().__init__(channels, stride, padding_mode, filter)
-        if not p >= 1:
-            raise OperatorError(f"APS: p is {p}, and must be at least 1 (inf is the largest absolute value)")
+        self.at_least(1, " (inf is the largest absolute value)", p=p)
         self.p = float(p)
 
     def choose(self, x: Tensor, training: bool) -> Tensor:
@@ -142,9 +138,6 @@ class APS(_Polyphase):
     def choice_adds(self, size: tuple[int, int]) -> int:
         """1 of the norm per pixel; none of a maximum."""
         return 0 if math.isinf(self.p) else self.padded(size)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, p={self.p:g}"
 
 
 class LPS(_Polyphase):
@@ -163,6 +156,7 @@ class LPS(_Polyphase):
     """
 
     name = "lps"
+    examples = ({"filter": 2}, {"hidden": 3})
 
     def __init__(
         self,
@@ -173,11 +167,10 @@ class LPS(_Polyphase):
         filter: int = 1,
     ) -> None:
         super().__init__(channels, stride, padding_mode, filter)
-        hidden = channels if hidden is None else hidden
-        if hidden < 1:
-            raise OperatorError(f"LPS: hidden is {hidden}, and must be at least 1")
-        self.conv1 = nn.Conv2d(channels, hidden, 3)
-        self.conv2 = nn.Conv2d(hidden, hidden, 3)
+        self.hidden = channels if hidden is None else hidden
+        self.at_least(1, hidden=self.hidden)
+        self.conv1 = nn.Conv2d(channels, self.hidden, 3)
+        self.conv2 = nn.Conv2d(self.hidden, self.hidden, 3)
         self.tau = 1.0
 
     def set_progress(self, fraction: float) -> None:
@@ -192,8 +185,5 @@ class LPS(_Polyphase):
 
     def choice_adds(self, size: tuple[int, int]) -> int:
         """The two convolutions ``C -> h -> h`` at every pixel of every phase, and the mean of the scores."""
-        pixels, hidden = self.padded(size) // self.channels, self.conv1.out_channels
+        pixels, hidden = self.padded(size) // self.channels, self.hidden
         return pixels * (9 * self.channels * hidden + 9 * hidden * hidden + hidden)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, hidden={self.conv1.out_channels}"

@@ -9,13 +9,13 @@ the map takes no part in its window, so a constant input stays constant up to th
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from invariscope.base.errors import OperatorError
 from invariscope.zoo.operators.base import Downsample, output_size, windows
 from invariscope.zoo.sampling import Taps, max_weights, pad, take, tap_index
 
@@ -132,8 +132,10 @@ class _Pool(Downsample):
     def __init__(self, channels: int, stride: int = 2, padding_mode: str = "zeros", kernel: int | None = None) -> None:
         super().__init__(channels, stride, padding_mode)
         self.kernel = default_kernel(kernel, self.stride)
-        if self.kernel < 1:
-            raise OperatorError(f"{type(self).__name__}: kernel is {kernel}, and must be at least 1")
+        self.at_least(1, kernel=self.kernel)
+
+    def support(self) -> tuple[int, int]:
+        return self.kernel, self.kernel
 
     def pool(self, x: Tensor) -> Tensor:
         """The operator's function with the operator's arguments."""
@@ -171,14 +173,12 @@ class _Pool(Downsample):
         """Whether the values are compared only, at this strength."""
         return False
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, kernel={self.kernel}"
-
 
 class Max(_Pool):
     """Maximum over ``kernel x kernel``; tied maxima share the sampling weight. See :func:`max_pool`."""
 
     name = "max"
+    examples = ({"kernel": 3},)
 
     def pool(self, x: Tensor) -> Tensor:
         return max_pool(x, self.kernel, self.stride, self.padding_mode)
@@ -195,6 +195,7 @@ class Avg(_Pool):
     """Mean over ``kernel x kernel``. See :func:`avg_pool`."""
 
     name = "avg"
+    examples = ({"kernel": 3},)
 
     def pool(self, x: Tensor) -> Tensor:
         return avg_pool(x, self.kernel, self.stride, self.padding_mode)
@@ -213,6 +214,8 @@ class Lp(_Pool):
 
     name = "lp"
     strength_argument = "p"
+    examples = ({"p": 3.5, "kernel": 3}, {"p": 1.0}, {"p": math.inf})
+    exempt: ClassVar[Mapping[str, str]] = {"weighted sum": "a power mean: its weights are the shares of relu(x)^p"}
 
     def __init__(
         self,
@@ -223,8 +226,7 @@ class Lp(_Pool):
         kernel: int | None = None,
     ) -> None:
         super().__init__(channels, stride, padding_mode, kernel)
-        if not p >= 1:
-            raise OperatorError(f"Lp: p is {p}, and must be at least 1 (inf is the maximum)")
+        self.at_least(1, " (inf is the maximum)", p=p)
         self.p = float(p)
 
     def pool(self, x: Tensor) -> Tensor:
@@ -237,9 +239,6 @@ class Lp(_Pool):
     def is_maximum(self) -> bool:
         return math.isinf(self.p)
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, p={self.p:g}"
-
 
 class Soft(_Pool):
     """Softmax-weighted mean over ``kernel x kernel``, ``beta >= 0``: the dose operator. See :func:`soft_pool`.
@@ -250,6 +249,7 @@ class Soft(_Pool):
 
     name = "soft"
     strength_argument = "beta"
+    examples = ({"beta": 8.0, "kernel": 3}, {"beta": math.inf})
 
     def __init__(
         self,
@@ -260,8 +260,7 @@ class Soft(_Pool):
         kernel: int | None = None,
     ) -> None:
         super().__init__(channels, stride, padding_mode, kernel)
-        if not beta >= 0:
-            raise OperatorError(f"Soft: beta is {beta}, and must be at least 0 (inf is the maximum)")
+        self.at_least(0, " (inf is the maximum)", beta=beta)
         self.beta = float(beta)
 
     def pool(self, x: Tensor) -> Tensor:
@@ -274,14 +273,15 @@ class Soft(_Pool):
     def is_maximum(self) -> bool:
         return math.isinf(self.beta)
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, beta={self.beta:g}"
-
 
 class Subsample(Downsample):
     """Every ``s``-th row and column, what a strided convolution does after its dense one. See :func:`subsample`."""
 
     name = "subsample"
+    keeps_max = True
+
+    def support(self) -> tuple[int, int]:
+        return 1, 1
 
     def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:
         self.check(x)

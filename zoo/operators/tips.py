@@ -139,6 +139,7 @@ class TIPS(Downsample):
     """
 
     name = "tips"
+    examples = ({"pool": "phase"}, {"hard": True}, {"pool": "phase", "hard": True}, {"phase_order": "official"})
     _kept = ("selection", "psi", "tau", "source")
 
     def __init__(
@@ -171,6 +172,9 @@ class TIPS(Downsample):
         self.psi: Tensor | None = None
         self.tau: Tensor | None = None
         self.source: Tensor | None = None
+
+    def support(self) -> tuple[int, int]:
+        return self.stride, self.stride
 
     def logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``psi (N, C, H, W)`` and the logits ``(N, C, s*s)`` of a map whose size the stride divides."""
@@ -224,7 +228,3 @@ class TIPS(Downsample):
             "undo": undo_loss(self.psi, self.source, (dy, dx)),
             "failure_modes": failure_loss(self.tau, self.failure),
         }
-
-    def extra_repr(self) -> str:
-        form = f"pool={self.pool!r}, hard={self.hard}, phase_order={self.phase_order!r}"
-        return f"{super().extra_repr()}, {form}, failure={self.failure!r}, undo_shift={self.undo_shift:g}"

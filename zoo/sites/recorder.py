@@ -56,12 +56,8 @@ def operator_use(operator: Downsample, x: Tensor, y: Tensor) -> Sampled:
     def taps(rows: slice, outputs: Tensor | None) -> Taps:
         return operator.sampling(x[rows], outputs, selection=None if selection is None else selection[rows])
 
-    # Filters in a row (max then blur, blur then a phase) reach as far as all of them together.
-    filters = {name: int(getattr(operator, name)) for name in ("kernel", "m", "blur_size") if hasattr(operator, name)}
-    first = 1 if {"kernel", "m"} & set(filters) or operator.name == "subsample" else operator.stride
-    kernel = first + sum(size - 1 for size in filters.values())
     stride = operator.stride, operator.stride
-    return sampled(operator.name, x, y, taps, kernel=(kernel, kernel), stride=stride)
+    return sampled(operator.name, x, y, taps, kernel=operator.support(), stride=stride)
 
 
 @dataclass

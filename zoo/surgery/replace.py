@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from invariscope.base.errors import ModelError
 from invariscope.base.names import unknown
-from invariscope.zoo.operators import OperatorSpec, parse_operator
+from invariscope.zoo.operators import Operatorlike, parse_operator
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sampling import PADDING_MODES
 from invariscope.zoo.sites import Site
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 PLACEMENTS = ("activation", "conv", "published")
 """Where the operator of a strided convolution goes; see :func:`replace_downsampling`."""
 
-KEEP_MAX = ("subsample", "blur", "ddac")
-"""The operators that anti-alias or subsample only: a max pooling stays before them, at stride 1."""
-
 DEFAULT_SIZE = 224
 """Side of the example for a network that does not say which images it takes."""
 
@@ -37,7 +34,7 @@ Where = str | Sequence[str] | Callable[[Site], bool]
 
 def replace_downsampling(
     model: nn.Module,
-    operator: str | OperatorSpec = "tips",
+    operator: Operatorlike = "tips",
     example: Tensor | tuple[Any, ...] | None = None,
     *,
     where: Where | None = None,
@@ -61,7 +58,8 @@ def replace_downsampling(
     Args:
         model: any network. A deep copy of it is changed, or it itself with ``inplace`` (an error then leaves it half
             changed).
-        operator: an operator's specification, for example ``tips`` or ``blur(m=4)``.
+        operator: an operator's specification, for example ``tips``, ``blur(m=4)`` or ``python:my_ops.py:Mine``, or a
+            class of one's own, registered or not (``MyClass``, ``functools.partial(MyClass, strength=2)``).
         example: a batch of images, or the tuple of all the model's arguments. By default one black image of the size
             that a timm network names, or of 224 pixels.
         where: which sites: a pattern (``layer3*``) of their name or module path, or a kind (``max``, ``conv``), or
@@ -70,8 +68,8 @@ def replace_downsampling(
             or not, where ``torch.fx`` can trace that; else right after the convolution, with the reason in the table.
             ``conv``: right after the convolution. ``published``: as ``activation``, but before a 1x1 convolution (the
             shortcuts of the published anti-aliased ResNets).
-        keep_max: whether a max pooling stays, at stride 1, before the operator. By default before ``subsample``,
-            ``blur`` and ``ddac``.
+        keep_max: whether a max pooling stays, at stride 1, before the operator. By default where the operator
+            ``keeps_max``, as ``subsample``, ``blur`` and ``ddac`` do.
         padding_mode: padding mode of the new operators (``zeros`` by default) and, when given, of every convolution.
 
     Returns:
@@ -95,7 +93,7 @@ def replace_downsampling(
         example = default_example(model)
     before = survey(model, example)
     chosen = _chosen(before.sites, where)
-    keep = spec.name in KEEP_MAX if keep_max is None else keep_max
+    keep = spec.operator_class.keeps_max if keep_max is None else keep_max
     surgeon = Surgeon(model, spec, before, placement, keep, padding_mode)
     rows = surgeon.operate(chosen)
     surgeon.share_phases(_checked(surgeon, example, before))

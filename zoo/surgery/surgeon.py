@@ -158,7 +158,7 @@ class Surgeon:
 
     def _operator(self, old: Downsample) -> _Done:
         new = build_operator(self._spec, old.channels, old.stride, self._padding_mode or old.padding_mode)
-        if type(new) is type(old) and new.extra_repr() == old.extra_repr():
+        if new.does_as(old):
             raise _Left(f"it is {self._spec.canonical} already")
         self._swap(old, self._adopt(new, old, self._survey.inputs[old]))
         return _Done(new, f"in place of {self._named(old)}")

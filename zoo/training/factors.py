@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from invariscope.zoo.operators import OPERATORS, operator_arguments, parse_operator
+from invariscope.zoo.operators import OperatorSpec
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.recipe import Run, operator_factors
 
@@ -30,7 +30,7 @@ def told_settings(runs: Sequence[Run]) -> tuple[str, ...]:
     return tuple(name for name in (*_OF_RUN, *_OF_OPERATOR) if name in found)
 
 
-def run_factors(run: Run, operator: str, told: Sequence[str]) -> dict[str, Any]:
+def run_factors(run: Run, operator: OperatorSpec | str, told: Sequence[str]) -> dict[str, Any]:
     """The factors of a run whose network is built with ``operator``; of the settings of an ablation those ``told``."""
     factors = {
         **operator_factors(operator),
@@ -44,18 +44,13 @@ def run_factors(run: Run, operator: str, told: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in factors.items() if value is not None}
 
 
-def _settings(run: Run, operator: str) -> dict[str, Any]:
-    if operator == "strided":
+def _settings(run: Run, operator: OperatorSpec | str) -> dict[str, Any]:
+    if not isinstance(operator, OperatorSpec):
         return {}
-    spec = parse_operator(operator)
-    known = operator_arguments(spec.name)
-    settings = {name: getattr(run, name) for name in _OF_RUN} if _has_losses(spec.name) else {}
-    return settings | {name: spec.arguments.get(name, known[name].default) for name in _OF_OPERATOR if name in known}
+    cls = operator.operator_class
+    settings = {name: getattr(run, name) for name in _OF_RUN} if cls.losses is not Downsample.losses else {}
+    return settings | {name: operator.value(name) for name in _OF_OPERATOR if name in cls.arguments()}
 
 
-def _default(operator: str, name: str) -> Any:
-    return operator_arguments(parse_operator(operator).name)[name].default
-
-
-def _has_losses(name: str) -> bool:
-    return OPERATORS[name].losses is not Downsample.losses
+def _default(operator: OperatorSpec | str, name: str) -> Any:
+    return operator.operator_class.arguments()[name].default if isinstance(operator, OperatorSpec) else None

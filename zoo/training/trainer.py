@@ -65,7 +65,7 @@ class Trainer:
         self.run, self.images, self.device, self.done = run, images, device, 0
         self.task = task_of(run, images)
         self.prepared = PreparedImages(images, input_spec(images))
-        self.model = build_model(run.model_string(images.images.shape[1], self.task.outputs)).train().to(device)
+        self.model = build_model(run.network(images.images.shape[1], self.task.outputs)).train().to(device)
         self.operators = [module for module in self.model.modules() if isinstance(module, Downsample)]
         self.order = torch.Generator().manual_seed(run.seed)
         self.batch_size = min(run.batch_size, len(images))

@@ -19,12 +19,15 @@ from tqdm import tqdm
 from invariscope.base.errors import RecipeError
 from invariscope.base.files import write_atomic
 from invariscope.base.former import FORMER_NAME
+from invariscope.base.registry import add_all, added
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import load_dataset
 from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.devices import check_device
 from invariscope.zoo.loading import build_model
 from invariscope.zoo.manifest import FILE_NAME, read_manifest, write_manifest
+from invariscope.zoo.model_string import ModelString
+from invariscope.zoo.operators import OperatorSpec
 from invariscope.zoo.recipe import LATER, Run, read_recipe
 from invariscope.zoo.training.factors import run_factors, told_settings
 from invariscope.zoo.training.state import StateError, restore_state, save_state
@@ -129,8 +132,16 @@ def _train_all(
 ) -> Iterator[tuple[Run, str | None, str | None]]:
     if jobs == 1:
         return (_train_one(run, out, conditions) for run in runs)
-    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-    return parallel(joblib.delayed(_train_one)(run, out, conditions) for run in runs)
+    parallel, names = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered"), added()
+    return parallel(joblib.delayed(_train_in_worker)(names, run, out, conditions) for run in runs)
+
+
+def _train_in_worker(
+    names: Mapping[str, Mapping[str, Any]], run: Run, out: Path, conditions: Conditions
+) -> tuple[Run, str | None, str | None]:
+    """:func:`_train_one` in another process, with what was registered at run time in this one."""
+    add_all(names)
+    return _train_one(run, out, conditions)
 
 
 def _train_one(run: Run, out: Path, conditions: Conditions) -> tuple[Run, str | None, str | None]:
@@ -190,7 +201,9 @@ def _load(data: str, limit: int | None) -> ImageSet:
 
 def _settings(run: Run) -> dict[str, Any]:
     """What the weights follow from, as it stands in the metadata of their files."""
-    return {"run": run.settings, "data_fingerprint": _training_images(run).fingerprint}
+    code = run.operator.code_sha256 if isinstance(run.operator, OperatorSpec) else None
+    settings = {"run": run.settings, "data_fingerprint": _training_images(run).fingerprint}
+    return settings if code is None else {**settings, "operator_code": code}
 
 
 def _file(out: Path, run: Run, epoch: int) -> Path:
@@ -224,28 +237,27 @@ def _is_finished(run: Run, out: Path) -> bool:
 def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
     wanted_run, run = LATER | wanted["run"], LATER | found.get("run", {})
     names = [name for name, value in wanted_run.items() if name not in run or run[name] != value]
-    if found.get("data_fingerprint") != wanted["data_fingerprint"]:
-        names.append("data_fingerprint")
-    return names
+    return names + [name for name in ("data_fingerprint", "operator_code") if found.get(name) != wanted.get(name)]
 
 
-def _model_string(run: Run, evaluate_as: str | None = None) -> str:
+def _network(run: Run, evaluate_as: OperatorSpec | str | None = None, folder: Path | None = None) -> ModelString:
     images = _training_images(run)
-    return run.model_string(images.images.shape[1], task_of(run, images).outputs, evaluate_as)
+    return run.network(images.images.shape[1], task_of(run, images).outputs, evaluate_as, folder)
 
 
 def _check_models(runs: Sequence[Run]) -> None:
     """Build every network, and those that are to be evaluated with the weights of another."""
     with torch.random.fork_rng(devices=[]):
-        for model in dict.fromkeys(_model_string(run) for run in runs):
-            build_model(model)
-        pairs = ((_model_string(run), _model_string(run, other)) for run in runs for other in run.evaluate_as)
-        for trained, other in dict.fromkeys(pairs):
+        networks = {str(network): network for network in map(_network, runs)}
+        for network in networks.values():
+            build_model(network)
+        pairs = ((_network(run), _network(run, other)) for run in runs for other in run.evaluate_as)
+        for trained, other in {(str(trained), str(other)): (trained, other) for trained, other in pairs}.values():
             if _shapes(trained) != _shapes(other):
                 raise RecipeError(f"evaluate_as: the weights of {trained} do not fit {other}: leave that operator out")
 
 
-def _shapes(model: str) -> dict[str, tuple[int, ...]]:
+def _shapes(model: ModelString) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in build_model(model).state_dict().items()}
 
 
@@ -255,7 +267,7 @@ def _entries(run: Run, told: Sequence[str], out: Path) -> list[Checkpoint]:
     return [
         Checkpoint(
             name=run.snapshot_name(epoch, other),
-            model=_model_string(run, other),
+            model=str(_network(run, other, out)),
             weights=_file(out, run, epoch),
             input=input_spec(images),
             labels=images.name.partition("/")[0],
