@@ -16,30 +16,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from invariscope.analysis import Tables as Tables
+    from invariscope.analysis import analyze as analyze
+    from invariscope.analysis import join as join
+    from invariscope.analysis import load as load
+    from invariscope.analysis import write_report as write_report
+    from invariscope.analysis import write_results as write_results
     from invariscope.analysis.drawing import save_figures as save_figures
     from invariscope.analysis.figures import draw as draw
     from invariscope.analysis.figures import register_figure as register_figure
-    from invariscope.analysis.report import write_report as write_report
     from invariscope.analysis.stats.correlation import correlate as correlate
-    from invariscope.analysis.study import analyze as analyze
-    from invariscope.analysis.study import write_results as write_results
-    from invariscope.analysis.tables.joined import Tables as Tables
-    from invariscope.analysis.tables.joined import join as join
-    from invariscope.analysis.tables.joined import load as load
+    from invariscope.analysis.tables.frames import register_frame as register_frame
     from invariscope.base.errors import InputError as InputError
-    from invariscope.collectors.engine.run import collect as collect
-    from invariscope.collectors.measure.attacks import measure_attack as measure_attack
-    from invariscope.collectors.measure.corruptions import corrupt as corrupt
-    from invariscope.collectors.measure.cost import measure_cost as measure_cost
-    from invariscope.collectors.measure.invariance import measure_invariance as measure_invariance
-    from invariscope.collectors.measure.invariance import measure_surface as measure_surface
-    from invariscope.collectors.measure.msb import measure_msb as measure_msb
-    from invariscope.collectors.measure.shifts import ShiftPlan as ShiftPlan
-    from invariscope.collectors.measure.shifts import apply_shift as apply_shift
-    from invariscope.collectors.measure.swap import measure_swaps as measure_swaps
-    from invariscope.collectors.schema import register_shift_kind as register_shift_kind
-    from invariscope.collectors.tables import register_collector as register_collector
-    from invariscope.collectors.tables.tasks import Options as Options
+    from invariscope.collectors import Options as Options
+    from invariscope.collectors import ShiftPlan as ShiftPlan
+    from invariscope.collectors import apply_shift as apply_shift
+    from invariscope.collectors import collect as collect
+    from invariscope.collectors import corrupt as corrupt
+    from invariscope.collectors import measure_attack as measure_attack
+    from invariscope.collectors import measure_cost as measure_cost
+    from invariscope.collectors import measure_invariance as measure_invariance
+    from invariscope.collectors import measure_msb as measure_msb
+    from invariscope.collectors import measure_surface as measure_surface
+    from invariscope.collectors import measure_swaps as measure_swaps
+    from invariscope.collectors import register_collector as register_collector
+    from invariscope.collectors import register_shift_kind as register_shift_kind
     from invariscope.zoo.datasets import load_dataset as load_dataset
     from invariscope.zoo.datasets import register_dataset as register_dataset
     from invariscope.zoo.datasets.source import DataSource as DataSource
@@ -57,39 +58,40 @@ if TYPE_CHECKING:
 _HOMES = {
     "DataSource": "zoo.datasets.source",
     "InputError": "base.errors",
-    "Options": "collectors.tables.tasks",
-    "ShiftPlan": "collectors.measure.shifts",
-    "Tables": "analysis.tables.joined",
-    "analyze": "analysis.study",
-    "apply_shift": "collectors.measure.shifts",
+    "Options": "collectors",
+    "ShiftPlan": "collectors",
+    "Tables": "analysis",
+    "analyze": "analysis",
+    "apply_shift": "collectors",
     "build_model": "zoo.loading",
     "build_operator": "zoo.operators",
-    "collect": "collectors.engine.run",
+    "collect": "collectors",
     "correlate": "analysis.stats.correlation",
-    "corrupt": "collectors.measure.corruptions",
+    "corrupt": "collectors",
     "draw": "analysis.figures",
     "find_sites": "zoo.sites",
-    "join": "analysis.tables.joined",
-    "load": "analysis.tables.joined",
+    "join": "analysis",
+    "load": "analysis",
     "load_checkpoint": "zoo.loading",
     "load_dataset": "zoo.datasets",
-    "measure_attack": "collectors.measure.attacks",
-    "measure_cost": "collectors.measure.cost",
-    "measure_invariance": "collectors.measure.invariance",
-    "measure_msb": "collectors.measure.msb",
-    "measure_surface": "collectors.measure.invariance",
-    "measure_swaps": "collectors.measure.swap",
+    "measure_attack": "collectors",
+    "measure_cost": "collectors",
+    "measure_invariance": "collectors",
+    "measure_msb": "collectors",
+    "measure_surface": "collectors",
+    "measure_swaps": "collectors",
     "read_manifest": "zoo.manifest",
-    "register_collector": "collectors.tables",
+    "register_collector": "collectors",
     "register_dataset": "zoo.datasets",
     "register_figure": "analysis.figures",
+    "register_frame": "analysis.tables.frames",
     "register_operator": "zoo.operators",
-    "register_shift_kind": "collectors.schema",
+    "register_shift_kind": "collectors",
     "replace_downsampling": "zoo.surgery",
     "save_figures": "analysis.drawing",
     "train_recipe": "zoo.training",
-    "write_report": "analysis.report",
-    "write_results": "analysis.study",
+    "write_report": "analysis",
+    "write_results": "analysis",
 }
 """Where each name of the facade is defined, within this package."""
 

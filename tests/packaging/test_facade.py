@@ -77,7 +77,7 @@ def test_the_version_is_that_of_the_distribution(project: dict[str, str]) -> Non
 
 
 def seconds(code: str) -> float:
-    """Processor time that the code takes in a fresh interpreter: the least of five, since other work only adds to it."""
+    """Processor time of the code in a fresh interpreter: the least of five, since other work only adds to it."""
     timed = f"import time; start = time.process_time()\n{code}\nprint(time.process_time() - start)"
     runs = [subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True) for _ in range(5)]
     return min(float(run.stdout.splitlines()[-1]) for run in runs)
