@@ -72,14 +72,14 @@ def parse(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given == ["--version"]:
-        import invariscope
-
-        print(f"invariscope {invariscope.__version__}")
-        return DONE
-    command = parse(given)
     try:
-        with needs_extras(type(command).__name__.lower()):
+        if given == ["--version"]:
+            import invariscope
+
+            print(f"invariscope {invariscope.__version__}")
+            return DONE
+        command = parse(given)
+        with needs_extras(given[0]):
             return command.run()
     except InputError as error:
         print(f"invariscope: {error}", file=sys.stderr)

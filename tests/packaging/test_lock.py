@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -115,3 +116,11 @@ def test_torch_is_an_extra(project: dict[str, Any]) -> None:
     assert {"torch", "safetensors", "scikit-learn", "pillow", "joblib"} <= {
         requirement.name for requirement in asked(project, ("measure",))
     }
+
+
+def test_the_citation_is_of_this_version(repository: Path, project: dict[str, Any]) -> None:
+    citation = yaml.safe_load((repository / "CITATION.cff").read_text())
+    assert {"cff-version", "title", "message", "authors"} <= set(citation)
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    (paper,) = citation["references"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Saha", "Gokhale"]
