@@ -92,7 +92,7 @@ def test_sites_measures_and_figures(plugin: Path, tmp_path: Path) -> None:
     assert table["logit_size"]["n_images"].tolist() == [6]
     assert table["logit_size"]["mean_size"].item() > 0
     assert set(table["invariance"]["shift_kind"]) == {"none", "antipodal"}
-    assert set(table["layers"]["kind"]) == {"farcorner"}
+    assert set(table["layers"]["site_kind"]) == {"farcorner"}
     run(plugin, "-m", "invariscope", "figures", "tables", "--out", "figures", "--only", "accuracy_bars", cwd=tmp_path)
     assert (tmp_path / "figures" / "accuracy_bars.png").stat().st_size > 1000
 
