@@ -30,4 +30,4 @@ def needs_extras(what: str) -> Iterator[None]:
             raise
         raise MissingPackageError(
             f"{what} needs {package}, which is not installed: pip install 'invariscope[measure]'"
-        ) from problem
+        ) from None  # what was being imported when is of no help
