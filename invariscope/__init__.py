@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from invariscope.analysis.drawing import save_figures as save_figures
     from invariscope.analysis.figures import draw as draw
     from invariscope.analysis.figures import register_figure as register_figure
+    from invariscope.analysis.publication import register_paper_table as register_paper_table
     from invariscope.analysis.stats.correlation import correlate as correlate
     from invariscope.analysis.tables.frames import register_frame as register_frame
     from invariscope.base.errors import InputError as InputError
@@ -86,6 +87,7 @@ _HOMES = {
     "register_figure": "analysis.figures",
     "register_frame": "analysis.tables.frames",
     "register_operator": "zoo.operators",
+    "register_paper_table": "analysis.publication",
     "register_shift_kind": "collectors",
     "replace_downsampling": "zoo.surgery",
     "save_figures": "analysis.drawing",
@@ -96,7 +98,7 @@ _HOMES = {
 """Where each name of the facade is defined, within this package."""
 
 
-def __getattr__(name: str) -> Any:
+def _find(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
@@ -112,6 +114,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = found
     return found
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of ours
+    __getattr__ = _find
 
 
 def __dir__() -> list[str]:

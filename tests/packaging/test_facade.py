@@ -45,8 +45,8 @@ def test_names_are_in_dir_in_tab_completion_and_in_a_star_import() -> None:
 
 
 def test_type_checkers_see_the_same_names_from_the_same_homes() -> None:
-    (block,) = (node for node in ast.parse(Path(iv.__file__).read_text()).body if isinstance(node, ast.If))
-    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    tree = ast.parse(Path(iv.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     seen = {}
     for node in block.body:
         if isinstance(node, ast.ImportFrom):
