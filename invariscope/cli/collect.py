@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from invariscope.base.errors import InputError
-from invariscope.cli.common import DONE, at_least_one, chosen, names, run_collect, tell_outcome
+from invariscope.cli.common import DONE, at_least_one, fitting, names, run_collect, tell_outcome
 from invariscope.collectors.tables.robustness_flags import RobustnessFlags
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Collect:
         from invariscope.zoo.manifest import read_manifest
 
         every = read_manifest(self.zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
-        checkpoints = chosen(every, self.only)
+        checkpoints = fitting(every, self.only)
         options = Options(
             collect=default_collectors(checkpoints) if self.collect is None else names(self.collect),
             shift=names(self.shift),

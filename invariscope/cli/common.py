@@ -35,7 +35,7 @@ def at_least_one(option: str, value: int) -> int:
     return value
 
 
-def chosen(checkpoints: Sequence[Checkpoint], pattern: str) -> list[Checkpoint]:
+def fitting(checkpoints: Sequence[Checkpoint], pattern: str) -> list[Checkpoint]:
     """The checkpoints whose name fits ``--only PATTERN``; refuses a pattern that none fits."""
     found = [checkpoint for checkpoint in checkpoints if fnmatchcase(checkpoint.name, pattern)]
     if not found:
