@@ -6,13 +6,15 @@ REFERENCE := out/reference
 SOURCE ?= $(REFERENCE)/source
 ELSEWHERE ?= $(SOURCE)/checkpoints
 JOBS ?= 2
+UV ?= uv
+UPGRADE ?=
 DEMO_FIGURES := confounding,dose_response,influence,msb_by_depth,msb_by_operator,msb_invariance,shift_surface,table_classification,within_between
 TRAINED := $(REFERENCE)/zoo
 MEASURE := $(BIN)/invariscope collect --out $(REFERENCE)/tables
 REFERENCE_DATA := $(REFERENCE)/data/mnist/test.parquet
 ATTACKED := max avg subsample soft-beta1 blur-3 aps lp-p4 tips
 
-.PHONY: bench demo docs figures reference reference-tables reproduce test test-full soak lint types zoo sweep clean
+.PHONY: bench demo docs figures reference reference-tables reproduce test test-full soak lint types lock zoo sweep clean
 
 demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in out/demo
 	$(BIN)/invariscope demo --out out/demo
@@ -88,6 +90,14 @@ types: $(VENV)/installed  ## mypy cannot follow the editable install: it is give
 	ln -sfn $(foreach room,$(wildcard invariscope/*) zoo collectors analysis data,$(CURDIR)/$(room)) $(VENV)/types/invariscope
 	MYPYPATH=$(VENV)/types $(BIN)/mypy
 
+lock:  ## pin the packages of the extra `dev` anew, for all platforms, with uv (UPGRADE=--upgrade: the newest releases)
+	cp requirements.lock requirements.lock.new
+	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 $(UPGRADE) --quiet \
+	  --no-annotate --no-header --output-file requirements.lock.new
+	{ sed -n '/^#/p' requirements.lock; sed -E '/^(nvidia|cuda|triton)/d' requirements.lock.new; } > requirements.lock.whole
+	rm requirements.lock.new
+	mv requirements.lock.whole requirements.lock
+
 zoo: $(VENV)/installed  ## train the bundled zoo again (runs that are there are kept)
 	$(BIN)/invariscope train data/zoo/recipe.yaml --out data/zoo --jobs 2
 
@@ -102,7 +112,7 @@ bench: $(VENV)/installed  ## speed, memory and coverage, as ratios: benchmarks/R
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.tips
 
-$(VENV)/installed: pyproject.toml requirements.lock
+$(VENV)/installed: pyproject.toml setup.py requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "invariscope needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement requirements.lock

@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, arg, subcommand
 
 from invariscope.base.errors import InputError
+from invariscope.base.extras import needs_extras
 from invariscope.cli.analyze import Analyze
 from invariscope.cli.collect import Collect
 from invariscope.cli.common import BAD_INPUT, DONE, INTERRUPTED, WITH_FAILURES
@@ -55,7 +56,8 @@ def _description() -> str:
         "Figures": FIGURES,
         "Tables of the paper": PAPER_TABLES,
     }
-    return "\n\n".join([__doc__ or "", *(f"{title}: {', '.join(names)}." for title, names in known.items())])
+    about = "`invariscope --version` prints the version."
+    return "\n\n".join([__doc__ or "", about, *(f"{title}: {', '.join(names)}." for title, names in known.items())])
 
 
 def parse(
@@ -69,9 +71,16 @@ def parse(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    command = parse(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return command.run()
+        if given == ["--version"]:
+            import invariscope
+
+            print(f"invariscope {invariscope.__version__}")
+            return DONE
+        command = parse(given)
+        with needs_extras(given[0]):
+            return command.run()
     except InputError as error:
         print(f"invariscope: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from invariscope.base.errors import InputError
-from invariscope.cli.common import DONE, at_least_one, names, run_collect, tell_outcome
+from invariscope.cli.common import DONE, at_least_one, fitting, names, run_collect, tell_outcome
 from invariscope.collectors.tables.robustness_flags import RobustnessFlags
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ class Collect:
         from invariscope.zoo.manifest import read_manifest
 
         every = read_manifest(self.zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
-        checkpoints = [checkpoint for checkpoint in every if fnmatchcase(checkpoint.name, self.only)]
+        checkpoints = fitting(every, self.only)
         options = Options(
             collect=default_collectors(checkpoints) if self.collect is None else names(self.collect),
             shift=names(self.shift),
@@ -127,10 +126,6 @@ class Collect:
             raise InputError("--scheduler is the address of a backend's: give --backend dask as well")
         at_least_one("--jobs", self.jobs)
         images = DataSource(self.data, self.split, self.limit)
-        if not checkpoints:
-            raise InputError(
-                f"--only {self.only}: no checkpoint of {self.zoo} has such a name ({every[0].name} is one)"
-            )
         if self.dry_run:
             return _say(plan_run(checkpoints, images, self.out, options))
         outcome = run_collect(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,14 @@ def at_least_one(option: str, value: int) -> int:
     if value < 1:
         raise InputError(f"{option} is {value}: give a whole number of at least 1")
     return value
+
+
+def fitting(checkpoints: Sequence[Checkpoint], pattern: str) -> list[Checkpoint]:
+    """The checkpoints whose name fits ``--only PATTERN``; refuses a pattern that none fits."""
+    found = [checkpoint for checkpoint in checkpoints if fnmatchcase(checkpoint.name, pattern)]
+    if not found:
+        raise InputError(f"--only {pattern}: no checkpoint of the zoo has such a name ({checkpoints[0].name} is one)")
+    return found
 
 
 def run_collect(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from invariscope import data
-from invariscope.cli.common import at_least_one, draw_all, run_analysis, run_collect, tell_outcome, write_page
+from invariscope.cli.common import at_least_one, draw_all, fitting, run_analysis, run_collect, tell_outcome, write_page
 
 DEMO_IMAGES = 150
 """Test images of the demo, of 602: it is to take three minutes on two cores."""
@@ -29,6 +29,8 @@ class Demo:
     """Which of the two bundled zoos."""
     jobs: int = 2
     """Worker processes."""
+    only: str = "*"
+    """Only checkpoints whose name fits this pattern, for a quicker look."""
 
     def run(self) -> int:
         """Measure, analyse, draw, report; print the correlations and the paths."""
@@ -45,7 +47,7 @@ class Demo:
             collected = ("checkpoints", "layers", "invariance", "surface")
             options = Options(collected, msb_images=100, surface_images=12)
         jobs = at_least_one("--jobs", self.jobs)
-        checkpoints = read_manifest(zoo, operators=False)
+        checkpoints = fitting(read_manifest(zoo, operators=False), self.only)
         code = tell_outcome(
             run_collect(checkpoints, images, tables, options, jobs=jobs, command=f"invariscope: {self}"), tables
         )
