@@ -79,7 +79,7 @@ def measure(folder: Path, n_images: int, n_shifts: int) -> int:
     from safetensors.torch import save_file
 
     from invariscope.collectors.engine.run import collect
-    from invariscope.collectors.tables.tasks import Options
+    from invariscope.collectors.options import Options
     from invariscope.zoo.datasets.imageset import ImageSet
     from invariscope.zoo.datasets.inputs import InputSpec
     from invariscope.zoo.loading import build_model

@@ -32,10 +32,11 @@ from torch.nn import functional as F
 
 from benchmarks.results import machine, table, write_section
 from invariscope.collectors.engine.run import collect
+from invariscope.collectors.engine.subject import Subject
 from invariscope.collectors.measure.invariance import predict, score
 from invariscope.collectors.measure.passes import CHECKED, shift_network
 from invariscope.collectors.measure.shifts import ShiftPlan
-from invariscope.collectors.tables.tasks import Options, Subject
+from invariscope.collectors.options import Options
 from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.loading import build_model, load_checkpoint

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from invariscope import cli
 from invariscope.analysis.figures import FIGURES
 from invariscope.analysis.publication import PAPER_TABLES
-from invariscope.collectors.tables.tasks import COLLECTORS
+from invariscope.collectors.schema import COLLECTORS
 from invariscope.zoo.architectures import ARCHITECTURES
 from invariscope.zoo.datasets import DATASETS
 from invariscope.zoo.loading import build_model

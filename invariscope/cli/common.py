@@ -13,8 +13,8 @@ from invariscope.base.errors import InputError
 if TYPE_CHECKING:
     from invariscope.analysis import Results, Tables
     from invariscope.analysis.drawing import Drawn
-    from invariscope.collectors.engine.run import Outcome
-    from invariscope.collectors.tables.tasks import Options
+    from invariscope.collectors.engine.run import CollectOutcome
+    from invariscope.collectors.options import Options
     from invariscope.zoo.datasets.source import DataSource
     from invariscope.zoo.manifest import Checkpoint
 
@@ -36,7 +36,7 @@ def at_least_one(option: str, value: int) -> int:
 
 def run_collect(
     checkpoints: Sequence[Checkpoint], images: DataSource, out: Path | str, options: Options, **how: Any
-) -> Outcome:
+) -> CollectOutcome:
     """Measure; where Ctrl-C stops it, say how to go on."""
     from invariscope.collectors.engine.run import collect
 
@@ -47,7 +47,7 @@ def run_collect(
         raise
 
 
-def tell_outcome(outcome: Outcome, out: Path | str) -> int:
+def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
     """Print what a run did and what failed; returns the exit code."""
     print(
         f"tables: {out} ({outcome.measured} tasks measured, {outcome.found} were done, {len(outcome.failures)} failed)"
