@@ -27,7 +27,7 @@ class ShiftKind:
         source: ``source(position, size)``, integers of any shape (numpy or torch) to such of the same shape: which
             pixel of an axis of ``size`` pixels stands at a position, from ``1 - size`` to ``2 * size - 2``. A position
             inside of the image, 0 to ``size - 1``, is that pixel.
-        words: what the shifts are called in text.
+        words: what one shift is called in text.
         color, dashes, marker: how the kind is drawn, for matplotlib.
         reversible: the shift by ``-d`` undoes the shift by ``d``: every pixel of the image is in every view.
         takes_fill: outside of the image stands a fill, one of ``FILLS``, instead of the source pixel.
@@ -98,11 +98,11 @@ def check_shift_kind(name: str, kind: Any) -> None:
 SHIFT_KINDS = Registry(
     "shift kind",
     {
-        "circular": ShiftKind(wrapped, "circular shifts", "#0072B2", reversible=True, pixel_consistency="mASCC"),
-        "zero": ShiftKind(edge, "zero shifts", "#D55E00", "--", "s", takes_fill=True, pixel_consistency="mASSC"),
-        "reflect": ShiftKind(mirrored, "reflect shifts", "#882255", ":", "D"),
-        "replicate": ShiftKind(edge, "replicate shifts", "#E69F00", (0, (3, 1, 1, 1, 1, 1)), "v"),
-        "crop": ShiftKind(itself, "crop shifts", "#009E73", "-.", "^", keeps_size=False, pixel_consistency="mASSC"),
+        "circular": ShiftKind(wrapped, "circular shift", "#0072B2", reversible=True, pixel_consistency="mASCC"),
+        "zero": ShiftKind(edge, "zero shift", "#D55E00", "--", "s", takes_fill=True, pixel_consistency="mASSC"),
+        "reflect": ShiftKind(mirrored, "reflect shift", "#882255", ":", "D"),
+        "replicate": ShiftKind(edge, "replicate shift", "#E69F00", (0, (3, 1, 1, 1, 1, 1)), "v"),
+        "crop": ShiftKind(itself, "crop shift", "#009E73", "-.", "^", keeps_size=False, pixel_consistency="mASSC"),
     },
     ShiftError,
     group="invariscope.shift_kinds",

@@ -161,17 +161,15 @@ def test_a_circle_is_seen() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["zoo", "zoo.operators", "zoo.datasets", "zoo.manifest", "collectors", "collectors.schema", "analysis",
-     "analysis.figures", "cli"],
+    ["zoo", "zoo.operators", "zoo.datasets", "zoo.manifest", "collectors", "collectors.schema",
+     "collectors.store.reader", "analysis", "analysis.figures", "cli"],
 )  # fmt: skip
 def test_imports_without_torch(module: str) -> None:
     code = f"import sys, invariscope.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(
-    "module", ["schema", "options", "shift_kinds", "store.reader", *(f"tables.{name}" for name in COLLECTORS.own)]
-)
-def test_contract_options_and_reader_are_light(module: str) -> None:
+@pytest.mark.parametrize("module", ["schema", "options", "shift_kinds", *(f"tables.{name}" for name in COLLECTORS.own)])
+def test_contract_and_options_are_light(module: str) -> None:
     code = f"import sys, invariscope.collectors.{module}; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
