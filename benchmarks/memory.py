@@ -35,7 +35,7 @@ INTERVAL = 0.003
 
 
 @dataclass(frozen=True)
-class Settings:
+class MemorySettings:
     """What is measured."""
 
     images: tuple[int, ...] = (1_000, 50_000)
@@ -123,7 +123,7 @@ def main() -> None:
         return
     import tyro
 
-    settings = tyro.cli(Settings, description=__doc__)
+    settings = tyro.cli(MemorySettings, description=__doc__)
     peaks = {
         (n_images, n_shifts): [in_a_process(n_images, n_shifts) for _ in range(settings.repeats)]
         for n_images in settings.images

@@ -57,17 +57,16 @@ class ShiftOptions:
     """Size to which images are brought for crop shifts; by default the input size + 2 x max shift."""
 
     def __post_init__(self) -> None:
-        for kind in self.shift:
-            SHIFT_KINDS[kind]
+        one_of("shift kind", self.shift, SHIFT_KINDS)
+        at_least_one(self, "n_shifts", "crop_size")
         one_of("fill", [self.fill], FILLS)
 
     def settings(self, checkpoint: Checkpoint) -> list[dict[str, Any]]:
         """What a task's key holds of these, one entry per kind."""
         spec = checkpoint.input
         most = self.max_shift if self.max_shift is not None else max(min(spec.height, spec.width) // 8, 1)
-        larger = self.crop_size
-        if larger is None:  # a window of the input's size can move by the largest shift
-            larger = as_size((spec.height + 2 * most, spec.width + 2 * most), "crop size")
+        margin = 2 * most  # a window of the input's size can move by the largest shift
+        larger = self.crop_size or as_size((spec.height + margin, spec.width + margin), "crop size")
         return [
             {
                 "kind": name,

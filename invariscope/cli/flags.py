@@ -97,7 +97,7 @@ def with_groups(command: type[Command], groups: Mapping[str, type[Any]]) -> type
     made = []
     for name, group in groups.items():
         if mine := [one.name for one in dataclasses.fields(group) if one.name in taken]:
-            raise InputError(f"{name}: --{mine[0].replace('_', '-')} is an option of the command: give it another name")
+            raise InputError(f"{name}: {_flag(mine[0])} is an option of the command: give it another name")
         body = {"__doc__": group.__doc__, "__post_init__": lambda self: None, "__module__": group.__module__}
         raw = make_dataclass(group.__name__, [], bases=(group,), frozen=True, namespace=body)
         made.append((name, raw, field(default_factory=raw)))
@@ -109,6 +109,19 @@ def chosen(command: object, groups: Mapping[str, type[Any]]) -> list[Any]:
     """The groups of a command of :func:`with_groups`, checked.
 
     Raises:
-        InputError: what a group refuses.
+        InputError: what a group refuses; an option that its line begins with is named as a flag.
     """
-    return [group(**vars(getattr(command, name))) for name, group in groups.items()]
+    made = []
+    for name, group in groups.items():
+        try:
+            made.append(group(**vars(getattr(command, name))))
+        except InputError as error:
+            first, space, rest = str(error).partition(" ")
+            if first not in {one.name for one in dataclasses.fields(group)}:
+                raise
+            raise type(error)(f"{_flag(first)}{space}{rest}") from error
+    return made
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"

@@ -110,7 +110,7 @@ def test_a_collectors_options_are_flags(
     assert set(load_table(tmp_path / "t", "ink")["row"]) == {5, 6, 7}
     capsys.readouterr()
     assert cli.main([*command, "--ink-level", "-1"]) == cli.BAD_INPUT
-    assert capsys.readouterr().err == "invariscope: ink_level is -1.0: take at least 0\n"
+    assert capsys.readouterr().err == "invariscope: --ink-level is -1.0: take at least 0\n"
     assert cli.main([*command, "--ink-rows", "5,x"]) == cli.BAD_INPUT
     assert capsys.readouterr().err == "invariscope: 'x' is no whole number: correct it in '5,x'\n"
     with pytest.raises(SystemExit):
