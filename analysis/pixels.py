@@ -16,7 +16,7 @@ from invariscope.analysis.say.summary import READ_SCORE
 from invariscope.analysis.study import Results, analyze_tables
 from invariscope.analysis.tables.joined import Tables, join
 from invariscope.base.errors import TableError
-from invariscope.collectors.schema import INVARIANCE
+from invariscope.collectors.schema import TABLES
 
 STANDS_FOR = {"consistency_pixel": "consistency", "fidelity_pixel": "fidelity", "miou": "accuracy"}
 """Scores of pixels, and those of whole images in whose place they are analysed."""
@@ -53,7 +53,7 @@ def as_invariance(tables: Tables) -> Tables:
         )
     rows = tables.segmentation[tables.segmentation["score"].isin(STANDS_FOR)]
     rows = rows.assign(score=rows["score"].map(STANDS_FOR), n_pairs=rows["n_pairs"].fillna(0).astype("int64"))
-    return replace(tables, invariance=rows.reindex(columns=INVARIANCE.names))
+    return replace(tables, invariance=rows.reindex(columns=TABLES["invariance"].names))
 
 
 def joined(tables: Tables) -> pd.DataFrame:

@@ -103,7 +103,7 @@ def work_timed(clock: Clock) -> Any:
 def measure_run(zoo: Path, out: Path, images: int) -> tuple[float, float]:
     """Wall seconds of a whole run in this process, and of the work in it."""
     from invariscope.collectors.engine.run import collect
-    from invariscope.collectors.tables.tasks import Options
+    from invariscope.collectors.options import Options
     from invariscope.zoo.datasets.source import DataSource
     from invariscope.zoo.manifest import read_manifest
 

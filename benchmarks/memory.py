@@ -35,7 +35,7 @@ INTERVAL = 0.003
 
 
 @dataclass(frozen=True)
-class Settings:
+class MemorySettings:
     """What is measured."""
 
     images: tuple[int, ...] = (1_000, 50_000)
@@ -79,7 +79,7 @@ def measure(folder: Path, n_images: int, n_shifts: int) -> int:
     from safetensors.torch import save_file
 
     from invariscope.collectors.engine.run import collect
-    from invariscope.collectors.tables.tasks import Options
+    from invariscope.collectors.options import Options
     from invariscope.zoo.checkpoint import Checkpoint
     from invariscope.zoo.datasets.imageset import ImageSet
     from invariscope.zoo.datasets.inputs import InputSpec
@@ -123,7 +123,7 @@ def main() -> None:
         return
     import tyro
 
-    settings = tyro.cli(Settings, description=__doc__)
+    settings = tyro.cli(MemorySettings, description=__doc__)
     peaks = {
         (n_images, n_shifts): [in_a_process(n_images, n_shifts) for _ in range(settings.repeats)]
         for n_images in settings.images

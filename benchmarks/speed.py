@@ -32,10 +32,11 @@ from torch.nn import functional as F
 
 from benchmarks.results import machine, table, write_section
 from invariscope.collectors.engine.run import collect
+from invariscope.collectors.engine.subject import Subject
 from invariscope.collectors.measure.invariance import predict, score
 from invariscope.collectors.measure.passes import CHECKED, shift_network
 from invariscope.collectors.measure.shifts import ShiftPlan
-from invariscope.collectors.tables.tasks import Options, Subject
+from invariscope.collectors.options import Options
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.datasets.inputs import InputSpec
@@ -57,7 +58,7 @@ MARGIN = 1e-3
 
 
 @dataclass(frozen=True)
-class Settings:
+class SpeedSettings:
     """How much is measured; fewer images make the fixed costs of a checkpoint weigh more than they do in earnest."""
 
     images: int = 1000
@@ -75,7 +76,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Case:
+class SpeedCase:
     """One network on its images."""
 
     checkpoint: Checkpoint
@@ -137,7 +138,7 @@ def spread(ratios: list[float]) -> str:
 
 
 @contextmanager
-def cases(settings: Settings) -> Iterator[dict[str, Case]]:
+def cases(settings: SpeedSettings) -> Iterator[dict[str, SpeedCase]]:
     """The networks with their images, in a temporary folder."""
     with tempfile.TemporaryDirectory() as name:
         yield {
@@ -147,7 +148,7 @@ def cases(settings: Settings) -> Iterator[dict[str, Case]]:
         }
 
 
-def make(folder: Path, model: str, size: int, settings: Settings) -> Case:
+def make(folder: Path, model: str, size: int, settings: SpeedSettings) -> SpeedCase:
     """A calibrated network and smooth random images."""
     generator = torch.Generator().manual_seed(0)
     count = settings.images if size < 100 else min(settings.images, settings.large_images)
@@ -160,7 +161,7 @@ def make(folder: Path, model: str, size: int, settings: Settings) -> Case:
     calibrate(network, pixels[:32].float() / 255 * 4 - 2)
     weights = folder / f"{size}-{sum(p.numel() for p in network.parameters())}.safetensors"
     save_file(network.state_dict(), weights)
-    return Case(Checkpoint(weights.stem, model, weights, InputSpec(size, (0.5,), (0.25,)), folder=folder), images)
+    return SpeedCase(Checkpoint(weights.stem, model, weights, InputSpec(size, (0.5,), (0.25,)), folder=folder), images)
 
 
 def calibrate(network: nn.Module, images: Tensor) -> None:
@@ -173,7 +174,7 @@ def calibrate(network: nn.Module, images: Tensor) -> None:
     network.eval()
 
 
-def speed(title: str, case: Case, settings: Settings, folder: Path) -> str:
+def speed(title: str, case: SpeedCase, settings: SpeedSettings, folder: Path) -> str:
     """Ratios of CPU time of one network."""
     batch = Subject(case.checkpoint, nn.Identity(), case.images).images_per_pass
     calls: dict[str, Callable[[], None]] = {"collect": lambda: case.collect(folder)}
@@ -207,7 +208,7 @@ def speed(title: str, case: Case, settings: Settings, folder: Path) -> str:
     return table([{"what": name, "measured": value} for name, value in row.items()])
 
 
-def agreement(case: Case) -> str:
+def agreement(case: SpeedCase) -> str:
     """Folded against unfolded predictions, and what bfloat16 does to every score."""
     model = load_checkpoint(case.checkpoint)
     images = Subject(case.checkpoint, model, case.images.head(64)).prepared()
@@ -242,7 +243,7 @@ def margins(model: nn.Module, images: Tensor) -> np.ndarray:
 
 def main() -> None:
     """Measure and write the section."""
-    settings = tyro.cli(Settings, description=__doc__)
+    settings = tyro.cli(SpeedSettings, description=__doc__)
     torch.set_num_threads(settings.threads)
     facts = (
         f"{machine('torch', 'timm')} CPU time with {settings.threads} thread(s), in rounds; K = {SHIFTS} shifts x "

@@ -37,7 +37,7 @@ against 2 one after the other; `torch.where` for the mask of the ReLU, 32 agains
 
 
 @dataclass(frozen=True)
-class Settings:
+class TipsSettings:
     """How much is measured."""
 
     repeats: int = 21
@@ -62,7 +62,7 @@ class Plain(nn.Module):
 
 
 @dataclass
-class Case:
+class TipsCase:
     """Both layers with the same weights, a map, and a gradient of the output."""
 
     plain: Plain
@@ -71,7 +71,7 @@ class Case:
     grad: Tensor
 
     @classmethod
-    def make(cls, shape: tuple[int, ...], layout: torch.memory_format, seed: int) -> Case:
+    def make(cls, shape: tuple[int, ...], layout: torch.memory_format, seed: int) -> TipsCase:
         torch.manual_seed(seed)
         n, channels, height, width = shape
         plain, layer = Plain(channels), TIPS(channels)
@@ -99,7 +99,7 @@ class Case:
         return found
 
 
-def ratios(settings: Settings) -> list[dict[str, object]]:
+def ratios(settings: TipsSettings) -> list[dict[str, object]]:
     """Plain over ours, by shape, layout and number of threads."""
     rows: list[dict[str, object]] = []
     for threads, clock in ((1, time.process_time), (2, time.perf_counter)):
@@ -108,7 +108,7 @@ def ratios(settings: Settings) -> list[dict[str, object]]:
         torch.set_num_threads(threads)
         for shape in SHAPES:
             for name, layout in LAYOUTS.items():
-                case = Case.make(shape, layout, settings.seed)
+                case = TipsCase.make(shape, layout, settings.seed)
                 times = np.array(
                     [
                         [case.step(module, clock) for module in (case.plain, case.layer)]
@@ -130,9 +130,9 @@ def _spread(seconds: np.ndarray) -> str:
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
-def errors(settings: Settings) -> list[dict[str, object]]:
+def errors(settings: TipsSettings) -> list[dict[str, object]]:
     """Largest difference to the plain formula in float64, as a share of the largest value."""
-    case = Case.make(SHAPES[0], torch.contiguous_format, settings.seed)
+    case = TipsCase.make(SHAPES[0], torch.contiguous_format, settings.seed)
     exact = case.gradients(case.plain, torch.float64)
     rows = []
     for name, module in (("plain", case.plain), ("ours", case.layer)):
@@ -143,9 +143,9 @@ def errors(settings: Settings) -> list[dict[str, object]]:
     return rows
 
 
-def parts(settings: Settings, shown: int = 7) -> list[dict[str, object]]:
+def parts(settings: TipsSettings, shown: int = 7) -> list[dict[str, object]]:
     """CPU milliseconds of torch's operations in a forward and backward pass, the longest first."""
-    case = Case.make(SHAPES[0], torch.contiguous_format, settings.seed)
+    case = TipsCase.make(SHAPES[0], torch.contiguous_format, settings.seed)
     rows: list[dict[str, object]] = []
     for name, module in (("plain", case.plain), ("ours", case.layer)):
         case.step(module, time.process_time)
@@ -163,7 +163,7 @@ def parts(settings: Settings, shown: int = 7) -> list[dict[str, object]]:
 
 def main() -> None:
     """Measure and write the section."""
-    settings = tyro.cli(Settings, description=__doc__)
+    settings = tyro.cli(TipsSettings, description=__doc__)
     torch.set_num_threads(1)
     load = os.getloadavg()[0]
     body = [

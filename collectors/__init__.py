@@ -24,12 +24,16 @@ if TYPE_CHECKING:
     from invariscope.collectors.measure.msb import measure_msb
     from invariscope.collectors.measure.shifts import ShiftPlan, apply_shift
     from invariscope.collectors.measure.swap import measure_swaps
-    from invariscope.collectors.tables.tasks import Options
+    from invariscope.collectors.options import Options, register_collector
+    from invariscope.collectors.schema import Collector
+    from invariscope.collectors.shift_kinds import ShiftKind, register_shift_kind
 
 _HOMES = {
     "Attack": "invariscope.collectors.measure.attack",
-    "Options": "invariscope.collectors.tables.tasks",
+    "Collector": "invariscope.collectors.schema",
+    "Options": "invariscope.collectors.options",
     "PixelModel": "invariscope.collectors.measure.attacks",
+    "ShiftKind": "invariscope.collectors.shift_kinds",
     "ShiftPlan": "invariscope.collectors.measure.shifts",
     "apply_shift": "invariscope.collectors.measure.shifts",
     "collect": "invariscope.collectors.engine.run",
@@ -40,12 +44,16 @@ _HOMES = {
     "measure_msb": "invariscope.collectors.measure.msb",
     "measure_surface": "invariscope.collectors.measure.invariance",
     "measure_swaps": "invariscope.collectors.measure.swap",
+    "register_collector": "invariscope.collectors.options",
+    "register_shift_kind": "invariscope.collectors.shift_kinds",
 }
 
 __all__ = [
     "Attack",
+    "Collector",
     "Options",
     "PixelModel",
+    "ShiftKind",
     "ShiftPlan",
     "apply_shift",
     "collect",
@@ -56,6 +64,8 @@ __all__ = [
     "measure_msb",
     "measure_surface",
     "measure_swaps",
+    "register_collector",
+    "register_shift_kind",
 ]
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from invariscope import cli
 from invariscope.analysis.figures import FIGURES
 from invariscope.analysis.publication import PAPER_TABLES
-from invariscope.collectors.tables.tasks import COLLECTORS
+from invariscope.collectors.schema import COLLECTORS
 from invariscope.zoo.architectures import ARCHITECTURES
 from invariscope.zoo.datasets import DATASETS
 from invariscope.zoo.loading import build_model
@@ -356,25 +356,6 @@ def test_sites_as_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("--size", "--channels"):
         assert run("sites", "zoo:resnet8", option, 0) == cli.BAD_INPUT
         assert capsys.readouterr().err.strip() == f"invariscope: {option} is 0: give a whole number of at least 1"
-
-
-def test_train_writes_a_zoo_that_can_be_collected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("defaults: {data: digits, epochs: 1, model: {width: 2}}\ngrid: {operator: [max, soft(4)]}\n")
-    assert run("train", recipe, "--out", tmp_path / "zoo") == cli.DONE
-    assert "2 runs trained, 0 were done, 0 failed" in capsys.readouterr().out
-    command = ("collect", tmp_path / "zoo", "--data", "digits", "--out", tmp_path / "t", "--limit", 20)
-    assert run(*command, "--collect", "checkpoints") == cli.DONE
-    rows = pq.read_table(tmp_path / "t" / "checkpoints").to_pandas().set_index("operator")
-    assert rows["strength"]["soft"] == 4
-    assert rows["operator_spec"].to_dict() == {"max": "max", "soft": "soft(beta=4)"}
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("defaults: {data: digits, epochs: 1, model: {width: 2}}\ngrid: {operator: max}\n")
-    assert run("train", recipe, "--out", recipe / "zoo") == cli.BAD_INPUT
-    assert "cannot make this folder" in one_line(capsys)
 
 
 @pytest.mark.parametrize(

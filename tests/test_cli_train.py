@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -53,3 +54,24 @@ def test_bad_options_are_one_line(
     assert error.startswith(f"invariscope: {message}")
     assert error.count("\n") == 1
     assert not (tmp_path / "zoo").exists()
+
+
+def test_train_writes_a_zoo_that_can_be_collected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("defaults: {data: digits, epochs: 1, model: {width: 2}}\ngrid: {operator: [max, soft(4)]}\n")
+    assert cli.main(["train", str(recipe), "--out", str(tmp_path / "zoo")]) == cli.DONE
+    assert "2 runs trained, 0 were done, 0 failed" in capsys.readouterr().out
+    command = ["collect", str(tmp_path / "zoo"), "--data", "digits", "--out", str(tmp_path / "t"), "--limit", "20"]
+    assert cli.main([*command, "--collect", "checkpoints"]) == cli.DONE
+    rows = pq.read_table(tmp_path / "t" / "checkpoints").to_pandas().set_index("operator")
+    assert rows["strength"]["soft"] == 4
+    assert rows["operator_spec"].to_dict() == {"max": "max", "soft": "soft(beta=4)"}
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("defaults: {data: digits, epochs: 1, model: {width: 2}}\ngrid: {operator: max}\n")
+    assert cli.main(["train", str(recipe), "--out", str(recipe / "zoo")]) == cli.BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "cannot make this folder" in error

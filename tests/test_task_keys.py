@@ -12,15 +12,15 @@ import pytest
 
 from invariscope.collectors.engine.planning import _tasks
 from invariscope.collectors.engine.run import plan_run
-from invariscope.collectors.tables.tasks import Options
+from invariscope.collectors.options import Options
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.source import DataSource
 from invariscope.zoo.manifest import read_manifest
 
 DEMO = Options(("checkpoints", "layers", "invariance", "surface"), msb_images=100, surface_images=12)
 SWAPS = Options(("swaps",), swap_images=100)
-SCENES = Options(("checkpoints", "layers", "segmentation"), ("circular", "zero", "crop"), msb_images=100)
-OTHERS = Options(("predictions", "robustness", "cost"), ("circular", "zero", "reflect", "replicate", "crop"))
+SCENES = Options(("checkpoints", "layers", "segmentation"), shift=("circular", "zero", "crop"), msb_images=100)
+OTHERS = Options(("predictions", "robustness", "cost"), shift=("circular", "zero", "reflect", "replicate", "crop"))
 
 SCENES_KEYS = "2a5087db7230c3811fd9f33dbeba0bb59ad32c7515b55ea11f4ece5266e805ed"
 OTHERS_KEYS = "6234d0f1359bc98b5829dcfb3392eac198d59eb3bb9353ee1c4e6c4a702a14fe"

@@ -16,7 +16,7 @@ from invariscope.analysis.designs.dose import ALIKE, families
 from invariscope.analysis.figures import fits, style
 from invariscope.analysis.figures.frames import Selection, once_per_checkpoint, plan_sentence, select
 from invariscope.base.errors import TableError
-from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
+from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE, SHIFT_KINDS
 
 KNOBS = {
     "soft": "β of soft pooling",
@@ -119,8 +119,9 @@ def _family(axes: Sequence[Axes], selection: Selection, family: str, columns: li
         if column == columns[1]:
             for kind in selection.kinds:
                 of_kind = rows[rows["shift_kind"] == kind]
-                look, dashes, shape = style.KIND_MARKS[kind]
-                sentences.append(_line(ax, of_kind, column, known, look, dashes, shape, f"{family}, {kind}"))
+                look = SHIFT_KINDS[kind]
+                label = f"{family}, {kind}"
+                sentences.append(_line(ax, of_kind, column, known, look.color, look.dashes, look.marker, label))
         else:
             sentences.append(
                 _line(ax, plain, column, known, color if column == columns[0] else style.INK, "-", marker, family)
@@ -194,9 +195,8 @@ def _text(strength: float) -> str:
 
 def _handles(kinds: Sequence[str]) -> list[Artist]:
     handles: list[Artist] = [
-        Line2D([], [], color=color, linestyle=dashes, marker=marker, markersize=3.8, label=f"{kind} shift")
-        for kind, (color, dashes, marker) in style.KIND_MARKS.items()
-        if kind in kinds
+        Line2D([], [], color=look.color, linestyle=look.dashes, marker=look.marker, markersize=3.8, label=look.words)
+        for look in map(SHIFT_KINDS.__getitem__, kinds)
     ]
     handles.append(Line2D([], [], color=style.GUIDE, linewidth=0.6, label="one seed"))
     handles.append(

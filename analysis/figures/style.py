@@ -63,15 +63,6 @@ OTHER_MARKS = tuple(
 )
 """For operators that the table above does not know, in the order of their names."""
 
-KIND_MARKS: dict[str, tuple[str, Any, str]] = {
-    "circular": ("#0072B2", "-", "o"),
-    "zero": ("#D55E00", "--", "s"),
-    "crop": ("#009E73", "-.", "^"),
-    "reflect": ("#882255", ":", "D"),
-    "replicate": ("#E69F00", (0, (3, 1, 1, 1, 1, 1)), "v"),
-}
-"""Colour, line style and marker of each shift kind where kinds share one panel."""
-
 _READING_LABELS = {
     "msb_corrected": "MSB, chance-corrected (1 = always the maximum)",
     "msb": "MSB, literal (share of windows)",

@@ -121,7 +121,7 @@ def plan_labels(rows: pd.DataFrame) -> list[str]:
     several = rows["data"].nunique() > 1
     labels = []
     for row in rows.to_dict("records"):
-        fill = f", fill {row['fill']}" if row["shift_kind"] == "zero" and row["fill"] else ""
+        fill = f", fill {row['fill']}" if isinstance(row["fill"], str) else ""
         label = f"{row['shift_kind']}, ≤ {int(row['max_shift'])} px, {int(row['n_shifts'])} {row['plan']}{fill}"
         labels.append(f"{label} ({row['data']})" if several else label)
     return labels

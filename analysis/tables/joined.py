@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from invariscope.analysis.tables.parts import Parts, Selection, networks
 from invariscope.base.errors import TableError
-from invariscope.collectors.schema import MSB_READINGS, PRIMARY_READING, SCORES, TABLES
+from invariscope.base.names import unknown
+from invariscope.collectors.schema import MSB_READINGS, PLAN_COLUMNS, PRIMARY_READING, SCORES, TABLES
+from invariscope.collectors.store.reader import RowFilter, TableReader
 
 NOT_GIVEN = "not given"
 """Stands in `cluster` for an operator that the manifest does not name."""
@@ -20,7 +21,6 @@ NOT_GIVEN = "not given"
 ELSEWHERE = "elsewhere"
 """Value of the manifest's factor `origin` that marks a network trained elsewhere, by a recipe of its own."""
 
-PLAN_COLUMNS = ["shift_kind", "fill", "max_shift", "n_shifts", "plan", "plan_hash"]
 _KEY = ["sha256", "model"]
 _DATA = ["data", "data_fingerprint"]
 _FACTORS = [
@@ -39,8 +39,9 @@ _FACTORS = [
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables that the analysis reads, each with the columns of :data:`TABLES`; empty where not
-    collected.
+    """The tables that the analysis reads, each with the columns of :data:`TABLES`; empty where not collected.
+
+    :func:`load_table` reads any other one.
     """
 
     checkpoints: pd.DataFrame
@@ -71,15 +72,21 @@ def load(
         TableError: no such folder, no parts at all, a part that cannot be read, that lacks a column, whose column has
             another type, or that was written under another schema version; a checkpoint or a column that is not there.
     """
-    parts = Parts(folder)
+    reader = TableReader(folder)
     names = [table.name for table in fields(Tables)]
-    if not any(parts.files(name) for name in names):
+    if not any(reader.parts(name) for name in names):
         raise TableError(f"{folder}: holds no table parts; fill it with `invariscope collect ZOO --out {folder}`")
-    selection = Selection.checked(where, names)
+    wanted = RowFilter.checked(where, names)
     if checkpoints is not None:
-        described = parts.read("checkpoints", Selection({}))
-        selection = replace(selection, networks=networks(described, checkpoints))
-    return Tables(**{name: parts.read(name, selection) for name in names})
+        wanted = replace(wanted, networks=reader.networks(checkpoints))
+    return Tables(**{name: reader.read(name, wanted).to_pandas() for name in names})
+
+
+def load_table(folder: Path | str, table: str, *, where: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """One table as a frame, whoever's collector filled it; empty where not collected. Arguments as for :func:`scan`."""
+    _check_table(table)
+    frame: pd.DataFrame = TableReader(folder).read(table, RowFilter.checked(where, [table])).to_pandas()
+    return frame
 
 
 def scan(
@@ -100,12 +107,17 @@ def scan(
     Raises:
         TableError: as :func:`load`; an unknown table.
     """
-    if table not in TABLES:
-        raise TableError(f"unknown table {table!r}: known are {', '.join(TABLES)}")
-    unknown = [column for column in columns or () if column not in TABLES[table].names]
-    if unknown:
-        raise TableError(f"table {table} has no column {unknown[0]!r}; it has {', '.join(TABLES[table].names)}")
-    return Parts(folder).stream(table, Selection.checked(where, [table]), columns, batch_rows)
+    _check_table(table)
+    missing = [column for column in columns or () if column not in TABLES[table].names]
+    if missing:
+        raise TableError(f"table {table} has no column {missing[0]!r}; it has {', '.join(TABLES[table].names)}")
+    batches = TableReader(folder).stream(table, RowFilter.checked(where, [table]), columns, batch_rows)
+    return (batch.to_pandas() for batch in batches)
+
+
+def _check_table(name: str) -> None:
+    if name not in TABLES:
+        raise TableError(unknown("table", name, TABLES))
 
 
 def _empty(name: str) -> pd.DataFrame:

@@ -11,7 +11,8 @@ from typing import Any
 from pyarrow import fs
 
 from invariscope.base.files import sha256_file, signature
-from invariscope.collectors.store.parts import Part, Store
+from invariscope.collectors.store.parts import Store
+from invariscope.collectors.store.reader import PartFile
 
 FILE = ".known.json"
 
@@ -41,7 +42,7 @@ class Known:
         """Fingerprint of the data set that ``key`` specifies and that is read from files of these signatures."""
         return self._value("data", key, files, compute)
 
-    def head(self, part: Part) -> dict[str, str] | None:
+    def head(self, part: PartFile) -> dict[str, str] | None:
         """Head of a part, where it is known."""
         entry = self._entries["heads"].get(part.slot)
         if entry is None or entry[0] != [part.size, part.mtime_ns]:
@@ -49,7 +50,7 @@ class Known:
         self._used["heads"][part.slot] = entry
         return dict(entry[1])
 
-    def note_heads(self, parts: list[Part], heads: dict[str, dict[str, str]]) -> None:
+    def note_heads(self, parts: list[PartFile], heads: dict[str, dict[str, str]]) -> None:
         """Keep the heads of single parts."""
         for part in parts:
             if part.slot in heads and 0 < part.mtime_ns < (time.time() - SETTLED) * 1e9:

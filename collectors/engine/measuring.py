@@ -14,11 +14,12 @@ import pandas as pd
 
 from invariscope.base.errors import OutputError, WeightsError
 from invariscope.base.files import signature
-from invariscope.collectors.engine.planning import Task, Work
+from invariscope.collectors.engine.planning import PlannedTask, Work
 from invariscope.collectors.engine.sharing import Claims
-from invariscope.collectors.schema import TABLES
+from invariscope.collectors.engine.subject import Subject
+from invariscope.collectors.options import Options, PassOptions
+from invariscope.collectors.schema import COLLECTORS, TABLES
 from invariscope.collectors.store.parts import Store
-from invariscope.collectors.tables.tasks import COLLECTORS, Options, Subject
 from invariscope.zoo.devices import prepare_device
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Failure:
 
 
 @dataclass
-class Report:
+class CheckpointReport:
     """What came of one checkpoint's tasks: seconds by collector and task, failures by task, the batches it took.
 
     ``batch_size`` is given where memory ran out: the size with which it went on.
@@ -67,7 +68,7 @@ def measure(
     *,
     claims: Claims | None = None,
     time_limit: float | None = None,
-) -> Report:
+) -> CheckpointReport:
     """All tasks of one checkpoint. Whatever a network raises is a row of ``failures``: the others must go on.
 
     Args:
@@ -77,7 +78,7 @@ def measure(
     Raises:
         OutputError: the tables cannot be written to.
     """
-    report = Report(work.checkpoint.name)
+    report = CheckpointReport(work.checkpoint.name)
     subject: Subject | None = None
     for task in work.tasks:
         if task.slot == task.key and store.has(task.collector, task.key):
@@ -104,15 +105,16 @@ def measure(
 def _subject(work: Work, images: ImageSet, options: Options) -> Subject:
     from invariscope.zoo.loading import load_checkpoint
 
-    prepare_device(options.device)
-    model = load_checkpoint(work.checkpoint).to(options.device)
+    passes = options[PassOptions]
+    prepare_device(passes.device)
+    model = load_checkpoint(work.checkpoint).to(passes.device)
     if signature(work.checkpoint.weights) != work.weights:
         raise WeightsError(f"{work.checkpoint.weights} was replaced during the run: run again")
-    shared = any(task.collector == "predictions" for task in work.tasks)
-    return Subject(work.checkpoint, model, images, options.batch_size, keeps_predictions=shared)
+    shared = any(COLLECTORS[task.collector].keeps_predictions for task in work.tasks)
+    return Subject(work.checkpoint, model, images, passes.batch_size, keeps_predictions=shared)
 
 
-def _measure_task(store: Store, work: Work, task: Task, subject: Subject) -> float:
+def _measure_task(store: Store, work: Work, task: PlannedTask, subject: Subject) -> float:
     started, clock = datetime.now(UTC), time.perf_counter()
     rows = _rows(subject, task)
     columns: dict[str, Any] = {
@@ -122,7 +124,7 @@ def _measure_task(store: Store, work: Work, task: Task, subject: Subject) -> flo
         "task": task.key,
         **versions(),
     }
-    if "data" in TABLES[task.collector].names:
+    if COLLECTORS[task.collector].of_data:
         columns |= {"data": subject.images.name, "data_fingerprint": subject.prepared().fingerprint}
     if "precision" in TABLES[task.collector].names:
         columns["precision"] = task.settings["precision"]
@@ -140,11 +142,11 @@ def _measure_task(store: Store, work: Work, task: Task, subject: Subject) -> flo
     return seconds
 
 
-def _rows(subject: Subject, task: Task) -> pd.DataFrame:
+def _rows(subject: Subject, task: PlannedTask) -> pd.DataFrame:
     """The task's rows, in batches of half the size for as long as memory runs out."""
     while True:
         try:
-            return COLLECTORS[task.collector].measure(subject, task.settings)
+            return COLLECTORS[task.collector].rows(subject, task.settings)
         except Exception as error:
             if not _is_memory(error) or not subject.halve():
                 raise
@@ -162,7 +164,7 @@ def _is_memory(error: BaseException | None) -> bool:
     return False
 
 
-def record_failure(store: Store, work: Work, task: Task, data: str, failure: Failure) -> None:
+def record_failure(store: Store, work: Work, task: PlannedTask, data: str, failure: Failure) -> None:
     """Write a task's row of ``failures``."""
     row = {**failure.__dict__, "sha256": work.sha256, "data": data, "task": task.key, **versions()}
     store.write("failures", task.key, pd.DataFrame([row]))

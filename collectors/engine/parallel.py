@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from invariscope.base import registry
 from invariscope.base.errors import InputError
-from invariscope.collectors.engine.measuring import Failure, Report, measure, record_failure
+from invariscope.collectors.engine.measuring import CheckpointReport, Failure, measure, record_failure
 from invariscope.collectors.engine.planning import Work
 from invariscope.collectors.engine.sharing import Claims, read_images, scratch_folder, write_images
+from invariscope.collectors.options import Options
 from invariscope.collectors.store.parts import Store
-from invariscope.collectors.tables.tasks import Options
 
 if TYPE_CHECKING:
     from invariscope.zoo.datasets import ImageSet
@@ -69,7 +70,9 @@ class Runner:
         self._cluster = cluster
         self._time_limit = time_limit
 
-    def run(self, pending: Sequence[Work], images: ImageSet, store: Store, options: Options) -> Iterator[Report]:
+    def run(
+        self, pending: Sequence[Work], images: ImageSet, store: Store, options: Options
+    ) -> Iterator[CheckpointReport]:
         """Reports of all work, in the order in which it ends.
 
         Raises:
@@ -84,10 +87,10 @@ class Runner:
         with _backend(self._cluster), scratch_folder(store) as folder:
             with store.writing():
                 write_images(images, folder)
-            job = _Job(store.name, folder, options, threads, self._time_limit)
+            job = _Job(store.name, folder, options, threads, self._time_limit, registry.added())
             yield from self._through_deaths(list(pending), job, store, images.name)
 
-    def _through_deaths(self, pending: list[Work], job: _Job, store: Store, data: str) -> Iterator[Report]:
+    def _through_deaths(self, pending: list[Work], job: _Job, store: Store, data: str) -> Iterator[CheckpointReport]:
         claims = Claims(job.folder)
         while pending:
             done: set[str] = set()
@@ -105,7 +108,7 @@ class Runner:
                 pending = _without(pending, report.keys)
                 yield report
 
-    def _alone(self, work: Work, job: _Job, store: Store, data: str) -> Report:
+    def _alone(self, work: Work, job: _Job, store: Store, data: str) -> CheckpointReport:
         try:
             (report,) = self._parallel([work], job)
             return report
@@ -113,7 +116,7 @@ class Runner:
             (task,) = work.tasks
             return self._failed(work, store, data, Claims(job.folder).left().get(task.key, False))
 
-    def _failed(self, work: Work, store: Store, data: str, time_up: bool) -> Report:
+    def _failed(self, work: Work, store: Store, data: str, time_up: bool) -> CheckpointReport:
         error = "TimeLimit" if time_up else "WorkerDied"
         message = "its worker process died twice, as when the system kills it for want of memory"
         if time_up:
@@ -121,9 +124,9 @@ class Runner:
         (task,) = work.tasks
         failure = Failure(work.checkpoint.name, task.collector, error, message)
         record_failure(store, work, task, data, failure)
-        return Report(work.checkpoint.name, failures={task.key: failure})
+        return CheckpointReport(work.checkpoint.name, failures={task.key: failure})
 
-    def _parallel(self, pending: Sequence[Work], job: _Job) -> Iterator[Report]:
+    def _parallel(self, pending: Sequence[Work], job: _Job) -> Iterator[CheckpointReport]:
         from joblib import Parallel, delayed
 
         # A pool of one would be this process itself, which a task's end must not end.
@@ -143,12 +146,14 @@ class _Job:
     options: Options
     threads: int
     time_limit: float | None
+    added: dict[str, dict[str, Any]]
 
 
-def _measure_remote(work: Work, job: _Job) -> Report:
+def _measure_remote(work: Work, job: _Job) -> CheckpointReport:
     import torch
 
     torch.set_num_threads(job.threads)
+    registry.add_all(job.added)
     return measure(
         work,
         read_images(job.folder),

@@ -12,14 +12,16 @@ from typing import Any
 from invariscope.base.errors import DataError
 from invariscope.base.files import sha256_file, signature
 from invariscope.collectors.engine.known import Known
-from invariscope.collectors.store.parts import Store, description_slot, task_key
-from invariscope.collectors.tables.tasks import COLLECTORS, Options
+from invariscope.collectors.options import Options
+from invariscope.collectors.schema import COLLECTORS, DESCRIPTION
+from invariscope.collectors.store.keys import checkpoint_slot, task_key
+from invariscope.collectors.store.parts import Store
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.model_string import ModelString
 
 
 @dataclass(frozen=True)
-class Task:
+class PlannedTask:
     """One part to be: a collector, its settings, its key, and the part's slot (the key unless parts replace others)."""
 
     collector: str
@@ -35,7 +37,7 @@ class Work:
     checkpoint: Checkpoint
     sha256: str
     weights: list[int]
-    tasks: tuple[Task, ...]
+    tasks: tuple[PlannedTask, ...]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Replaced:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What a run will do: the work, by checkpoint; tasks found done; weights replaced since.
 
     ``done`` holds the keys of the tasks that were found, whose old failures are no more.
@@ -66,7 +68,7 @@ class Plan:
 
 def make_plan(
     checkpoints: Sequence[Checkpoint], fingerprint: str, options: Options, store: Store, known: Known
-) -> Plan:
+) -> RunPlan:
     """The tasks of these checkpoints that are to do on the data of this fingerprint. Nothing is written.
 
     Raises:
@@ -74,11 +76,9 @@ def make_plan(
     """
     states = {checkpoint.name: signature(checkpoint.weights) for checkpoint in checkpoints}
     hashes = {checkpoint.name: known.sha256(checkpoint.weights) for checkpoint in checkpoints}
-    described = store.heads("checkpoints", known.head)
-    known.note_heads([part for part in store.parts("checkpoints") if not part.compacted], described)
+    described = _heads(DESCRIPTION, store, known)
     replaced = _replaced(checkpoints, hashes, described, store.name)
-    there = {name: store.keys(name) for name in options.collect if name != "checkpoints"}
-    there["checkpoints"] = {head["task"] for head in described.values()}
+    there = {name: _done(name, store, known) for name in (DESCRIPTION, *options.collect)}
     pending: list[Work] = []
     done: set[str] = set()
     claimed: set[tuple[str, str]] = set()
@@ -95,7 +95,20 @@ def make_plan(
         if tasks:
             work = Work(checkpoint, hashes[checkpoint.name], states[checkpoint.name], tuple(tasks))
             pending.append(work)
-    return Plan(pending, frozenset(done), replaced, hashes)
+    return RunPlan(pending, frozenset(done), replaced, hashes)
+
+
+def _heads(table: str, store: Store, known: Known) -> dict[str, dict[str, str]]:
+    heads = store.heads(table, known.head)
+    known.note_heads([part for part in store.parts(table) if not part.compacted], heads)
+    return heads
+
+
+def _done(table: str, store: Store, known: Known) -> set[str]:
+    """The keys of a table's tasks that are there: of parts with fixed names they stand inside."""
+    if COLLECTORS[table].replaces:
+        return {head["task"] for head in _heads(table, store, known).values()}
+    return store.keys(table)
 
 
 def _replaced(
@@ -103,7 +116,7 @@ def _replaced(
 ) -> list[Replaced]:
     found = []
     for checkpoint in checkpoints:
-        head = described.get(description_slot(checkpoint.name))
+        head = described.get(checkpoint_slot(checkpoint.name))
         if head is None or head["sha256"] == hashes[checkpoint.name]:
             continue
         if head["model"] != checkpoint.model:
@@ -115,25 +128,19 @@ def _replaced(
     return found
 
 
-def _tasks(checkpoint: Checkpoint, sha256: str, fingerprint: str, options: Options) -> list[Task]:
+def _tasks(checkpoint: Checkpoint, sha256: str, fingerprint: str, options: Options) -> list[PlannedTask]:
     code = ModelString.parse(checkpoint.model).file(checkpoint.folder)
     identity = {"sha256": sha256, "model": checkpoint.model, "code": _code_hash(code) if code else None}
     spec = checkpoint.input
     preprocessing = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}
     tasks = []
-    for name in dict.fromkeys(("checkpoints", *options.collect)):
-        for settings in COLLECTORS[name].settings(checkpoint, options):
-            if name == "checkpoints":
-                # Describes the file and its factors, whatever it is measured on; replaces an older description.
-                key = task_key(**identity, collector=name, settings=settings)
-                tasks.append(Task(name, settings, key, slot=description_slot(checkpoint.name)))
-                continue
-            if name == "cost":  # depends on the size of the images alone, whatever they show
-                key = task_key(**identity, collector=name, settings=settings)
-                tasks.append(Task(name, settings, key, slot=key))
-                continue
-            key = task_key(**identity, data=fingerprint, input=preprocessing, collector=name, settings=settings)
-            tasks.append(Task(name, settings, key, slot=key))
+    for name in dict.fromkeys((DESCRIPTION, *options.collect)):
+        collector = COLLECTORS[name]
+        on_data = {"data": fingerprint, "input": preprocessing} if collector.of_data else {}
+        for settings in collector.settings(checkpoint, options):
+            key = task_key(**identity, **on_data, collector=name, settings=settings)
+            slot = checkpoint_slot(checkpoint.name) if collector.replaces else key
+            tasks.append(PlannedTask(name, settings, key, slot))
     return tasks
 
 
@@ -154,15 +161,15 @@ def forget_replaced(store: Store, replaced: Sequence[Replaced]) -> None:
     """
     if not replaced:
         return
-    described = store.heads("checkpoints")
+    described = store.heads(DESCRIPTION)
     names = {item.name for item in replaced}
     kept = {(head["sha256"], head["model"]) for head in described.values() if head["checkpoint"] not in names}
     gone = {(item.sha256, item.model) for item in replaced} - kept
     store.remove_networks(gone)
-    store.remove("checkpoints", {description_slot(item.name) for item in replaced})
+    store.remove(DESCRIPTION, {checkpoint_slot(item.name) for item in replaced})
 
 
-def forget_failures(store: Store, plan: Plan) -> None:
+def forget_failures(store: Store, plan: RunPlan) -> None:
     """Remove the failures of tasks that are done, and of weights that these checkpoints no longer have."""
     stale = set()
     for row in store.rows("failures", ("checkpoint", "sha256", "task")):

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from invariscope.base.errors import InputError
 from invariscope.collectors.engine.known import Known
-from invariscope.collectors.engine.measuring import Failure, Report
+from invariscope.collectors.engine.measuring import CheckpointReport, Failure
 from invariscope.collectors.engine.parallel import Cluster, Runner
-from invariscope.collectors.engine.planning import Plan, forget_failures, forget_replaced, make_plan
+from invariscope.collectors.engine.planning import RunPlan, forget_failures, forget_replaced, make_plan
 from invariscope.collectors.engine.runlog import RunLog, run_log
 from invariscope.collectors.engine.suitable import check_tasks
+from invariscope.collectors.options import Options
+from invariscope.collectors.schema import COLLECTORS
 from invariscope.collectors.store.parts import Store
-from invariscope.collectors.tables.tasks import Options
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.source import DataSource
 from invariscope.zoo.manifest import check_models
@@ -23,13 +24,13 @@ from invariscope.zoo.manifest import check_models
 if TYPE_CHECKING:
     from invariscope.zoo.datasets import ImageSet
 
-__all__ = ["Cluster", "Failure", "Outcome", "collect", "plan_run"]
+__all__ = ["Cluster", "CollectOutcome", "Failure", "collect", "plan_run"]
 
 BUSY = "the tables are being compacted: collect when that has ended"
 
 
 @dataclass
-class Outcome:
+class CollectOutcome:
     """What a run did: tasks measured now, tasks found done, the failures, and checkpoints that have new weights.
 
     ``batch_sizes`` holds the checkpoints for whose batches memory ran out, and the size with which each went on.
@@ -41,7 +42,7 @@ class Outcome:
     replaced: list[str] = field(default_factory=list)
     batch_sizes: dict[str, int] = field(default_factory=dict)
 
-    def add(self, report: Report) -> None:
+    def add(self, report: CheckpointReport) -> None:
         """Count what came of one checkpoint."""
         self.measured += len(report.seconds)
         self.failures += report.failures.values()
@@ -60,7 +61,7 @@ def collect(
     time_limit: float | None = None,
     progress: bool = True,
     command: str = "collectors.collect",
-) -> Outcome:
+) -> CollectOutcome:
     """Measure every checkpoint on the images and write the tables of ``out``.
 
     Tasks whose parts are there are skipped, so a second run does nothing and a stopped run goes on; with a
@@ -77,13 +78,14 @@ def collect(
     Raises:
         DataError: the folder holds another network under the name of a checkpoint.
         OutputError: the folder cannot be written to, or its disk is full; what is there is whole.
-        InputError: ``jobs`` below 1, a time limit that is not positive, a backend that cannot be used, or cost with
-            several jobs.
+        InputError: ``jobs`` below 1, a time limit that is not positive, a backend that cannot be used, or timings
+            with several jobs.
     """
     runner = Runner(jobs, cluster, time_limit)
     options = options or Options()
-    if "cost" in options.collect and (jobs > 1 or cluster is not None):
-        raise InputError("timings of several processes disturb each other: collect cost alone, with one job")
+    alone = [name for name in options.collect if COLLECTORS[name].alone]
+    if alone and (jobs > 1 or cluster is not None):
+        raise InputError(f"timings of several processes disturb each other: collect {alone[0]} alone, with one job")
     store = Store(out)
     known = Known(store)
     plan = _plan(checkpoints, images, options, store, known)
@@ -95,7 +97,7 @@ def collect(
         forget_failures(store, plan)
         log.line(f"options: {options}")
         log.line(f"to do: {plan.counts()}; found done: {len(plan.done)}; new weights: {len(plan.replaced)}")
-        outcome = Outcome(found=len(plan.done), replaced=[item.name for item in plan.replaced])
+        outcome = CollectOutcome(found=len(plan.done), replaced=[item.name for item in plan.replaced])
         if plan.pending:
             _measure(plan, images, store, runner, options, outcome, log, progress)
         outcome.failures.sort(key=str)
@@ -105,7 +107,7 @@ def collect(
 
 def plan_run(
     checkpoints: Sequence[Checkpoint], images: ImageSet | DataSource, out: Path | str, options: Options
-) -> Plan:
+) -> RunPlan:
     """What :func:`collect` would do; nothing is written.
 
     Raises:
@@ -117,7 +119,7 @@ def plan_run(
 
 def _plan(
     checkpoints: Sequence[Checkpoint], images: ImageSet | DataSource, options: Options, store: Store, known: Known
-) -> Plan:
+) -> RunPlan:
     if isinstance(images, DataSource):
         source = images
         fingerprint = known.fingerprint(source.key, source.signatures(), lambda: source.images.fingerprint)
@@ -129,12 +131,12 @@ def _plan(
 
 
 def _measure(
-    plan: Plan,
+    plan: RunPlan,
     images: ImageSet | DataSource,
     store: Store,
     runner: Runner,
     options: Options,
-    outcome: Outcome,
+    outcome: CollectOutcome,
     log: RunLog,
     progress: bool,
 ) -> None:

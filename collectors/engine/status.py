@@ -8,30 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.dataset as ds
-
 from invariscope.base.errors import DataError
 from invariscope.collectors.engine.known import Known
 from invariscope.collectors.engine.measuring import Failure
 from invariscope.collectors.engine.runlog import logs
-from invariscope.collectors.schema import TABLES
+from invariscope.collectors.schema import COLLECTORS, DESCRIPTION, TABLES, UNSHIFTED
 from invariscope.collectors.store.parts import Store
+from invariscope.collectors.store.reader import NETWORK
 from invariscope.zoo.checkpoint import Checkpoint
-
-_NETWORK = ("sha256", "model")
-
-_CONDITION = (
-    *("data", "shift_kind", "fill", "max_shift", "n_shifts", "plan"),
-    *("condition_kind", "condition", "severity", "norm", "replacement"),
-)
-"""Columns that tell what of a table a task measured, as far as the table has them."""
 
 Network = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Condition:
+class MeasuredCondition:
     """One thing that was measured: a table, what of it in words, the networks that have it, those of a zoo that lack
     it.
     """
@@ -47,18 +37,18 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Status:
+class TablesStatus:
     """The state of a folder of tables: what is measured, how many tasks failed in which way, the number of files, and
     how the last run ended.
     """
 
-    conditions: list[Condition]
+    conditions: list[MeasuredCondition]
     failures: dict[Failure, int]
     parts: int
     last_run: str
 
 
-def status(root: Path | str, checkpoints: Sequence[Checkpoint] | None = None) -> Status:
+def status(root: Path | str, checkpoints: Sequence[Checkpoint] | None = None) -> TablesStatus:
     """What is measured, per table and condition, and which of ``checkpoints`` lack it.
 
     A condition that was measured for no network at all is not known here: ``collect --dry-run`` tells what a run with
@@ -76,37 +66,30 @@ def status(root: Path | str, checkpoints: Sequence[Checkpoint] | None = None) ->
     if checkpoints is not None:
         wanted = {(known.sha256(checkpoint.weights), checkpoint.model): checkpoint.name for checkpoint in checkpoints}
     described = {
-        (head["sha256"], head["model"]): head["checkpoint"] for head in store.heads("checkpoints", known.head).values()
+        (head["sha256"], head["model"]): head["checkpoint"] for head in store.heads(DESCRIPTION, known.head).values()
     }
-    conditions = [_condition("checkpoints", "", set(described), wanted)]
-    for table, schema in TABLES.items():
-        if table != "checkpoints" and set(_NETWORK) <= set(schema.names) and counts[table]:
+    conditions = [_condition(DESCRIPTION, "", set(described), wanted)]
+    for table in COLLECTORS:
+        if table != DESCRIPTION and counts[table]:
             conditions += [_condition(table, text, having, wanted) for text, having in _measured(store, table).items()]
     rows = store.rows("failures", ("checkpoint", "stage", "error", "message"))
     counted = Counter(Failure(**{key: row[key] for key in row if key != "part"}) for row in rows)
     failures = dict(sorted(counted.items(), key=lambda item: str(item[0])))
-    return Status(conditions, failures, sum(counts.values()), _last_run(store))
+    return TablesStatus(conditions, failures, sum(counts.values()), _last_run(store))
 
 
-def _condition(table: str, text: str, having: set[Network], wanted: dict[Network, str] | None) -> Condition:
+def _condition(table: str, text: str, having: set[Network], wanted: dict[Network, str] | None) -> MeasuredCondition:
     if wanted is None:
-        return Condition(table, text, len(having), ())
+        return MeasuredCondition(table, text, len(having), ())
     missing = tuple(name for network, name in wanted.items() if network not in having)
-    return Condition(table, text, len(wanted) - len(missing), missing)
+    return MeasuredCondition(table, text, len(wanted) - len(missing), missing)
 
 
 def _measured(store: Store, table: str) -> dict[str, set[Network]]:
     """The networks that have each condition of a table."""
-    schema = TABLES[table]
-    columns = [name for name in _CONDITION if name in schema.names]
-    fields = pa.schema([schema.field(name).with_nullable(True) for name in (*_NETWORK, *columns)])
-    files = [part.path for part in store.parts(table)]
-    try:
-        dataset = ds.dataset(files, schema=fields, format="parquet", filesystem=store.filesystem)
-        rows = dataset.to_table().group_by(fields.names).aggregate([]).to_pylist()
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{store.name}/{table}: holds a file that is no part ({reason}): delete it") from error
+    collector = COLLECTORS[table]
+    columns = [*(["data"] if collector.of_data else []), *collector.conditions]
+    rows = store.combinations(table, (*NETWORK, *columns))
     found: dict[str, set[Network]] = {}
     for row in rows:
         found.setdefault(_text(row, columns), set()).add((row["sha256"], row["model"]))
@@ -115,7 +98,7 @@ def _measured(store: Store, table: str) -> dict[str, set[Network]]:
 
 def _text(row: dict[str, Any], columns: list[str]) -> str:
     kept = {name: row[name] for name in columns if row[name] is not None}
-    if kept.get("shift_kind") == "none":
+    if kept.get("shift_kind") == UNSHIFTED:
         kept = {name: kept[name] for name in ("data", "shift_kind")}
     words = [f"{name} {value}" if isinstance(value, int | float) else str(value) for name, value in kept.items()]
     return ", ".join(words)

@@ -6,20 +6,18 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from invariscope.base.errors import DataError, InputError
+from invariscope.collectors.schema import COLLECTORS, Scores, default_collectors
 from invariscope.zoo.architectures import is_segmenter
 
 if TYPE_CHECKING:
     from invariscope.zoo.checkpoint import Checkpoint
     from invariscope.zoo.datasets import ImageSet
 
-OF_IMAGES = ("invariance", "surface", "predictions", "swaps")
-"""Collectors of what a network says of an image as a whole; `segmentation` is of what it says of each pixel."""
 
-
-def default_collectors(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+def suitable_collectors(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     """What is measured where nobody says: MSB, and the scores of whole images or, of segmenters alone, of pixels."""
     only_maps = bool(checkpoints) and all(is_segmenter(checkpoint.model) for checkpoint in checkpoints)
-    return ("checkpoints", "layers", "segmentation" if only_maps else "invariance")
+    return default_collectors("pixels" if only_maps else "images")
 
 
 def check_tasks(checkpoints: Sequence[Checkpoint], names: Collection[str], images: ImageSet) -> None:
@@ -31,20 +29,28 @@ def check_tasks(checkpoints: Sequence[Checkpoint], names: Collection[str], image
         InputError: scores of whole images of a segmenter, or of pixels of a classifier.
         DataError: scores of pixels on images without masks, scores of whole images on images without labels.
     """
-    of_images = [name for name in names if name in OF_IMAGES]
-    of_pixels = [name for name in names if name == "segmentation"]
+    wanted: dict[Scores, list[str]] = {"images": [], "pixels": []}
+    for name in names:
+        if (scores := COLLECTORS[name].scores) is not None:
+            wanted[scores].append(name)
     for checkpoint in checkpoints:
         if not checkpoint.model.startswith("zoo:"):
             continue
-        segments = is_segmenter(checkpoint.model)
-        for name in of_images if segments else of_pixels:
-            what, instead = ("segments images", "segmentation") if segments else ("classifies images", "invariance")
+        says: Scores = "pixels" if is_segmenter(checkpoint.model) else "images"
+        for name in wanted["images" if says == "pixels" else "pixels"]:
+            what = "segments images" if says == "pixels" else "classifies images"
             raise InputError(
                 f"{checkpoint.name} ({checkpoint.model.partition('?')[0]}) {what}, which `{name}` does not measure: "
-                f"collect `{instead}` instead, or measure others with --only"
+                f"collect `{_default(says)}` instead, or measure others with --only"
             )
-    if of_pixels and images.masks is None:
-        raise DataError(f"{images.name} has no masks, which `segmentation` needs: take data with masks, such as shapes")
-    if of_images and not images.classes:
-        need = f"{images.name} has no labels, which `{of_images[0]}` needs"
-        raise DataError(f"{need}: collect `segmentation`, or take data with labels")
+    if wanted["pixels"] and images.masks is None:
+        need = f"{images.name} has no masks, which `{wanted['pixels'][0]}` needs"
+        raise DataError(f"{need}: take data with masks, such as shapes")
+    if wanted["images"] and not images.classes:
+        need = f"{images.name} has no labels, which `{wanted['images'][0]}` needs"
+        raise DataError(f"{need}: collect `{_default('pixels')}`, or take data with labels")
+
+
+def _default(scores: Scores) -> str:
+    """The collector of such scores that is measured where nobody says."""
+    return next(name for name in default_collectors(scores) if COLLECTORS[name].scores == scores)

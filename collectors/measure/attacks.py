@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 
 from invariscope.base.errors import DataError, ModelError
 from invariscope.collectors.measure.attack import Attack
+from invariscope.collectors.measure.attacked import OVER, Attacked
 from invariscope.collectors.measure.passes import batches, check_inputs, checked_logits, evaluating
 from invariscope.collectors.measure.scores import accuracy
 from invariscope.zoo.datasets.inputs import PreparedImages, place
@@ -22,9 +22,6 @@ from invariscope.zoo.operators.tips import TIPS
 BLOCK = 32
 """Images attacked at once, whatever the batch size. The library's random numbers depend on an image's neighbours, and
 the sign of a gradient near zero on rounding: blocks that are always the same give values that are always the same."""
-
-OVER = 1e-5
-"""Share of the budget, and absolute distance from [0, 1], by which rounding may exceed them."""
 
 
 class PixelModel(nn.Module):
@@ -43,21 +40,6 @@ class PixelModel(nn.Module):
         """Logits."""
         logits: Tensor = self.model(place((x - self.mean.to(x)) / self.std.to(x), self.model))
         return logits
-
-
-@dataclass(frozen=True, eq=False)
-class Attacked:
-    """What an attack made of ``N`` images.
-
-    ``images (N, C, H, W)``: an image that is predicted wrongly, where one was found; else the last one tried, or the
-    image itself. ``right (N,)``: predicted right without a perturbation; only those are attacked. ``broken (N,)``:
-    predicted wrongly, with or without one. ``stuck (N,)``: attacked by ``pgd``, and without a gradient at its start.
-    """
-
-    images: Tensor
-    right: Tensor
-    broken: Tensor
-    stuck: Tensor
 
 
 def measure_attack(
@@ -222,14 +204,6 @@ def _project(x: Tensor, origin: Tensor, attack: Attack) -> Tensor:
         length = change.flatten(1).norm(dim=1)
         change = change * (attack.epsilon / length.clamp_min(attack.epsilon))[:, None, None, None]
     return (origin + change).clamp(0, 1)
-
-
-def within_budget(images: Tensor, origin: Tensor, attack: Attack) -> Tensor:
-    """Whether each image is in [0, 1] and no farther from its origin than the budget, up to rounding: ``(N,)``."""
-    change = (images - origin).flatten(1)
-    length = change.abs().amax(1) if attack.norm == "linf" else change.norm(dim=1)
-    inside = ((images >= -OVER) & (images <= 1 + OVER)).flatten(1).all(1)
-    return inside & (length <= attack.epsilon * (1 + OVER) + OVER * 1e-1)
 
 
 def _floats(pixels: Tensor | PreparedImages) -> Tensor | PreparedImages:

@@ -22,9 +22,10 @@ from invariscope.collectors.measure.passes import (
     predict_unshifted,
     shift_network,
 )
-from invariscope.collectors.measure.scores import Estimate, accuracy, mean_drift, mean_over_images, shift_scores
+from invariscope.collectors.measure.scores import ScoreEstimate, accuracy, mean_drift, mean_over_images, shift_scores
 from invariscope.collectors.measure.shifts import ShiftPlan, crop_window
-from invariscope.collectors.measure.views import View, fill_value, image_size, refuse_padded
+from invariscope.collectors.measure.views import ShiftView, fill_value, image_size, refuse_padded
+from invariscope.collectors.shift_kinds import UNSHIFTED
 from invariscope.zoo.datasets.inputs import PreparedImages, place
 
 
@@ -127,11 +128,11 @@ def predict(
     """
     labels = check_inputs(images, labels, batch_size)
     every_offset = plan.for_rows(0, len(images))
-    if plan.kind == "crop":
+    if not plan.rule.keeps_size:
         size = images.spec.size if size is None and isinstance(images, PreparedImages) else size
         crop_window(image_size(images), size, every_offset)
         refuse_padded(images, batch_size)
-    view = View(plan.kind, fill_value(images, plan, fill), size)
+    view = ShiftView(plan.kind, fill_value(images, plan, fill), size)
     network = shift_network(model, view.unshifted(images[:CHECKED]), precision=precision, fold=fold)
     made: dict[str, np.ndarray] = {}
     start = 0
@@ -242,7 +243,7 @@ def measure_surface(
 def plan_columns(plan: ShiftPlan | None) -> dict[str, Any]:
     """The columns that name a plan in the tables; ``None`` stands for unshifted images (kind ``none``)."""
     return {
-        "shift_kind": plan.kind if plan else "none",
+        "shift_kind": plan.kind if plan else UNSHIFTED,
         "fill": plan.fill if plan else None,
         "max_shift": plan.max_shift if plan else 0,
         "n_shifts": plan.n_shifts if plan else 0,
@@ -251,7 +252,7 @@ def plan_columns(plan: ShiftPlan | None) -> dict[str, Any]:
     }
 
 
-def _frame(estimates: dict[str, Estimate], n_images: int) -> pd.DataFrame:
+def _frame(estimates: dict[str, ScoreEstimate], n_images: int) -> pd.DataFrame:
     rows = [{"score": name, **vars(estimate), "n_images": n_images} for name, estimate in estimates.items()]
     return pd.DataFrame(rows)[["score", "value", "se", "low", "high", "n_images", "n_pairs"]]
 
@@ -261,7 +262,7 @@ def _unshifted(network: nn.Module, seen: Tensor, highest: int) -> Unshifted:
 
 
 def _predict_shifted(
-    network: nn.Module, view: View, batch: Tensor, offsets: np.ndarray, clean: Unshifted, batch_size: int
+    network: nn.Module, view: ShiftView, batch: Tensor, offsets: np.ndarray, clean: Unshifted, batch_size: int
 ) -> dict[str, np.ndarray]:
     """What the network says of a batch, by the names of :class:`Predictions`.
 

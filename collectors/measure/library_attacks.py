@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from invariscope.base.errors import InputError, ModelError
 from invariscope.collectors.measure.attack import Attack
-from invariscope.collectors.measure.attacks import Attacked, within_budget
+from invariscope.collectors.measure.attacked import Attacked, within_budget
 
 QUERIES_PER_STEP = 50
 """AutoAttack's standard setting takes 100 steps, and 5,000 queries of Square."""

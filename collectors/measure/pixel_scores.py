@@ -10,7 +10,8 @@ import itertools
 
 import numpy as np
 
-from invariscope.collectors.measure.scores import Estimate, jackknifed, mean_over_images
+from invariscope.collectors.measure.scores import ScoreEstimate, jackknifed, mean_over_images
+from invariscope.collectors.shift_kinds import SHIFT_KINDS
 
 NOWHERE = 255
 """No class: the value of void pixels in masks (:data:`invariscope.zoo.datasets.imageset.VOID`)."""
@@ -35,7 +36,7 @@ def class_counts(prediction: np.ndarray, masks: np.ndarray, classes: int) -> np.
     return np.stack(counted, axis=1)
 
 
-def miou(counts: np.ndarray) -> tuple[Estimate, int]:
+def miou(counts: np.ndarray) -> tuple[ScoreEstimate, int]:
     """Mean intersection over union, and the number of classes that it is the mean of.
 
     ``IoU_c = right_c / (true_c + predicted_c - right_c)``, each over all pixels of all images together: the mean over
@@ -51,7 +52,7 @@ def miou(counts: np.ndarray) -> tuple[Estimate, int]:
     return _pooled(value, _mean_iou(total - counts)), present
 
 
-def pixel_accuracy(counts: np.ndarray) -> Estimate:
+def pixel_accuracy(counts: np.ndarray) -> ScoreEstimate:
     """Share of the pixels of all images that were predicted right; jackknife over images.
 
     Args:
@@ -65,8 +66,8 @@ def in_frame(prediction: np.ndarray, offsets: np.ndarray, kind: str, frame: tupl
     """Predictions under shifts, brought back to the pixels of the unshifted image.
 
     Pixel ``p`` of a view shifted by ``d`` shows the image's pixel ``p - d`` (for ``crop``: of the larger image, in
-    which the unshifted window lies at the centre). What a view does not show is :data:`NOWHERE`: nothing for
-    ``circular``; the strips that were shifted out for the others, whatever was put in their place.
+    which the unshifted window lies at the centre). What a view does not show is :data:`NOWHERE`: nothing of a
+    reversible kind; the strips that were shifted out of the others, whatever was put in their place.
 
     Args:
         prediction: ``(n, K, h, w)`` uint8.
@@ -77,12 +78,14 @@ def in_frame(prediction: np.ndarray, offsets: np.ndarray, kind: str, frame: tupl
     Returns:
         ``(n, K, *frame)`` uint8.
     """
+    rule = SHIFT_KINDS[kind]
     sources = []
     for axis in (0, 1):
         seen, size = prediction.shape[2 + axis], frame[axis]
         start = (size - seen) // 2
         source = np.arange(size) + offsets[..., axis, None].astype(np.int64) - start
-        sources.append(source % size if kind == "circular" else np.where((source >= 0) & (source < seen), source, seen))
+        inside = (source >= 0) & (source < seen)
+        sources.append(rule.source(source, size) if rule.reversible else np.where(inside, source, seen))
     # One row and one column of nowhere more, to which all that is not seen points.
     padded = np.pad(prediction, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=NOWHERE)
     rows = np.take_along_axis(padded, sources[0][..., :, None], axis=2)
@@ -118,10 +121,10 @@ def pair_shares(framed: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.n
     return shares[0], shares[1]
 
 
-def over_images(shares: np.ndarray, n_pairs: int) -> Estimate:
+def over_images(shares: np.ndarray, n_pairs: int) -> ScoreEstimate:
     """Mean of one share per image (:func:`invariscope.collectors.measure.scores.mean_over_images`), NaN of none."""
     if len(shares) == 0:
-        return Estimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
+        return ScoreEstimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
     return mean_over_images(shares, n_pairs)
 
 
@@ -136,11 +139,11 @@ def _share(part: np.ndarray, whole: np.ndarray, absent: float = np.nan) -> np.nd
     return np.divide(part, whole, out=np.full(whole.shape, absent), where=whole > 0)
 
 
-def _pooled(value: float, without: np.ndarray) -> Estimate:
+def _pooled(value: float, without: np.ndarray) -> ScoreEstimate:
     """An estimate in [0, 1] from its values without each image in turn."""
     n = len(without)
     if np.isnan(value) or n < 2 or np.isnan(without).any():
-        return Estimate(value, np.nan, np.nan, np.nan)
+        return ScoreEstimate(value, np.nan, np.nan, np.nan)
     if (without == without[0]).all():
         return mean_over_images(np.full(n, value))
     return jackknifed(value, without, (0.0, 1.0), 0)

@@ -22,7 +22,7 @@ BLOCK = 512
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ScoreEstimate:
     """A score: value, standard error with images as the sampling unit, 95 % interval, pairs of shifts compared."""
 
     value: float
@@ -39,7 +39,7 @@ def shift_scores(
     drift: np.ndarray,
     *,
     is_path: bool = False,
-) -> dict[str, Estimate]:
+) -> dict[str, ScoreEstimate]:
     """Every shift score by name; ``flip_rate`` only for paths.
 
     Args:
@@ -69,7 +69,7 @@ def shift_scores(
     return scores
 
 
-def accuracy(hits: np.ndarray) -> Estimate:
+def accuracy(hits: np.ndarray) -> ScoreEstimate:
     """Share of images predicted right: mean of ``p0[n] == y[n]``."""
     return mean_over_images(hits)
 
@@ -101,7 +101,7 @@ def mean_drift(drift_probability: np.ndarray, clean_probability: np.ndarray) -> 
     return np.abs(change).mean(1)
 
 
-def kappa(prediction: np.ndarray, n_pairs: int = 0) -> Estimate:
+def kappa(prediction: np.ndarray, n_pairs: int = 0) -> ScoreEstimate:
     """Chance-corrected consistency, ``(consistency - chance) / (1 - chance)``, with a jackknife over images.
 
     ``chance = sum_c q_c²``, ``q`` the distribution of all predictions. Leaving image ``i`` out changes the counts
@@ -113,12 +113,12 @@ def kappa(prediction: np.ndarray, n_pairs: int = 0) -> Estimate:
     consistent = pair_agreement(prediction)
     value, chance, without = kappa_without(prediction)
     if np.isnan(value):
-        return Estimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
+        return ScoreEstimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
     if n > 1 and not (consistent == 1).all() and not _all_equal(without):
         return jackknifed(value, without, (-1.0, 1.0), n_pairs)
     bound = mean_over_images(np.full(n, consistent.mean()))
     low, high = (float(np.clip(_corrected(end, chance), -1.0, 1.0)) for end in (bound.low, bound.high))
-    return Estimate(value, bound.se, low, high, n_pairs)
+    return ScoreEstimate(value, bound.se, low, high, n_pairs)
 
 
 def kappa_without(prediction: np.ndarray) -> tuple[float, float, np.ndarray]:
@@ -138,7 +138,7 @@ def kappa_without(prediction: np.ndarray) -> tuple[float, float, np.ndarray]:
     return value, chance, _corrected(consistency_without, (total - 2 * cross + own) / ((n - 1) * k) ** 2)
 
 
-def fidelity_product(hits: np.ndarray, consistent: np.ndarray, n_pairs: int = 0) -> Estimate:
+def fidelity_product(hits: np.ndarray, consistent: np.ndarray, n_pairs: int = 0) -> ScoreEstimate:
     """``accuracy x consistency`` with a jackknife over images; both factors lose the image that is left out.
 
     Args:
@@ -149,9 +149,9 @@ def fidelity_product(hits: np.ndarray, consistent: np.ndarray, n_pairs: int = 0)
     value = float(right.mean() * consistent.mean())
     if _all_equal(right) and _all_equal(consistent):
         first, second = mean_over_images(right), mean_over_images(consistent)
-        return Estimate(value, first.se, first.low * second.low, first.high * second.high, n_pairs)
+        return ScoreEstimate(value, first.se, first.low * second.low, first.high * second.high, n_pairs)
     if np.isnan(value):
-        return Estimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
+        return ScoreEstimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
     return jackknifed(value, product_without(right, consistent), (0.0, 1.0), n_pairs)
 
 
@@ -163,7 +163,7 @@ def product_without(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (first.sum() - first) * (second.sum() - second) / (n - 1) ** 2
 
 
-def mean_over_images(values: np.ndarray, n_pairs: int = 0) -> Estimate:
+def mean_over_images(values: np.ndarray, n_pairs: int = 0) -> ScoreEstimate:
     """Mean of one value in [0, 1] per image: ``se = s / sqrt(N)``, ``mean ± t(N - 1) se`` clipped to [0, 1].
 
     Where all images have the same value ``v`` the error is 0 and the interval is the rule of three: at most a share
@@ -174,10 +174,10 @@ def mean_over_images(values: np.ndarray, n_pairs: int = 0) -> Estimate:
     n = len(values)
     value = float(values.mean())
     if np.isnan(value):
-        return Estimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
+        return ScoreEstimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
     if _all_equal(values):
         value, share = float(values[0]), min(1.0, RULE_OF_THREE / n)
-        return Estimate(value, 0.0 if n > 1 else np.nan, value * (1 - share), value + (1 - value) * share, n_pairs)
+        return ScoreEstimate(value, 0.0 if n > 1 else np.nan, value * (1 - share), value + (1 - value) * share, n_pairs)
     return _interval(value, float(values.std(ddof=1) / np.sqrt(n)), n, (0.0, 1.0), n_pairs)
 
 
@@ -215,17 +215,17 @@ def _corrected(consistency: np.ndarray | float, chance: np.ndarray | float) -> n
     return np.divide(consistency - np.asarray(chance), room, out=np.full(room.shape, np.nan), where=room > 0)
 
 
-def jackknifed(value: float, without: np.ndarray, bounds: tuple[float, float], n_pairs: int) -> Estimate:
+def jackknifed(value: float, without: np.ndarray, bounds: tuple[float, float], n_pairs: int) -> ScoreEstimate:
     """The estimate with ``se² = (N - 1) / N * sum_i (theta_i - mean theta)²`` of the leave-one-out values."""
     n = len(without)
     se = float(np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2)))
     return _interval(value, se, n, bounds, n_pairs)
 
 
-def _interval(value: float, se: float, n: int, bounds: tuple[float, float], n_pairs: int) -> Estimate:
+def _interval(value: float, se: float, n: int, bounds: tuple[float, float], n_pairs: int) -> ScoreEstimate:
     reach = float(student.ppf((1 + LEVEL) / 2, n - 1)) * se
     low, high = (float(np.clip(end, *bounds)) for end in (value - reach, value + reach))
-    return Estimate(value, se, low, high, n_pairs)
+    return ScoreEstimate(value, se, low, high, n_pairs)
 
 
 def _all_equal(values: np.ndarray) -> bool:

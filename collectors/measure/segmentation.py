@@ -37,9 +37,9 @@ from invariscope.collectors.measure.pixel_scores import (
     pair_shares,
     pixel_accuracy,
 )
-from invariscope.collectors.measure.scores import Estimate
+from invariscope.collectors.measure.scores import ScoreEstimate
 from invariscope.collectors.measure.shifts import ShiftPlan, crop_window
-from invariscope.collectors.measure.views import View, fill_value, image_size, refuse_padded
+from invariscope.collectors.measure.views import ShiftView, fill_value, image_size, refuse_padded
 from invariscope.zoo.datasets.inputs import PreparedImages, Size, place
 
 CHECKED_MAPS = 4
@@ -101,12 +101,12 @@ def measure_segmentation(
         raise DataError(f"batch_size is {batch_size}: take at least 1")
     truth = _Masks.checked(images, masks, classes)
     size = images.spec.size if size is None and isinstance(images, PreparedImages) else size
-    crops = [plan for plan in plans if plan.kind == "crop"]
+    crops = [plan for plan in plans if not plan.rule.keeps_size]
     for plan in crops:
         crop_window(image_size(images), size, plan.for_rows(0, len(images)))
     if crops:
         refuse_padded(images, batch_size)
-    still = View("crop" if crops else "circular", 0.0, size)
+    still = ShiftView(crops[0].kind if crops else "circular", 0.0, size)
     network = shift_network(model, still.unshifted(images[:CHECKED_MAPS]), precision=precision, fold=fold)
     segmenter = _Segmenter(network, truth.highest, batch_size)
     frames = []
@@ -114,14 +114,14 @@ def measure_segmentation(
         if unshifted:
             frames.append(_measure_unshifted(segmenter, images, truth, still))
         for plan in plans:
-            view = View(plan.kind, fill_value(images, plan, fill), size)
+            view = ShiftView(plan.kind, fill_value(images, plan, fill), size)
             frames.append(_measure_plan(segmenter, images, truth, plan, view))
     if not frames:
         raise DataError("there is nothing to measure: give plans, or unshifted=True")
     return pd.concat(frames, ignore_index=True)
 
 
-def _measure_unshifted(segmenter: _Segmenter, images: Images, truth: _Masks, view: View) -> pd.DataFrame:
+def _measure_unshifted(segmenter: _Segmenter, images: Images, truth: _Masks, view: ShiftView) -> pd.DataFrame:
     counts = []
     for rows, batch in segmenter.batches(images):
         prediction = segmenter.maps(view.unshifted(batch))
@@ -130,7 +130,9 @@ def _measure_unshifted(segmenter: _Segmenter, images: Images, truth: _Masks, vie
     return truth.describe(_accuracies(np.concatenate(counts), "")).assign(**plan_columns(None))
 
 
-def _measure_plan(segmenter: _Segmenter, images: Images, truth: _Masks, plan: ShiftPlan, view: View) -> pd.DataFrame:
+def _measure_plan(
+    segmenter: _Segmenter, images: Images, truth: _Masks, plan: ShiftPlan, view: ShiftView
+) -> pd.DataFrame:
     frame, k = image_size(images), plan.n_shifts
     shares, counts = [], []
     for rows, batch in segmenter.batches(images):
@@ -159,7 +161,7 @@ def _accuracies(counts: np.ndarray, suffix: str) -> list[dict[str, Any]]:
     ]
 
 
-def _record(name: str, estimate: Estimate, n_images: int) -> dict[str, Any]:
+def _record(name: str, estimate: ScoreEstimate, n_images: int) -> dict[str, Any]:
     return {"score": name, **vars(estimate), "n_images": n_images, "n_classes": None}
 
 
@@ -256,7 +258,7 @@ class _Segmenter:
         self.classes = logits.shape[1]
         return logits.argmax(1).to(torch.uint8).cpu().numpy()
 
-    def shifted_maps(self, batch: Tensor, offsets: np.ndarray, view: View) -> np.ndarray:
+    def shifted_maps(self, batch: Tensor, offsets: np.ndarray, view: ShiftView) -> np.ndarray:
         """The maps of each image under each of its ``offsets (n, K, 2)``: ``(n, K, h, w)`` uint8.
 
         Few images go through the network under several shifts at once, as in :func:`predict`.

@@ -16,17 +16,15 @@ from invariscope.collectors.measure.invariance import Predictions, plan_columns,
 from invariscope.collectors.measure.msb import Tally, ratio_without, tally_sites
 from invariscope.collectors.measure.paired import Statistic, average, mean_statistic, paired_change
 from invariscope.collectors.measure.passes import Images, predict_unshifted
+from invariscope.collectors.measure.replacements import DEFAULT_REPLACEMENTS, read_replacements
 from invariscope.collectors.measure.scores import kappa_without, pair_agreement, pair_hits, product_without
 from invariscope.collectors.measure.shifts import ShiftPlan
 from invariscope.collectors.schema import MSB_READINGS
 from invariscope.zoo.datasets.inputs import place
-from invariscope.zoo.operators import Operatorlike, OperatorSpec, build_operator, parse_operator
+from invariscope.zoo.operators import Operatorlike, OperatorSpec, build_operator
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sites import Site, find_sites
 from invariscope.zoo.surgery import replace_downsampling
-
-DEFAULT_REPLACEMENTS = ("max", "avg", "subsample", "soft(beta=1)", "blur(m=3)")
-"""What sites are replaced by unless said otherwise: from always the maximum to blind to the values."""
 
 SWAP_SCORES = ("consistency", "fidelity", "fidelity_product", "kappa")
 """The shift scores whose change is measured."""
@@ -36,25 +34,6 @@ _LARGEST: dict[str, float | None] = {"kappa": 2.0, **dict.fromkeys(MSB_READINGS)
 
 Key = tuple[int | None, str, int | None]
 """Position of the plan (None: unshifted images), measure, depth of the site (None: the whole network)."""
-
-
-def read_replacements(replacements: Sequence[Operatorlike]) -> tuple[OperatorSpec, ...]:
-    """The specifications of replacements, each once.
-
-    Raises:
-        OperatorError: for none at all, one that cannot be read, or an operator with learned parameters, which has no
-            trained weights to be put in with.
-    """
-    specs = {spec.canonical: spec for spec in map(parse_operator, replacements)}
-    if not specs:
-        raise OperatorError("there is nothing to swap to: name operators, for example max, avg or blur(3)")
-    for text, spec in specs.items():
-        if any(True for _ in build_operator(spec, 64).parameters()):
-            raise OperatorError(
-                f"{text} has parameters of its own, and a swap has no trained ones for them: swap to operators without "
-                f"parameters, for example {', '.join(DEFAULT_REPLACEMENTS)}"
-            )
-    return tuple(specs.values())
 
 
 def measure_swaps(
@@ -104,9 +83,9 @@ def measure_swaps(
     specs = read_replacements(replacements)
     if len(images) == 0:
         raise DataError("there are no images to measure swaps on: give at least one")
-    if unshifted and any(plan.kind == "crop" for plan in plans):
+    if unshifted and not all(plan.rule.keeps_size for plan in plans):
         raise ShiftError("a crop plan wants larger images than MSB: measure it apart, with unshifted=False")
-    measurement = _Measurement(
+    measurement = _SwapMeasurement(
         images, labels, tuple(plans), unshifted, batch_size, msb_batch_size, windows_per_image, seed
     )
     before = measurement.of(model)
@@ -124,7 +103,7 @@ _COLUMNS = [
 
 
 @dataclass(frozen=True)
-class _Measurement:
+class _SwapMeasurement:
     """How a network is measured, before and after a swap."""
 
     images: Images
@@ -252,13 +231,13 @@ def _pads(conv: nn.Conv2d) -> bool:
 def _example(model: nn.Module, images: Images, plans: Sequence[ShiftPlan]) -> Tensor:
     """One image as the network sees it: of a crop plan's larger images a window of the network's size."""
     image = place(images[:1], model)
-    if not isinstance(images, Tensor) and any(plan.kind == "crop" for plan in plans):
+    if not isinstance(images, Tensor) and not all(plan.rule.keeps_size for plan in plans):
         return image[..., : images.spec.height, : images.spec.width]
     return image
 
 
 def _rows(
-    model: nn.Module, swap: _Swap, example: Tensor, before: dict[Key, Statistic], measurement: _Measurement
+    model: nn.Module, swap: _Swap, example: Tensor, before: dict[Key, Statistic], measurement: _SwapMeasurement
 ) -> Iterator[dict[str, Any]]:
     after: dict[Key, Statistic] = {}
     reason = "the change moves the network's sites"

@@ -11,6 +11,7 @@ from torch import Tensor
 from invariscope.base.errors import ShiftError
 from invariscope.collectors.measure.passes import Images, batches
 from invariscope.collectors.measure.shifts import ShiftPlan, apply_shift
+from invariscope.collectors.shift_kinds import SHIFT_KINDS
 from invariscope.zoo.datasets.inputs import PreparedImages
 
 BORDERS = 256
@@ -18,7 +19,7 @@ BORDERS = 256
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class ShiftView:
     """What is seen of images under a shift of a plan's kind."""
 
     kind: str
@@ -26,9 +27,10 @@ class View:
     size: int | tuple[int, int] | None
 
     def unshifted(self, images: Tensor) -> Tensor:
-        """The images, or their windows at the centre for ``crop``."""
+        """The images, or, of a kind that does not keep the size, their windows at the centre."""
         still = np.zeros((len(images), 2), dtype=np.int64)
-        seen = apply_shift(images, still, self.kind, size=self.size) if self.kind == "crop" else images
+        keeps_size = SHIFT_KINDS[self.kind].keeps_size
+        seen = images if keeps_size else apply_shift(images, still, self.kind, size=self.size)
         return seen.clone(memory_format=torch.channels_last)
 
     def shifted(self, images: Tensor, offsets: np.ndarray) -> Tensor:

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from invariscope.base.errors import DataError
-from invariscope.collectors.schema import COMPACTED, FORMER_COLUMNS, LATER_COLUMNS, SCHEMA_VERSION, TABLES, part_key
-from invariscope.collectors.store.parts import Part, Store
+from invariscope.collectors.schema import SCHEMA_VERSION, TABLES
+from invariscope.collectors.store.keys import part_key
+from invariscope.collectors.store.parts import Store
+from invariscope.collectors.store.reader import COMPACTED, PartFile, completed
 
 ROW_GROUP = 1 << 16
 """Rows of a row group: so few that a filter on checkpoints passes over most of a large table."""
@@ -38,8 +40,8 @@ def compact(root: Path | str) -> list[Compacted]:
     """Put the parts of each table together into one, checkpoint by checkpoint; ``failures`` stay as they are.
 
     A run goes on from compacted tables as from others. The old parts are deleted once the new one is in place: whoever
-    reads in between, or after a kill in between, counts each task once (:data:`COMPACTED`). No run
-    may write into the folder meanwhile; on a local disk a lock sees to that.
+    reads in between, or after a kill in between, counts each task once (:data:`COMPACTED`). No run may write into the
+    folder meanwhile; on a local disk a lock sees to that.
 
     Raises:
         DataError: no folder of tables, a part of something else or of another schema version.
@@ -58,7 +60,7 @@ def compact(root: Path | str) -> list[Compacted]:
     return done
 
 
-def _compact_table(store: Store, table: str, parts: list[Part]) -> Compacted:
+def _compact_table(store: Store, table: str, parts: list[PartFile]) -> Compacted:
     path = store.path(table, f"{COMPACTED}{uuid.uuid4().hex}")
     schema = TABLES[table]
     count = 0
@@ -71,7 +73,7 @@ def _compact_table(store: Store, table: str, parts: list[Part]) -> Compacted:
     return Compacted(table, len(parts), 1, count)
 
 
-def _distinct_rows(store: Store, table: str, parts: list[Part]) -> Iterator[pa.Table]:
+def _distinct_rows(store: Store, table: str, parts: list[PartFile]) -> Iterator[pa.Table]:
     """The rows of all parts, each task once: the single ones by checkpoint, then what compacted ones have besides."""
     key = part_key(table)
     singles = [part for part in parts if not part.compacted]
@@ -91,13 +93,12 @@ def _distinct_rows(store: Store, table: str, parts: list[Part]) -> Iterator[pa.T
         seen |= inside
 
 
-def _read(store: Store, table: str, part: Part) -> pa.Table:
+def _read(store: Store, table: str, part: PartFile) -> pa.Table:
     return pa.concat_tables(_row_groups(store, table, part))
 
 
-def _row_groups(store: Store, table: str, part: Part) -> Iterator[pa.Table]:
+def _row_groups(store: Store, table: str, part: PartFile) -> Iterator[pa.Table]:
     refusal = f"{part.path}: is no part of table {table}"
-    schema = TABLES[table]
     try:
         with store.filesystem.open_input_file(part.path) as file, pq.ParquetFile(file) as parquet:
             found = parquet.schema_arrow.metadata or {}
@@ -105,21 +106,12 @@ def _row_groups(store: Store, table: str, part: Part) -> Iterator[pa.Table]:
             if version != str(SCHEMA_VERSION):
                 raise DataError(f"{refusal} in schema version {SCHEMA_VERSION} but in {version}: use a new folder")
             for number in range(parquet.num_row_groups):
-                yield _completed(parquet.read_row_group(number), schema)
+                yield completed(parquet.read_row_group(number), table)
     except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{refusal} ({reason}): delete it, or collect into a new folder") from error
-
-
-def _completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns of the schema, by their names of today; those that an older part lacks as nulls."""
-    former = {old: new for new, old in FORMER_COLUMNS.items()}
-    rows = rows.rename_columns([former.get(name, name) for name in rows.column_names])
-    for name in LATER_COLUMNS & set(schema.names) - set(rows.column_names):
-        rows = rows.append_column(schema.field(name), pa.nulls(len(rows), schema.field(name).type))
-    return rows.select(schema.names).cast(schema)
 
 
 def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -1,100 +1,40 @@
-"""Parquet parts that exist whole or not at all, and the task keys that say what is done."""
+"""Writes parquet parts that exist whole or not at all, and removes them; locks, and what a killed run left."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from invariscope.base.errors import DataError, OutputError
-from invariscope.collectors.schema import COMPACTED, SCHEMA_VERSION, TABLES, open_folder, part_key
+from invariscope.base.errors import OutputError
+from invariscope.collectors.schema import TABLES
+from invariscope.collectors.store.done import StoredTasks
+from invariscope.collectors.store.keys import checkpoint_slot, part_key, replaces
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-HEAD = ("checkpoint", "sha256", "model", "task")
-"""Columns that say whose rows a part holds."""
 
-_RETRIES = 5
-"""A listing is taken anew so often where a part vanishes between listing and reading: another run replaced it."""
+class Store(StoredTasks):
+    """The tables of one folder, to be written to.
 
-Result = TypeVar("Result")
-
-
-def task_key(**parts: Any) -> str:
-    """Key of a task: a hash of plain values (strings, numbers, lists, dicts) and of the schema version.
-
-    Equal parts give equal keys on every machine; tensors and modules are refused (``TypeError`` from ``json``).
+    A part is written under a temporary name and then moved: on a local disk that is one atomic step, and an object
+    store shows an object only once it is complete.
     """
-    text = json.dumps({**parts, "schema": SCHEMA_VERSION}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def description_slot(checkpoint: str) -> str:
-    """Name of the part that describes a checkpoint: a new description replaces the old one."""
-    return task_key(name=checkpoint)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part file: its path in the file system, its size in bytes and its time of change in nanoseconds."""
-
-    path: str
-    size: int
-    mtime_ns: int
-
-    @property
-    def slot(self) -> str:
-        """The file's name without its ending."""
-        return self.path.rpartition("/")[2].removesuffix(".parquet")
-
-    @property
-    def compacted(self) -> bool:
-        """Whether it holds the rows of many tasks."""
-        return self.slot.startswith(COMPACTED)
-
-
-class Store:
-    """The tables of one folder: ``ROOT/<table>/<slot>.parquet``, one part per task.
-
-    A part's name is its task's key, so that what is done is known from the names alone. Where a new task replaces the
-    old one (a checkpoint described anew), the part has a fixed name, its *slot*, and the key stands inside. Compacted
-    parts (:func:`compact`) hold many tasks; a single part beats its rows in a compacted one.
-
-    ``root`` is a path, or the URI of any file system of pyarrow or fsspec. A part is written under a temporary name and
-    then moved: on a local disk that is one atomic step, and an object store shows an object only once it is complete.
-
-    Raises:
-        DataError: for a URI of no known file system.
-    """
-
-    def __init__(self, root: Path | str) -> None:
-        self.name = str(root)
-        try:
-            self.filesystem, self.base = open_folder(root)
-        except ValueError as error:
-            raise DataError(str(error)) from error
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder on this machine's file system; none where the tables are elsewhere."""
-        return Path(self.base) if isinstance(self.filesystem, fs.LocalFileSystem) else None
 
     def prepare(self) -> None:
         """Make the folders.
@@ -125,110 +65,6 @@ class Store:
                 f"{self.name}: cannot write tables here ({reason}): make room or name another --out; "
                 "what is there is whole"
             ) from error
-
-    def path(self, table: str, slot: str) -> str:
-        """The part file of a slot, in the store's file system."""
-        return f"{self.base}/{table}/{slot}.parquet"
-
-    def parts(self, table: str) -> list[Part]:
-        """All parts of a table, by name."""
-        selector = fs.FileSelector(f"{self.base}/{table}", allow_not_found=True)
-        return sorted(
-            (
-                Part(info.path, info.size, info.mtime_ns or 0)
-                for info in self.filesystem.get_file_info(selector)
-                if info.path.endswith(".parquet") and not info.base_name.startswith(".")
-            ),
-            key=lambda part: part.path,
-        )
-
-    def keys(self, table: str) -> set[str]:
-        """Keys of the tasks whose rows are there (of ``checkpoints``, see :meth:`heads`)."""
-
-        def read() -> set[str]:
-            parts = self.parts(table)
-            inside = [part for part in parts if part.compacted]
-            keys = {part.slot for part in parts if not part.compacted}
-            return keys | {row["task"] for row in self.distinct(inside, ("task",))}
-
-        return self._retried(read)
-
-    def heads(
-        self, table: str, known: Callable[[Part], dict[str, str] | None] = lambda part: None
-    ) -> dict[str, dict[str, str]]:
-        """Checkpoint, weights, model string and task of every task of a table, by slot.
-
-        ``known`` gives the head of a single part where it is known without reading it.
-
-        Raises:
-            DataError: for a file that is no part of these tables.
-        """
-
-        def read() -> dict[str, dict[str, str]]:
-            parts = self.parts(table)
-            heads = {part.slot: known(part) for part in parts if not part.compacted}
-            unknown = [part for part in parts if part.compacted or heads[part.slot] is None]
-            inside: dict[str, dict[str, str]] = {}
-            for row in self.distinct(unknown, HEAD):
-                part = row.pop("part")
-                slot = description_slot(row["checkpoint"]) if table == "checkpoints" else row["task"]
-                (inside if part.compacted else heads)[slot if part.compacted else part.slot] = row
-            return inside | {slot: head for slot, head in heads.items() if head is not None}
-
-        return self._retried(read)
-
-    def rows(self, table: str, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-        """The different rows that these columns hold in all parts of a table, as :meth:`distinct` gives them."""
-        return self._retried(lambda: self.distinct(self.parts(table), columns))
-
-    def distinct(self, parts: list[Part], columns: tuple[str, ...]) -> list[dict[str, Any]]:
-        """The different rows that the columns of these parts hold, each with its ``part``; text columns only.
-
-        Raises:
-            DataError: for a file without these columns or without rows.
-        """
-        if not parts:
-            return []
-        by_path = {part.path: part for part in parts}
-        schema = pa.schema([(column, pa.string()) for column in columns])
-        try:
-            rows = (
-                ds.dataset(list(by_path), schema=schema, format="parquet", filesystem=self.filesystem)
-                .to_table(columns=[*columns, "__filename"])
-                .group_by([*columns, "__filename"])
-                .aggregate([])
-                .to_pylist()
-            )
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise self._refusal(parts, columns) from error
-        for row in rows:
-            row["part"] = by_path[row.pop("__filename")]
-        silent = set(by_path) - {row["part"].path for row in rows if None not in row.values()}
-        if silent:
-            raise _no_part(min(silent))
-        return rows
-
-    def _refusal(self, parts: list[Part], columns: tuple[str, ...]) -> DataError:
-        """Which of the parts it is that cannot be read."""
-        for part in parts:
-            try:
-                pq.read_table(part.path, columns=list(columns), filesystem=self.filesystem)
-            except (pa.ArrowInvalid, pa.ArrowTypeError):
-                return _no_part(part.path)
-        return _no_part(f"{self.name}: a part")
-
-    def _retried(self, read: Callable[[], Result]) -> Result:
-        for _ in range(_RETRIES):
-            try:
-                return read()
-            except FileNotFoundError:
-                continue
-        return read()
-
-    def has(self, table: str, slot: str) -> bool:
-        """Whether a single part of this name is there."""
-        info: fs.FileInfo = self.filesystem.get_file_info(self.path(table, slot))
-        return info.type == fs.FileType.File
 
     def write(self, table: str, slot: str, rows: pd.DataFrame) -> str:
         """Write one part, atomically: under a temporary name in the same folder, then moved.
@@ -287,7 +123,7 @@ class Store:
             for part in filter(lambda part: part.compacted, self.parts(table)):
                 rows = pq.read_table(part.path, filesystem=self.filesystem)
                 values = rows[key].to_pylist()
-                kept = [(description_slot(v) if key == "checkpoint" else v) not in slots for v in values]
+                kept = [(checkpoint_slot(v) if replaces(table) else v) not in slots for v in values]
                 if not any(kept):
                     self.delete(part.path)
                 elif not all(kept):
@@ -303,7 +139,7 @@ class Store:
         if not networks:
             return
         for table, schema in TABLES.items():
-            if table != "checkpoints" and {"sha256", "model"} <= set(schema.names):
+            if not replaces(table) and {"sha256", "model"} <= set(schema.names):
                 heads = self.heads(table)
                 slots = {slot for slot, head in heads.items() if (head["sha256"], head["model"]) in networks}
                 self.remove(table, slots)
@@ -348,10 +184,6 @@ class Store:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
-
-
-def _no_part(path: str) -> DataError:
-    return DataError(f"{path}: is no parquet part of these tables: delete it")
 
 
 def _unique() -> str:

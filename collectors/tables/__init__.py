@@ -1,1 +1,1 @@
-"""The tables: what each asks to be measured, and the rows that come of it."""
+"""One file per table: its columns, its options, the settings of its tasks, its rows; importable without torch."""

@@ -1,4 +1,4 @@
-"""Accuracy of a network under attacks and corruptions and on other data: the tasks, and the rows of each."""
+"""The table ``robustness``: accuracy of a network under attacks and corruptions and on other data."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
 from invariscope.base.errors import DataError, InputError
-from invariscope.base.names import unknown
 from invariscope.collectors.measure.attack import NORMS, Attack
-from invariscope.collectors.measure.corruptions import CORRUPTIONS, NOTES, SEVERITIES, check_corruption, corrupt
+from invariscope.collectors.measure.corruptions import CORRUPTIONS, NOTES, SEVERITIES, check_corruption
 from invariscope.collectors.measure.corruptions.constants import constants_for
+from invariscope.collectors.options import PassOptions, at_least_one, one_of
+from invariscope.collectors.schema import INT, REAL, TEXT, Collector, column, optional
 from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
 from invariscope.zoo.datasets.source import DataSource
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
     from torch import nn
 
-    from invariscope.collectors.tables.tasks import Options, Subject
+    from invariscope.collectors.engine.subject import Subject
+    from invariscope.collectors.options import Options
     from invariscope.zoo.checkpoint import Checkpoint
     from invariscope.zoo.datasets import ImageSet
 
@@ -34,51 +35,79 @@ _DRAWN = ("corruption", "constants", "seed")
 
 @dataclass(frozen=True)
 class RobustnessOptions:
-    """What the collector ``robustness`` measures.
-
-    ``attacks`` under each of ``norms``, at each budget of that norm (``linf``, ``l2``; units of [0, 1] pixels), with
-    ``steps`` and ``restarts``; ``step`` is the step size as a share of the budget (default: ``2.5 / steps``).
-    ``corruptions`` at ``severities``. All of these on the first ``images`` images. ``second_data``: specifications of
-    further data sets, labelled with the classes of the network, which are measured whole.
+    """Robustness: attacks, corruptions and other data.
 
     Raises:
         InputError: an unknown name, or a number out of range.
     """
 
     attacks: tuple[str, ...] = ("pgd",)
-    norms: tuple[str, ...] = ("linf", "l2")
-    linf: tuple[float, ...] = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
-    l2: tuple[float, ...] = (0.25, 0.5, 1.0)
-    steps: int = 20
-    restarts: int = 1
-    step: float | None = None
-    corruptions: tuple[str, ...] = CORRUPTIONS
+    """Attacks: pgd, and of the library torchattacks apgd-ce, apgd-t, fab-t, square, autoattack; '' for none."""
+    norms: tuple[str, ...] = NORMS
+    """Norms of the attacks."""
+    eps_linf: tuple[float, ...] = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
+    """Budgets in linf, in units of [0, 1] pixels."""
+    eps_l2: tuple[float, ...] = (0.25, 0.5, 1.0)
+    """Budgets in l2, in units of [0, 1] pixels."""
+    attack_steps: int = 20
+    """Steps of an attack; AutoAttack's standard is 100."""
+    attack_restarts: int = 1
+    """Random starts of an attack; 0: pgd starts from the image itself."""
+    attack_step: float | None = None
+    """Step size of pgd as a share of the budget; by default 2.5 / steps."""
+    corruptions: tuple[str, ...] = ("all",)
+    """Corruptions of ImageNet-C by name, all of the 15, or '' for none."""
     severities: tuple[int, ...] = SEVERITIES
-    images: int = 256
+    """Severities of the corruptions."""
+    robust_images: int = 256
+    """First images that are attacked and corrupted."""
     second_data: tuple[str, ...] = ()
+    """Other labelled data sets, NAME[:PATH], measured whole; their labels are the classes of the network."""
     second_split: str = "test"
+    """Split of other data sets that are embedded."""
 
-    def check(self) -> None:
-        """Refuse what cannot be measured; second data are read."""
-        if self.images < 1:
-            raise DataError(f"images of robustness are {self.images}: take at least one")
-        for norm in self.norms:
-            if norm not in NORMS:
-                raise InputError(unknown("norm", norm, NORMS))
+    def __post_init__(self) -> None:
+        at_least_one(self, "robust_images")
+        if self.corruptions == ("all",):
+            object.__setattr__(self, "corruptions", CORRUPTIONS)
+        one_of("norm", self.norms, NORMS)
         for settings in _attacks(self, 0):
-            Attack(**{name: value for name, value in settings.items() if name not in ("kind", "images")})
+            _attack(settings)
         for corruption in self.corruptions:
             for severity in self.severities:
                 check_corruption(corruption, severity)
         if self.corruptions and not self.severities:
             raise InputError("corruptions without severities: name some of 1 to 5, or no corruptions")
-        for spec in self.second_data:
-            _second(spec, self.second_split)
 
 
-def robustness_settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
+COLUMNS = (
+    column("condition_kind", TEXT, "", "clean, adversarial, corruption or data"),
+    column("condition", TEXT, "", "the attack, the corruption, or the other data set's name"),
+    optional("severity", REAL, "", "corruptions: 1 to 5; attacks: the budget epsilon, in units of [0, 1] pixels"),
+    optional("norm", TEXT, "", "attacks: linf or l2"),
+    optional("steps", INT, "steps", "attacks: gradient steps"),
+    optional("restarts", INT, "", "attacks: random restarts"),
+    optional("step_size", REAL, "[0, 1] pixels", "attacks: size of a step"),
+    optional("seed", INT, "", "seed of the condition's random numbers"),
+    column("accuracy", REAL, "1", "share of images predicted right"),
+    optional("se", REAL, "1", "its standard error over images"),
+    optional("low", REAL, "1", "lower end of the 95 % interval"),
+    optional("high", REAL, "1", "upper end of the 95 % interval"),
+    column("n_images", INT, "images", "images measured"),
+    optional("note", TEXT, "", "what the number rests on, and what it does not say"),
+)
+
+
+def check(options: Options) -> None:
+    """Read the other data sets, which must be there and have labels."""
+    chosen = options[RobustnessOptions]
+    for spec in chosen.second_data:
+        _second(spec, chosen.second_split)
+
+
+def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
     """A task for clean accuracy, for each attack at each budget, for each corruption, and for each other data set."""
-    chosen, seed = options.robustness, options.seed
+    chosen, seed = options[RobustnessOptions], options[PassOptions].seed
     constants = constants_for(min(checkpoint.input.height, checkpoint.input.width))
     corruptions = [
         {
@@ -86,7 +115,7 @@ def robustness_settings(checkpoint: Checkpoint, options: Options) -> list[dict[s
             "corruption": name,
             "severities": sorted(set(chosen.severities)),
             "constants": constants,
-            "images": chosen.images,
+            "images": chosen.robust_images,
             "seed": seed,
         }
         for name in dict.fromkeys(chosen.corruptions)
@@ -100,21 +129,22 @@ def robustness_settings(checkpoint: Checkpoint, options: Options) -> list[dict[s
         }
         for spec in dict.fromkeys(chosen.second_data)
     ]
-    return [{"kind": "clean", "images": chosen.images}, *_attacks(chosen, seed), *corruptions, *others]
+    return [{"kind": "clean", "images": chosen.robust_images}, *_attacks(chosen, seed), *corruptions, *others]
 
 
 def _attacks(chosen: RobustnessOptions, seed: int) -> list[dict[str, Any]]:
-    budgets = {"linf": chosen.linf, "l2": chosen.l2}
+    budgets = {"linf": chosen.eps_linf, "l2": chosen.eps_l2}
+    share = chosen.attack_step
     return [
         {
             "kind": "adversarial",
             "name": name,
             "norm": norm,
             "epsilon": epsilon,
-            "steps": chosen.steps,
-            "restarts": chosen.restarts,
-            "step_size": chosen.step * epsilon if chosen.step is not None and name == "pgd" and epsilon else None,
-            "images": chosen.images,
+            "steps": chosen.attack_steps,
+            "restarts": chosen.attack_restarts,
+            "step_size": share * epsilon if share is not None and name == "pgd" and epsilon else None,
+            "images": chosen.robust_images,
             "seed": seed,
         }
         for name in dict.fromkeys(chosen.attacks)
@@ -132,7 +162,11 @@ def _second(spec: str, split: str) -> ImageSet:
     return images
 
 
-def measure_robustness(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
+def _attack(settings: Mapping[str, Any]) -> Attack:
+    return Attack(**{name: value for name, value in settings.items() if name not in ("kind", "images")})
+
+
+def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
     """The rows of one task."""
     return _MEASURES[settings["kind"]](subject, settings)
 
@@ -147,16 +181,18 @@ def _adversarial(subject: Subject, settings: Mapping[str, Any]) -> pd.DataFrame:
 
     spec = subject.checkpoint.input
     network = PixelModel(subject.model, spec.mean, spec.std)
-    attack = Attack(**{name: value for name, value in settings.items() if name not in ("kind", "images")})
+    attack = _attack(settings)
     pixels = _pixels(subject, settings["images"])
     return measure_attack(network, pixels, pixels.labels, attack, block=subject.attack_block)
 
 
 def _corruption(subject: Subject, settings: Mapping[str, Any]) -> pd.DataFrame:
-    rows = []
+    import pandas as pd
+
+    found = []
     for severity in settings["severities"]:
         made = _corrupted(subject, settings, severity)
-        rows.append(
+        found.append(
             _row(
                 subject,
                 subject.model,
@@ -168,7 +204,7 @@ def _corruption(subject: Subject, settings: Mapping[str, Any]) -> pd.DataFrame:
                 note=_corruption_note(settings),
             )
         )
-    return pd.concat(rows, ignore_index=True)
+    return pd.concat(found, ignore_index=True)
 
 
 def _corruption_note(settings: Mapping[str, Any]) -> str:
@@ -191,6 +227,8 @@ _MEASURES = {"clean": _clean, "adversarial": _adversarial, "corruption": _corrup
 
 def _row(subject: Subject, model: nn.Module, images: PreparedImages, **columns: Any) -> pd.DataFrame:
     """Accuracy on images, as a row of the table ``robustness``."""
+    import pandas as pd
+
     from invariscope.collectors.measure.passes import predict_unshifted
     from invariscope.collectors.measure.scores import accuracy
 
@@ -209,7 +247,10 @@ def _pixels(subject: Subject, limit: int) -> PreparedImages:
 
 def _corrupted(subject: Subject, settings: Mapping[str, Any], severity: int) -> ImageSet:
     """The first images at the network's size, corrupted: for every checkpoint of that size the same."""
+    import numpy as np
     import torch
+
+    from invariscope.collectors.measure.corruptions import corrupt
 
     limit, size = settings["images"], subject.checkpoint.input.size
     clean = subject.images.head(limit)
@@ -231,3 +272,15 @@ def _corrupted(subject: Subject, settings: Mapping[str, Any], severity: int) -> 
         if sum(kept.nbytes for kept in _KEPT.values()) + made.nbytes <= KEPT_BYTES:
             _KEPT[key] = made
     return replace(clean, images=torch.from_numpy(made), masks=None, mask_classes=())
+
+
+COLLECTOR = Collector(
+    "accuracy under attacks and corruptions",
+    COLUMNS,
+    settings,
+    rows,
+    RobustnessOptions,
+    check,
+    conditions=("condition_kind", "condition", "severity", "norm"),
+    scores="images",
+)

@@ -15,6 +15,8 @@ from invariscope.base.errors import InputError
 from invariscope.base.names import unknown
 
 _REGISTRIES: dict[str, Registry] = {}
+_CARRIED: dict[str, dict[str, Any]] = {}
+"""What :func:`add_all` was given for registries that are not imported yet."""
 
 
 class Registry(Mapping[str, Any]):
@@ -41,7 +43,7 @@ class Registry(Mapping[str, Any]):
         self.kind = kind
         self.group = group
         self._own = dict(entries)
-        self._added: dict[str, Any] = {}
+        self._added: dict[str, Any] = _CARRIED.pop(group, {}) if group is not None else {}
         self._error = error
         self._check = check
         self._checked: set[str] = set()
@@ -133,7 +135,8 @@ def added() -> dict[str, dict[str, Any]]:
 def add_all(names: Mapping[str, Mapping[str, Any]]) -> None:
     """Add what :func:`added` gave in another process; what was checked there is not checked again."""
     for group, found in names.items():
-        _REGISTRIES[group]._added.update(found)
+        target = _REGISTRIES[group]._added if group in _REGISTRIES else _CARRIED.setdefault(group, {})
+        target.update(found)
 
 
 @cache

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg, subcommand
 
 from invariscope.base.errors import InputError
 from invariscope.base.extras import needs_extras
+from invariscope.cli import collect
 from invariscope.cli.analyze import Analyze
 from invariscope.cli.collect import Collect
 from invariscope.cli.common import BAD_INPUT, DONE, INTERRUPTED, WITH_FAILURES
 from invariscope.cli.compact import Compact
 from invariscope.cli.demo import Demo
 from invariscope.cli.figures import Figures
+from invariscope.cli.flags import FlagError, list_rules
 from invariscope.cli.report import Report
 from invariscope.cli.sites import Sites
 from invariscope.cli.status import Status
@@ -23,26 +25,28 @@ from invariscope.cli.train import Train
 
 __all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "WITH_FAILURES", "main", "parse"]
 
-Command = Annotated[
-    Annotated[Demo, subcommand("demo")]
-    | Annotated[Train, subcommand("train")]
-    | Annotated[Sites, subcommand("sites")]
-    | Annotated[Collect, subcommand("collect")]
-    | Annotated[Status, subcommand("status")]
-    | Annotated[Compact, subcommand("compact")]
-    | Annotated[Analyze, subcommand("analyze")]
-    | Annotated[Figures, subcommand("figures")]
-    | Annotated[Report, subcommand("report")],
-    OmitArgPrefixes,
-    arg(name=""),
-]
+
+def _commands() -> Any:
+    """The commands as one type, made when it is wanted: ``collect`` has the options of whatever is registered."""
+    return Annotated[
+        Annotated[Demo, subcommand("demo")]
+        | Annotated[Train, subcommand("train")]
+        | Annotated[Sites, subcommand("sites")]
+        | Annotated[collect.command(), subcommand("collect")]
+        | Annotated[Status, subcommand("status")]
+        | Annotated[Compact, subcommand("compact")]
+        | Annotated[Analyze, subcommand("analyze")]
+        | Annotated[Figures, subcommand("figures")]
+        | Annotated[Report, subcommand("report")],
+        OmitArgPrefixes,
+        arg(name=""),
+    ]
 
 
 def _description() -> str:
     from invariscope.analysis.figures import FIGURES
     from invariscope.analysis.publication import PAPER_TABLES
-    from invariscope.collectors.schema import SHIFT_KINDS
-    from invariscope.collectors.tables.tasks import COLLECTORS
+    from invariscope.collectors.schema import COLLECTORS, SHIFT_KINDS
     from invariscope.zoo.architectures import ARCHITECTURES
     from invariscope.zoo.datasets import DATASETS
     from invariscope.zoo.operators import OPERATORS
@@ -63,10 +67,20 @@ def _description() -> str:
 def parse(
     arguments: Sequence[str] | None = None,
 ) -> Demo | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report:
-    """The command that the arguments ask for; exits with code 2 where they ask for none."""
+    """The command that the arguments ask for; exits with code 2 where they ask for none.
+
+    Raises:
+        InputError: a list that cannot be read.
+    """
     import tyro
 
-    return tyro.cli(Command, prog="invariscope", description=_description(), args=arguments)
+    try:
+        found: Demo | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report = tyro.cli(
+            _commands(), prog="invariscope", description=_description(), args=arguments, registry=list_rules()
+        )
+    except FlagError as error:
+        raise InputError(str(error)) from error
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

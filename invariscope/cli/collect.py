@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from invariscope.base.errors import InputError
-from invariscope.cli.common import DONE, at_least_one, fitting, names, run_collect, tell_outcome
-from invariscope.collectors.tables.robustness_flags import RobustnessFlags
+from invariscope.cli.common import DONE, at_least_one, fitting, run_collect, tell_outcome
+from invariscope.cli.flags import chosen, with_groups
 
 if TYPE_CHECKING:
-    from invariscope.collectors.engine.planning import Plan
+    from invariscope.collectors.engine.planning import RunPlan
 
 
 @dataclass(frozen=True)
@@ -29,51 +29,14 @@ class Collect:
     """Data set: NAME[:PATH], for example digits or parquet:cifar10/test.parquet."""
     out: str
     """Folder for the tables, or its URI on a file system of pyarrow or fsspec."""
-    collect: str | None = None
-    """Collectors: checkpoints, layers, invariance, surface, predictions, segmentation, swaps, robustness, cost; by
-    default the first three, and for a zoo of segmenters segmentation in the place of invariance."""
-    shift: str = "circular,zero"
-    """Shift kinds: circular, zero, reflect, replicate, crop."""
-    max_shift: int | None = None
-    """Largest shift along each axis, in input pixels; by default an eighth of the input size."""
-    n_shifts: int = 9
-    """Shifts per image."""
-    fill: str = "mean"
-    """What a zero shift fills with: mean (0 after normalisation) or black (0 before it)."""
-    crop_size: int | None = None
-    """Size to which images are brought for crop shifts; by default the input size + 2 x max shift."""
+    collect: tuple[str, ...] | None = None
+    """Collectors, with commas between; listed above, with those that are measured by default."""
+    only: str = "*"
+    """Measure the checkpoints of these names alone: a pattern such as 'resnet20-*'."""
     split: str = "test"
     """Split of an embedded data set."""
     limit: int | None = None
     """Measure on the first so many images."""
-    only: str = "*"
-    """Measure the checkpoints of these names alone: a pattern such as 'resnet20-*'."""
-    msb_images: int = 256
-    """Images on which MSB is measured."""
-    windows_per_image: int | None = None
-    """Windows sampled per image and site for MSB; all by default."""
-    surface_images: int = 256
-    """Images on which the shift surface is measured."""
-    surface_step: int = 1
-    """Step of the shift surface, in input pixels."""
-    swap_to: str = "max,avg,subsample,soft(beta=1),blur(m=3)"
-    """Operators without parameters that swaps put in the place of each site's."""
-    swap_images: int = 256
-    """Images on which swaps are measured."""
-    cost_batch: int = 32
-    """Images per timed pass of cost."""
-    cost_repeats: int = 20
-    """Timed passes of cost, each beside one of the network with max pooling."""
-    seed: int = 0
-    """Seed of the shifts."""
-    precision: str = "fp32"
-    """Of the passes over shifted images: fp32 (the network's own type) or bf16."""
-    fold: bool = True
-    """Fold batch norms into convolutions for the passes over shifted images."""
-    device: str = "cpu"
-    """Device: cpu, cuda or mps."""
-    batch_size: int | None = None
-    """Images per forward pass; by default 8 to 64, by the input size."""
     jobs: int = 1
     """Worker processes on this machine; each has its share of the cores."""
     backend: str | None = None
@@ -88,40 +51,19 @@ class Collect:
     """Let the manifest name files outside of the zoo's folder."""
     dry_run: bool = False
     """Say what would be measured, and write nothing."""
-    robustness: RobustnessFlags = field(default_factory=RobustnessFlags)
 
     def run(self) -> int:
         """Measure what is missing."""
         from invariscope.collectors.engine.run import Cluster, plan_run
-        from invariscope.collectors.engine.suitable import default_collectors
-        from invariscope.collectors.tables.tasks import Options
+        from invariscope.collectors.engine.suitable import suitable_collectors
+        from invariscope.collectors.options import Options, option_groups
         from invariscope.zoo.datasets.source import DataSource
         from invariscope.zoo.manifest import read_manifest
 
         every = read_manifest(self.zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
         checkpoints = fitting(every, self.only)
-        options = Options(
-            collect=default_collectors(checkpoints) if self.collect is None else names(self.collect),
-            shift=names(self.shift),
-            max_shift=self.max_shift,
-            n_shifts=self.n_shifts,
-            fill=self.fill,
-            crop_size=self.crop_size,
-            seed=self.seed,
-            msb_images=self.msb_images,
-            windows_per_image=self.windows_per_image,
-            surface_images=self.surface_images,
-            surface_step=self.surface_step,
-            swap_to=names(self.swap_to),
-            swap_images=self.swap_images,
-            cost_batch=self.cost_batch,
-            cost_repeats=self.cost_repeats,
-            precision=self.precision,
-            fold=self.fold,
-            device=self.device,
-            batch_size=None if self.batch_size is None else at_least_one("--batch-size", self.batch_size),
-            robustness=self.robustness.options(),
-        )
+        collect = suitable_collectors(checkpoints) if self.collect is None else self.collect
+        options = Options(collect, chosen(self, option_groups()))
         if self.scheduler and not self.backend:
             raise InputError("--scheduler is the address of a backend's: give --backend dask as well")
         at_least_one("--jobs", self.jobs)
@@ -141,7 +83,29 @@ class Collect:
         return tell_outcome(outcome, self.out)
 
 
-def _say(plan: Plan) -> int:
+def command() -> type[Collect]:
+    """The command with the options of every collector, ours and those of others, and their names in its help."""
+    from invariscope.collectors.options import option_groups
+    from invariscope.collectors.schema import COLLECTORS, SHIFT_KINDS, default_collectors
+
+    made = with_groups(Collect, option_groups())
+    usual, maps = default_collectors("images"), default_collectors("pixels")
+    instead = [name for name in maps if name not in usual]
+    replaced = [name for name in usual if name not in maps]
+    collectors = "\n".join(f"- {name}: {COLLECTORS[name].help}" for name in COLLECTORS)
+    made.__doc__ = "\n\n".join(
+        [
+            (Collect.__doc__ or "").strip(),
+            f"Collectors:\n{collectors}",
+            f"By default: {', '.join(usual)}; for a zoo of segmenters {', '.join(instead)} in the place of "
+            f"{', '.join(replaced)}.",
+            f"Shift kinds: {', '.join(SHIFT_KINDS)}.",
+        ]
+    )
+    return made
+
+
+def _say(plan: RunPlan) -> int:
     """What a run would do."""
     for collector, count in plan.counts().items():
         print(f"to do: {collector}: {count} tasks")

@@ -14,8 +14,8 @@ from invariscope.base.errors import InputError
 if TYPE_CHECKING:
     from invariscope.analysis import Results, Tables
     from invariscope.analysis.drawing import Drawn
-    from invariscope.collectors.engine.run import Outcome
-    from invariscope.collectors.tables.tasks import Options
+    from invariscope.collectors.engine.run import CollectOutcome
+    from invariscope.collectors.options import Options
     from invariscope.zoo.checkpoint import Checkpoint
     from invariscope.zoo.datasets.source import DataSource
 
@@ -45,7 +45,7 @@ def fitting(checkpoints: Sequence[Checkpoint], pattern: str) -> list[Checkpoint]
 
 def run_collect(
     checkpoints: Sequence[Checkpoint], images: DataSource, out: Path | str, options: Options, **how: Any
-) -> Outcome:
+) -> CollectOutcome:
     """Measure; where Ctrl-C stops it, say how to go on."""
     from invariscope.collectors.engine.run import collect
 
@@ -56,7 +56,7 @@ def run_collect(
         raise
 
 
-def tell_outcome(outcome: Outcome, out: Path | str) -> int:
+def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
     """Print what a run did and what failed; returns the exit code."""
     print(
         f"tables: {out} ({outcome.measured} tasks measured, {outcome.found} were done, {len(outcome.failures)} failed)"

@@ -34,14 +34,16 @@ class Demo:
 
     def run(self) -> int:
         """Measure, analyse, draw, report; print the correlations and the paths."""
-        from invariscope.collectors.tables.tasks import Options
+        from invariscope.collectors.options import Options
         from invariscope.zoo.datasets.source import DataSource
         from invariscope.zoo.manifest import read_manifest
 
         tables = self.out / "tables"
         if self.task == "segmentation":
             zoo, images = data.SEGMENTATION_ZOO, DataSource("shapes:32", limit=DEMO_SCENES)
-            options = Options(("checkpoints", "layers", "segmentation"), ("circular", "zero", "crop"), msb_images=100)
+            options = Options(
+                ("checkpoints", "layers", "segmentation"), shift=("circular", "zero", "crop"), msb_images=100
+            )
         else:
             zoo, images = data.ZOO, DataSource("digits", limit=DEMO_IMAGES)
             collected = ("checkpoints", "layers", "invariance", "surface")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,14 @@ from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet, load_dataset
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.loading import build_model
+
+_SHARED = "msb_loops"
+"""The module beside this file that several tests import, as ``invariscope_tests_msb_loops``."""
+
+if (_name := f"invariscope_tests_{_SHARED}") not in sys.modules:
+    _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_SHARED}.py"))
+    sys.modules[_name] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules[_name])
 
 NETWORK = """
 import ctypes, os, signal, torch

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 
 from invariscope.analysis import Tables, load
 from invariscope.base.errors import DataError, OutputError
-from invariscope.collectors.engine.run import Outcome, collect
+from invariscope.collectors.engine.run import CollectOutcome, collect
+from invariscope.collectors.options import Options
 from invariscope.collectors.schema import SCHEMA_VERSION, TABLES
 from invariscope.collectors.store import compaction
 from invariscope.collectors.store.compaction import compact
 from invariscope.collectors.store.parts import Store
-from invariscope.collectors.tables.tasks import Options
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
 from invariscope.zoo.loading import build_model
@@ -28,7 +28,7 @@ OPTIONS = Options(collect=("layers", "invariance"), shift=("circular",), n_shift
 ReadAll = Callable[[Path], dict[str, pd.DataFrame]]
 
 
-def run(zoo: list[Checkpoint], images: ImageSet, out: Path) -> Outcome:
+def run(zoo: list[Checkpoint], images: ImageSet, out: Path) -> CollectOutcome:
     return collect(zoo, images.head(10), out, OPTIONS, progress=False)
 
 

@@ -17,7 +17,7 @@ from invariscope.cli import main
 from invariscope.collectors.engine.run import collect, plan_run
 from invariscope.collectors.measure import cost
 from invariscope.collectors.measure.cost import count_multiply_adds, in_turn, measure_cost, reference_model
-from invariscope.collectors.tables.tasks import Options
+from invariscope.collectors.options import Options
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
 from invariscope.zoo.loading import build_model

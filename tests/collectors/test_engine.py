@@ -13,14 +13,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from invariscope.base.errors import DataError, InputError, ShiftError
+from invariscope.base.errors import DataError, InputError
 from invariscope.collectors.engine.run import collect
 from invariscope.collectors.measure.invariance import Predictions, measure_accuracy, predict, score
 from invariscope.collectors.measure.msb import measure_msb
 from invariscope.collectors.measure.shifts import ShiftPlan
 from invariscope.collectors.measure.swap import measure_swaps
-from invariscope.collectors.tables.robustness import RobustnessOptions
-from invariscope.collectors.tables.tasks import COLLECTORS, Options
+from invariscope.collectors.options import Options
+from invariscope.collectors.schema import COLLECTORS
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
 from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
@@ -37,9 +37,12 @@ EVERYTHING = Options(
     surface_step=2,
     swap_to=("soft",),
     swap_images=8,
-    robustness=RobustnessOptions(
-        norms=("linf",), linf=(0.02,), steps=2, corruptions=("fog",), severities=(1, 5), images=8
-    ),
+    norms=("linf",),
+    eps_linf=(0.02,),
+    attack_steps=2,
+    corruptions=("fog",),
+    severities=(1, 5),
+    robust_images=8,
 )
 WITHOUT_SWAPS = replace(EVERYTHING, collect=tuple(name for name in MEASURED if name != "swaps"))
 OPERATORS = ("max", "avg", "aps")
@@ -259,14 +262,14 @@ def test_parts_are_readable_with_their_schema(zoo: list[Checkpoint], images: Ima
     ],
 )
 def test_unknown_names_are_refused(options: dict[str, tuple[str, ...]], message: str) -> None:
-    with pytest.raises(ShiftError, match=message):
+    with pytest.raises(InputError, match=message):
         Options(**options)
 
 
 @pytest.mark.parametrize("name", ["msb_images", "surface_images"])
 @pytest.mark.parametrize("count", [0, -1])
 def test_a_number_of_images_below_one_is_refused(name: str, count: int) -> None:
-    with pytest.raises(DataError, match=f"{name} is {count}: take at least one image"):
+    with pytest.raises(DataError, match=f"{name} is {count}: take at least 1"):
         Options(**{name: count})
 
 

@@ -25,12 +25,12 @@ from invariscope.analysis import load
 from invariscope.base.errors import InputError, OutputError
 from invariscope.base.files import sha256_file, signature
 from invariscope.collectors.engine.measuring import measure
-from invariscope.collectors.engine.planning import Task, Work
+from invariscope.collectors.engine.planning import PlannedTask, Work
 from invariscope.collectors.engine.run import collect
 from invariscope.collectors.engine.sharing import Claims
+from invariscope.collectors.options import Options
 from invariscope.collectors.store.compaction import compact
 from invariscope.collectors.store.parts import Store
-from invariscope.collectors.tables.tasks import Options
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
 from invariscope.zoo.datasets.source import DataSource
@@ -271,7 +271,7 @@ def test_weights_that_are_replaced_during_the_run_are_a_failure(
     store = Store(tmp_path / "out")
     store.prepare()
     before = signature(zoo[0].weights)
-    work = Work(zoo[0], sha256_file(zoo[0].weights), before, (Task("checkpoints", {}, "k" * 32, "slot"),))
+    work = Work(zoo[0], sha256_file(zoo[0].weights), before, (PlannedTask("checkpoints", {}, "k" * 32, "slot"),))
     zoo[0].weights.write_bytes(zoo[0].weights.read_bytes())
     (failure,) = measure(work, images, store, OPTIONS).failures.values()
     assert (failure.stage, failure.error) == ("load", "WeightsError")

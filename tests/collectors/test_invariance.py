@@ -21,7 +21,7 @@ from invariscope.collectors.measure.invariance import (
     score,
 )
 from invariscope.collectors.measure.shifts import ShiftPlan
-from invariscope.collectors.schema import INVARIANCE, PREDICTIONS, SCORES, SURFACE
+from invariscope.collectors.schema import SCORES, TABLES
 from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
 
@@ -130,7 +130,7 @@ def test_a_global_mean_is_exactly_invariant_under_circular_shifts(labels):
 def test_tables_have_the_columns_of_the_schema(model, images, labels):
     plan = ShiftPlan.path(len(images), 2, kind="zero", fill="black")
     table = measure_invariance(model, images, labels, plan, fill=-1.0)
-    assert set(table.columns) == set(INVARIANCE.names) - {*IDENTITY, *PROVENANCE, "precision"}
+    assert set(table.columns) == set(TABLES["invariance"].names) - {*IDENTITY, *PROVENANCE, "precision"}
     assert set(table["score"]) == set(SCORES)
     unshifted = table[table["score"] == "accuracy"].iloc[0]
     assert (unshifted["shift_kind"], unshifted["max_shift"], unshifted["plan"]) == ("none", 0, "none")
@@ -138,10 +138,10 @@ def test_tables_have_the_columns_of_the_schema(model, images, labels):
     for column, value in plan_columns(plan).items():
         assert (shifted[column] == value).all(), column
     surface = measure_surface(model, images, labels, 1)
-    assert set(surface.columns) == set(SURFACE.names) - {*IDENTITY, *PROVENANCE, "precision"}
+    assert set(surface.columns) == set(TABLES["surface"].names) - {*IDENTITY, *PROVENANCE, "precision"}
     frame = predict(model, images, labels, plan, fill=-1.0).to_frame().assign(**plan_columns(plan))
-    assert set(frame.columns) == set(PREDICTIONS.names) - {*IDENTITY, *PROVENANCE, "precision"}
-    for rows, schema in ((table, INVARIANCE), (surface, SURFACE), (frame, PREDICTIONS)):
+    assert set(frame.columns) == set(TABLES["predictions"].names) - {*IDENTITY, *PROVENANCE, "precision"}
+    for rows, schema in ((table, TABLES["invariance"]), (surface, TABLES["surface"]), (frame, TABLES["predictions"])):
         fields = [schema.field(name) for name in rows.columns]
         pa.Table.from_pandas(rows, pa.schema(fields), preserve_index=False)
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.collectors.measure import msb
 from invariscope.collectors.measure.msb import measure_msb, ratio_jackknife
-from invariscope.collectors.schema import LAYERS, MSB_READINGS
+from invariscope.collectors.schema import MSB_READINGS, TABLES
 from invariscope.zoo.operators import OPERATORS, Blur, MaxBlur, Soft, Subsample, build_operator
 
 READINGS = (*MSB_READINGS, "flat_fraction")
@@ -338,9 +338,9 @@ def test_half_precision() -> None:
 
 def test_rows_follow_the_schema() -> None:
     frame = measure_msb(Net(), noise(4, 3, 32, 32))
-    names = [name for name in LAYERS.names if name in frame.columns]
+    names = [name for name in TABLES["layers"].names if name in frame.columns]
     assert list(frame.columns) == names
-    assert set(LAYERS.names) - set(names) == {
+    assert set(TABLES["layers"].names) - set(names) == {
         "checkpoint", "sha256", "model", "data", "data_fingerprint", "task", "invariscope_version", "torch_version",
     }  # fmt: skip
     assert frame["site"].tolist() == ["stem", "pool", "avg", "down", "subsample"]

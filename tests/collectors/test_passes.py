@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from invariscope import cli
 from invariscope.base.errors import InputError
 from invariscope.collectors.engine.run import collect
+from invariscope.collectors.engine.subject import MSB_BATCH, SHARED_IMAGES, Subject
 from invariscope.collectors.measure.invariance import measure_invariance, predict
 from invariscope.collectors.measure.msb import measure_msb
 from invariscope.collectors.measure.passes import Unshifted, predict_unshifted
 from invariscope.collectors.measure.shifts import ShiftPlan
-from invariscope.collectors.tables import tasks
-from invariscope.collectors.tables.tasks import COLLECTORS, MSB_BATCH, Options, Subject
+from invariscope.collectors.options import Options
+from invariscope.collectors.schema import COLLECTORS
 from invariscope.zoo.architectures.smallcnn import SmallCNN
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet, load_dataset
@@ -244,7 +245,7 @@ def test_measuring_in_a_notebook_takes_the_options_too(checkpoint: Checkpoint, i
     table = measure_invariance(model, prepared, prepared.labels, plan, precision="bf16", fold=False)
     assert set(table["score"]) >= {"accuracy", "consistency"}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    assert tasks.SHARED_IMAGES % MSB_BATCH == 0
+    assert SHARED_IMAGES % MSB_BATCH == 0
 
 
 @pytest.mark.parametrize(("classes", "value", "error"), [(5, 0.0, "DataError"), (10, float("nan"), "ModelError")])

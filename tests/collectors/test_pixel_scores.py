@@ -19,6 +19,7 @@ from invariscope.collectors.measure.pixel_scores import (
     pixel_accuracy,
 )
 from invariscope.collectors.measure.shifts import ShiftPlan, apply_shift
+from invariscope.collectors.shift_kinds import SHIFT_KINDS
 
 CLASSES = 5
 
@@ -104,18 +105,16 @@ def test_all_right_has_the_rule_of_three(maps: tuple[np.ndarray, np.ndarray]) ->
         assert (estimate.value, estimate.se, estimate.low, estimate.high) == (1.0, 0.0, 0.75, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("kind", "frame", "window"), [("circular", (9, 7), (9, 7)), ("zero", (9, 7), (9, 7)), ("crop", (14, 11), (9, 7))]
-)
-def test_views_come_back_to_the_pixels_that_they_show(
-    kind: str, frame: tuple[int, int], window: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize("kind", list(SHIFT_KINDS))
+def test_views_come_back_to_the_pixels_that_they_show(kind: str) -> None:
     """A shifted image of pixel numbers, brought back, holds each pixel's own number where it is seen."""
+    rule, window = SHIFT_KINDS[kind], (9, 7)
+    frame = window if rule.keeps_size else (14, 11)
     numbers = torch.arange(frame[0] * frame[1]).reshape(1, 1, *frame)
     offsets = ShiftPlan.sampled(1, 2, n_shifts=9, kind=kind, seed=3).for_rows(0, 1)
     views = [
         apply_shift(
-            numbers, offsets[:, k].astype(np.int64), kind, fill=NOWHERE, size=window if kind == "crop" else None
+            numbers, offsets[:, k].astype(np.int64), kind, fill=NOWHERE, size=None if rule.keeps_size else window
         )
         for k in range(9)
     ]
@@ -124,13 +123,14 @@ def test_views_come_back_to_the_pixels_that_they_show(
     for k, (dy, dx) in enumerate(offsets[0].tolist()):
         seen = framed[0, k] != NOWHERE
         assert (framed[0, k][seen] == own[seen]).all()
-        assert seen.sum() == {"circular": 63, "zero": (9 - abs(dy)) * (7 - abs(dx)), "crop": 63}[kind]
+        whole = rule.reversible or not rule.keeps_size
+        assert seen.sum() == (63 if whole else (9 - abs(dy)) * (7 - abs(dx)))
 
 
-@pytest.mark.parametrize("kind", ["circular", "zero", "reflect", "crop"])
+@pytest.mark.parametrize("kind", list(SHIFT_KINDS))
 def test_pairs_are_compared_where_both_are_seen(maps: tuple[np.ndarray, np.ndarray], kind: str) -> None:
     generator = np.random.default_rng(1)
-    frame, window = ((13, 11) if kind == "crop" else (9, 7)), (9, 7)
+    frame, window = ((9, 7) if SHIFT_KINDS[kind].keeps_size else (13, 11)), (9, 7)
     masks = generator.choice([0, 1, NOWHERE], size=(3, *frame), p=[0.5, 0.3, 0.2]).astype(np.uint8)
     masks[2] = NOWHERE
     views = generator.integers(0, 2, size=(3, 4, *window)).astype(np.uint8)
@@ -140,7 +140,7 @@ def test_pairs_are_compared_where_both_are_seen(maps: tuple[np.ndarray, np.ndarr
 
     def seen(image: int, k: int, pixel: tuple[int, int]) -> int | None:
         place = [pixel[axis] + int(offsets[image, k, axis]) - start[axis] for axis in (0, 1)]
-        if kind == "circular":
+        if SHIFT_KINDS[kind].reversible:
             place = [place[axis] % frame[axis] for axis in (0, 1)]
         inside = all(0 <= place[axis] < window[axis] for axis in (0, 1))
         return int(views[image, k, place[0], place[1]]) if inside else None

@@ -14,9 +14,9 @@ from invariscope.analysis import TableError, load, scan
 from invariscope.base.errors import DataError, InputError
 from invariscope.collectors.engine.run import Cluster, collect
 from invariscope.collectors.engine.status import status
+from invariscope.collectors.options import Options
 from invariscope.collectors.store.compaction import compact
 from invariscope.collectors.store.parts import Store
-from invariscope.collectors.tables.tasks import Options
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
 

@@ -21,18 +21,23 @@ from invariscope.collectors.engine.run import collect
 from invariscope.collectors.measure.attack import Attack
 from invariscope.collectors.measure.attacks import PixelModel, attack_images
 from invariscope.collectors.measure.corruptions import CORRUPTIONS, corrupt
+from invariscope.collectors.options import Options
 from invariscope.collectors.tables import robustness
 from invariscope.collectors.tables.robustness import RobustnessOptions
-from invariscope.collectors.tables.tasks import Options
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet, load_dataset
 from invariscope.zoo.loading import load_checkpoint
 
 Read = Callable[[Path], dict[str, pd.DataFrame]]
 FEW = RobustnessOptions(
-    norms=("linf",), linf=(0.0, 4 / 255), steps=3, corruptions=("fog", "frost"), severities=(1, 5), images=20
+    norms=("linf",),
+    eps_linf=(0.0, 4 / 255),
+    attack_steps=3,
+    corruptions=("fog", "frost"),
+    severities=(1, 5),
+    robust_images=20,
 )
-CHOSEN = Options(collect=("robustness",), robustness=FEW)
+CHOSEN = Options(("robustness",), [FEW])
 
 
 def table(read_all: Read, out: Path) -> pd.DataFrame:
@@ -80,8 +85,8 @@ def test_what_is_done_is_skipped_and_a_new_budget_is_one_task(
     collect(zoo[:1], images, out, CHOSEN, progress=False)
     before = table(read_all, out)
     assert collect(zoo[:1], images, out, CHOSEN, progress=False).measured == 0
-    more = dataclasses.replace(FEW, linf=(0.0, 2 / 255, 4 / 255), corruptions=("fog", "frost", "contrast"))
-    again = collect(zoo[:1], images, out, dataclasses.replace(CHOSEN, robustness=more), progress=False)
+    more = dataclasses.replace(FEW, eps_linf=(0.0, 2 / 255, 4 / 255), corruptions=("fog", "frost", "contrast"))
+    again = collect(zoo[:1], images, out, Options(("robustness",), [more]), progress=False)
     assert again.measured == 2
     after = table(read_all, out)
     assert len(after) == len(before) + 3
@@ -119,7 +124,7 @@ def test_second_data_by_path(zoo: list[Checkpoint], images: ImageSet, tmp_path: 
     file = write_parquet(tmp_path / "other.parquet", [0, 3, 9, 3, 1])
     none = dataclasses.replace(FEW, attacks=(), corruptions=())
     options = dataclasses.replace(none, second_data=(f"parquet:{file}",))
-    collect(zoo[:1], images, tmp_path / "out", dataclasses.replace(CHOSEN, robustness=options), progress=False)
+    collect(zoo[:1], images, tmp_path / "out", Options(("robustness",), [options]), progress=False)
     row = table(read_all, tmp_path / "out").query("condition_kind == 'data'").iloc[0]
     other = load_dataset(f"parquet:{file}")
     with torch.no_grad():
@@ -133,10 +138,10 @@ def test_second_data_by_path(zoo: list[Checkpoint], images: ImageSet, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "error", "line"),
     [
-        ({"images": 0}, DataError, "images of robustness are 0"),
+        ({"robust_images": 0}, DataError, "robust_images is 0: take at least 1"),
         ({"norms": ("linf", "l7")}, InputError, "unknown norm 'l7'"),
         ({"attacks": ("pgd2",)}, InputError, "unknown attack 'pgd2'"),
-        ({"linf": (3.0,)}, InputError, "epsilon is 3 in linf"),
+        ({"eps_linf": (3.0,)}, InputError, "epsilon is 3 in linf"),
         ({"corruptions": ("snoww",)}, InputError, "unknown corruption 'snoww'"),
         ({"severities": (0,)}, InputError, "severity 0 of"),
         ({"severities": ()}, InputError, "corruptions without severities"),
@@ -146,8 +151,7 @@ def test_second_data_by_path(zoo: list[Checkpoint], images: ImageSet, tmp_path: 
 )
 def test_bad_options(options: dict, error: type[Exception], line: str) -> None:
     with pytest.raises(error, match=line):
-        Options(collect=("robustness",), robustness=dataclasses.replace(FEW, **options))
-    Options(robustness=dataclasses.replace(FEW, **options))
+        Options(("robustness",), **options)
 
 
 def test_the_bundled_zoo_from_the_command_line(
@@ -178,8 +182,8 @@ def test_the_bundled_zoo_from_the_command_line(
     assert re.search(r"Gradients see only the chosen phase at \d sites: aps\.", text)
     capsys.readouterr()
     for option, line in (
-        (["--eps-linf", "a/255"], "--eps-linf: 'a/255' is no budget"),
-        (["--severities", "x"], "--severities: 'x' is no severity"),
+        (["--eps-linf", "1/255,a/255"], "'a/255' is no number such as 8/255 or 0.5: correct it in '1/255,a/255'"),
+        (["--severities", "x"], "'x' is no whole number: correct it in 'x'"),
         (["--attacks", "fgsm"], "unknown attack 'fgsm'"),
     ):
         assert cli.main([*command, *option]) == cli.BAD_INPUT
@@ -187,8 +191,4 @@ def test_the_bundled_zoo_from_the_command_line(
 
 
 def test_all_corruptions_are_the_default() -> None:
-    from invariscope.collectors.tables.robustness_flags import RobustnessFlags
-
-    options = RobustnessFlags().options()
-    assert options == RobustnessOptions()
-    assert options.corruptions == CORRUPTIONS
+    assert RobustnessOptions().corruptions == Options()[RobustnessOptions].corruptions == CORRUPTIONS

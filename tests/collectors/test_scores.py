@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from invariscope.collectors.measure.scores import (
-    Estimate,
+    ScoreEstimate,
     accuracy,
     fidelity_product,
     kappa,
@@ -42,7 +42,7 @@ def scored(
     clean_probability: np.ndarray,
     drift_probability: np.ndarray,
     **options: bool,
-) -> dict[str, Estimate]:
+) -> dict[str, ScoreEstimate]:
     drift = mean_drift(drift_probability, clean_probability)
     return shift_scores(prediction, label, clean_prediction, drift, **options)
 
@@ -121,10 +121,10 @@ def test_mean_interval_is_the_t_interval():
 
 
 def test_rule_of_three_where_all_images_agree():
-    assert mean_over_images(np.ones(100)) == Estimate(1.0, 0.0, 0.97, 1.0)
-    assert mean_over_images(np.zeros(100)) == Estimate(0.0, 0.0, 0.0, 0.03)
-    assert mean_over_images(np.full(30, 0.5)) == Estimate(0.5, 0.0, 0.45, 0.55)
-    assert mean_over_images(np.ones(2)) == Estimate(1.0, 0.0, 0.0, 1.0)
+    assert mean_over_images(np.ones(100)) == ScoreEstimate(1.0, 0.0, 0.97, 1.0)
+    assert mean_over_images(np.zeros(100)) == ScoreEstimate(0.0, 0.0, 0.0, 0.03)
+    assert mean_over_images(np.full(30, 0.5)) == ScoreEstimate(0.5, 0.0, 0.45, 0.55)
+    assert mean_over_images(np.ones(2)) == ScoreEstimate(1.0, 0.0, 0.0, 1.0)
     one = mean_over_images(np.ones(1))
     assert np.isnan(one.se)
     assert (one.value, one.low, one.high) == (1.0, 0.0, 1.0)
@@ -146,7 +146,7 @@ def test_exact_invariance():
     # chance = 3 * (1/3)², so the bound on consistency maps to (0.95 - 1/3) / (2/3)
     assert (scores["kappa"].value, scores["kappa"].se, scores["kappa"].high) == (1.0, 0.0, 1.0)
     assert scores["kappa"].low == pytest.approx((0.95 - 1 / 3) / (2 / 3))
-    assert accuracy(label == label) == Estimate(1.0, 0.0, 0.95, 1.0)
+    assert accuracy(label == label) == ScoreEstimate(1.0, 0.0, 0.95, 1.0)
 
 
 def test_kappa_of_one_class_is_undefined_and_quiet():

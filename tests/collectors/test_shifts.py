@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,25 +15,32 @@ from scipy.stats import chisquare
 
 from invariscope.base.errors import ShiftError
 from invariscope.collectors.measure.shifts import ShiftPlan, apply_shift
+from invariscope.collectors.shift_kinds import SHIFT_KINDS, check_shift_kind
 
-BORDERED = ("circular", "zero", "reflect", "replicate")
 
-
-def shift_one(image: np.ndarray, dy: int, dx: int, kind: str, fill: np.ndarray) -> np.ndarray:
+def padded(image: np.ndarray, dy: int, dx: int, mode: str, fill: np.ndarray | None = None) -> np.ndarray:
     """One image, shifted by padding it generously and slicing a window out."""
-    channels, height, width = image.shape
-    if kind == "circular":
-        return np.roll(image, (dy, dx), axis=(1, 2))
+    _, height, width = image.shape
     reach = max(abs(dy), abs(dx))
     around = ((reach, reach), (reach, reach))
-    planes = []
-    for channel in range(channels):
-        if kind == "zero":
-            planes.append(np.pad(image[channel], around, constant_values=fill[channel]))
-        else:
-            planes.append(np.pad(image[channel], around, mode={"reflect": "reflect", "replicate": "edge"}[kind]))
+    planes = [
+        np.pad(plane, around, mode=mode) if fill is None else np.pad(plane, around, constant_values=fill[channel])
+        for channel, plane in enumerate(image)
+    ]
     top, left = reach - dy, reach - dx
     return np.stack(planes)[:, top : top + height, left : left + width]
+
+
+REFERENCES: dict[str, Callable[[np.ndarray, int, int, np.ndarray], np.ndarray]] = {
+    "circular": lambda image, dy, dx, fill: np.roll(image, (dy, dx), axis=(1, 2)),
+    "zero": lambda image, dy, dx, fill: padded(image, dy, dx, "constant", fill),
+    "reflect": lambda image, dy, dx, fill: padded(image, dy, dx, "reflect"),
+    "replicate": lambda image, dy, dx, fill: padded(image, dy, dx, "edge"),
+}
+"""What each kind that keeps the image's size is, said once more; without an entry a kind of the registry fails here."""
+
+BORDERED = [kind for kind in SHIFT_KINDS if SHIFT_KINDS[kind].keeps_size]
+WINDOWS = [kind for kind in SHIFT_KINDS if not SHIFT_KINDS[kind].keeps_size]
 
 
 @st.composite
@@ -54,16 +62,17 @@ def test_shift_equals_a_loop_over_images(kind, case):
     before = images.clone()
     shifted = apply_shift(images, offsets, kind, fill=fill)
     expected = [
-        shift_one(image, int(dy), int(dx), kind, fill.numpy())
+        REFERENCES[kind](image, int(dy), int(dx), fill.numpy())
         for image, (dy, dx) in zip(images.numpy(), offsets, strict=True)
     ]
     np.testing.assert_array_equal(shifted.numpy(), np.stack(expected))
     assert torch.equal(images, before)
 
 
+@pytest.mark.parametrize("kind", WINDOWS)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_crop_equals_slices(data):
+def test_a_window_equals_slices(kind, data):
     height, width = data.draw(st.integers(2, 9)), data.draw(st.integers(2, 9))
     window = (data.draw(st.integers(1, height)), data.draw(st.integers(1, width)))
     images = torch.randn(3, 2, height, width, generator=torch.Generator().manual_seed(0))
@@ -74,11 +83,29 @@ def test_crop_equals_slices(data):
             room = size - side
             pair.append(data.draw(st.integers(-(room - room // 2), room // 2)))
         offsets.append(pair)
-    cropped = apply_shift(images, torch.tensor(offsets), "crop", size=window)
+    cropped = apply_shift(images, torch.tensor(offsets), kind, size=window)
     assert cropped.shape == (3, 2, *window)
     for image, out, (dy, dx) in zip(images, cropped, offsets, strict=True):
         top, left = (height - window[0]) // 2 - dy, (width - window[1]) // 2 - dx
         assert torch.equal(out, image[:, top : top + window[0], left : left + window[1]])
+
+
+@pytest.mark.parametrize("kind", list(SHIFT_KINDS))
+def test_every_kind_says_truly_what_it_is(kind):
+    """A kind that takes a fill shows it, one that is reversible is undone by the shift back, and no other is."""
+    rule = SHIFT_KINDS[kind]
+    check_shift_kind(kind, rule)
+    images = torch.rand(1, 1, 6, 6)
+    size = None if rule.keeps_size else 4
+    offset = torch.tensor([[1, 1]])
+    moved = apply_shift(images, offset, kind, fill=7.0, size=size)
+    assert bool((moved == 7).any()) == rule.takes_fill
+    if rule.keeps_size:
+        back = apply_shift(moved, -offset, kind, fill=7.0)
+        assert torch.equal(back, images) == rule.reversible
+    plan = ShiftPlan.sampled(2, 1, n_shifts=2, kind=kind)
+    assert plan.fill == ("mean" if rule.takes_fill else None)
+    assert plan.rule is rule
 
 
 def test_positive_is_down_and_right_under_every_kind():

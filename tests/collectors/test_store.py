@@ -14,7 +14,8 @@ import pytest
 
 from invariscope.base.errors import DataError
 from invariscope.collectors.schema import SCHEMA_VERSION, TABLES, describe
-from invariscope.collectors.store.parts import Store, task_key
+from invariscope.collectors.store.keys import task_key
+from invariscope.collectors.store.parts import Store
 
 TIMING = {
     "task": "t1",

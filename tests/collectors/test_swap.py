@@ -16,7 +16,7 @@ from invariscope.collectors import ShiftPlan, measure_invariance, measure_msb, m
 from invariscope.collectors.measure.invariance import predict
 from invariscope.collectors.measure.paired import Statistic, average, mean_statistic, paired_change
 from invariscope.collectors.measure.swap import SWAP_SCORES
-from invariscope.collectors.schema import MSB_READINGS, SWAPS
+from invariscope.collectors.schema import MSB_READINGS, TABLES
 from invariscope.zoo.architectures.resnet import ResNet
 from invariscope.zoo.architectures.smallcnn import SmallCNN
 from invariscope.zoo.operators import build_operator
@@ -223,7 +223,7 @@ def test_values_do_not_depend_on_batches(images: Tensor, labels: Tensor) -> None
 def test_columns_are_those_of_the_table(images: Tensor, labels: Tensor) -> None:
     frame = measure_swaps(small(), images, labels, [PLAN], ["avg"])
     engine = {"checkpoint", "sha256", "model", "data", "data_fingerprint", "task"}
-    assert set(frame.columns) == set(SWAPS.names) - engine - {"invariscope_version", "torch_version"}
+    assert set(frame.columns) == set(TABLES["swaps"].names) - engine - {"invariscope_version", "torch_version"}
 
 
 class Shared(nn.Module):

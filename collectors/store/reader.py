@@ -1,30 +1,32 @@
-"""From the parquet parts of a folder to the rows that are wanted, each task once, filters pushed down to the files."""
+"""Reads the tables of a folder, each task once, filters pushed down to the files; pyarrow alone, no torch, no pandas.
+
+A table is a folder ``TABLES/<name>`` of parquet parts. A part holds the rows of one task and is named by it. One whose
+name begins with :data:`COMPACTED` holds the rows of many; where it and another part hold the same thing (the same value
+of :func:`invariscope.collectors.store.keys.part_key`), one of the two counts. Older parts have some columns under
+another name, and lack others.
+"""
 
 from __future__ import annotations
 
-import difflib
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
 from invariscope.base.errors import TableError
-from invariscope.collectors.schema import (
-    COMPACTED,
-    FORMER_COLUMNS,
-    LATER_COLUMNS,
-    SCHEMA_VERSION,
-    TABLES,
-    open_folder,
-    part_key,
-)
+from invariscope.base.names import unknown
+from invariscope.collectors.schema import DESCRIPTION, FORMER_COLUMNS, LATER_COLUMNS, SCHEMA_VERSION, TABLES
+from invariscope.collectors.store.keys import part_key, replaces
+
+COMPACTED = "compacted-"
+"""How the name of a part begins that ``invariscope compact`` made of many."""
 
 VERSION_KEY = b"schema_version"
 """Where a part states its schema version, in its parquet metadata; a part without it is judged by its columns alone."""
@@ -32,22 +34,95 @@ VERSION_KEY = b"schema_version"
 _RETRIES = 5
 """So often a table is read anew whose parts were compacted between listing and reading."""
 
-_NETWORK = ["sha256", "model"]
+NETWORK = ("sha256", "model")
+"""The columns that tell one network from another."""
+
+
+def open_folder(folder: Path | str) -> tuple[fs.FileSystem, str]:
+    """The file system of a folder of tables and the path in it, from a path or a URI.
+
+    ``s3://...``, ``gs://...``, ``hdfs://...`` and ``file://...`` are pyarrow's own; any other scheme is looked up in
+    fsspec.
+
+    Raises:
+        ValueError: for a URI that neither knows; the message is one line.
+    """
+    text = str(folder)
+    if "://" not in text:
+        return fs.LocalFileSystem(), os.path.abspath(text)
+    try:
+        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(text)
+        return found
+    except pa.ArrowInvalid:
+        pass
+    try:
+        from fsspec.core import url_to_fs
+
+        filesystem, path = url_to_fs(text)
+    except (ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{text}: no such file system ({reason}): give a folder, or a URI such as s3://...") from error
+    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
 
 
 @dataclass(frozen=True)
-class Selection:
+class PartFile:
+    """A part file: its path in the file system, its size in bytes and its time of change in nanoseconds."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def slot(self) -> str:
+        """The file's name without its ending."""
+        return self.path.rpartition("/")[2].removesuffix(".parquet")
+
+    @property
+    def compacted(self) -> bool:
+        """Whether it holds the rows of many tasks."""
+        return self.slot.startswith(COMPACTED)
+
+
+def list_parts(filesystem: fs.FileSystem, base: str, table: str) -> list[PartFile]:
+    """All parts of a table in a folder, by name."""
+    found = filesystem.get_file_info(fs.FileSelector(f"{base}/{table}", allow_not_found=True))
+    parts = [
+        PartFile(info.path, info.size, info.mtime_ns or 0)
+        for info in found
+        if info.path.endswith(".parquet") and not info.base_name.startswith(".")
+    ]
+    return sorted(parts, key=lambda part: part.path)
+
+
+def completed(rows: pa.Table, table: str) -> pa.Table:
+    """The columns of a table's schema, by their names of today; those that an older part lacks as nulls.
+
+    Raises:
+        KeyError, pa.ArrowInvalid: a column that is missing, or of another type.
+    """
+    schema = TABLES[table]
+    former = {old: new for new, old in FORMER_COLUMNS.items()}
+    rows = rows.rename_columns([former.get(name, name) for name in rows.column_names])
+    for name in LATER_COLUMNS & set(schema.names) - set(rows.column_names):
+        rows = rows.append_column(schema.field(name), pa.nulls(len(rows), schema.field(name).type))
+    return rows.select(schema.names).cast(schema)
+
+
+@dataclass(frozen=True)
+class RowFilter:
     """Which rows are wanted: ``column -> values``, for every table with the column; and the networks, where not all.
 
-    ``networks`` holds the columns ``checkpoint``, ``sha256`` and ``model``.
+    ``networks`` are names of checkpoints with their ``sha256`` and ``model``: a table whose rows belong to a network is
+    filtered by the last two, whatever names it has, and another one by the name.
     """
 
     where: Mapping[str, Sequence[Any]]
-    networks: pd.DataFrame | None = None
+    networks: Sequence[tuple[str, str, str]] | None = None
 
     @classmethod
-    def checked(cls, where: Mapping[str, Any] | None, tables: Collection[str]) -> Selection:
-        """A selection by ``column -> value or list``.
+    def checked(cls, where: Mapping[str, Any] | None, tables: Collection[str]) -> RowFilter:
+        """A filter by ``column -> value or list``.
 
         Raises:
             TableError: for a column that none of the tables has, or a value of another type than the column.
@@ -56,7 +131,7 @@ class Selection:
         checked = {}
         for column, value in (where or {}).items():
             if column not in columns:
-                raise TableError(f"where: {_unknown('column', column, columns)}")
+                raise TableError(f"where: {unknown('column', column, columns)}")
             values = [value] if isinstance(value, str) or not isinstance(value, Collection) else list(value)
             try:
                 pa.array(values, columns[column])
@@ -68,28 +143,34 @@ class Selection:
     def expression(self, table: str) -> ds.Expression | None:
         """What the files are filtered with."""
         schema = TABLES[table]
-        wanted = {column: values for column, values in self.where.items() if column in schema.names}
+        wanted = {column: list(values) for column, values in self.where.items() if column in schema.names}
         if self.networks is not None:
-            own = _NETWORK if _by_network(table) else ["checkpoint"]
-            wanted |= {column: self.networks[column].unique().tolist() for column in own}
+            own = ("checkpoint", *NETWORK)
+            kept = NETWORK if by_network(table) else own[:1]
+            wanted |= {column: sorted({row[own.index(column)] for row in self.networks}) for column in kept}
         found: ds.Expression | None = None
         for column, values in wanted.items():
-            known = pa.array([value for value in values if value is not None], schema.field(column).type)
-            part = ds.field(column).isin(known)
-            if None in values:
-                part = part | ds.field(column).is_null()
+            part = _is_in(schema.field(column), values)
             found = part if found is None else found & part
         return found
 
-    def exact(self, table: str, rows: pd.DataFrame) -> pd.DataFrame:
+    def exact(self, table: str, rows: pa.Table) -> pa.Table:
         """Of rows that passed the filter, those of the wanted networks: the files know no pairs of columns."""
-        if self.networks is None or not _by_network(table):
+        if self.networks is None or not by_network(table):
             return rows
-        return rows[pd.MultiIndex.from_frame(rows[_NETWORK]).isin(pd.MultiIndex.from_frame(self.networks[_NETWORK]))]
+        wanted = {(sha256, model) for _, sha256, model in self.networks}
+        found = zip(*(rows[column].to_pylist() for column in NETWORK), strict=True)
+        return rows.filter(pa.array([pair in wanted for pair in found], pa.bool_()))
 
 
-class Parts:
-    """The parts of a folder of tables.
+def _is_in(field: pa.Field, values: list[Any]) -> ds.Expression:
+    known = pa.array([value for value in values if value is not None], field.type)
+    inside = ds.field(field.name).isin(known)
+    return inside | ds.field(field.name).is_null() if None in values else inside
+
+
+class TableReader:
+    """The tables of a folder.
 
     Raises:
         TableError: there is no such folder.
@@ -106,48 +187,60 @@ class Parts:
                 f"{self.name}: no such folder of tables; make one with `invariscope collect ZOO --out {self.name}`"
             )
 
-    def files(self, table: str) -> list[str]:
-        """Paths of the parts of a table."""
-        selector = fs.FileSelector(f"{self._base}/{table}", allow_not_found=True)
-        found = self._filesystem.get_file_info(selector)
-        return sorted(i.path for i in found if i.path.endswith(".parquet") and not i.base_name.startswith("."))
+    def parts(self, table: str) -> list[PartFile]:
+        """The parts of a table, by name."""
+        return list_parts(self._filesystem, self._base, table)
 
-    def read(self, table: str, selection: Selection) -> pd.DataFrame:
-        """The selected rows of a table.
+    def read(self, table: str, wanted: RowFilter) -> pa.Table:
+        """The wanted rows of a table.
 
         Raises:
             TableError: for a part that cannot be read or is of another schema.
         """
         for _ in range(_RETRIES):
             try:
-                batches = list(self._batches(table, selection, None, 1 << 20))
+                batches = list(self._batches(table, wanted, None, 1 << 20))
                 break
             except FileNotFoundError:
                 continue
         else:
             raise TableError(f"{self.name}: table {table} changes while it is read; read it when that has ended")
         rows = pa.Table.from_batches(batches) if batches else TABLES[table].empty_table()
-        return selection.exact(table, rows.to_pandas()).reset_index(drop=True)
+        return wanted.exact(table, rows)
+
+    def networks(self, checkpoints: Collection[str]) -> list[tuple[str, str, str]]:
+        """Name, ``sha256`` and ``model`` of these checkpoints, from the table of descriptions.
+
+        Raises:
+            TableError: for a name that is not described.
+        """
+        rows = self.read(DESCRIPTION, RowFilter({})).select(["checkpoint", *NETWORK])
+        found = list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+        described = {name for name, _, _ in found}
+        for name in checkpoints:
+            if name not in described:
+                raise TableError(unknown("checkpoint", name, described))
+        return [row for row in found if row[0] in set(checkpoints)]
 
     def stream(
-        self, table: str, selection: Selection, columns: Sequence[str] | None, batch_rows: int
-    ) -> Iterator[pd.DataFrame]:
-        """The selected rows of a table, in frames of at most ``batch_rows``.
+        self, table: str, wanted: RowFilter, columns: Sequence[str] | None, batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """The wanted rows of a table, in batches of at most ``batch_rows``.
 
         Raises:
             TableError: as :meth:`read`, and where a part vanishes on the way.
         """
         try:
-            for batch in self._batches(table, selection, columns, batch_rows):
+            for batch in self._batches(table, wanted, columns, batch_rows):
                 if len(batch):
-                    yield batch.to_pandas()
+                    yield batch
         except FileNotFoundError as error:
             raise TableError(f"{self.name}: table {table} changed while it was read; read it again") from error
 
     def _batches(
-        self, table: str, selection: Selection, columns: Sequence[str] | None, batch_rows: int
+        self, table: str, wanted: RowFilter, columns: Sequence[str] | None, batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
-        selected = selection.expression(table)
+        selected = wanted.expression(table)
         for files, once in self._sources(table):
             dataset = self._dataset(table, files)
             expression = once if selected is None else selected if once is None else once & selected
@@ -162,15 +255,16 @@ class Parts:
         Compaction leaves one compacted part; more, or single parts of the same tasks beside it, are there while it is
         at work and after it was killed.
         """
-        files = self.files(table)
-        singles = [file for file in files if not _is_compacted(file)]
-        compacted = [file for file in files if _is_compacted(file)]
-        if singles:
-            yield singles, None
+        parts = self.parts(table)
+        singles = [part for part in parts if not part.compacted]
+        compacted = [part.path for part in parts if part.compacted]
+        paths = [part.path for part in singles]
+        if paths:
+            yield paths, None
         if not compacted:
             return
         key = part_key(table)
-        seen = set(self._values(table, singles, key)) if table == "checkpoints" else set(map(_stem, singles))
+        seen = set(self._values(table, paths, key)) if replaces(table) else {part.slot for part in singles}
         for number, file in enumerate(compacted):
             yield [file], ~ds.field(key).isin(pa.array(sorted(seen), pa.string())) if seen else None
             if number + 1 < len(compacted):
@@ -233,36 +327,6 @@ def _named_errors(folder: str) -> Iterator[None]:
         ) from error
 
 
-def _by_network(table: str) -> bool:
+def by_network(table: str) -> bool:
     """Whether the rows of a table belong to a network, whatever names it has; descriptions and failures to a name."""
-    return table != "checkpoints" and set(_NETWORK) <= set(TABLES[table].names)
-
-
-def networks(rows: pd.DataFrame, checkpoints: Collection[str]) -> pd.DataFrame:
-    """``checkpoint``, ``sha256`` and ``model`` of these names, from the table ``checkpoints``.
-
-    Raises:
-        TableError: for a name that is not described.
-    """
-    for name in checkpoints:
-        if name not in set(rows["checkpoint"]):
-            raise TableError(_unknown("checkpoint", name, rows["checkpoint"].tolist()))
-    return rows.loc[rows["checkpoint"].isin(list(checkpoints)), ["checkpoint", *_NETWORK]]
-
-
-def _unknown(kind: str, name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"unknown {kind} {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"known are {_few(known)}")
-
-
-def _few(names: Collection[str]) -> str:
-    shown = sorted(names)[:20]
-    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
-
-
-def _is_compacted(file: str) -> bool:
-    return _stem(file).startswith(COMPACTED)
-
-
-def _stem(file: str) -> str:
-    return file.rpartition("/")[2].removesuffix(".parquet")
+    return not replaces(table) and set(NETWORK) <= set(TABLES[table].names)

@@ -1,0 +1,176 @@
+"""One checkpoint under measurement: its network, and what several of its tasks want, made once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from invariscope.collectors.schema import SHIFT_KINDS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from invariscope.collectors.measure.invariance import Predictions
+    from invariscope.collectors.measure.passes import Unshifted
+    from invariscope.collectors.measure.shifts import ShiftPlan
+    from invariscope.zoo.checkpoint import Checkpoint
+    from invariscope.zoo.datasets import ImageSet
+    from invariscope.zoo.datasets.inputs import PreparedImages, Size
+
+MSB_BATCH = 64
+"""Images per pass for MSB, whatever the batch size: another size may take another convolution kernel, whose rounding
+moves ties (by up to 1e-5 in ``msb_top``, seen between batches of 1 and of 64)."""
+
+SHARED_IMAGES = 256
+"""First images of which one pass serves both MSB and the unshifted predictions: the network as it is, in batches of
+``MSB_BATCH``. They are run so whether MSB is measured in the same run or not, so that no value depends on that."""
+
+BATCH_PIXELS, SMALLEST_BATCH, LARGEST_BATCH = 1 << 19, 8, 64
+"""Pixels of a batch of images, where its size is not given, and the bounds of that size. Maps that stay in the caches
+are fast: on one core batches of 64 take 1.2 to 1.4 times as long per image as batches of 8 for ResNet-50 at 224."""
+
+
+@dataclass
+class Subject:
+    """One checkpoint under measurement: its network, and the images as it wants them.
+
+    What several tasks want is made once: the network of the shift passes, the unshifted pass, and, where
+    ``keeps_predictions``, the predictions under shifts, which are as large as images x shifts.
+    """
+
+    checkpoint: Checkpoint
+    model: nn.Module
+    images: ImageSet
+    batch_size: int | None = None
+    keeps_predictions: bool = True
+    msb_batch: int = MSB_BATCH
+    halved: bool = False
+    _networks: dict[tuple[str, bool], nn.Module] = field(default_factory=dict)
+    _recorded: dict[int, Unshifted] = field(default_factory=dict)
+    _unshifted: dict[tuple[str, bool], Unshifted] = field(default_factory=dict)
+    _predictions: dict[str, tuple[ShiftPlan, Predictions]] = field(default_factory=dict)
+
+    def prepared(self, size: Size | None = None, limit: int | None = None) -> PreparedImages:
+        """The first ``limit`` images at the network's input size, or at ``size``."""
+        from invariscope.zoo.datasets.inputs import PreparedImages
+
+        images = self.images if limit is None else self.images.head(limit)
+        return PreparedImages(images, self.checkpoint.input, size)
+
+    def halve(self) -> bool:
+        """Halve the batches, for a machine whose memory ran out; false where they are of one image already."""
+        if self.images_per_pass > 1:
+            self.batch_size = self.images_per_pass // 2
+            self.msb_batch = min(self.msb_batch, self.batch_size)
+        elif self.msb_batch > 1:
+            self.msb_batch //= 2
+        else:
+            return False
+        self.halved = True
+        return True
+
+    @property
+    def attack_block(self) -> int:
+        """Images attacked at once: always as many, unless memory ran out."""
+        from invariscope.collectors.measure.attacks import BLOCK
+
+        return min(BLOCK, self.images_per_pass) if self.halved else BLOCK
+
+    @property
+    def images_per_pass(self) -> int:
+        """The batch size, by the input's pixels where none was given."""
+        if self.batch_size is not None:
+            return self.batch_size
+        return min(max(self._images_of_pixels, SMALLEST_BATCH), LARGEST_BATCH)
+
+    @property
+    def maps_per_pass(self) -> int:
+        """The batch size of a segmentation network: its logits grow with the image, so that there is no least size."""
+        most = min(max(self._images_of_pixels, 1), LARGEST_BATCH)
+        if self.batch_size is None:
+            return most
+        return min(self.batch_size, most) if self.halved else self.batch_size
+
+    @property
+    def _images_of_pixels(self) -> int:
+        return BATCH_PIXELS // (self.checkpoint.input.height * self.checkpoint.input.width)
+
+    def network(self, settings: Mapping[str, Any], checked: int | None = None) -> nn.Module:
+        """The network of the shift passes, in the precision of a task's settings; ``checked`` images compare it."""
+        from invariscope.collectors.measure.passes import CHECKED, shift_network
+
+        precision, fold = key = settings["precision"], settings["fold"]
+        if key not in self._networks:
+            images = self.prepared()[: checked or CHECKED]
+            self._networks[key] = shift_network(self.model, images, precision=precision, fold=fold)
+        return self._networks[key]
+
+    def record_output(self, start: int, output: Any) -> None:
+        """Keep what the network said of the batch of ``MSB_BATCH`` unshifted images from ``start`` on."""
+        from invariscope.collectors.measure.passes import Unshifted, says_classes
+
+        # What is no prediction is refused where predictions are wanted; MSB can be measured all the same.
+        if start >= SHARED_IMAGES or not says_classes(output, int(self.images.labels.max())):
+            return
+        # A batch cut short by the number of MSB's images is another one than the scores take.
+        if len(output) == min(MSB_BATCH, len(self.images) - start):
+            self._recorded[start] = Unshifted.of(output)
+
+    def unshifted(self, settings: Mapping[str, Any]) -> Unshifted:
+        """What the network says of the unshifted images: of the first ``SHARED_IMAGES`` as it is, of the others folded.
+
+        In bfloat16 it says all of them so: a change of precision is no change under a shift.
+        """
+        from invariscope.collectors.measure.passes import Unshifted, predict_unshifted
+
+        key = settings["precision"], settings["fold"]
+        if key not in self._unshifted:
+            labels, shared = self.images.labels, SHARED_IMAGES if settings["precision"] == "fp32" else 0
+            parts = []
+            for start in range(0, min(shared, len(labels)), MSB_BATCH):
+                rows = slice(start, start + MSB_BATCH)
+                if start not in self._recorded:
+                    batch = self.prepared()[rows]
+                    self._recorded[start] = predict_unshifted(
+                        self.model, batch, labels[rows], batch_size=self.msb_batch
+                    )
+                parts.append(self._recorded[start])
+            if len(labels) > shared:
+                rest = self.prepared().after(shared)
+                parts.append(
+                    predict_unshifted(self.network(settings), rest, labels[shared:], batch_size=self.images_per_pass)
+                )
+            self._unshifted[key] = Unshifted.join(parts)
+        return self._unshifted[key]
+
+    @staticmethod
+    def plan(settings: Mapping[str, Any], n_images: int) -> ShiftPlan:
+        """The sampled plan of a task's settings; of fewer images it is the beginning of that of more."""
+        from invariscope.collectors.measure.shifts import ShiftPlan
+
+        names = ("n_shifts", "kind", "seed", "fill")
+        return ShiftPlan.sampled(n_images, settings["max_shift"], **{name: settings[name] for name in names})
+
+    def predictions(self, settings: Mapping[str, Any]) -> tuple[ShiftPlan, Predictions]:
+        """Predictions under one kind's sampled plan, made once for all the tables that want them."""
+        from invariscope.collectors.measure.invariance import predict
+
+        key = json.dumps(dict(settings), sort_keys=True)
+        if key in self._predictions:
+            return self._predictions[key]
+        plan = self.plan(settings, len(self.images))
+        images = self.prepared(settings["crop_size"])
+        options = {**self.pass_options(settings, len(images)), "keep_probabilities": self.keeps_predictions}
+        made = plan, predict(self.network(settings), images, self.images.labels, plan, **options)
+        if self.keeps_predictions:
+            self._predictions[key] = made
+        return made
+
+    def pass_options(self, settings: Mapping[str, Any], limit: int) -> dict[str, Any]:
+        """How the first ``limit`` images go through the network of :meth:`network`."""
+        # The centre of a window's larger image is resized otherwise than the image itself.
+        keeps_size = SHIFT_KINDS[settings["kind"]].keeps_size
+        unshifted = self.unshifted(settings).rows(slice(limit)) if keeps_size else None
+        return {"batch_size": self.images_per_pass, "fold": False, "unshifted": unshifted}

@@ -1,0 +1,168 @@
+"""What a folder of tables holds: which tasks are done, of which networks, under which conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from invariscope.base.errors import DataError
+from invariscope.collectors.schema import TABLES
+from invariscope.collectors.store.keys import checkpoint_slot, replaces
+from invariscope.collectors.store.reader import PartFile, list_parts, open_folder
+
+HEAD = ("checkpoint", "sha256", "model", "task")
+"""Columns that say whose rows a part holds."""
+
+_RETRIES = 5
+"""A listing is taken anew so often where a part vanishes between listing and reading: another run replaced it."""
+
+Result = TypeVar("Result")
+
+
+class StoredTasks:
+    """The tasks of one folder of tables, ``ROOT/<table>/<slot>.parquet``, one part per task.
+
+    A part's name is its task's key, so that what is done is known from the names alone. Where a new task replaces the
+    old one (a checkpoint described anew), the part has a fixed name, its *slot*, and the key stands inside. Compacted
+    parts hold many tasks; a single part beats its rows in a compacted one.
+
+    ``root`` is a path, or the URI of any file system of pyarrow or fsspec.
+
+    Raises:
+        DataError: for a URI of no known file system.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.name = str(root)
+        try:
+            self.filesystem, self.base = open_folder(root)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder on this machine's file system; none where the tables are elsewhere."""
+        return Path(self.base) if isinstance(self.filesystem, fs.LocalFileSystem) else None
+
+    def path(self, table: str, slot: str) -> str:
+        """The part file of a slot, in the store's file system."""
+        return f"{self.base}/{table}/{slot}.parquet"
+
+    def parts(self, table: str) -> list[PartFile]:
+        """All parts of a table, by name."""
+        return list_parts(self.filesystem, self.base, table)
+
+    def has(self, table: str, slot: str) -> bool:
+        """Whether a single part of this name is there."""
+        info: fs.FileInfo = self.filesystem.get_file_info(self.path(table, slot))
+        return info.type == fs.FileType.File
+
+    def keys(self, table: str) -> set[str]:
+        """Keys of the tasks whose rows are there, of a table whose parts are named by them."""
+
+        def read() -> set[str]:
+            parts = self.parts(table)
+            inside = [part for part in parts if part.compacted]
+            keys = {part.slot for part in parts if not part.compacted}
+            return keys | {row["task"] for row in self.distinct(inside, ("task",))}
+
+        return self._retried(read)
+
+    def heads(
+        self, table: str, known: Callable[[PartFile], dict[str, str] | None] = lambda part: None
+    ) -> dict[str, dict[str, str]]:
+        """Checkpoint, weights, model string and task of every task of a table, by slot.
+
+        ``known`` gives the head of a single part where it is known without reading it.
+
+        Raises:
+            DataError: for a file that is no part of these tables.
+        """
+
+        def read() -> dict[str, dict[str, str]]:
+            parts = self.parts(table)
+            heads = {part.slot: known(part) for part in parts if not part.compacted}
+            unknown = [part for part in parts if part.compacted or heads[part.slot] is None]
+            inside: dict[str, dict[str, str]] = {}
+            for row in self.distinct(unknown, HEAD):
+                part = row.pop("part")
+                slot = checkpoint_slot(row["checkpoint"]) if replaces(table) else row["task"]
+                (inside if part.compacted else heads)[slot if part.compacted else part.slot] = row
+            return inside | {slot: head for slot, head in heads.items() if head is not None}
+
+        return self._retried(read)
+
+    def rows(self, table: str, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+        """The different rows that these columns hold in all parts of a table, as :meth:`distinct` gives them."""
+        return self._retried(lambda: self.distinct(self.parts(table), columns))
+
+    def distinct(self, parts: list[PartFile], columns: tuple[str, ...]) -> list[dict[str, Any]]:
+        """The different rows that the columns of these parts hold, each with its ``part``; text columns only.
+
+        Raises:
+            DataError: for a file without these columns or without rows.
+        """
+        if not parts:
+            return []
+        by_path = {part.path: part for part in parts}
+        schema = pa.schema([(column, pa.string()) for column in columns])
+        try:
+            rows = (
+                ds.dataset(list(by_path), schema=schema, format="parquet", filesystem=self.filesystem)
+                .to_table(columns=[*columns, "__filename"])
+                .group_by([*columns, "__filename"])
+                .aggregate([])
+                .to_pylist()
+            )
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise self._refusal(parts, columns) from error
+        for row in rows:
+            row["part"] = by_path[row.pop("__filename")]
+        silent = set(by_path) - {row["part"].path for row in rows if None not in row.values()}
+        if silent:
+            raise _no_part(min(silent))
+        return rows
+
+    def combinations(self, table: str, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+        """The different rows that columns of any type hold in a table.
+
+        Raises:
+            DataError: for a file that is no part of these tables.
+        """
+        schema = TABLES[table]
+        fields = pa.schema([schema.field(name).with_nullable(True) for name in columns])
+        files = [part.path for part in self.parts(table)]
+        try:
+            dataset = ds.dataset(files, schema=fields, format="parquet", filesystem=self.filesystem)
+            rows: list[dict[str, Any]] = dataset.to_table().group_by(list(columns)).aggregate([]).to_pylist()
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"{self.name}/{table}: holds a file that is no part ({reason}): delete it") from error
+        return rows
+
+    def _refusal(self, parts: list[PartFile], columns: tuple[str, ...]) -> DataError:
+        """Which of the parts it is that cannot be read."""
+        for part in parts:
+            try:
+                pq.read_table(part.path, columns=list(columns), filesystem=self.filesystem)
+            except (pa.ArrowInvalid, pa.ArrowTypeError):
+                return _no_part(part.path)
+        return _no_part(f"{self.name}: a part")
+
+    def _retried(self, read: Callable[[], Result]) -> Result:
+        for _ in range(_RETRIES):
+            try:
+                return read()
+            except FileNotFoundError:
+                continue
+        return read()
+
+
+def _no_part(path: str) -> DataError:
+    return DataError(f"{path}: is no parquet part of these tables: delete it")

@@ -1,0 +1,64 @@
+"""The table ``checkpoints``: what each checkpoint is, by its manifest."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from invariscope.collectors.schema import INT, REAL, TEXT, Collector, column, optional
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from invariscope.collectors.engine.subject import Subject
+    from invariscope.collectors.options import Options
+    from invariscope.zoo.checkpoint import Checkpoint
+
+COLUMNS = (
+    optional("architecture", TEXT, "", "architecture, for example resnet20"),
+    optional("operator", TEXT, "", "downsampling operator without its arguments: soft of soft(beta=4)"),
+    optional("operator_spec", TEXT, "", "downsampling operator with its arguments"),
+    optional("strength", REAL, "1", "the operator's one knob where it has one: beta of soft, p of lp, m of blur"),
+    optional("padding_mode", TEXT, "", "padding of the network's convolutions"),
+    optional("training_data", TEXT, "", "data set trained on"),
+    optional("seed", INT, "", "seed of the training run"),
+    optional("run", TEXT, "", "training run; snapshots of one run share it"),
+    optional("epoch", REAL, "epochs", "epochs trained at the snapshot"),
+    column("n_params", INT, "parameters", "number of parameters"),
+    column("factors", TEXT, "JSON", "all factors of the manifest entry, free columns for the analysis"),
+)
+
+
+def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
+    """One task: the description follows the file and its factors, whatever is measured."""
+    return [{"name": checkpoint.name, "factors": json.loads(json.dumps(dict(checkpoint.factors), default=str))}]
+
+
+def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
+    """The description."""
+    import pandas as pd
+
+    factors = settings["factors"]
+    text = {name: _text(factors.get(name)) for name in ("architecture", "operator", "operator_spec", "padding_mode")}
+    row = {
+        **text,
+        "strength": _number(factors.get("strength")),
+        "training_data": _text(factors.get("training_data", subject.checkpoint.labels)),
+        "seed": factors.get("seed"),
+        "run": _text(factors.get("run")),
+        "epoch": _number(factors.get("epoch")),
+        "n_params": sum(parameter.numel() for parameter in subject.model.parameters()),
+        "factors": json.dumps(factors, sort_keys=True),
+    }
+    return pd.DataFrame([row])
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+COLLECTOR = Collector("what each checkpoint is", COLUMNS, settings, rows, of_data=False, replaces=True, default=True)

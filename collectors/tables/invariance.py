@@ -1,0 +1,64 @@
+"""The table ``invariance``: accuracy, and every shift-invariance score under each shift kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from invariscope.collectors.options import PassOptions
+from invariscope.collectors.schema import (
+    INT,
+    PLAN,
+    PLAN_CONDITIONS,
+    PRECISION,
+    REAL,
+    TEXT,
+    UNSHIFTED,
+    Collector,
+    column,
+    optional,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from invariscope.collectors.engine.subject import Subject
+    from invariscope.collectors.options import Options
+    from invariscope.zoo.checkpoint import Checkpoint
+
+COLUMNS = (
+    *PLAN,
+    PRECISION,
+    column("score", TEXT, "", "name of the score"),
+    optional("value", REAL, "1", "the score"),
+    optional("se", REAL, "1", "standard error, images as the sampling unit"),
+    optional("low", REAL, "1", "lower end of the 95 % interval"),
+    optional("high", REAL, "1", "upper end of the 95 % interval"),
+    column("n_images", INT, "images", "images measured"),
+    column("n_pairs", INT, "pairs", "pairs of shifts compared, over all images; 0 for accuracy"),
+)
+
+
+def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
+    """A task for the unshifted images, and one per shift kind."""
+    return [{"kind": UNSHIFTED, **options[PassOptions].settings()}, *options.shifts(checkpoint)]
+
+
+def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
+    """A row per score."""
+    from invariscope.collectors.measure.invariance import accuracy_frame, plan_columns, score
+
+    if settings["kind"] == UNSHIFTED:
+        return accuracy_frame(subject.unshifted(settings).prediction == subject.images.labels.numpy())
+    plan, predictions = subject.predictions(settings)
+    return score(predictions, plan).assign(**plan_columns(plan))
+
+
+COLLECTOR = Collector(
+    "accuracy and shift-invariance scores",
+    COLUMNS,
+    settings,
+    rows,
+    conditions=PLAN_CONDITIONS,
+    scores="images",
+    default=True,
+)

@@ -1,0 +1,91 @@
+"""The table ``layers``: the readings of the maximum-sampling bias of every downsampling site."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from invariscope.collectors.options import PassOptions, at_least_one
+from invariscope.collectors.schema import INT, REAL, TEXT, Collector, column, optional
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from invariscope.collectors.engine.subject import Subject
+    from invariscope.collectors.options import Options
+    from invariscope.zoo.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class LayersOptions:
+    """Layers: the maximum-sampling bias (MSB) of every site."""
+
+    msb_images: int = 256
+    """First images on which MSB is measured."""
+    windows_per_image: int | None = None
+    """Windows sampled per image and site for MSB, by swaps as well; all by default."""
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "msb_images")
+
+
+_READINGS = {
+    "msb": "share of non-flat windows whose output equals the window's maximum exactly",
+    "msb_all": "the same over all windows, flat ones as hits",
+    "msb_weight": "mean sampling weight on the window's maximum, non-flat windows",
+    "msb_top": "mean of: the maximum sits at a position of greatest weight (tied weights share the point)",
+    "msb_corrected": "chance-corrected msb_weight: 0 blind to the values, 1 always the maximum",
+    "flat_fraction": "share of windows whose values are all equal",
+}
+
+
+def _readings() -> tuple[pa.Field, ...]:
+    fields = []
+    for name, text in _READINGS.items():
+        fields.append(optional(name, REAL, "1", text))
+        fields.append(optional(f"{name}_se", REAL, "1", f"standard error of {name}: jackknife over images"))
+    return tuple(fields)
+
+
+COLUMNS = (
+    column("depth", INT, "", "index of the site in the order of the forward pass, from 0"),
+    column("n_sites", INT, "sites", "downsampling sites of the network, measured or not"),
+    optional("site", TEXT, "", "module path of the site; null: the network has no site"),
+    optional("site_kind", TEXT, "", "max, avg, blur, conv, subsample, soft, lp, aps, lps, tips, ..."),
+    optional("kernel", TEXT, "feature pixels", "kernel, height x width"),
+    optional("stride", TEXT, "feature pixels", "stride, height x width"),
+    optional("channels", INT, "channels", "channels of the site's input"),
+    optional("input_size", TEXT, "feature pixels", "size of the site's input, height x width"),
+    optional("output_size", TEXT, "feature pixels", "size of the site's output, height x width"),
+    column("n_windows", INT, "windows", "windows measured, over all images and channels"),
+    column("n_images", INT, "images", "images measured"),
+    *_readings(),
+    optional("reason", TEXT, "", "why there is no number, where there is none"),
+)
+
+
+def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
+    """One task for all sites."""
+    chosen = options[LayersOptions]
+    return [{"images": chosen.msb_images, "windows": chosen.windows_per_image, "seed": options[PassOptions].seed}]
+
+
+def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
+    """A row per site."""
+    from invariscope.collectors.measure.msb import measure_msb
+
+    return measure_msb(
+        subject.model,
+        subject.prepared(limit=settings["images"]),
+        batch_size=subject.msb_batch,
+        windows_per_image=settings["windows"],
+        seed=settings["seed"],
+        on_output=subject.record_output,
+    )
+
+
+COLLECTOR = Collector(
+    "MSB of every downsampling site", COLUMNS, settings, rows, LayersOptions, conditions=(), default=True
+)

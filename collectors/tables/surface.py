@@ -1,0 +1,80 @@
+"""The table ``surface``: agreement with the unshifted prediction, and accuracy, over a grid of shifts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from invariscope.collectors.options import at_least_one
+from invariscope.collectors.schema import INT, PLAN, PLAN_CONDITIONS, PRECISION, REAL, Collector, column, optional
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from invariscope.collectors.engine.subject import Subject
+    from invariscope.collectors.options import Options
+    from invariscope.zoo.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class SurfaceOptions:
+    """Surface: predictions at every shift of a grid."""
+
+    surface_images: int = 256
+    """First images on which the shift surface is measured."""
+    surface_step: int = 1
+    """Step of the shift surface, in input pixels."""
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "surface_images", "surface_step")
+
+
+COLUMNS = (
+    *PLAN,
+    PRECISION,
+    column("dy", INT, "input pixels", "shift down"),
+    column("dx", INT, "input pixels", "shift right"),
+    column("agreement", REAL, "1", "share of images predicted as without the shift"),
+    optional("agreement_se", REAL, "1", "its standard error over images"),
+    column("accuracy", REAL, "1", "share of images predicted right under the shift"),
+    optional("accuracy_se", REAL, "1", "its standard error over images"),
+    column("n_images", INT, "images", "images measured"),
+)
+
+
+def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
+    """A task per shift kind; a grid draws nothing by chance."""
+    chosen = options[SurfaceOptions]
+    grid = {"images": chosen.surface_images, "step": chosen.surface_step}
+    return [
+        {**{name: value for name, value in shift.items() if name not in ("n_shifts", "seed")}, **grid}
+        for shift in options.shifts(checkpoint)
+    ]
+
+
+def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
+    """A row per shift."""
+    from invariscope.collectors.measure.invariance import measure_surface
+
+    images = subject.prepared(settings["crop_size"], settings["images"])
+    return measure_surface(
+        subject.network(settings),
+        images,
+        subject.images.labels[: len(images)],
+        settings["max_shift"],
+        settings["kind"],
+        step=settings["step"],
+        fill=settings["fill"],
+        **subject.pass_options(settings, len(images)),
+    )
+
+
+COLLECTOR = Collector(
+    "agreement and accuracy over a grid of shifts",
+    COLUMNS,
+    settings,
+    rows,
+    SurfaceOptions,
+    conditions=PLAN_CONDITIONS,
+    scores="images",
+)

@@ -1,0 +1,127 @@
+"""Frozen dataclasses of options as flags: each group nested in a command, lists with commas, errors in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, make_dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+
+from invariscope.base.errors import InputError
+from invariscope.cli.common import names
+
+if TYPE_CHECKING:
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+Command = TypeVar("Command")
+
+
+class FlagError(Exception):
+    """A value that cannot be read, for one line instead of the parser's box."""
+
+
+@dataclass(frozen=True)
+class _Element:
+    """How one element of a list is read and written."""
+
+    name: str
+    read: Callable[[str], Any]
+    write: Callable[[Any], str]
+    problem: str
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(text)
+    return int(text)
+
+
+def _fraction(value: float) -> str:
+    of_255 = value * 255
+    return f"{round(of_255)}/255" if value and abs(of_255 - round(of_255)) < 1e-9 and value < 1 else f"{value:g}"
+
+
+_ELEMENTS = {
+    str: _Element("NAME", str, str, "no name"),
+    int: _Element("INT", _whole, str, "no whole number"),
+    float: _Element("NUMBER", lambda text: float(Fraction(text)), _fraction, "no number such as 8/255 or 0.5"),
+}
+
+
+def list_rules() -> ConstructorRegistry:
+    """How tyro reads ``tuple[str, ...]``, ``tuple[int, ...]`` and ``tuple[float, ...]``: one text, commas between.
+
+    One argument and not several, so that a list never takes a positional argument for one of its own.
+    """
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
+
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        kinds = get_args(info.type)
+        if get_origin(info.type) is not tuple or len(kinds) != 2 or kinds[1] is not Ellipsis:
+            return None
+        element = _ELEMENTS[kinds[0]]
+
+        def read(texts: list[str]) -> tuple[Any, ...]:
+            found = []
+            for text in names(texts[0]):
+                try:
+                    found.append(element.read(text))
+                except (ValueError, ZeroDivisionError) as error:
+                    raise FlagError(f"{text!r} is {element.problem}: correct it in {texts[0]!r}") from error
+            return tuple(found)
+
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=f"{element.name},...",
+            instance_from_str=read,
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=lambda value: [",".join(map(element.write, value))],
+        )
+
+    return registry
+
+
+def with_groups(command: type[Command], groups: Mapping[str, type[Any]]) -> type[Command]:
+    """A command with a field per group of options, which the parser fills with texts and numbers as they come.
+
+    What a group refuses is refused by :func:`chosen`, in one line, and not by the parser.
+
+    Raises:
+        InputError: for an option of a group that is one of the command's own.
+    """
+    taken = {one.name for one in dataclasses.fields(command)}  # type: ignore[arg-type]
+    made = []
+    for name, group in groups.items():
+        if mine := [one.name for one in dataclasses.fields(group) if one.name in taken]:
+            raise InputError(f"{name}: {_flag(mine[0])} is an option of the command: give it another name")
+        body = {"__doc__": group.__doc__, "__post_init__": lambda self: None, "__module__": group.__module__}
+        raw = make_dataclass(group.__name__, [], bases=(group,), frozen=True, namespace=body)
+        made.append((name, raw, field(default_factory=raw)))
+    body = {"__doc__": command.__doc__, "__module__": command.__module__}
+    return make_dataclass(command.__name__, made, bases=(command,), frozen=True, namespace=body)
+
+
+def chosen(command: object, groups: Mapping[str, type[Any]]) -> list[Any]:
+    """The groups of a command of :func:`with_groups`, checked.
+
+    Raises:
+        InputError: what a group refuses; an option that its line begins with is named as a flag.
+    """
+    made = []
+    for name, group in groups.items():
+        try:
+            made.append(group(**vars(getattr(command, name))))
+        except InputError as error:
+            first, space, rest = str(error).partition(" ")
+            if first not in {one.name for one in dataclasses.fields(group)}:
+                raise
+            raise type(error)(f"{_flag(first)}{space}{rest}") from error
+    return made
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
