@@ -179,8 +179,15 @@ class Options:
                 check(self)
 
     def __getitem__(self, kind: type[Group]) -> Group:
-        """The group of this type."""
-        return next((group for group in self.groups if type(group) is kind), kind())
+        """The group of this type.
+
+        Raises:
+            InputError: it is the group of no collector that was registered when these options were made.
+        """
+        for group in self.groups:
+            if type(group) is kind:
+                return group
+        raise InputError(unknown("group of options", kind.__name__, [type(group).__name__ for group in self.groups]))
 
     def shifts(self, checkpoint: Checkpoint) -> list[dict[str, Any]]:
         """The settings of the tasks under shifts with the passes of these options, one entry per kind."""

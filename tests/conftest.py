@@ -9,12 +9,11 @@ from types import ModuleType
 
 import pytest
 
+# Two test processes on two cores: more threads only get into each other's way, and a forked process waits for them for
+# ever. Here and not in a hook: a folder's own conftest.py imports torch before any hook runs.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-def pytest_configure() -> None:
-    # Two test processes on two cores: more threads only get into each other's way.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -95,3 +95,12 @@ def test_what_was_added_goes_to_another_process(names: Registry) -> None:
     names.remove("length")
     module.add_all({"some.group": gone})
     assert names["length"] is len
+
+
+def test_what_was_added_waits_for_a_registry_that_is_not_imported_yet() -> None:
+    module.add_all({"later.group": {"length": len}})
+    assert "later.group" not in module.added()
+    later = Registry("function", OURS, OperatorError, group="later.group")
+    assert later["length"] is len
+    assert module.added()["later.group"] == {"length": len}
+    later.remove("length")

@@ -76,9 +76,11 @@ def make_plan(
     """
     states = {checkpoint.name: signature(checkpoint.weights) for checkpoint in checkpoints}
     hashes = {checkpoint.name: known.sha256(checkpoint.weights) for checkpoint in checkpoints}
-    described = _heads(DESCRIPTION, store, known)
+    described = store.heads(DESCRIPTION, known.head)
+    known.note_heads([part for part in store.parts(DESCRIPTION) if not part.compacted], described)
     replaced = _replaced(checkpoints, hashes, described, store.name)
-    there = {name: _done(name, store, known) for name in (DESCRIPTION, *options.collect)}
+    there = {name: _done(name, store) for name in options.collect if name != DESCRIPTION}
+    there[DESCRIPTION] = {head["task"] for head in described.values()}
     pending: list[Work] = []
     done: set[str] = set()
     claimed: set[tuple[str, str]] = set()
@@ -98,16 +100,10 @@ def make_plan(
     return RunPlan(pending, frozenset(done), replaced, hashes)
 
 
-def _heads(table: str, store: Store, known: Known) -> dict[str, dict[str, str]]:
-    heads = store.heads(table, known.head)
-    known.note_heads([part for part in store.parts(table) if not part.compacted], heads)
-    return heads
-
-
-def _done(table: str, store: Store, known: Known) -> set[str]:
+def _done(table: str, store: Store) -> set[str]:
     """The keys of a table's tasks that are there: of parts with fixed names they stand inside."""
     if COLLECTORS[table].replaces:
-        return {head["task"] for head in _heads(table, store, known).values()}
+        return {head["task"] for head in store.heads(table).values()}
     return store.keys(table)
 
 
@@ -166,7 +162,9 @@ def forget_replaced(store: Store, replaced: Sequence[Replaced]) -> None:
     kept = {(head["sha256"], head["model"]) for head in described.values() if head["checkpoint"] not in names}
     gone = {(item.sha256, item.model) for item in replaced} - kept
     store.remove_networks(gone)
-    store.remove(DESCRIPTION, {checkpoint_slot(item.name) for item in replaced})
+    fixed = [name for name in COLLECTORS if COLLECTORS[name].replaces and name != DESCRIPTION]
+    for name in (*fixed, DESCRIPTION):
+        store.remove(name, {checkpoint_slot(item.name) for item in replaced})
 
 
 def forget_failures(store: Store, plan: RunPlan) -> None:

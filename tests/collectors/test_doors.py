@@ -122,6 +122,31 @@ def test_a_collectors_options_are_flags(
     assert "Level from which a pixel is ink. (default: 0.5)" in printed
 
 
+def test_a_collector_whose_new_rows_replace_the_old_ones(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path
+) -> None:
+    register_collector("ink", make_collector(replaces=True, of_data=False))
+    try:
+        for level, measured in ((0.25, 6), (0.5, 3), (0.5, 0)):
+            options = Options(("ink",), ink_level=level, ink_rows=(16,))
+            assert collect(zoo, images, tmp_path / "t", options, progress=False).measured == measured
+            compact(tmp_path / "t")
+        rows = load_table(tmp_path / "t", "ink")
+        assert list(rows.columns) == [name for name in TABLES["ink"].names if not name.startswith("data")]
+        assert rows["ink"].tolist() == [pytest.approx((images.images.numpy()[:, :, 16] / 255 >= 0.5).mean())] * 3
+        zoo[0].weights.write_bytes(zoo[1].weights.read_bytes())
+        collect(zoo[:1], images, tmp_path / "t", Options(("checkpoints",)), progress=False)
+        assert set(load_table(tmp_path / "t", "ink")["checkpoint"]) == {"avg", "aps"}
+    finally:
+        COLLECTORS.remove("ink")
+
+
+def test_options_made_before_a_collector_do_not_hold_its_own() -> None:
+    before, group = Options(), make_collector().options
+    with pytest.raises(InputError, match="unknown group of options 'InkOptions'"):
+        before[group]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
