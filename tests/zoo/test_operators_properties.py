@@ -15,7 +15,7 @@ from torch.func import functional_call
 from invariscope.zoo.operators import OPERATORS, OperatorSpec, build_operator, parse_operator
 from invariscope.zoo.operators.base import Downsample, sampled_support
 from invariscope.zoo.operators.blur import blur, content_adaptive_blur, max_blur
-from invariscope.zoo.operators.checking import SIZES, check_behaviour, check_operator
+from invariscope.zoo.operators.checking import SIZES, check_behaviour, check_declaration
 from invariscope.zoo.operators.polyphase import aps
 from invariscope.zoo.operators.pooling import LP_FLOOR, avg_pool, lp_pool, max_pool, soft_pool, subsample
 from invariscope.zoo.operators.tips import tips, tips_logits, tips_psi
@@ -48,7 +48,7 @@ def built(spec: str, channels: int, stride: int = 2, padding_mode: str = "zeros"
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_operator_does_what_one_from_outside_must(spec: str) -> None:
     parsed = parse_operator(spec)
-    check_operator(parsed.operator_class, parsed.name)
+    check_declaration(parsed.operator_class)
     check_behaviour(parsed.operator_class, parsed.arguments, sizes=(*SIZES, (2, 1), (1, 1)), tolerance=1e-12)
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,7 @@ from invariscope.zoo.training import Conditions, train_recipe
 from invariscope.zoo.training.trainer import Trainer
 
 run, out, last = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-run = Run(**{**run, "snapshots": tuple(run["snapshots"]), "evaluate_as": ()})
+run = Run(**{**run, "snapshots": tuple(run["snapshots"])})
 step, taken = Trainer._step, []
 
 def counted(self, *batch):
@@ -49,8 +49,7 @@ train_recipe([run], out, progress=False, conditions=Conditions(save_every=0))
 
 def kill_at(run: Run, out: Path, step: int) -> None:
     """Train in a process of its own, which is killed (-9) in the given step."""
-    settings = json.dumps({**asdict(run), "model": dict(run.model)})
-    command = [sys.executable, "-c", KILLED, settings, str(out), str(step)]
+    command = [sys.executable, "-c", KILLED, json.dumps(run.settings), str(out), str(step)]
     repository = Path(__file__).resolve().parents[2]
     done = subprocess.run(command, cwd=repository, capture_output=True, check=False, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr

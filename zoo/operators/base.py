@@ -107,9 +107,12 @@ class Downsample(nn.Module):
 
         One for each term of a weighted sum, whether its weights are fixed, learned or computed, and of a plain sum or
         mean. Comparisons, powers, exponentials and what is done once per output or phase are not counted.
-        ``chosen``: with the ``selection`` of another operator, where this one uses it.
+        ``chosen``: with the ``selection`` of another operator, where this one uses it. Here it is the window of
+        :meth:`support` per output, and nothing where that is one pixel; a class that does more, or compares only,
+        says so.
         """
-        return 0
+        height, width = self.support()
+        return self.outputs(size) * height * width if height * width > 1 else 0
 
     def losses(self) -> dict[str, Tensor]:
         """The operator's own training losses, by name, for the last forward pass if that was in training mode."""

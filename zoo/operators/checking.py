@@ -53,7 +53,7 @@ def check_operator(operator: Any, name: str | None = None) -> None:
         OperatorError: one line, which names the operator, what fails, and the remedy.
     """
     if operator not in _CHECKED:
-        _check_class(operator)
+        check_declaration(operator)
         for arguments in ({}, *operator.examples):
             check_behaviour(operator, arguments)
         _CHECKED.add(operator)
@@ -155,8 +155,8 @@ class _Trial:
         ) from None
 
 
-def _check_class(operator: Any) -> None:
-    """What can be seen without running it."""
+def check_declaration(operator: Any) -> None:
+    """The part of :func:`check_operator` that does not run the operator: base class, name, signature, exemptions."""
     if not isinstance(operator, type) or not issubclass(operator, Downsample) or operator is Downsample:
         raise OperatorError(f"{operator!r} is no operator: give a class that derives from invariscope's Downsample")
     name = getattr(operator, "name", None)

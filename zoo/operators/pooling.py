@@ -166,7 +166,7 @@ class _Pool(Downsample):
 
     def multiply_adds(self, size: tuple[int, int], *, chosen: bool = False) -> int:
         """``k^2`` per output; nothing for a maximum."""
-        return 0 if self.is_maximum else self.outputs(size) * self.kernel**2
+        return 0 if self.is_maximum else super().multiply_adds(size)
 
     @property
     def is_maximum(self) -> bool:

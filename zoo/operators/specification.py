@@ -65,7 +65,7 @@ class OperatorSpec:
             root = (self.folder or Path(".")).resolve()
             return _class_of_file(self.code_file.resolve(), self.name.rpartition(":")[2], root, changed)
         except InputError as problem:
-            raise OperatorError(f"operator {str(self)!r}: {problem}") from problem
+            raise OperatorError(f"operator {self.name!r}: {problem}") from problem
 
     @property
     def code_file(self) -> Path | None:
