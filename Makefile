@@ -20,7 +20,7 @@ demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in o
 	$(BIN)/invariscope demo --out out/demo
 
 test: lint types  ## linter, formatter check, type check, tests
-	$(BIN)/pytest -q -n 2
+	$(BIN)/pytest -q -n 2 --dist worksteal
 
 test-full: lint types  ## the tests on all of the real data as well (half an hour)
 	INVARISCOPE_FULL=1 $(BIN)/pytest -q tests/test_third_party.py --timeout 7200
