@@ -84,6 +84,9 @@ _PLAN = (
     _field("plan_hash", _TEXT, "hex", "hash of every shift of every image; equal hashes = the same comparison"),
 )
 
+PLAN_COLUMNS = tuple(field.name for field in _PLAN)
+"""The columns that say under which shifts a row was measured."""
+
 _PRECISION = _optional("precision", _TEXT, "", "of the passes: fp32 or bf16; null in tables older than the column")
 
 LATER_COLUMNS = frozenset({"precision"})

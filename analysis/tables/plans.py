@@ -1,0 +1,55 @@
+"""The columns of a shift plan, which rows have a shift at all, and the order and look of the shift kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from invariscope.collectors.schema import PLAN_COLUMNS, SHIFT_KINDS
+
+PLAN = [name for name in PLAN_COLUMNS if name != "plan_hash"]
+"""What tells shift plans apart: kind, fill, largest shift, shifts per image, how they are chosen."""
+
+DATA_AND_PLAN = ["data", *PLAN]
+"""What is analysed together: one data set under one shift plan."""
+
+
+class KindLook(NamedTuple):
+    """How a shift kind is drawn where kinds share one panel."""
+
+    color: str
+    line: Any
+    marker: str
+
+
+_LOOKS = {
+    "circular": KindLook("#0072B2", "-", "o"),
+    "zero": KindLook("#D55E00", "--", "s"),
+    "crop": KindLook("#009E73", "-.", "^"),
+    "reflect": KindLook("#882255", ":", "D"),
+    "replicate": KindLook("#E69F00", (0, (3, 1, 1, 1, 1, 1)), "v"),
+}
+_NEUTRAL = KindLook("#8a8a8a", (0, (1, 1)), "x")
+
+
+def kind_look(kind: str) -> KindLook:
+    """Colour, line and marker of a shift kind; of one that is not known here, grey, dotted and a cross."""
+    return _LOOKS.get(kind, _NEUTRAL)
+
+
+def kind_order(kinds: Iterable[str]) -> tuple[str, ...]:
+    """The distinct kinds in the order of legends: those that this installation knows first, then the others by name."""
+    present = set(kinds)
+    return (*(kind for kind in SHIFT_KINDS if kind in present), *sorted(present - set(SHIFT_KINDS)))
+
+
+def shifted(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows measured under a shift, of whatever kind: a kind that is not known here is analysed as any other."""
+    return rows[rows["shift_kind"] != "none"]
+
+
+def filled(rows: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` with an empty text in place of a missing fill, which would drop out of a pivot and of groups."""
+    return rows.assign(fill=rows["fill"].astype(object).where(rows["fill"].notna(), ""))
