@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from invariscope.analysis.figures import FIGURES, known_formats, make, render
+from invariscope.analysis.figures import FIGURES, draw_from, known_formats, make, render
 from invariscope.analysis.publication import PAPER_TABLES
 from invariscope.analysis.tables.frames import Frames
 from invariscope.base.errors import TableError
@@ -78,6 +78,7 @@ def draw_figures(
         TableError: an unknown figure or width, or a name that is a figure's and a table's.
     """
     from invariscope.analysis.figures.style import WIDTHS
+    from invariscope.analysis.publication.paper import PaperTable
 
     names = list([*FIGURES, *PAPER_TABLES] if only is None else only)
     for name in names:
@@ -91,9 +92,9 @@ def draw_figures(
     for name in names:
         try:
             if name in PAPER_TABLES:
-                drawn.tables[name] = make(PAPER_TABLES, name, frames, {"data": data})
+                drawn.tables[name] = make(PAPER_TABLES, name, frames, PaperTable, {"data": data})
             else:
-                drawn.figures[name] = make(FIGURES, name, frames, {"width": width, "data": data})
+                drawn.figures[name] = draw_from(frames, name, {"width": width, "data": data})
         except TableError as error:
             drawn.reasons[name] = str(error)
     return drawn

@@ -118,7 +118,7 @@ def draw(name: str, tables: Tables | Frames, *, width: Width = "double", **optio
     Raises:
         TableError: no such figure, or nothing in the tables that it could show.
     """
-    return make(FIGURES, name, Frames.of(tables), {"width": width}, **options)
+    return draw_from(Frames.of(tables), name, {"width": width}, **options)
 
 
 def render(figure: Figure, kind: str = "png", *, width: Width = "double") -> bytes:
@@ -131,11 +131,20 @@ def render(figure: Figure, kind: str = "png", *, width: Width = "double") -> byt
     return buffer.getvalue()
 
 
-def make(registry: Registry, name: str, frames: Frames, offered: dict[str, Any], **options: Any) -> Any:
+def draw_from(frames: Frames, name: str, offered: dict[str, Any], **options: Any) -> Figure:
+    """As :func:`draw`, from frames; of the options ``offered`` a figure is given those that it names."""
+    from matplotlib.figure import Figure
+
+    figure: Figure = make(FIGURES, name, frames, Figure, offered, **options)
+    return figure
+
+
+def make(registry: Registry, name: str, frames: Frames, expected: type, offered: dict[str, Any], **options: Any) -> Any:
     """What the function of an entry returns: ``options`` as they are, of those ``offered`` the ones that it names.
 
     Raises:
-        TableError: no such name; nothing to show; code from outside that fails, or returns something else.
+        TableError: no such name; nothing to show; code from outside that fails, or returns another type than
+            ``expected``.
     """
     entry = FigureEntry.of(registry[name])
     function, given = entry.load(), [frames[frame] for frame in entry.frames]
@@ -150,22 +159,11 @@ def make(registry: Registry, name: str, frames: Frames, offered: dict[str, Any],
         raise TableError(
             f"{registry.kind} {name!r} failed ({type(problem).__name__}: {problem}): mend its function"
         ) from problem
-    expected = _expected(registry.kind)
     if not isinstance(found, expected):
         raise TableError(
             f"{registry.kind} {name!r} returned {type(found).__name__}: its function has to return {expected.__name__}"
         )
     return found
-
-
-def _expected(kind: str) -> type:
-    if kind == "figure":
-        from matplotlib.figure import Figure
-
-        return Figure
-    from invariscope.analysis.publication.paper import PaperTable
-
-    return PaperTable
 
 
 def known_formats(formats: Iterable[str]) -> list[str]:
