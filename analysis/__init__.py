@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from invariscope.analysis.drawing import draw_figures, save_figures
     from invariscope.analysis.figures import draw, register_figure
     from invariscope.analysis.publication import register_paper_table
-    from invariscope.analysis.report import write_report
+    from invariscope.analysis.report import report_page, write_report
     from invariscope.analysis.results import Results, write_results
     from invariscope.analysis.stats.correlation import correlate
     from invariscope.analysis.study import analyze, analyze_tables
@@ -35,6 +35,7 @@ _HOMES = {
     "register_figure": "invariscope.analysis.figures",
     "register_frame": "invariscope.analysis.tables.frames",
     "register_paper_table": "invariscope.analysis.publication",
+    "report_page": "invariscope.analysis.report",
     "save_figures": "invariscope.analysis.drawing",
     "scan": "invariscope.analysis.tables.load",
     "with_sites": "invariscope.analysis.tables.joined",
@@ -56,6 +57,7 @@ __all__ = [
     "register_figure",
     "register_frame",
     "register_paper_table",
+    "report_page",
     "save_figures",
     "scan",
     "with_sites",

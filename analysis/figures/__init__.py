@@ -41,6 +41,10 @@ class FigureEntry:
         """An entry as it is; a function as one that takes the joined frame."""
         return found if isinstance(found, FigureEntry) else cls(found)
 
+    def __call__(self, *frames: Any, **options: Any) -> Any:
+        """What the function makes of the frames."""
+        return self.load()(*frames, **options)
+
     def load(self) -> Callable[..., Any]:
         """The function."""
         if not isinstance(self.function, str):
@@ -57,7 +61,8 @@ def check_entry(kind: str) -> Callable[[str, Any], None]:
         entry = FigureEntry.of(found)
         if not re.fullmatch(r"\w[\w-]*", name):
             raise TableError(f"{kind} {name!r} cannot name a file: use letters, digits, _ and -")
-        if not isinstance(entry.function, str) and not callable(entry.function):
+        named = isinstance(entry.function, str) and ":" in entry.function
+        if not named and not callable(entry.function):
             raise TableError(f"{kind} {name!r} is no function: give one that takes frames, or a FigureEntry of one")
         for frame in entry.frames:
             if frame not in FRAMES:

@@ -6,13 +6,12 @@ for them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from invariscope.analysis.tables.joined import PIXEL_SCORES
 from invariscope.analysis.tables.load import Tables
-from invariscope.analysis.tables.plans import shifted
+from invariscope.analysis.tables.plans import pixel_consistency_name, shifted
 from invariscope.collectors.schema import PRIMARY_SCORE
 
 
@@ -23,7 +22,7 @@ class Vocabulary:
     ``table`` is where they are measured, ``frame`` (a name of :data:`FRAMES`) what they are analysed in. Columns:
     ``score``, the primary one; ``accuracy``; ``scores``, those correlated with MSB; ``split``, those of them whose
     slopes are split into between and within operators, and followed along doses. Words: ``title`` of the summary;
-    ``score_is``, what the score is; ``score_word`` and ``accuracy_word``, the names in sentences; ``score_names``,
+    ``score_is``, what the score is; ``score_word`` and ``accuracy_word``, the names in sentences; ``score_name``,
     what the literature calls the score under a shift kind.
     """
 
@@ -37,7 +36,7 @@ class Vocabulary:
     score_is: str
     score_word: str
     accuracy_word: str
-    score_names: Mapping[str, str] = field(default_factory=dict)
+    score_name: Callable[[str], str | None] = field(default=lambda kind: None, repr=False)
 
     def is_in(self, tables: Tables) -> bool:
         """Whether these scores were measured under a shift."""
@@ -45,7 +44,7 @@ class Vocabulary:
 
     def against(self, kind: str) -> str:
         """The score under a shift kind, with its name in the literature where it has one for this kind."""
-        name = self.score_names.get(kind)
+        name = self.score_name(kind)
         return f"{self.score_word} ({name})" if name else self.score_word
 
     def given(self, covariates: str) -> str:
@@ -88,7 +87,7 @@ PIXELS = Vocabulary(
     "is mASCC under circular shifts, and mASSC under zero and crop shifts. *mIoU* is taken on the unshifted images",
     score_word="per-pixel consistency",
     accuracy_word="mIoU",
-    score_names=MappingProxyType({"circular": "mASCC", "zero": "mASSC", "crop": "mASSC"}),
+    score_name=pixel_consistency_name,
 )
 
 VOCABULARIES = (IMAGES, PIXELS)

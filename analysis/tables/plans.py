@@ -1,4 +1,8 @@
-"""The columns of a shift plan, which rows have a shift at all, and the order and look of the shift kinds."""
+"""The columns of a shift plan, which rows have a shift at all, and the order, look and names of the shift kinds.
+
+Everything that the analysis knows of shift kinds is here. A kind that is not known, such as one that somebody else's
+installation added, is analysed and drawn as any other, after those that are known, in grey.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +35,18 @@ _LOOKS = {
     "reflect": KindLook("#882255", ":", "D"),
     "replicate": KindLook("#E69F00", (0, (3, 1, 1, 1, 1, 1)), "v"),
 }
+_PIXEL_CONSISTENCY = {"circular": "mASCC", "zero": "mASSC", "crop": "mASSC"}
 _NEUTRAL = KindLook("#8a8a8a", (0, (1, 1)), "x")
 
 
 def kind_look(kind: str) -> KindLook:
     """Colour, line and marker of a shift kind; of one that is not known here, grey, dotted and a cross."""
     return _LOOKS.get(kind, _NEUTRAL)
+
+
+def pixel_consistency_name(kind: str) -> str | None:
+    """What the literature calls the mean per-pixel consistency under a shift kind; None where it has no name."""
+    return _PIXEL_CONSISTENCY.get(kind)
 
 
 def kind_order(kinds: Iterable[str]) -> tuple[str, ...]:
@@ -46,7 +56,7 @@ def kind_order(kinds: Iterable[str]) -> tuple[str, ...]:
 
 
 def shifted(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows measured under a shift, of whatever kind: a kind that is not known here is analysed as any other."""
+    """The rows measured under a shift, of whatever kind."""
     return rows[rows["shift_kind"] != "none"]
 
 
