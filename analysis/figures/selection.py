@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from invariscope.analysis.say.plans import panel_title, plan_in_caption
+from invariscope.analysis.say.plan_words import panel_title, plan_in_caption
 from invariscope.analysis.stats.cells import PLAIN_SUBSAMPLING
 from invariscope.analysis.tables.checkpoints import COPIES, is_elsewhere, operators_named
 from invariscope.analysis.tables.plans import PLAN, filled, kind_order, shifted

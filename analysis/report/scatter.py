@@ -12,7 +12,7 @@ from matplotlib.markers import MarkerStyle
 
 from invariscope.analysis.figures import style
 from invariscope.analysis.say.numbers import ranged
-from invariscope.analysis.say.plans import plan_in_menu
+from invariscope.analysis.say.plan_words import plan_in_menu
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
 from invariscope.analysis.tables.checkpoints import ELSEWHERE, NETWORK, is_elsewhere, operators_named
 from invariscope.analysis.tables.load import Tables

@@ -9,7 +9,7 @@ import pandas as pd
 
 from invariscope.analysis.designs.swaps import POOLING, SINGLE
 from invariscope.analysis.say.numbers import coverage, with_interval
-from invariscope.analysis.say.plans import plan_on_data
+from invariscope.analysis.say.plan_words import plan_on_data
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
 from invariscope.analysis.stats.coverage import MIN_CLUSTERS
 from invariscope.analysis.tables.plans import DATA_AND_PLAN

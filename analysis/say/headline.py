@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from invariscope.analysis.say.numbers import in_line
-from invariscope.analysis.say.plans import plan_words
+from invariscope.analysis.say.plan_words import plan_words
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
 from invariscope.analysis.stats.cells import BY_OPERATOR, BY_RUN
 from invariscope.analysis.stats.coverage import MIN_CLUSTERS

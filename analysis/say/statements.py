@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from invariscope.analysis.say.numbers import coverage, with_interval
-from invariscope.analysis.say.plans import plan_words
+from invariscope.analysis.say.plan_words import plan_words
 from invariscope.analysis.say.vocabulary import Vocabulary
 from invariscope.analysis.stats.coverage import MIN_CLUSTERS
 from invariscope.analysis.stats.primary import NO_NUMBER

@@ -9,7 +9,7 @@ import pandas as pd
 
 from invariscope.analysis.say.design_findings import design_sections
 from invariscope.analysis.say.findings import Comparison, Finding, paradoxes
-from invariscope.analysis.say.plans import plan_words
+from invariscope.analysis.say.plan_words import plan_words
 from invariscope.analysis.say.slope_findings import SlopeFindings
 from invariscope.analysis.say.statements import ALPHA, bullets, disagreeing_kinds, in_short, statement_sections
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
