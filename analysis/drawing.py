@@ -8,24 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from invariscope.analysis.figures import FIGURES, known_formats, make, render
+from invariscope.analysis.figures import FIGURES, draw_from, known_formats, make, render
 from invariscope.analysis.publication import PAPER_TABLES
+from invariscope.analysis.tables.frames import Frames
 from invariscope.base.errors import TableError
 from invariscope.base.files import write_whole
+from invariscope.base.names import unknown
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from matplotlib.figure import Figure
 
-    from invariscope.analysis.figures.style import CaptionedFigure, Width
+    from invariscope.analysis.figures.style import Width
     from invariscope.analysis.publication.paper import PaperTable
-    from invariscope.analysis.tables.joined import Tables
+    from invariscope.analysis.tables.load import Tables
 
 
 @dataclass(frozen=True)
 class Drawn:
     """Figures by name, as drawn at one width, and the paper's tables; ``reasons`` says why the others are not there."""
 
-    figures: dict[str, CaptionedFigure]
+    figures: dict[str, Figure]
     tables: dict[str, PaperTable]
     reasons: dict[str, str]
     width: Width = "double"
@@ -50,48 +52,56 @@ class Drawn:
             path = Path(folder) / (name if self.width == "double" else f"{name}-{self.width}")
             for kind in kinds:
                 written.append(write_whole(path.with_suffix(f".{kind}"), render(figure, kind, width=self.width)))
-            written.append(write_whole(path.with_suffix(".txt"), f"{figure.caption}\n".encode()))
+            if caption := caption_of(figure):
+                written.append(write_whole(path.with_suffix(".txt"), f"{caption}\n".encode()))
         for name, table in self.tables.items():
             for kind, content in files(table).items():
                 written.append(write_whole(Path(folder) / f"{name}.{kind}", content))
         return written
 
 
+def caption_of(figure: Figure) -> str:
+    """What a figure says of itself; nothing where it has no attribute ``caption``."""
+    return str(getattr(figure, "caption", ""))
+
+
 def draw_figures(
-    tables: Tables, only: Iterable[str] | None = None, *, width: Width = "double", data: str | None = None
+    tables: Tables | Frames, only: Iterable[str] | None = None, *, width: Width = "double", data: str | None = None
 ) -> Drawn:
     """Draw every figure and make every table of the paper (``only`` the named ones); those for which the tables have no
     rows are told with the reason.
 
-    ``data`` names the data set to draw where the tables hold several.
+    ``data`` names the data set to draw where the tables hold several. Given :class:`Frames` of the tables, what was
+    made of them before is not made again.
 
     Raises:
-        TableError: an unknown figure or width.
+        TableError: an unknown figure or width, or a name that is a figure's and a table's.
     """
     from invariscope.analysis.figures.style import WIDTHS
+    from invariscope.analysis.publication.paper import PaperTable
 
     names = list([*FIGURES, *PAPER_TABLES] if only is None else only)
     for name in names:
         if name not in FIGURES and name not in PAPER_TABLES:
-            known = f"{', '.join(FIGURES)}; tables of the paper: {', '.join(PAPER_TABLES)}"
-            raise TableError(f"unknown figure {name!r}: known are {known}")
+            raise TableError(unknown("figure or table of the paper", name, [*FIGURES, *PAPER_TABLES]))
+        if name in FIGURES and name in PAPER_TABLES:
+            raise TableError(f"{name!r} is a figure and a table of the paper: give one of them another name")
     if width not in WIDTHS:
-        raise TableError(f"unknown figure width {width!r}: choose one of {', '.join(WIDTHS)}")
-    drawn = Drawn({}, {}, {}, width)
-    made: dict[str, pd.DataFrame] = {}
+        raise TableError(unknown("figure width", width, WIDTHS))
+    drawn, frames = Drawn({}, {}, {}, width), Frames.of(tables)
     for name in names:
         try:
             if name in PAPER_TABLES:
-                drawn.tables[name] = make(PAPER_TABLES[name], tables, made, data=data)
+                drawn.tables[name] = make(PAPER_TABLES, name, frames, PaperTable, {"data": data})
             else:
-                drawn.figures[name] = make(FIGURES[name], tables, made, width=width, data=data)
+                drawn.figures[name] = draw_from(frames, name, {"width": width, "data": data})
         except TableError as error:
             drawn.reasons[name] = str(error)
     return drawn
 
 
 def save_figures(
-    tables: Tables,
+    tables: Tables | Frames,
     folder: Path | str,
     only: Iterable[str] | None = None,
     formats: Iterable[str] = ("png",),

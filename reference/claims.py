@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from invariscope.analysis import Results, Tables
+from invariscope.analysis import Frames, Results
 from invariscope.analysis.stats.coverage import MIN_CLUSTERS
+from invariscope.base.words import counted
 from reference.lookup import correlation, rows_where
 from reference.pairs import differences, mean_difference
 from reference.tips import KINDS, TIPS, robust_accuracies
-from reference.words import counted, markdown
+from reference.words import MISSING, markdown
 
-HOLDS, OPPOSITE, OPEN, MISSING = "holds", "**the opposite holds**", "cannot tell", "-"
+HOLDS, OPPOSITE, OPEN = "holds", "**the opposite holds**", "cannot tell"
 FEW = "estimate alone"
 """Of a number that rests on too little for a verdict, or has no interval."""
 
@@ -44,11 +45,11 @@ class Found:
 NOTHING = Found(np.nan, np.nan, np.nan, "")
 
 
-def claims(final: pd.DataFrame, results: Results, tables: Tables) -> list[str]:
+def claims(final: pd.DataFrame, results: Results, frames: Frames) -> list[str]:
     """The table of claims, a column per data set, and how to read it."""
     data = sorted(final["data"].unique())
     body = []
-    for claim, sign, cells in _claims(final, results, tables, data):
+    for claim, sign, cells in _claims(final, results, frames, data):
         told = [found.told(sign) for found in cells]
         if any(cell != MISSING for cell in told):
             body.append([claim, *told])
@@ -65,7 +66,7 @@ def claims(final: pd.DataFrame, results: Results, tables: Tables) -> list[str]:
 
 
 def _claims(
-    final: pd.DataFrame, results: Results, tables: Tables, data: list[str]
+    final: pd.DataFrame, results: Results, frames: Frames, data: list[str]
 ) -> Iterator[tuple[str, int, list[Found]]]:
     for kind in KINDS:
         for subset in ("all operators", "without subsample"):
@@ -86,8 +87,8 @@ def _claims(
                 words = f"TIPS has a higher {score} than {word}" + (f" ({kind} shifts)" if score != "accuracy" else "")
                 cells = [_difference(rows[name][rows[name]["shift_kind"] == kind], score, base) for name in data]
                 yield words, 1, cells
-    if len(tables.robustness):
-        robust, conditions = robust_accuracies(tables)
+    if len(frames.tables.robustness):
+        robust, conditions = robust_accuracies(frames)
         for condition in conditions:
             if condition != "clean":
                 cells = [_difference(robust[robust["data"] == name], condition) for name in data]

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from invariscope.analysis import Results
-from invariscope.analysis.say.findings import BY_OPERATOR, BY_RUN
+from invariscope.analysis.stats.cells import BY_OPERATOR, BY_RUN
 from invariscope.analysis.stats.correlation import correlate
+from invariscope.base.words import counted
 from invariscope.collectors.schema import MSB_READINGS
 from reference.lookup import correlation, rows_where
 from reference.tips import KINDS
-from reference.words import counted, markdown, ranged
+from reference.words import markdown, ranged_row
 
 SUBSETS = ("all operators", "without subsample")
 POLYPHASE = ("aps", "lps")
@@ -54,7 +55,7 @@ def correlation_tables(final: pd.DataFrame, results: Results, least: Mapping[str
     parts = []
     for subset in SUBSETS:
         body = [
-            [name, *(ranged(correlation(results.correlations, *cell, subset, **how), "r") for cell in cells)]
+            [name, *(ranged_row(correlation(results.correlations, *cell, subset, **how), "r") for cell in cells)]
             for name, how in _ROWS.items()
         ]
         parts.append(markdown([subset, *head], body))
@@ -144,7 +145,7 @@ def _over_means(rows: pd.DataFrame) -> str:
 
 def _readings(results: Results, cells: list[tuple[str, str]]) -> Iterator[list[str]]:
     for reading in MSB_READINGS:
-        told = [ranged(correlation(results.correlations, *cell, SUBSETS[0], x=reading), "r") for cell in cells]
+        told = [ranged_row(correlation(results.correlations, *cell, SUBSETS[0], x=reading), "r") for cell in cells]
         yield [f"`{reading}`", *told]
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from reference.words import counted
+from invariscope.analysis.say.numbers import ranged
+from invariscope.base.words import counted
+from reference.words import MISSING
 
 CELL = ["data", "architecture", "padding_mode"]
 ALIKE = [*CELL, "seed"]
@@ -21,7 +23,7 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class Mean:
+class MeanDifference:
     """A mean difference with its 95 % interval (NaN: none), the cells it is the mean of, and the pairs in them."""
 
     estimate: float
@@ -33,9 +35,7 @@ class Mean:
     @property
     def told(self) -> str:
         """``+0.012 (-0.003 to +0.027)``; the mean alone without an interval, a dash without a mean."""
-        if not np.isfinite(self.estimate):
-            return "-"
-        return f"{self.estimate:+.3f}" + (f" ({self.low:+.3f} to {self.high:+.3f})" if np.isfinite(self.low) else "")
+        return ranged(self.estimate, self.low, self.high, 3, sign="+") if np.isfinite(self.estimate) else MISSING
 
     @property
     def rests_on(self) -> str:
@@ -49,7 +49,7 @@ def differences(rows: pd.DataFrame, operator: str, scores: Sequence[str], base: 
     return (first - second).dropna(how="all")
 
 
-def mean_difference(values: pd.Series) -> Mean:
+def mean_difference(values: pd.Series) -> MeanDifference:
     """The mean over cells (data set, architecture, padding) of the mean over seeds, and what other seeds would give.
 
     ``values`` are indexed by :data:`ALIKE`. With ``d_c`` the mean of the ``n_c`` pairs of one of ``C`` cells and ``s²``
@@ -59,7 +59,7 @@ def mean_difference(values: pd.Series) -> Mean:
     """
     values = values.dropna()
     if values.empty:
-        return Mean(np.nan, np.nan, np.nan, 0, 0)
+        return MeanDifference(np.nan, np.nan, np.nan, 0, 0)
     cells = values.groupby(level=CELL)
     means, sizes = cells.mean(), cells.count()
     freedom = int((sizes - 1).sum())
@@ -68,4 +68,4 @@ def mean_difference(values: pd.Series) -> Mean:
     if freedom >= 2 and squares > _ROUNDING:
         error = np.sqrt(squares / freedom * (1 / sizes).sum()) / len(sizes)
         half = float(stats.t.ppf(0.975, freedom) * error)
-    return Mean(estimate, estimate - half, estimate + half, len(sizes), len(values))
+    return MeanDifference(estimate, estimate - half, estimate + half, len(sizes), len(values))

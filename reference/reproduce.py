@@ -18,7 +18,7 @@ from scipy import stats
 
 from invariscope import cli
 from invariscope.analysis import TableError, join, load
-from invariscope.analysis.tables.joined import own
+from invariscope.analysis.tables.checkpoints import own
 from invariscope.base.errors import InputError
 from invariscope.zoo.recipe import Run, read_recipe
 from invariscope.zoo.training import train_recipe

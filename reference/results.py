@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from invariscope.analysis import Results, Tables, analyze_tables, join, load, write_results
-from invariscope.analysis.designs import design_sections
-from invariscope.analysis.drawing import save_figures
-from invariscope.analysis.tables.joined import is_elsewhere, own
+from invariscope.analysis import Frames, Results, Tables, analyze_tables, load, save_figures, write_results
+from invariscope.analysis.say.design_findings import design_sections
+from invariscope.analysis.tables.checkpoints import is_elsewhere, own
 from invariscope.base.files import write_whole
+from invariscope.base.words import counted
 from invariscope.zoo.recipe import Run, read_recipe
 from reference.claims import claims
 from reference.correlations import SUBSETS, correlation_tables
 from reference.lookup import rows_where
 from reference.tips import KINDS, where_tips_stands
-from reference.words import counted, markdown, ranged
+from reference.words import markdown, ranged_row
 
 HERE = Path(__file__).resolve().parents[1] / "data" / "reference"
 RECIPES = ("cifar10", "mnist")
@@ -43,18 +43,19 @@ PAPER_TABLES = ("table_classification", "table_robustness", "table_cost")
 
 @dataclass(frozen=True)
 class Study:
-    """The tables; the joined rows of the study's own networks and of those from elsewhere; what the analysis found."""
+    """The frames of its tables; the joined rows of the study's own networks and of others; what the analysis found."""
 
-    tables: Tables
+    frames: Frames
     rows: pd.DataFrame
     elsewhere: pd.DataFrame
     results: Results
 
     @classmethod
-    def of(cls, tables: Tables, **options: Any) -> Study:
-        """Join and analyse the tables; options go to :func:`analysis.analyze`."""
-        joined = join(tables)
-        return cls(tables, own(joined), joined[is_elsewhere(joined)], analyze_tables(tables, **options))
+    def of(cls, tables: Tables | Frames, **options: Any) -> Study:
+        """Join and analyse the tables; options go to :func:`analyze_tables`."""
+        frames = Frames.of(tables)
+        joined = frames["joined"]
+        return cls(frames, own(joined), joined[is_elsewhere(joined)], analyze_tables(frames, **options))
 
     @property
     def final(self) -> pd.DataFrame:
@@ -88,7 +89,7 @@ def text(study: Study, figures: Path | None = None) -> str:
         "## What was trained and measured",
         *_material(study),
         "## The paper's claims, one by one",
-        *claims(study.final, study.results, study.tables),
+        *claims(study.final, study.results, study.frames),
         "The primary statements, which were fixed in advance, taken together:",
         study.results.summary.partition("## In short\n")[2].partition("\n## ")[0].strip(),
         "## Does MSB go with less consistency?",
@@ -108,7 +109,7 @@ def text(study: Study, figures: Path | None = None) -> str:
         *shown("msb_by_depth"),
         "## Where TIPS stands",
         *shown("msb_by_operator"),
-        *where_tips_stands(study.final, study.tables),
+        *where_tips_stands(study.final, study.frames),
         *shown("robustness"),
         *shown("cost")[:1],
         "## Networks from elsewhere",
@@ -154,7 +155,7 @@ def _material(study: Study) -> list[str]:
         body.append([*cell, *counts, epochs, f"{runs.mean():.3f} ({runs.min():.3f} to {runs.max():.3f})"])
     head = ["data", "architecture", "padding", "operators", "settings", "seeds", "runs", "epochs"]
     least = [f"{LEAST_ACCURACY[data]:.2f} ({data})" for data in study.data if data in LEAST_ACCURACY]
-    msb = study.tables.layers["n_images"].max()
+    msb = study.frames.tables.layers["n_images"].max()
     return [
         markdown([*head, "accuracy (range of runs)"], body),
         f"Consistency, fidelity and accuracy are of the first {int(study.rows['n_images'].max()):,} test images, "
@@ -181,7 +182,7 @@ def _controlled(study: Study) -> list[str]:
             padding = {"model": "fractional logit with padding", "term": "msb_corrected"}
             padded = _one(study.results.regressions, **where, **padding)
             counts = "-" if fit is None else f"{int(fit['n'])}, {int(fit['n_clusters'])}"
-            told = [ranged(fit), _points(fit), _covered(fit), ranged(padded), *_single_data(study, where)]
+            told = [ranged_row(fit), _points(fit), _covered(fit), ranged_row(padded), *_single_data(study, where)]
             body.append([kind, subset, counts, *told])
     head = [
         "shifts",
@@ -206,7 +207,7 @@ def _single_data(study: Study, where: dict[str, str]) -> Iterator[str]:
     rows = rows_where(study.results.influence, **where, model="fractional logit", term="msb_corrected")
     for data in study.data:
         found = rows_where(rows, left_out_kind="data", left_out=data)
-        yield ranged(found.iloc[0]) if len(found) else "-"
+        yield ranged_row(found.iloc[0]) if len(found) else "-"
 
 
 def _prediction(study: Study) -> list[str]:
@@ -243,7 +244,7 @@ def _within(study: Study) -> list[str]:
             )
             carried = "-" if within is None else str(within["leading"] or "-")
             operators = "-" if within is None else int(within["n_clusters"])
-            body.append([kind, subset, operators, ranged(within), _covered(within), carried, ranged(between)])
+            body.append([kind, subset, operators, ranged_row(within), _covered(within), carried, ranged_row(between)])
     head = ["shifts", "operators", "n", "slope within", "coverage", "carried by", "slope between"]
     return [
         markdown(head, body),
@@ -259,7 +260,7 @@ def _layers(study: Study) -> list[str]:
         contrast = rows_where(group, parametrisation="mean and contrast")
         operators = int(group["n_clusters"].max())
         terms = [rows_where(contrast, term=name) for name in ("mean over sites", "late minus early")]
-        told = [ranged(row.iloc[0]) if len(row) and operators >= FEWEST else "-" for row in terms]
+        told = [ranged_row(row.iloc[0]) if len(row) and operators >= FEWEST else "-" for row in terms]
         inflation = group["vif"].max()
         inflated = f"{inflation:.0f}" if np.isfinite(inflation) else "-"
         body.append([kind, architecture, f"{count:.0f}", operators, *told, inflated])
@@ -282,7 +283,7 @@ def _swapped_sites(study: Study) -> list[str]:
             told = [rows_where(rows, sites=sites, statistic=name, given=given) for name, given in _SWAPPED]
             if all(len(found) for found in told):
                 first = told[0].iloc[0]
-                numbers = [ranged(found.iloc[0]) for found in told]
+                numbers = [ranged_row(found.iloc[0]) for found in told]
                 body.append([data, kind, sites, *numbers, int(first["n"]), int(first["n_clusters"])])
     if not body:
         return []
@@ -366,15 +367,14 @@ def _one(table: pd.DataFrame, **where: str) -> pd.Series | None:
 
 def main(folder: str, out: Path) -> None:
     """Write RESULTS.md, the analysis' files and the figures."""
-    tables = load(folder)
-    study = Study.of(tables)
+    study = Study.of(load(folder))
     write_results(study.results, out / "results")
     for number, data in enumerate(study.data):
         # Cost knows no data set.
         names = [name for name in (*FIGURES, *MORE_FIGURES, *PAPER_TABLES) if not number or "cost" not in name]
         # A figure of other tables must not stay beside the new ones.
         shutil.rmtree(out / data.partition("/")[0], ignore_errors=True)
-        for path in save_figures(tables, out / data.partition("/")[0], names, data=data):
+        for path in save_figures(study.frames, out / data.partition("/")[0], names, data=data):
             print(path)
     write_whole(HERE / "RESULTS.md", text(study, out).encode())
 

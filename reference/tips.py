@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from invariscope.analysis import Tables
+from invariscope.analysis import Frames
 from invariscope.analysis.figures.cost import QUANTITIES
-from invariscope.analysis.figures.frames import cost_frame, robustness_frame
 from invariscope.analysis.figures.robustness import measured_once
-from invariscope.analysis.tables.joined import is_elsewhere
+from invariscope.analysis.tables.checkpoints import is_elsewhere
+from invariscope.base.words import counted
 from reference.pairs import ALIKE, BASE, CELL, SCORES, differences, mean_difference
-from reference.words import counted, markdown
+from reference.words import markdown
 
 KINDS = ("circular", "zero")
 TIPS = "tips"
@@ -24,7 +24,7 @@ _PUBLISHED = (
 )
 
 
-def where_tips_stands(final: pd.DataFrame, tables: Tables) -> list[str]:
+def where_tips_stands(final: pd.DataFrame, frames: Frames) -> list[str]:
     """The section's paragraphs; ``final`` are the last snapshots, a row per shift kind."""
     against_max, of_tips = [], []
     for data, rows in final.groupby("data"):
@@ -43,7 +43,7 @@ def where_tips_stands(final: pd.DataFrame, tables: Tables) -> list[str]:
         "average pooling 0 by definition."
     )
     parts.append(_PUBLISHED)
-    return [*parts, *_robustness(tables), *_cost(tables)]
+    return [*parts, *_robustness(frames), *_cost(frames)]
 
 
 def _compared(rows: pd.DataFrame, operator: str, base: str) -> list[str] | None:
@@ -65,13 +65,13 @@ def _differences(title: str, rows: pd.DataFrame, pairs: Mapping[str, tuple[str, 
     return markdown([title, *_HEAD], body) if body else ""
 
 
-def robust_accuracies(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
+def robust_accuracies(frames: Frames) -> tuple[pd.DataFrame, list[str]]:
     """A row per network of the study with its accuracy under each condition, and the names of these columns.
 
     Attacks stand apart by budget; the corruptions are averaged over kinds and severities, for networks that were
     measured under as many as any other.
     """
-    frame = robustness_frame(tables)
+    frame = frames["robustness"]
     rows, _ = measured_once(frame[~is_elsewhere(frame) & frame["final"]])
     names = rows["condition_kind"].where(rows["condition_kind"] != "data", rows["condition"])
     attacked = rows["condition_kind"] == "adversarial"
@@ -92,10 +92,11 @@ def _attack(row: object) -> str:
     return f"{getattr(row, 'condition', '')} {size}"
 
 
-def _robustness(tables: Tables) -> list[str]:
-    if tables.robustness.empty:
+def _robustness(frames: Frames) -> list[str]:
+    robustness = frames.tables.robustness
+    if robustness.empty:
         return ["Robustness was not measured on these networks."]
-    rows, names = robust_accuracies(tables)
+    rows, names = robust_accuracies(frames)
     based = rows[rows["operator_spec"] == BASE]
     body = [
         [f"{BASE}, its own accuracy", *(f"{based[name].mean():.3f}" for name in names), counted(len(based), "network")]
@@ -105,8 +106,8 @@ def _robustness(tables: Tables) -> list[str]:
         body.append([operator, *(mean.told for mean in means), means[0].rests_on])
     cells = rows.groupby(CELL).size()
     where = "; ".join(f"{data}, {architecture}, {padding}" for data, architecture, padding in cells.index)
-    images = int(tables.robustness["n_images"].max())
-    kinds = tables.robustness.loc[tables.robustness["condition_kind"] == "corruption", "condition"].nunique()
+    images = int(robustness["n_images"].max())
+    kinds = robustness.loc[robustness["condition_kind"] == "corruption", "condition"].nunique()
     return [
         "### Robustness",
         markdown(["accuracy minus max pooling's", *names, "n"], body),
@@ -116,10 +117,10 @@ def _robustness(tables: Tables) -> list[str]:
     ]
 
 
-def _cost(tables: Tables) -> list[str]:
-    if tables.cost.empty:
+def _cost(frames: Frames) -> list[str]:
+    if frames.tables.cost.empty:
         return ["Cost was not measured on these networks."]
-    frame = cost_frame(tables)
+    frame = frames["cost"]
     rows = frame[~is_elsewhere(frame) & frame["relative"].notna()]
     cells = ["architecture", "operator_spec"]
     wide = rows.pivot_table(index=cells, columns="quantity", values="relative", aggfunc="median")

@@ -93,11 +93,13 @@ def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: py
     assert "is a folder; name a file in it" in one_line(capsys)
 
 
-def test_demo_analyses_and_draws_once_for_all_it_writes(
+def test_demo_loads_joins_analyses_and_draws_once_for_all_it_writes(
     zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import invariscope.analysis.drawing
     import invariscope.analysis.study
+    import invariscope.analysis.tables.joined
+    import invariscope.analysis.tables.load
 
     calls = []
 
@@ -108,14 +110,17 @@ def test_demo_analyses_and_draws_once_for_all_it_writes(
 
         return call
 
-    monkeypatch.setattr(invariscope.analysis.study, "analyze", counted(invariscope.analysis.study.analyze))
-    monkeypatch.setattr(
-        invariscope.analysis.drawing, "draw_figures", counted(invariscope.analysis.drawing.draw_figures)
-    )
+    for module, name in (
+        (invariscope.analysis.study, "analyze"),
+        (invariscope.analysis.drawing, "draw_figures"),
+        (invariscope.analysis.tables.joined, "join"),
+        (invariscope.analysis.tables.load, "load"),
+    ):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
     monkeypatch.setattr("invariscope.data.ZOO", zoo)
     monkeypatch.setattr("invariscope.cli.demo.DEMO_IMAGES", 20)
     assert run("demo", "--out", tmp_path / "demo", "--jobs", 1) == cli.DONE
-    assert sorted(calls) == ["analyze", "draw_figures"]
+    assert sorted(calls) == ["analyze", "draw_figures", "join", "load"]
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {"tables", "results", "figures", "report.html"}
     printed = capsys.readouterr().out
     for path in (tmp_path / "demo" / "figures" / "msb_invariance.png", tmp_path / "demo" / "report.html"):

@@ -90,6 +90,7 @@ def test_tables_without_invariance_are_analysed_drawn_and_reported(
     summary = (tmp_path / "results" / "summary.md").read_text()
     assert summary.startswith("# Does maximum-sampling bias go with shift invariance of segmentation?\n")
     assert "per-pixel consistency" in summary
+    assert "`consistency_pixel`" in summary
     assert "accuracy" not in summary.lower()
     assert run("figures", tables, "--out", tmp_path / "figures") == cli.DONE
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}

@@ -10,11 +10,11 @@ import pandas as pd
 import statsmodels.api as sm
 from scipy import stats
 
-PLAN = ["shift_kind", "fill", "max_shift", "n_shifts", "plan"]
-CELL = ["data", *PLAN]
+from invariscope.analysis.tables.plans import DATA_AND_PLAN, filled
+from invariscope.base.words import are, counted
 
 COLUMNS = [
-    *("design", *CELL),
+    *("design", *DATA_AND_PLAN),
     *("operator", "sites", "replacement", "strength", "x", "y", "given", "statistic"),
     *("estimate", "low", "high", "p", "n", "n_missing", "n_clusters", "clusters", "nominal", "coverage", "reason"),
 ]
@@ -41,9 +41,8 @@ def design_table(records: Iterable[dict[str, Any]] = ()) -> pd.DataFrame:
 
 def cells(frame: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """The rows of each data set and shift plan, with its labels; a missing fill is an empty one."""
-    rows = frame.assign(fill=frame["fill"].astype(object).where(frame["fill"].notna(), ""))
-    for labels, of_cell in rows.groupby(CELL, sort=True):
-        yield dict(zip(CELL, labels, strict=True)), of_cell
+    for labels, of_cell in filled(frame).groupby(DATA_AND_PLAN, sort=True):
+        yield dict(zip(DATA_AND_PLAN, labels, strict=True)), of_cell
 
 
 def clustered_fit(
@@ -59,13 +58,13 @@ def clustered_fit(
     design = np.column_stack([*columns, *([np.ones(n)] if intercept else [])])
     found: dict[str, Any] = {"estimate": np.nan, "low": np.nan, "high": np.nan, "n": n, "n_clusters": groups}
     if n < design.shape[1]:
-        return {**found, "reason": f"{n} rows are too few"}
+        return {**found, "reason": f"{counted(n, 'row')} {are(n)} too few"}
     if np.linalg.matrix_rank(design / np.maximum(np.abs(design).max(axis=0), 1e-300)) < design.shape[1]:
         return {**found, "reason": "no variation of its own"}
     fit = sm.OLS(y, design).fit()
     found["estimate"] = float(fit.params[0])
     if groups <= design.shape[1]:
-        return {**found, "reason": f"no interval: {groups} clusters are too few"}
+        return {**found, "reason": f"no interval: {counted(groups, 'cluster')} {are(groups)} too few"}
     codes = pd.factorize(clusters)[0]
     if not columns and all_equal(np.bincount(codes, y) / np.bincount(codes)):
         return {**found, "reason": EQUAL}

@@ -12,8 +12,9 @@ import pandas as pd
 from scipy import stats
 
 from invariscope.analysis.designs.common import EQUAL, all_equal, cells, clustered_fit, design_table
+from invariscope.analysis.tables.plans import shifted
 from invariscope.base.errors import TableError
-from invariscope.collectors.schema import PRIMARY_READING, SHIFT_KINDS
+from invariscope.collectors.schema import PRIMARY_READING
 
 ALIKE = ("architecture", "padding_mode", "training_data", "seed")
 """What the runs of one family have in common, beside :func:`families`' further factors."""
@@ -30,15 +31,15 @@ def dose_trends(
     *,
     scores: Sequence[str] = ("consistency", "fidelity"),
     reading: str = PRIMARY_READING,
+    accuracy: str = "accuracy",
 ) -> pd.DataFrame:
     """How MSB, accuracy and scores follow the strength of an operator, and scores MSB, family by family.
 
-    ``frame`` is :func:`join`'s; the last snapshots are used. A *family* are the runs of one
-    architecture, padding, training data, seed and further factors (:func:`families`) with at least three strengths of
-    an operator; only families that have all of its strengths enter (``n_missing`` counts the others). Several runs of
-    one strength enter as their mean.
-    Families are the clusters; a mean has no interval where all of them are equal. Per data set, shift plan and
-    operator:
+    ``frame`` is :func:`join`'s, or :func:`join_pixels`'s with its scores and ``accuracy="miou"``; the last snapshots
+    are used. A *family* are the runs of one architecture, padding, training data, seed and further factors
+    (:func:`families`) with at least three strengths of an operator; only families that have all of its strengths enter
+    (``n_missing`` counts the others). Several runs of one strength enter as their mean. Families are the clusters; a
+    mean has no interval where all of them are equal. Per data set, shift plan and operator:
 
     * ``trend``: Spearman's correlation of strength (``x``) and ``y`` inside each family, its mean over families with a
       t interval, and ``p`` of Page's test for ordered alternatives (two-sided: twice the smaller), of which that mean
@@ -56,13 +57,11 @@ def dose_trends(
         TableError: the frame lacks a column.
     """
     scores = [name for name in scores if name in frame.columns]
-    needed = ["operator", "strength", "final", "data", "accuracy", reading, *ALIKE]
+    needed = ["operator", "strength", "final", "data", accuracy, reading, *ALIKE]
     missing = [name for name in needed if name not in frame.columns]
     if missing:
-        raise TableError(
-            f"doses need the columns {', '.join(missing)}: give the frame of invariscope.analysis.tables.joined.join"
-        )
-    rows = frame[frame["final"] & frame["strength"].notna() & frame["shift_kind"].isin(SHIFT_KINDS)]
+        raise TableError(f"doses need the columns {', '.join(missing)}: give the frame of invariscope.analysis.join")
+    rows = shifted(frame[frame["final"] & frame["strength"].notna()])
     if rows.empty:
         return design_table()
     rows = rows.assign(family=families(rows))
@@ -73,7 +72,7 @@ def dose_trends(
             design = of_operator[levels >= LEAST_STRENGTHS]
             if len(design):
                 about = {"design": "dose", **labels, "operator": operator, "clusters": _FAMILIES}
-                records += [{**about, **row} for row in _Doses(design, reading, tuple(scores)).rows()]
+                records += [{**about, **row} for row in _Doses(design, reading, tuple(scores), accuracy).rows()]
     return design_table(records)
 
 
@@ -130,13 +129,14 @@ class _Doses:
     runs: pd.DataFrame
     reading: str
     scores: tuple[str, ...]
+    accuracy: str
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        for y in (self.reading, "accuracy", *self.scores):
+        for y in (self.reading, self.accuracy, *self.scores):
             yield from self._along_strength(y)
         for y in self.scores:
             yield self._rank_correlation(y)
-            yield from (self._slope(y, given) for given in ("", "accuracy"))
+            yield from (self._slope(y, given) for given in ("", self.accuracy))
 
     def _wide(self, *columns: str) -> tuple[list[pd.DataFrame], int]:
         """Families × strengths of each column, of the families that have every strength, and how many have not."""

@@ -9,91 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from invariscope.analysis.designs.common import PLAN, cells, clustered_fit, clustered_share, design_table
+from invariscope.analysis.designs.common import cells, clustered_fit, clustered_share, design_table
 from invariscope.analysis.stats.correlation import correlate
-from invariscope.analysis.tables.joined import NOT_GIVEN, Tables, is_elsewhere, origins, with_runs
-from invariscope.base.errors import TableError
+from invariscope.analysis.tables.checkpoints import is_elsewhere
+from invariscope.analysis.tables.swapped import EVERY
 from invariscope.collectors.schema import PRIMARY_READING
 
-SINGLE, EVERY = "single sites", "every site at once"
+SINGLE = "single sites"
 POOLING = "single sites, pooling for pooling"
 
 PLAIN = ("conv", "subsample", "blur(m=1)")
 """Sites and replacements that subsample and pool nothing."""
 
-_NETWORK = ["sha256", "model", "data"]
-_SWAP = ["depth", "replacement"]
-_FACTORS = ["operator", "operator_spec", "architecture", "padding_mode", "seed", "run", "epoch"]
-_NUMBERS = ("change", "se", "before", "after")
 _NETWORKS = "networks (operator x run)"
-
-
-def swap_frame(tables: Tables) -> pd.DataFrame:
-    """One row per network × swap × shift plan: the changes side by side, with the factors of the checkpoint.
-
-    The change of a measure has the measure's name (``consistency``, ``accuracy``, ``msb_corrected`` as the mean over
-    sites, ``msb_corrected_site`` of the changed site alone), beside it ``_se``, ``_before`` and ``_after``; ``depth``
-    is NaN for all sites at once, ``sites`` says which sites: ``first site``, ``middle sites``, ``last site`` or
-    ``every site at once``. ``reason`` is the first that a measure without a number gives. ``cluster`` and ``final`` are
-    as in :func:`invariscope.analysis.tables.joined.join`. Empty where no swaps were collected.
-
-    Raises:
-        TableError: swaps that were measured twice (with other numbers of images), or of networks not described.
-    """
-    rows = tables.swaps
-    if rows.empty:
-        return pd.DataFrame(columns=[*_NETWORK, *_SWAP, *PLAN, "checkpoint", "cluster", "final", "sites"])
-    rows = rows.assign(
-        name=rows["measure"].where(rows["scope"] == "network", rows["measure"] + "_site"),
-        fill=rows["fill"].astype(object).where(rows["fill"].notna(), ""),
-        # A missing depth would drop out of a pivot's index.
-        depth=rows["depth"].fillna(-1),
-    )
-    keys = [*_NETWORK, *_SWAP, *PLAN]
-    repeated = rows.duplicated([*keys, "name"])
-    if repeated.any():
-        first = rows[repeated].iloc[0]
-        raise TableError(
-            f"table swaps holds two measurements of {first['checkpoint']!r} on {first['data']} that differ in their "
-            f"settings only (task {first['task']} is one); collect each setting into a folder of its own"
-        )
-    unshifted = _wide(rows[rows["shift_kind"] == "none"], [*_NETWORK, *_SWAP])
-    shifted = _wide(rows[rows["shift_kind"] != "none"], keys)
-    both = shifted.reset_index().merge(unshifted.reset_index(), how="left", on=[*_NETWORK, *_SWAP], suffixes=("", "_"))
-    if "reason_" in both:
-        both["reason"] = both["reason"].where(both["reason"] != "", both.pop("reason_").fillna(""))
-    facts = rows.drop_duplicates([*_NETWORK, *_SWAP])[[*_NETWORK, *_SWAP, "n_sites", "site", "site_kind", "n_images"]]
-    both = both.merge(facts, on=[*_NETWORK, *_SWAP], how="left", validate="many_to_one")
-    both["sites"] = np.select(
-        [both["depth"] < 0, both["depth"] == 0, both["depth"] == both["n_sites"] - 1],
-        [EVERY, "first site", "last site"],
-        "middle sites",
-    )
-    both["depth"] = both["depth"].where(both["depth"] >= 0).astype(float)
-    return _with_factors(both, tables)
-
-
-def _wide(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Measures side by side: ``consistency`` (the change), ``consistency_se``, ...; with the first reason."""
-    wide = rows.pivot(index=keys, columns="name", values=list(_NUMBERS)).astype(float)
-    wide.columns = wide.columns.map(lambda pair: pair[1] if pair[0] == "change" else f"{pair[1]}_{pair[0]}")
-    reasons = rows.assign(reason=rows["reason"].astype(object)).groupby(keys)["reason"].first()
-    return wide.assign(reason=reasons.reindex(wide.index).fillna(""))
-
-
-def _with_factors(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
-    keys = ["sha256", "model"]
-    once = tables.checkpoints.sort_values("checkpoint").drop_duplicates(keys)
-    known = once[["checkpoint", *keys, *_FACTORS]].assign(factor_origin=origins(once))
-    rows = rows.merge(known, on=keys, how="left", validate="many_to_one")
-    lost = rows["checkpoint"].isna()
-    if lost.any():
-        raise TableError(
-            f"{rows.loc[lost, keys].drop_duplicates().shape[0]} networks with swaps are not in table checkpoints (the "
-            f"first has the model string {rows.loc[lost, 'model'].iloc[0]!r}); collect `checkpoints` for the same zoo"
-        )
-    named = rows.assign(operator=rows["operator"].astype(object).where(rows["operator"].notna(), NOT_GIVEN))
-    return with_runs(named)
 
 
 def swap_changes(
@@ -106,10 +34,10 @@ def swap_changes(
 ) -> pd.DataFrame:
     """Do scores change with MSB when an operator is swapped? Of the last snapshots, networks as clusters.
 
-    ``frame`` is :func:`swap_frame`'s. Per data set and shift plan, for single sites together, for those of them that
-    exchange one pooling for another (neither from nor to plain subsampling), for the first, middle and last ones, for
-    each kind of site, and for every site at once, with ``x`` the change of MSB (of the changed
-    site; over the network where every site is changed) and ``y`` that of a score:
+    ``frame`` is :func:`invariscope.analysis.tables.swapped.swap_frame`'s. Per data set and shift plan, for single sites
+    together, for those of them that exchange one pooling for another (neither from nor to plain subsampling), for the
+    first, middle and last ones, for each kind of site, and for every site at once, with ``x`` the change of MSB (of the
+    changed site; over the network where every site is changed) and ``y`` that of a score:
 
     * ``pearson``, ``spearman``, and ``partial_*`` given the change of accuracy, with the interval of
       :func:`invariscope.analysis.stats.correlation.correlate`;

@@ -1,72 +1,132 @@
-"""The figures, by name: each is one module and one line here, and is drawn from tables alone."""
+"""The figures, by name: each is one module and one line here, and is drawn from tables alone.
+
+A figure is a function from one or more frames to a matplotlib Figure. Others add theirs with :func:`register_figure`,
+or as an entry point of the group ``invariscope.figures``: a function of the joined frame, or a :class:`FigureEntry`
+that names its frames.
+"""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from invariscope.analysis.tables.frames import FRAMES, Frames
 from invariscope.base.errors import TableError
+from invariscope.base.names import unknown
+from invariscope.base.registry import Registry
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from matplotlib.figure import Figure
 
-    from invariscope.analysis.figures.style import CaptionedFigure, Width
-    from invariscope.analysis.tables.joined import Tables
+    from invariscope.analysis.figures.style import Width
+    from invariscope.analysis.tables.load import Tables
 
 
-class Entry(NamedTuple):
-    """Where a figure's function is (``module:function``), and the frames it takes in order: names of :data:`FRAMES`."""
+@dataclass(frozen=True)
+class FigureEntry:
+    """A figure's, or a paper table's, function (``module:function`` or the function itself) and the frames it takes in
+    order: names of :data:`FRAMES`.
+    """
 
-    target: str
+    function: str | Callable[..., Any]
     frames: tuple[str, ...] = ("joined",)
 
+    @classmethod
+    def of(cls, found: Any) -> FigureEntry:
+        """An entry as it is; a function as one that takes the joined frame."""
+        return found if isinstance(found, FigureEntry) else cls(found)
 
-FIGURES: dict[str, Entry] = {
-    "msb_invariance": Entry("invariscope.analysis.figures.msb_invariance:msb_invariance"),
-    "msb_by_operator": Entry("invariscope.analysis.figures.msb_by_operator:msb_by_operator", ("joined", "sites")),
-    "shift_surface": Entry("invariscope.analysis.figures.shift_surface:shift_surface", ("surface",)),
-    "confounding": Entry("invariscope.analysis.figures.confounding:confounding"),
-    "dose_response": Entry("invariscope.analysis.figures.dose_response:dose_response"),
-    "influence": Entry("invariscope.analysis.figures.influence:influence"),
-    "within_between": Entry("invariscope.analysis.figures.within_between:within_between"),
-    "msb_by_depth": Entry("invariscope.analysis.figures.msb_by_depth:msb_by_depth", ("sites",)),
-    "robustness": Entry("invariscope.analysis.figures.robustness:robustness", ("robustness",)),
-    "segmentation": Entry("invariscope.analysis.figures.segmentation:segmentation", ("segmentation",)),
-    "cost": Entry("invariscope.analysis.figures.cost:cost", ("cost",)),
-    "swap": Entry("invariscope.analysis.figures.swap:swap", ("swaps",)),
-}
+    def __call__(self, *frames: Any, **options: Any) -> Any:
+        """What the function makes of the frames."""
+        return self.load()(*frames, **options)
 
-FRAMES: dict[str, str] = {
-    "joined": "invariscope.analysis.tables.joined:join",
-    "sites": "invariscope.analysis.figures.frames:site_frame",
-    "surface": "invariscope.analysis.figures.frames:surface_frame",
-    "robustness": "invariscope.analysis.figures.frames:robustness_frame",
-    "segmentation": "invariscope.analysis.figures.frames:segmentation_frame",
-    "cost": "invariscope.analysis.figures.frames:cost_frame",
-    "swaps": "invariscope.analysis.designs:swap_frame",
-}
-"""How each kind of frame is made from the tables."""
+    def load(self) -> Callable[..., Any]:
+        """The function."""
+        if not isinstance(self.function, str):
+            return self.function
+        module, _, attribute = self.function.partition(":")
+        made: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return made
+
+
+def check_entry(kind: str) -> Callable[[str, Any], None]:
+    """What a registry of figures or tables asks of an entry from outside: a file's name, a function, known frames."""
+
+    def check(name: str, found: Any) -> None:
+        entry = FigureEntry.of(found)
+        if not re.fullmatch(r"\w[\w-]*", name):
+            raise TableError(f"{kind} {name!r} cannot name a file: use letters, digits, _ and -")
+        named = isinstance(entry.function, str) and ":" in entry.function
+        if not named and not callable(entry.function):
+            raise TableError(f"{kind} {name!r} is no function: give one that takes frames, or a FigureEntry of one")
+        for frame in entry.frames:
+            if frame not in FRAMES:
+                raise TableError(f"{kind} {name!r}: {unknown('frame', frame, FRAMES)}")
+
+    return check
+
+
+def _ours(name: str, *frames: str) -> FigureEntry:
+    """A figure of this package: the function of its module's name."""
+    return FigureEntry(f"invariscope.analysis.figures.{name}:{name}", frames or ("joined",))
+
+
+FIGURES = Registry(
+    "figure",
+    {
+        "msb_invariance": _ours("msb_invariance"),
+        "msb_by_operator": _ours("msb_by_operator", "joined", "sites"),
+        "shift_surface": _ours("shift_surface", "surface"),
+        "confounding": _ours("confounding"),
+        "dose_response": _ours("dose_response"),
+        "influence": _ours("influence"),
+        "within_between": _ours("within_between"),
+        "msb_by_depth": _ours("msb_by_depth", "sites"),
+        "robustness": _ours("robustness", "robustness"),
+        "segmentation": _ours("segmentation", "segmentation"),
+        "cost": _ours("cost", "cost"),
+        "swap": _ours("swap", "swaps"),
+    },
+    TableError,
+    group="invariscope.figures",
+    check=check_entry("figure"),
+)
+"""Every figure by name: :class:`FigureEntry`, or a function of the joined frame."""
 
 FORMATS = ("png", "pdf", "svg")
 # Dates and version strings left out, so that equal tables give equal bytes.
 _NO_STAMPS = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}, "svg": {"Date": None}}
 
 
-def draw(name: str, tables: Tables, *, width: Width = "double", **options: Any) -> CaptionedFigure:
+def register_figure(name: str, function: Callable[..., Figure], frames: Iterable[str] = ("joined",)) -> None:
+    """Make a figure known by name for this process: drawn with the others, and by :func:`draw`.
+
+    ``function`` takes the ``frames`` (names of :data:`FRAMES`) in order and returns a matplotlib Figure, whose
+    attribute ``caption``, where it has one, is written beside it. Where it names them, it is given ``width``
+    (``double`` or ``single``) and ``data`` (a data set's name, or None) by keyword. A :class:`TableError` that it
+    raises is told as the reason why there is no figure.
+
+    Raises:
+        TableError: the name is taken or cannot name a file, this is no function, or a frame is not known.
+    """
+    FIGURES.add(name, FigureEntry(function, tuple(frames)))
+
+
+def draw(name: str, tables: Tables | Frames, *, width: Width = "double", **options: Any) -> Figure:
     """The figure ``name`` from ``tables``; its ``caption`` says what it shows. Options go to the figure's function.
 
     Raises:
         TableError: no such figure, or nothing in the tables that it could show.
     """
-    if name not in FIGURES:
-        raise TableError(f"unknown figure {name!r}: known are {', '.join(FIGURES)}")
-    figure: CaptionedFigure = make(FIGURES[name], tables, {}, width=width, **options)
-    return figure
+    return draw_from(Frames.of(tables), name, {"width": width}, **options)
 
 
-def render(figure: CaptionedFigure, kind: str = "png", *, width: Width = "double") -> bytes:
+def render(figure: Figure, kind: str = "png", *, width: Width = "double") -> bytes:
     """The bytes of a figure's file, the same for the same figure."""
     from invariscope.analysis.figures.style import theme
 
@@ -76,17 +136,39 @@ def render(figure: CaptionedFigure, kind: str = "png", *, width: Width = "double
     return buffer.getvalue()
 
 
-def make(entry: Entry, tables: Tables, made: dict[str, pd.DataFrame], **options: Any) -> Any:
-    """What the entry's function returns, from frames that are kept in ``made`` for the next one."""
-    for frame in entry.frames:
-        if frame not in made:
-            made[frame] = _load(FRAMES[frame])(tables)
-    return _load(entry.target)(*(made[frame] for frame in entry.frames), **options)
+def draw_from(frames: Frames, name: str, offered: dict[str, Any], **options: Any) -> Figure:
+    """As :func:`draw`, from frames; of the options ``offered`` a figure is given those that it names."""
+    from matplotlib.figure import Figure
+
+    figure: Figure = make(FIGURES, name, frames, Figure, offered, **options)
+    return figure
 
 
-def _load(target: str) -> Any:
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+def make(registry: Registry, name: str, frames: Frames, expected: type, offered: dict[str, Any], **options: Any) -> Any:
+    """What the function of an entry returns: ``options`` as they are, of those ``offered`` the ones that it names.
+
+    Raises:
+        TableError: no such name; nothing to show; code from outside that fails, or returns another type than
+            ``expected``.
+    """
+    entry = FigureEntry.of(registry[name])
+    function, given = entry.load(), [frames[frame] for frame in entry.frames]
+    offered = {key: value for key, value in offered.items() if key in inspect.signature(function).parameters}
+    if name in registry.own:
+        return function(*given, **offered, **options)
+    try:
+        found = function(*given, **offered, **options)
+    except TableError:
+        raise
+    except Exception as problem:  # foreign code
+        raise TableError(
+            f"{registry.kind} {name!r} failed ({type(problem).__name__}: {problem}): mend its function"
+        ) from problem
+    if not isinstance(found, expected):
+        raise TableError(
+            f"{registry.kind} {name!r} returned {type(found).__name__}: its function has to return {expected.__name__}"
+        )
+    return found
 
 
 def known_formats(formats: Iterable[str]) -> list[str]:
@@ -94,5 +176,5 @@ def known_formats(formats: Iterable[str]) -> list[str]:
     kinds = list(formats)
     for kind in kinds:
         if kind not in FORMATS:
-            raise TableError(f"unknown figure format {kind!r}: choose from {', '.join(FORMATS)}")
+            raise TableError(unknown("figure format", kind, FORMATS))
     return kinds

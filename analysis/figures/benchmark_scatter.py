@@ -14,7 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from invariscope.analysis.figures import fits, style
+from invariscope.analysis.say.numbers import r_in_words
+from invariscope.analysis.tables.checkpoints import NOT_GIVEN
 from invariscope.base.errors import TableError
+from invariscope.base.words import counted
 
 TICKS = (0.1, 1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 """Percentages that a logit axis may name."""
@@ -109,7 +112,7 @@ def draw_panel(
         ax.plot(ends, ends, color=style.GUIDE, linewidth=0.8, linestyle=":", zorder=1.5, label="equal")
     logits = rows.assign(x_logit=special.logit(rows[x]), y_logit=special.logit(rows[y]))
     row = fits.correlation_row(logits, "x_logit", "y_logit", clusters=clusters)
-    return Words(fits.in_words(row), len(rows), fits.slope_in_words(curve, "slope") if curve else "")
+    return Words(r_in_words(row), len(rows), fits.slope_in_words(curve, "slope") if curve else "")
 
 
 def logit_axes(ax: Axes, x: ArrayLike, y: ArrayLike, *, margin: float = 0.06, gap: float = 0.07) -> None:
@@ -173,14 +176,14 @@ def _rows(
     if not inside.any():
         raise TableError(f"benchmark_scatter: no row has both {x} and {y} between 0 and 1; choose other columns")
     kept = frame[inside]
-    names = kept[group].astype(object).where(kept[group].notna(), "not given") if group else _ONE_GROUP
+    names = kept[group].astype(object).where(kept[group].notna(), NOT_GIVEN) if group else _ONE_GROUP
     rows = pd.DataFrame({"x": shares[inside, 0], "y": shares[inside, 1]}, index=kept.index)
     rows = rows.assign(operator=names, cluster=kept[clusters] if clusters else np.arange(len(kept)))
     notes = []
     if not finite.all():
-        notes.append(f"Not shown, for want of {x} or {y}: {(~finite).sum()} rows.")
+        notes.append(f"Not shown, for want of {x} or {y}: {counted((~finite).sum(), 'row')}.")
     if (finite & ~inside).any():
-        notes.append(f"Not shown, since a logit has no 0 and no 1: {(finite & ~inside).sum()} rows.")
+        notes.append(f"Not shown, since a logit has no 0 and no 1: {counted((finite & ~inside).sum(), 'row')}.")
     return rows.reset_index(drop=True), notes
 
 

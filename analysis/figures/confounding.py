@@ -6,8 +6,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from invariscope.analysis.figures import fits, style
-from invariscope.analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select, without
+from invariscope.analysis.figures.selection import FigureRows, Snapshots, counts, plan_sentence, select, without
+from invariscope.analysis.say.numbers import nominal_and_coverage, r_in_words
 from invariscope.base.errors import TableError
+from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 
@@ -57,21 +59,21 @@ def confounding(
     return figure
 
 
-def _accuracy_panel(ax: Axes, selection: Selection, kind: str, score: str, width: style.Width) -> str:
+def _accuracy_panel(ax: Axes, selection: FigureRows, kind: str, score: str, width: style.Width) -> str:
     rows = selection.kind(kind)
     rest = without(rows)
     style.scatter_operators(ax, rows, "accuracy", score)
     style.scatter_elsewhere(ax, selection.apart(kind), "accuracy", score)
     style.draw_curve(ax, fits.logit_curve(rows["accuracy"], rows[score], rows["operator"]))
     row = fits.correlation_row(rows, "accuracy", score)
-    count = f"n = {row['n']}, {row['n_clusters']} operators"
-    lines = [f"{fits.in_words(row)}, {count}"] if width == "double" else [count, fits.in_words(row)]
-    sentence = f"{kind}, accuracy against {score}: Pearson {fits.in_words(row)} over {count}{fits.coverage(row)}"
+    count = f"n = {row['n']}, {counted(row['n_clusters'], 'operator')}"
+    lines = [f"{r_in_words(row)}, {count}"] if width == "double" else [count, r_in_words(row)]
+    sentence = f"{kind}, accuracy against {score}: Pearson {r_in_words(row)} over {count}{nominal_and_coverage(row)}"
     if rest is not None:
         style.draw_curve(ax, fits.logit_curve(rest["accuracy"], rest[score], rest["operator"]), apart=True)
         apart = fits.correlation_row(rest, "accuracy", score)
-        lines.append(f"without subsample: {fits.in_words(apart)}" if width == "double" else fits.in_words(apart, "r*"))
-        sentence += f"; without subsample {fits.in_words(apart)} (n = {apart['n']})"
+        lines.append(f"without subsample: {r_in_words(apart)}" if width == "double" else r_in_words(apart, "r*"))
+        sentence += f"; without subsample {r_in_words(apart)} (n = {apart['n']})"
     ax.set_title("\n".join([selection.title(kind), *lines]), loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
     return f"{sentence}."
 
@@ -89,27 +91,27 @@ def _residual_panel(
     style.scatter_operators(ax, rows.assign(partial_residual=residuals), reading, "partial_residual")
     style.draw_curve(ax, curve)
     row = fits.correlation_row(rows, reading, score, "partial_pearson", covariates=tuple(covariates))
-    partial, slope = fits.in_words(row, "partial r"), fits.slope_in_words(curve, "slope")
-    sentence = f"{reading} against {score} {given}: {partial}{fits.coverage(row)}, {slope}"
+    partial, slope = r_in_words(row, "partial r"), fits.slope_in_words(curve, "slope")
+    sentence = f"{reading} against {score} {given}: {partial}{nominal_and_coverage(row)}, {slope}"
     if width == "double":
         lines = [f"MSB {given}", partial, slope]
     else:
-        lines = [given, fits.in_words(row), fits.slope_in_words(curve, "b")]
+        lines = [given, r_in_words(row), fits.slope_in_words(curve, "b")]
     rest = without(rows)
     apart = None if rest is None else fits.partial_residuals(rest, reading, score, covariates, "operator")
     if rest is not None and apart is not None:
         style.draw_curve(ax, apart[1], apart=True)
         row = fits.correlation_row(rest, reading, score, "partial_pearson", covariates=tuple(covariates))
-        sentence += f"; without subsample {fits.in_words(row, 'partial r')}, {fits.slope_in_words(apart[1], 'slope')}"
+        sentence += f"; without subsample {r_in_words(row, 'partial r')}, {fits.slope_in_words(apart[1], 'slope')}"
         if width == "double":
-            lines.append(f"without subsample: {fits.in_words(row, 'partial r')}")
+            lines.append(f"without subsample: {r_in_words(row, 'partial r')}")
         else:
-            lines.append(fits.in_words(row, "r*"))
+            lines.append(r_in_words(row, "r*"))
     ax.set_title("\n".join(lines), loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
     return f"{sentence}."
 
 
-def _caption(selection: Selection, reading: str, score: str, covariates: list[str], sentences: list[str]) -> str:
+def _caption(selection: FigureRows, reading: str, score: str, covariates: list[str], sentences: list[str]) -> str:
     rows = selection.rows
     return "\n".join(
         [

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from invariscope.analysis.figures import style
-from invariscope.analysis.figures.frames import Selection, Snapshots, counts, select_unshifted
+from invariscope.analysis.figures.selection import FigureRows, Snapshots, counts, select_unshifted
 
 QUANTITIES = {
     "parameters": "parameters",
@@ -108,7 +108,7 @@ def _handles() -> list[Artist]:
     ]
 
 
-def _caption(selection: Selection, rows: pd.DataFrame, told: list[str]) -> str:
+def _caption(selection: FigureRows, rows: pd.DataFrame, told: list[str]) -> str:
     conditions = [
         f"{name} {', '.join(sorted(rows[column].dropna().astype(str).unique()))}"
         for name, column in (("input", "input_size"), ("images per pass", "batch_size"), ("device", "device"))

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from invariscope.analysis.designs.dose import ALIKE, families
 from invariscope.analysis.figures import fits, style
-from invariscope.analysis.figures.frames import Selection, once_per_checkpoint, plan_sentence, select
+from invariscope.analysis.figures.selection import FigureRows, once_per_checkpoint, plan_sentence, select
+from invariscope.analysis.say.numbers import bracketed
+from invariscope.analysis.tables.plans import kind_look
 from invariscope.base.errors import TableError
-from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE, SHIFT_KINDS
+from invariscope.base.words import counted
+from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 KNOBS = {
     "soft": "β of soft pooling",
@@ -62,9 +65,9 @@ def dose_response(
     figure.caption = "\n".join(
         [
             f"{style.label(reading)}, {score} and accuracy against the strength of {' and '.join(families)}: the "
-            f"last snapshots of {selection.rows['cluster'].nunique()} runs. Thin lines join runs that differ in "
-            "strength only, others are left out; thick lines are means with 95 % t intervals over runs. The strength "
-            "axis is logarithmic, with 0 one octave below the smallest positive strength.",
+            f"last snapshots of {counted(selection.rows['cluster'].nunique(), 'run')}. Thin lines join runs that "
+            "differ in strength only, others are left out; thick lines are means with 95 % t intervals over runs. The "
+            "strength axis is logarithmic, with 0 one octave below the smallest positive strength.",
             plan_sentence(selection),
             *sentences,
             *selection.notes,
@@ -106,22 +109,21 @@ def _doses(frame: pd.DataFrame, operators: Sequence[str]) -> pd.DataFrame:
     return rows
 
 
-def _family(axes: Sequence[Axes], selection: Selection, family: str, columns: list[str]) -> list[str]:
+def _family(axes: Sequence[Axes], selection: FigureRows, family: str, columns: list[str]) -> list[str]:
     rows = selection.rows[selection.rows["operator"] == family]
     known = sorted(rows["strength"].unique())
     plain = once_per_checkpoint(rows)
     color, marker = style.marks([family])[family]
     sentences = [
-        f"{family}: strengths {', '.join(_text(value) for value in known)}; n = {len(plain)} checkpoints in "
-        f"{plain['cluster'].nunique()} runs, {plain['family'].nunique()} lines."
+        f"{family}: strengths {', '.join(_text(value) for value in known)}; n = {counted(len(plain), 'checkpoint')} in "
+        f"{counted(plain['cluster'].nunique(), 'run')}, {counted(plain['family'].nunique(), 'line')}."
     ]
     for ax, column in zip(axes, columns, strict=True):
         if column == columns[1]:
             for kind in selection.kinds:
                 of_kind = rows[rows["shift_kind"] == kind]
-                look = SHIFT_KINDS[kind]
-                label = f"{family}, {kind}"
-                sentences.append(_line(ax, of_kind, column, known, look.color, look.dashes, look.marker, label))
+                look, dashes, shape = kind_look(kind)
+                sentences.append(_line(ax, of_kind, column, known, look, dashes, shape, f"{family}, {kind}"))
         else:
             sentences.append(
                 _line(ax, plain, column, known, color if column == columns[0] else style.INK, "-", marker, family)
@@ -153,7 +155,7 @@ def _line(
         x, mean, yerr=errors, color=color, linestyle=dashes, marker=marker, markersize=3.8, linewidth=1.3,
         elinewidth=0.9, markeredgecolor="white", markeredgewidth=0.4, zorder=3, label=name,
     )  # fmt: skip
-    first, last = (fits.with_interval(*found[index]) for index in (0, -1))
+    first, last = (bracketed(*found[index]) for index in (0, -1))
     return f"{name}, {column}: mean {first} at the lowest strength, {last} at the highest."
 
 
@@ -195,8 +197,8 @@ def _text(strength: float) -> str:
 
 def _handles(kinds: Sequence[str]) -> list[Artist]:
     handles: list[Artist] = [
-        Line2D([], [], color=look.color, linestyle=look.dashes, marker=look.marker, markersize=3.8, label=look.words)
-        for look in map(SHIFT_KINDS.__getitem__, kinds)
+        Line2D([], [], color=color, linestyle=dashes, marker=marker, markersize=3.8, label=f"{kind} shift")
+        for kind, (color, dashes, marker) in ((kind, kind_look(kind)) for kind in kinds)
     ]
     handles.append(Line2D([], [], color=style.GUIDE, linewidth=0.6, label="one seed"))
     handles.append(

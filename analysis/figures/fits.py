@@ -1,4 +1,4 @@
-"""What figures draw beside their points: curves with bands, means with intervals, and correlations in words."""
+"""What figures draw beside their points: curves with bands, means with intervals, and correlations."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import statsmodels.api as sm
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from invariscope.analysis.say.numbers import bracketed
 from invariscope.analysis.stats.correlation import correlate, indicator_columns
 from invariscope.analysis.stats.resampling import DEFAULT_INTERVAL, INTERVALS
 
@@ -126,36 +127,10 @@ def operator_means(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return frame.groupby("operator", as_index=False)[columns].mean()
 
 
-def in_words(row: pd.Series, symbol: str = "r") -> str:
-    """``r = −0.45 [−0.70, −0.20]``; no brackets where there is no interval, ``r: –`` where there is no number."""
-    if not np.isfinite(row["r"]):
-        return f"{symbol}: –"
-    return f"{symbol} = {with_interval(row['r'], row['low'], row['high'])}"
-
-
 def slope_in_words(curve: Curve, symbol: str) -> str:
     """``slope −0.27 [−0.49, −0.06]``."""
     joint = " = " if len(symbol) == 1 else " "
-    return f"{symbol}{joint}{with_interval(curve.slope, curve.slope_low, curve.slope_high)}"
-
-
-def with_interval(value: float, low: float, high: float) -> str:
-    """``0.71 [0.66, 0.76]``, or the value alone where there is no interval."""
-    interval = f" [{number(low)}, {number(high)}]" if np.isfinite(low) and np.isfinite(high) else ""
-    return f"{number(value)}{interval}"
-
-
-def coverage(row: pd.Series) -> str:
-    """`` (nominal 0.95, simulated coverage 0.90)``: what an interval is worth, beside it; empty where there is none."""
-    known = np.isfinite(row["coverage"]) and np.isfinite(row["low"])
-    return f" (nominal {row['nominal']:.2f}, simulated coverage {row['coverage']:.2f})" if known else ""
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A number with a real minus sign, and no minus before a zero."""
-    text = f"{value:.{digits}f}"
-    text = text.removeprefix("-") if float(text) == 0 else text
-    return text.replace("-", "−")
+    return f"{symbol}{joint}{bracketed(curve.slope, curve.slope_low, curve.slope_high)}"
 
 
 def _identity(values: Array) -> Array:

@@ -9,10 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from invariscope.analysis.figures import fits, style
-from invariscope.analysis.figures.frames import Selection, Snapshots, counts, need, plan_sentence, select
+from invariscope.analysis.figures import style
+from invariscope.analysis.figures.selection import FigureRows, Snapshots, counts, need, plan_sentence, select
+from invariscope.analysis.say.numbers import bracketed, number
 from invariscope.analysis.stats.regression import FractionalLogit, leave_one_out
 from invariscope.base.errors import TableError
+from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 _KINDS = {"operator": "", "data": "data set ", "architecture": "architecture "}
@@ -141,13 +143,13 @@ def _mark(row: pd.Series) -> style.Mark:
     return style.marks([row["left_out"]])[row["left_out"]] if row["left_out_kind"] == "operator" else _OTHER
 
 
-def _heading(selection: Selection, kind: str, table: pd.DataFrame, width: style.Width) -> str:
+def _heading(selection: FigureRows, kind: str, table: pd.DataFrame, width: style.Width) -> str:
     whole = table[table["left_out_kind"] == ""].iloc[0]
     if not np.isfinite(whole["estimate"]):
         text = whole["reason"] if width == "double" else "no slope"
         return f"{selection.title(kind)}\nno slope: {text}" if width == "double" else f"{selection.title(kind)}\n{text}"
-    slope = fits.with_interval(whole["estimate"], whole["low"], whole["high"])
-    count = f"n = {whole['n']:.0f}, {whole['n_clusters']:.0f} operators"
+    slope = bracketed(whole["estimate"], whole["low"], whole["high"])
+    count = f"n = {whole['n']:.0f}, {counted(whole['n_clusters'], 'operator')}"
     if width == "single":
         return f"{selection.title(kind)}\n{count}\n{slope}"
     return f"{selection.title(kind)}: {count}\nnothing left out: {slope}"
@@ -161,15 +163,17 @@ def _handles() -> list[Artist]:
     ]
 
 
-def _caption(selection: Selection, reading: str, score: str, tables: dict[str, pd.DataFrame]) -> str:
+def _caption(selection: FigureRows, reading: str, score: str, tables: dict[str, pd.DataFrame]) -> str:
     sentences = []
     for kind, table in tables.items():
         for row in table.to_dict("records"):
             what = f"without {row['left_out_kind']} {row['left_out']}" if row["left_out"] else "nothing left out"
-            slope = fits.with_interval(row["estimate"], row["low"], row["high"])
+            slope = bracketed(row["estimate"], row["low"], row["high"])
             told = row["reason"] if not np.isfinite(row["estimate"]) else slope
-            cook = f", Cook's distance {fits.number(row['cooks_distance'])}" if row["cooks_distance"] > 0 else ""
-            sentences.append(f"{kind}, {what}: {told}{cook} (n = {row['n']:.0f}, {row['n_clusters']:.0f} operators).")
+            cook = f", Cook's distance {number(row['cooks_distance'])}" if row["cooks_distance"] > 0 else ""
+            sentences.append(
+                f"{kind}, {what}: {told}{cook} (n = {row['n']:.0f}, {counted(row['n_clusters'], 'operator')})."
+            )
     return "\n".join(
         [
             f"Slope of {score} on {style.label(reading)} in a fractional logit with accuracy and architecture, with "

@@ -8,8 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from invariscope.analysis.figures import fits, style
-from invariscope.analysis.figures.frames import Snapshots, counts, select_unshifted
-from invariscope.analysis.tables.joined import NOT_GIVEN
+from invariscope.analysis.figures.selection import Snapshots, counts, select_unshifted
+from invariscope.analysis.say.numbers import bracketed
+from invariscope.analysis.tables.checkpoints import NOT_GIVEN
+from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING
 
 DODGE = 0.5
@@ -27,7 +29,7 @@ def msb_by_depth(
     """One panel per architecture: ``reading`` at every site in the order of the forward pass, a line per operator.
 
     Points are means over checkpoints with 95 % t intervals, training runs as the sampling unit. ``frame`` is
-    :func:`invariscope.analysis.figures.frames.site_frame`'s. Raises :class:`TableError` when there is nothing to draw.
+    :func:`invariscope.analysis.tables.frames.site_frame`'s. Raises :class:`TableError` when there is nothing to draw.
     """
     selection = select_unshifted(frame, "msb_by_depth", "layers", [reading, "depth"], data, snapshots)
     rows = selection.rows
@@ -74,12 +76,12 @@ def _panel(ax: Axes, rows: pd.DataFrame, name: str, reading: str) -> str:
             places + offset, found[:, 0], yerr=errors, color=mark.color, marker=mark.marker, markersize=4.0,
             linewidth=0.9, elinewidth=0.9, markeredgecolor="white", markeredgewidth=0.3, label=operator, zorder=3,
         )  # fmt: skip
-        means = ", ".join(fits.with_interval(*site) for site in found)
+        means = ", ".join(bracketed(*site) for site in found)
         told.append(f"{operator} {means}")
     checkpoints, runs = rows["checkpoint"].nunique(), rows["cluster"].nunique()
-    ax.set_title(f"{name}: n = {checkpoints}, {runs} runs", loc="left", fontsize=style.SMALLEST_FONT)
+    ax.set_title(f"{name}: n = {checkpoints}, {counted(runs, 'run')}", loc="left", fontsize=style.SMALLEST_FONT)
     ax.set_xlabel("downsampling site, in order")
     ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     ax.set_xlim(0.5, rows["place"].max() + 0.5)
     ax.grid(axis="x", visible=False)
-    return f"{name} (n = {checkpoints} in {runs} runs), by site: {'; '.join(told)}."
+    return f"{name} (n = {checkpoints} in {counted(runs, 'run')}), by site: {'; '.join(told)}."

@@ -10,7 +10,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
 from invariscope.analysis.figures import fits, style
-from invariscope.analysis.figures.frames import Snapshots, counts, once_per_checkpoint, operators_named, select
+from invariscope.analysis.figures.selection import Snapshots, counts, once_per_checkpoint, select
+from invariscope.analysis.say.numbers import bracketed
+from invariscope.analysis.tables.checkpoints import operators_named
+from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING
 
 ABOVE, BELOW = 0.14, 0.27
@@ -100,7 +103,7 @@ def _distribution(ax: Axes, y: int, name: str, rows: pd.DataFrame, reading: str)
         zorder=3.5,
         linestyle="",
     )
-    return f"{name}: {fits.with_interval(mean, low, high)}, n = {len(rows)} in {rows['cluster'].nunique()} runs."
+    return f"{name}: {bracketed(mean, low, high)}, n = {len(rows)} in {counted(rows['cluster'].nunique(), 'run')}."
 
 
 def _spread(values: np.ndarray, height: float = 0.2, bins: int = 40) -> np.ndarray:

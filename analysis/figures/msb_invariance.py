@@ -8,7 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from invariscope.analysis.figures import fits, style
-from invariscope.analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select, without
+from invariscope.analysis.figures.selection import FigureRows, Snapshots, counts, plan_sentence, select, without
+from invariscope.analysis.say.numbers import nominal_and_coverage, r_in_words
+from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING
 
 
@@ -52,7 +54,7 @@ def msb_invariance(
     return figure
 
 
-def _panels(selection: Selection, scores: Sequence[str], width: style.Width) -> list[list[tuple[str, str]]]:
+def _panels(selection: FigureRows, scores: Sequence[str], width: style.Width) -> list[list[tuple[str, str]]]:
     """(kind, score) of each panel, by rows: kinds side by side where they fit, else one below the other."""
     across = 1 < len(selection.kinds) <= (3 if width == "double" else 2)
     if across:
@@ -60,7 +62,7 @@ def _panels(selection: Selection, scores: Sequence[str], width: style.Width) -> 
     return [[(kind, score) for score in scores] for kind in selection.kinds]
 
 
-def _panel(ax: Axes, selection: Selection, kind: str, reading: str, score: str, width: style.Width) -> str:
+def _panel(ax: Axes, selection: FigureRows, kind: str, reading: str, score: str, width: style.Width) -> str:
     rows = selection.kind(kind)
     rest = without(rows)
     style.scatter_operators(ax, rows, reading, score)
@@ -81,18 +83,18 @@ def _notes(
     over_runs = fits.correlation_row(rows, reading, score, clusters="cluster")
     means = fits.operator_means(rows, [reading, score])
     ranks = fits.correlation_row(means, reading, score, "spearman")
-    lines = [fits.in_words(over_operators), fits.in_words(ranks, "ρ")]
-    count = f"n = {over_operators['n']}, {over_operators['n_clusters']} operators"
+    lines = [r_in_words(over_operators), r_in_words(ranks, "ρ")]
+    count = f"n = {over_operators['n']}, {counted(over_operators['n_clusters'], 'operator')}"
     sentence = (
-        f"{score}, {kind}: Pearson {fits.in_words(over_operators)} over {count}"
-        f"{fits.coverage(over_operators)}; {fits.in_words(over_runs)} over "
-        f"{over_runs['n_clusters']} operator × run clusters{fits.coverage(over_runs)}; Spearman over operator means "
-        f"{fits.in_words(ranks, 'ρ')}{fits.coverage(ranks)}"
+        f"{score}, {kind}: Pearson {r_in_words(over_operators)} over {count}"
+        f"{nominal_and_coverage(over_operators)}; {r_in_words(over_runs)} over "
+        f"{counted(over_runs['n_clusters'], 'operator × run cluster')}{nominal_and_coverage(over_runs)}; "
+        f"Spearman over operator means {r_in_words(ranks, 'ρ')}{nominal_and_coverage(ranks)}"
     )
     if rest is not None:
         apart = fits.correlation_row(rest, reading, score)
-        lines.append(f"without subsample: {fits.in_words(apart)}" if width == "double" else fits.in_words(apart, "r*"))
-        sentence += f"; without subsample {fits.in_words(apart)} (n = {apart['n']})"
+        lines.append(f"without subsample: {r_in_words(apart)}" if width == "double" else r_in_words(apart, "r*"))
+        sentence += f"; without subsample {r_in_words(apart)} (n = {apart['n']})"
     if width == "double":
         lines = [f"{lines[0]}, {count}", f"{lines[1]} (operator means)", *lines[2:]]
     else:
@@ -100,7 +102,7 @@ def _notes(
     return lines, f"{sentence}."
 
 
-def _caption(selection: Selection, reading: str, scores: Sequence[str], sentences: list[str]) -> str:
+def _caption(selection: FigureRows, reading: str, scores: Sequence[str], sentences: list[str]) -> str:
     rows = selection.rows
     return "\n".join(
         [

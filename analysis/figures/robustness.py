@@ -12,9 +12,11 @@ from matplotlib.ticker import MaxNLocator
 
 from invariscope.analysis.figures import fits, style
 from invariscope.analysis.figures.benchmark_scatter import LINE_SENTENCE, draw_panel, effective_robustness, line_handles
-from invariscope.analysis.figures.frames import Selection, Snapshots, counts, select_unshifted
-from invariscope.analysis.stats.corruption_error import conditions_said
+from invariscope.analysis.figures.selection import FigureRows, Snapshots, counts, select_unshifted
+from invariscope.analysis.say.conditions import conditions_said
+from invariscope.analysis.say.numbers import bracketed
 from invariscope.base.errors import TableError
+from invariscope.base.words import counted
 
 _NORMS = {"linf": "L∞", "l2": "L2"}
 MOST = {"double": 8, "single": 4}
@@ -24,7 +26,7 @@ _SETTINGS = ["condition_kind", "condition", "norm", "severity"]
 
 
 @dataclass(frozen=True)
-class Condition:
+class ConditionRows:
     """What robustness is measured under: ``rows`` with ``accuracy`` at each ``strength``, a row per checkpoint."""
 
     name: str
@@ -99,7 +101,7 @@ def robustness(
 _NO_CLEAN = "No clean accuracy in the table: nothing to set robust accuracies against."
 
 
-def _chosen(found: list[Condition], only: Sequence[str] | None, most: int) -> tuple[list[Condition], list[str]]:
+def _chosen(found: list[ConditionRows], only: Sequence[str] | None, most: int) -> tuple[list[ConditionRows], list[str]]:
     names = [condition.name for condition in found]
     unknown = [name for name in only or [] if name not in names]
     if unknown:
@@ -116,12 +118,14 @@ def measured_once(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     ranked = rows.sort_values(order, ascending=False, kind="stable", na_position="last")
     once = ranked.drop_duplicates(["checkpoint", "model", *_SETTINGS]).sort_index()
     lost = len(rows) - len(once)
-    return once, [f"Measured on fewer images or in fewer steps as well, not shown here: {lost} rows."] if lost else []
+    return once, [
+        f"Measured on fewer images or in fewer steps as well, not shown here: {counted(lost, 'row')}."
+    ] if lost else []
 
 
-def conditions(rows: pd.DataFrame) -> tuple[list[Condition], list[str]]:
+def conditions(rows: pd.DataFrame) -> tuple[list[ConditionRows], list[str]]:
     """Attacks by name and norm, the corruptions together, each other data set; and what was left out."""
-    found: list[Condition] = []
+    found: list[ConditionRows] = []
     attacks = rows[rows["condition_kind"] == "adversarial"]
     norms = attacks["norm"].astype(object).where(attacks["norm"].notna(), "")
     for (name, key), part in attacks.groupby([attacks["condition"], norms], sort=True):
@@ -129,15 +133,15 @@ def conditions(rows: pd.DataFrame) -> tuple[list[Condition], list[str]]:
         pixels = norm == "linf"
         of_attack = part.assign(strength=(part["strength"] * (255 if pixels else 1)).round(6))
         title = f"{name} {_NORMS.get(norm, norm)}".strip()
-        found.append(Condition(title, "ε × 255 =" if pixels else "ε =", of_attack.dropna(subset=["strength"])))
+        found.append(ConditionRows(title, "ε × 255 =" if pixels else "ε =", of_attack.dropna(subset=["strength"])))
     corrupted, notes = _corruptions(rows[rows["condition_kind"] == "corruption"])
     found += [corrupted] if corrupted else []
     others = rows[rows["condition_kind"] == "data"]
-    found += [Condition(str(name), "", part) for name, part in others.groupby("condition", sort=True)]
+    found += [ConditionRows(str(name), "", part) for name, part in others.groupby("condition", sort=True)]
     return [condition for condition in found if len(condition.rows)], notes
 
 
-def _corruptions(rows: pd.DataFrame) -> tuple[Condition | None, list[str]]:
+def _corruptions(rows: pd.DataFrame) -> tuple[ConditionRows | None, list[str]]:
     """The mean over corruptions per severity, of the checkpoints that were measured under all of them."""
     if rows.empty:
         return None, []
@@ -147,13 +151,15 @@ def _corruptions(rows: pd.DataFrame) -> tuple[Condition | None, list[str]]:
     notes = []
     if len(whole) < len(rows):
         lost = rows.loc[cells < cells.max(), "checkpoint"].nunique()
-        notes.append(f"Measured under some of the corruptions only, left out of their mean: {lost} checkpoints.")
+        notes.append(
+            f"Measured under some of the corruptions only, left out of their mean: {counted(lost, 'checkpoint')}."
+        )
     kept = ["operator", "cluster", "n_images"]
     means = whole.groupby([*keys, "strength"], as_index=False).agg({"accuracy": "mean", **dict.fromkeys(kept, "first")})
-    return Condition(f"mean of {kinds} corruptions", "severity", means), notes
+    return ConditionRows(f"mean of {kinds} corruptions", "severity", means), notes
 
 
-def _curves(ax: Axes, condition: Condition, clean: pd.DataFrame) -> str:
+def _curves(ax: Axes, condition: ConditionRows, clean: pd.DataFrame) -> str:
     ends = [float(condition.strengths[0]), float(condition.strengths[-1])]
     unshifted = clean[clean["checkpoint"].isin(condition.rows["checkpoint"])].assign(strength=0.0)
     rows = pd.concat([unshifted[["operator", "cluster", "strength", "accuracy"]], condition.rows])
@@ -170,7 +176,7 @@ def _curves(ax: Axes, condition: Condition, clean: pd.DataFrame) -> str:
             at, found[:, 1].clip(0, 1), found[:, 2].clip(0, 1), color=mark.color, alpha=0.12, linewidth=0, zorder=2
         )
         mean, low, high = found[-1]
-        told.append(f"{name} {fits.with_interval(mean, *np.clip([low, high], 0, 1))}")
+        told.append(f"{name} {bracketed(mean, *np.clip([low, high], 0, 1))}")
     title = f"{condition.name}\nn = {condition.rows['checkpoint'].nunique()}"
     ax.set_title(title, loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
     ax.set_xlabel({"severity": "severity (0 = clean)"}.get(condition.axis, condition.axis.removesuffix(" =")))
@@ -179,7 +185,7 @@ def _curves(ax: Axes, condition: Condition, clean: pd.DataFrame) -> str:
     return f"{condition.name}, strengths {ends[0]:g} to {ends[1]:g}, accuracy at the last: {'; '.join(told)}."
 
 
-def _against(ax: Axes, condition: Condition, clean: pd.DataFrame) -> str:
+def _against(ax: Axes, condition: ConditionRows, clean: pd.DataFrame) -> str:
     names, robust = condition.typical()
     title = ", ".join(names)
     keys = ["checkpoint", "model"]
@@ -195,7 +201,9 @@ def _against(ax: Axes, condition: Condition, clean: pd.DataFrame) -> str:
     heading = "\n".join([*names, words.r])
     ax.set_title(heading, loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
     ax.set_xlabel("clean accuracy (%)")
-    return f"{title}, against clean accuracy: {words} in {rows['operator'].nunique()} operators.{_beyond(rows)}"
+    return (
+        f"{title}, against clean accuracy: {words} in {counted(rows['operator'].nunique(), 'operator')}.{_beyond(rows)}"
+    )
 
 
 def _beyond(rows: pd.DataFrame) -> str:
@@ -204,7 +212,7 @@ def _beyond(rows: pd.DataFrame) -> str:
         return ""
     beyond = rows.assign(beyond=effective_robustness(rows["clean_share"], rows["robust_share"], curve))
     told = [
-        f"{name} {fits.with_interval(*fits.clustered_mean(part['beyond'], part['cluster']))}"
+        f"{name} {bracketed(*fits.clustered_mean(part['beyond'], part['cluster']))}"
         for name, part in beyond.groupby("operator")
     ]
     return f" Effective robustness (accuracy above the line): {'; '.join(told)}."
@@ -214,7 +222,7 @@ def _inside(accuracy: pd.Series, images: pd.Series) -> pd.Series:
     return (images * accuracy + 0.5) / (images + 1)
 
 
-def _caption(selection: Selection, told: list[str], notes: list[str]) -> str:
+def _caption(selection: FigureRows, told: list[str], notes: list[str]) -> str:
     rows = selection.rows
     return "\n".join(
         [

@@ -8,15 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from invariscope.analysis.figures import fits, style
-from invariscope.analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select, without
+from invariscope.analysis.figures.selection import FigureRows, Snapshots, counts, plan_sentence, select, without
+from invariscope.analysis.say.numbers import bracketed, nominal_and_coverage, r_in_words
+from invariscope.analysis.say.vocabulary import PIXELS
 from invariscope.base.errors import TableError
+from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING
 
-SCORE = "consistency_pixel"
+SCORE = PIXELS.score
 MIN_RUNS = 3
 """Training runs of an operator from which on an interval of its mean is drawn."""
-
-_LABELS = {"miou": "mIoU", SCORE: "per-pixel consistency\n(share of pixels)"}
 
 
 def segmentation(
@@ -36,10 +37,10 @@ def segmentation(
     """
     if "shift_kind" in frame.columns and frame.empty:
         raise TableError("table `segmentation` holds no rows: collect `segmentation` first")
-    selection = select(frame, "segmentation", ["miou", SCORE], data, snapshots)
+    selection = select(frame, "segmentation", [PIXELS.accuracy, SCORE], data, snapshots)
     rows = selection.rows
     readings = [reading] if reading in rows and rows[reading].notna().any() else []
-    columns = ["miou", *readings]
+    columns = [PIXELS.accuracy, *readings]
     with style.theme(width):
         down = len(selection.kinds)
         figure = style.new_figure(width, 0.8 + down * (2.2 if width == "double" else 1.9))
@@ -47,12 +48,12 @@ def segmentation(
         sentences = []
         for line, kind in zip(axes, selection.kinds, strict=True):
             of_kind = selection.kind(kind)
-            line[0].set_ylabel(_LABELS[SCORE])
+            line[0].set_ylabel(style.label(SCORE, lines=2))
             for ax, column in zip(line, columns, strict=True):
                 title = selection.title(kind)
                 sentences.append(_panel(ax, of_kind.dropna(subset=[column]), title, column, kind, width))
         for ax, column in zip(axes[-1], columns, strict=True):
-            ax.set_xlabel(_LABELS.get(column) or style.label(column, lines=2))
+            ax.set_xlabel(style.label(column, lines=2))
         handles = [*style.operator_handles(rows["operator"]), _mean_handle()]
         handles += style.fit_handles("fractional logit", without(rows) is not None, "double")
         style.legend_below(figure, handles, width)
@@ -69,11 +70,12 @@ def _panel(ax: Axes, rows: pd.DataFrame, title: str, column: str, kind: str, wid
     told = [_mean(ax, part, column, str(name)) for name, part in rows.groupby("operator")]
     row = fits.correlation_row(rows, column, SCORE)
     joint = ", " if width == "double" else "\n"
-    heading = f"{title}{joint}n = {row['n']}\n{fits.in_words(row)}"
+    heading = f"{title}{joint}n = {row['n']}\n{r_in_words(row)}"
     ax.set_title(heading, loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
+    count = f"n = {row['n']}, {counted(row['n_clusters'], 'operator')}"
     return (
-        f"{kind}, {column} against {SCORE}: Pearson {fits.in_words(row)} over n = {row['n']}, {row['n_clusters']} "
-        f"operators{fits.coverage(row)}. Operator means of {column} and {SCORE}: {'; '.join(told)}."
+        f"{kind}, {column} against {SCORE}: Pearson {r_in_words(row)} over {count}"
+        f"{nominal_and_coverage(row)}. Operator means of {column} and {SCORE}: {'; '.join(told)}."
     )
 
 
@@ -90,7 +92,7 @@ def _mean(ax: Axes, rows: pd.DataFrame, column: str, name: str) -> str:
         [across[0]], [up[0]], color=mark.color, marker=mark.marker, markersize=5.5, markeredgecolor=style.INK,
         markeredgewidth=0.6, linestyle="", zorder=5, label="_mean",
     )  # fmt: skip
-    return f"{name} {fits.with_interval(*across)} and {fits.with_interval(*up)}"
+    return f"{name} {bracketed(*across)} and {bracketed(*up)}"
 
 
 def _mean_handle() -> Artist:
@@ -100,12 +102,12 @@ def _mean_handle() -> Artist:
     )  # fmt: skip
 
 
-def _caption(selection: Selection, reading: str, with_reading: bool, sentences: list[str]) -> str:
+def _caption(selection: FigureRows, reading: str, with_reading: bool, sentences: list[str]) -> str:
     return "\n".join(
         [
-            f"mIoU{' and ' + style.label(reading) if with_reading else ''} against per-pixel consistency: one point "
-            f"per checkpoint ({counts(selection.rows)}), operator means outlined, with 95 % t intervals over training "
-            f"runs where there are {MIN_RUNS} or more.",
+            f"{PIXELS.accuracy_word}{' and ' + style.label(reading) if with_reading else ''} against "
+            f"{PIXELS.score_word}: one point per checkpoint ({counts(selection.rows)}), operator means outlined, with "
+            f"95 % t intervals over training runs where there are {MIN_RUNS} or more.",
             plan_sentence(selection),
             "Curves: fractional logit, dashed without subsample; bands: pointwise 95 %, errors clustered by operator. "
             f"Brackets after r: 95 % {fits.INTERVAL_OF_R}, operators as clusters.",

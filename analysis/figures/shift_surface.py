@@ -14,7 +14,8 @@ from matplotlib.figure import SubFigure
 from numpy.typing import NDArray
 
 from invariscope.analysis.figures import fits, style
-from invariscope.analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select
+from invariscope.analysis.figures.selection import FigureRows, Snapshots, counts, plan_sentence, select
+from invariscope.analysis.say.numbers import bracketed, number
 from invariscope.base.errors import TableError
 
 COLORS = "viridis"
@@ -31,7 +32,7 @@ class Mean(NamedTuple):
 
     @property
     def text(self) -> str:
-        return fits.with_interval(self.value, self.low, self.high)
+        return bracketed(self.value, self.low, self.high)
 
 
 def shift_surface(
@@ -81,7 +82,7 @@ def shift_surface(
     return figure
 
 
-def _kinds(selection: Selection, kinds: Sequence[str] | None) -> list[str]:
+def _kinds(selection: FigureRows, kinds: Sequence[str] | None) -> list[str]:
     wanted = list(selection.kinds[:MOST_KINDS] if kinds is None else kinds)
     for kind in wanted:
         if kind not in selection.kinds:
@@ -118,7 +119,7 @@ def _clipped(estimate: tuple[float, float, float]) -> tuple[float, float, float]
 
 def _heat_maps(
     part: SubFigure,
-    selection: Selection,
+    selection: FigureRows,
     kind: str,
     order: list[str],
     maps: dict[str, pd.DataFrame],
@@ -136,7 +137,7 @@ def _heat_maps(
     for index, (ax, name) in enumerate(zip(axes.ravel(), names, strict=False)):
         _heat_map(ax, maps[name], scale)
         mean = means[name]
-        lines = [f"{name} (n = {mean.n})", mean.text] if width == "double" else [name, fits.number(mean.value)]
+        lines = [f"{name} (n = {mean.n})", mean.text] if width == "double" else [name, number(mean.value)]
         ax.set_title("\n".join(lines), fontsize=style.SMALLEST_FONT, linespacing=1.2)
         lowest = index + shape[1] >= len(names)
         ax.tick_params(labelbottom=lowest, labelleft=index % shape[1] == 0)
@@ -194,7 +195,7 @@ def _surfaces(
 
 
 def _caption(
-    selection: Selection, kinds: list[str], order: list[str], means: dict[str, dict[str, Mean]], value: str
+    selection: FigureRows, kinds: list[str], order: list[str], means: dict[str, dict[str, Mean]], value: str
 ) -> str:
     rows = selection.rows
     left_out = [kind for kind in selection.kinds if kind not in kinds]

@@ -15,7 +15,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from invariscope.analysis.say.vocabulary import PIXELS
 from invariscope.base.errors import TableError
+from invariscope.base.names import unknown
 
 if TYPE_CHECKING:
     from invariscope.analysis.figures.fits import Curve
@@ -89,7 +91,12 @@ _SCORE_UNITS = {
     "probability_drift": "change of probability",
     "agreement": "share of images",
 }
-
+_LABELS = {
+    **_READING_LABELS,
+    PIXELS.accuracy: PIXELS.accuracy_word,
+    PIXELS.score: f"{PIXELS.score_word} (share of pixels)",
+    "fidelity_pixel": "per-pixel fidelity (share of pixels)",
+}
 
 _TEXT_SIZES: tuple[Any, ...] = ("font.size", "axes.titlesize", "axes.labelsize", "figure.titlesize", "figure.labelsize")
 _SETTINGS: dict[Any, Any] = {
@@ -130,7 +137,7 @@ _SETTINGS: dict[Any, Any] = {
 def theme(width: Width = "double") -> Iterator[None]:
     """The settings of every figure for the length of a ``with`` block, whatever the process's own settings are."""
     if width not in WIDTHS:
-        raise TableError(f"unknown figure width {width!r}: choose one of {', '.join(WIDTHS)}")
+        raise TableError(unknown("figure width", width, WIDTHS))
     import seaborn as sns
 
     with mpl.rc_context():
@@ -159,8 +166,8 @@ def label(column: str, *, lines: int = 1, short: bool = False) -> str:
     """The axis label of a score or an MSB reading with its unit; ``lines=2`` puts the unit on a line of its own."""
     if short and column in _SHORT_LABELS:
         return _SHORT_LABELS[column]
-    if column in _READING_LABELS:
-        text = _READING_LABELS[column]
+    if column in _LABELS:
+        text = _LABELS[column]
     else:
         text = f"{column.replace('_', ' ')} ({_SCORE_UNITS[column]})" if column in _SCORE_UNITS else column
     return text.replace(" (", "\n(") if lines == 2 else text

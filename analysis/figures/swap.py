@@ -10,10 +10,13 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from invariscope.analysis.designs.swaps import EVERY, PLAIN
+from invariscope.analysis.designs.swaps import PLAIN
 from invariscope.analysis.figures import fits, style
-from invariscope.analysis.figures.frames import Selection, counts, plan_sentence, select
+from invariscope.analysis.figures.selection import FigureRows, counts, plan_sentence, select
+from invariscope.analysis.say.numbers import bracketed, nominal_and_coverage, r_in_words
+from invariscope.analysis.tables.swapped import EVERY
 from invariscope.base.errors import TableError
+from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 POSITIONS = {"first site": "first", "middle sites": "middle", "last site": "last", EVERY: "all"}
@@ -33,7 +36,7 @@ def swap(
     Per shift kind, and for accuracy on unshifted images: the change at every single swapped site against the change of
     the site's ``reading``, with each replacement's mean (95 % t intervals, networks as clusters) and Spearman's
     correlation; beside it the mean change by the site's place in the network, and with every site changed. ``frame`` is
-    :func:`invariscope.analysis.designs.swap_frame`'s. Raises :class:`TableError` when there are no swaps.
+    :func:`invariscope.analysis.tables.swapped.swap_frame`'s. Raises :class:`TableError` when there are no swaps.
     """
     x = f"{reading}_site"
     if frame.empty or not {x, reading, score, "accuracy"} <= set(frame.columns):
@@ -107,14 +110,14 @@ def _heading(ax: Axes, rows: pd.DataFrame, x: str, y: str, title: str, wide: boo
     """The panel's heading with Spearman's correlation, and the same with its coverage for the caption."""
     plain = rows["site_kind"].isin(PLAIN) | rows["replacement"].isin(PLAIN)
     row = fits.correlation_row(rows, x, y, "spearman", "cluster")
-    lines = [title, fits.in_words(row, "ρ")]
-    told = f"{title}, {y}: over single sites {fits.in_words(row, 'ρ')}{fits.coverage(row)}"
+    lines = [title, r_in_words(row, "ρ")]
+    told = f"{title}, {y}: over single sites {r_in_words(row, 'ρ')}{nominal_and_coverage(row)}"
     if 0 < plain.sum() < len(rows):
         rest = fits.correlation_row(rows[~plain], x, y, "spearman", "cluster")
-        lines.append(fits.in_words(rest, "ρ*"))
-        told += f"; without swaps from or to plain subsampling {fits.in_words(rest, 'ρ*')}{fits.coverage(rest)}"
+        lines.append(r_in_words(rest, "ρ*"))
+        told += f"; without swaps from or to plain subsampling {r_in_words(rest, 'ρ*')}{nominal_and_coverage(rest)}"
     ax.set_title("\n".join(lines), loc="left")
-    return [f"{told}; n = {len(rows)} swaps, {rows['cluster'].nunique()} networks."]
+    return [f"{told}; n = {counted(len(rows), 'swap')}, {counted(rows['cluster'].nunique(), 'network')}."]
 
 
 def _by_position(ax: Axes, rows: pd.DataFrame, y: str, names: Sequence[str], title: str) -> list[str]:
@@ -130,7 +133,7 @@ def _by_position(ax: Axes, rows: pd.DataFrame, y: str, names: Sequence[str], tit
             if found.empty:
                 continue
             mean = fits.clustered_mean(found[y], found["cluster"])
-            means.append(f"{POSITIONS[place]} {fits.with_interval(*mean)}")
+            means.append(f"{POSITIONS[place]} {bracketed(*mean)}")
             ax.errorbar(
                 position + offset, mean[0], yerr=_reach(mean), color=look[name].color, marker=look[name].marker,
                 markersize=4.0, markeredgecolor="white", markeredgewidth=0.4, elinewidth=1.1, zorder=3,
@@ -170,14 +173,15 @@ def _handles(names: Sequence[str]) -> list[Artist]:
     return handles
 
 
-def _caption(rows: pd.DataFrame, selection: Selection, reading: str, score: str) -> list[str]:
+def _caption(rows: pd.DataFrame, selection: FigureRows, reading: str, score: str) -> list[str]:
     single = rows[rows["depth"].notna()]
     swaps = single.drop_duplicates(["checkpoint", "model", "depth", "replacement"])
     return [
-        f"One site's operator of a trained network replaced, weights kept ({counts(rows)}; {len(swaps)} swaps of "
-        f"single sites, {int(rows['n_images'].max())} images): change of {score} and of accuracy against the change of "
-        f"the site's {style.label(reading, short=True)}. Points: swaps. Large marks: means by replacement with 95 % t "
-        "intervals, networks as clusters; the panels beside or below show means by the place of the changed site, and "
-        "with every site changed (all). The networks were not trained with the replacement.",
+        f"One site's operator of a trained network replaced, weights kept ({counts(rows)}; "
+        f"{counted(len(swaps), 'swap')} of single sites, {counted(rows['n_images'].max(), 'image')}): change of "
+        f"{score} and of accuracy against the change of the site's {style.label(reading, short=True)}. Points: swaps. "
+        "Large marks: means by replacement with 95 % t intervals, networks as clusters; the panels beside or below "
+        "show means by the place of the changed site, and with every site changed (all). The networks were not trained "
+        "with the replacement.",
         plan_sentence(selection),
     ]

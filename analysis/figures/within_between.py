@@ -12,8 +12,10 @@ from matplotlib.lines import Line2D
 from scipy import special
 
 from invariscope.analysis.figures import fits, style
-from invariscope.analysis.figures.frames import Selection, Snapshots, counts, plan_sentence, select
+from invariscope.analysis.figures.selection import FigureRows, Snapshots, counts, plan_sentence, select
+from invariscope.analysis.say.numbers import bracketed, coverage
 from invariscope.analysis.stats import regression
+from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 LEAST_SPREAD = 0.02
@@ -169,16 +171,10 @@ def _handles() -> list[Artist]:
     ]
 
 
-def _caption(selection: Selection, slopes: dict[str, pd.DataFrame], reading: str, score: str) -> str:
+def _caption(selection: FigureRows, slopes: dict[str, pd.DataFrame], reading: str, score: str) -> str:
     sentences = []
     for kind, table in slopes.items():
-        told = [
-            f"{name} {fits.with_interval(row['estimate'], row['low'], row['high'])} (n = {row['n']:.0f} in "
-            f"{row['n_clusters']:.0f} {'operators' if name in _POOLED else 'runs'}{_worth(row)})"
-            if np.isfinite(row["estimate"])
-            else f"{name} none ({row['reason']})"
-            for name, row in table.iterrows()
-        ]
+        told = [f"{name} {_slope(row, name in _POOLED)}" for name, row in table.iterrows()]
         sentences.append(f"{kind}, slope: {'; '.join(told)}.")
     return "\n".join(
         [
@@ -198,10 +194,14 @@ def _caption(selection: Selection, slopes: dict[str, pd.DataFrame], reading: str
     )
 
 
-def _left_out(selection: Selection, slopes: dict[str, pd.DataFrame]) -> list[str]:
+def _slope(row: pd.Series, pooled: bool) -> str:
+    if not np.isfinite(row["estimate"]):
+        return f"none ({row['reason']})"
+    units = counted(row["n_clusters"], "operator" if pooled else "run")
+    slope = bracketed(row["estimate"], row["low"], row["high"])
+    return f"{slope} (n = {row['n']:.0f} in {units}{coverage(row, ', simulated coverage {:.2f}')})"
+
+
+def _left_out(selection: FigureRows, slopes: dict[str, pd.DataFrame]) -> list[str]:
     others = [kind for kind in selection.kinds if kind not in slopes]
     return [f"Not shown, for want of room: {', '.join(others)} shifts."] if others else []
-
-
-def _worth(row: pd.Series) -> str:
-    return f", simulated coverage {row['coverage']:.2f}" if np.isfinite(row["coverage"]) else ""

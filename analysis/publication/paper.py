@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from invariscope.analysis.figures import fits, style
+from invariscope.analysis.say.numbers import bracketed, plus_minus
 from invariscope.base.errors import TableError
 
 MISSING = "–"
@@ -147,9 +148,5 @@ def _cell(row: pd.Series, column: Column) -> str:
     value, low, high = (float(row[name]) for name in (column.key, f"{column.key}_low", f"{column.key}_high"))
     if not np.isfinite(value):
         return MISSING
-    text = fits.number(value, column.digits)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return text
-    if column.spread == "±":
-        return f"{text} ± {fits.number((high - low) / 2, column.digits)}"
-    return f"{text} [{fits.number(low, column.digits)}, {fits.number(high, column.digits)}]"
+    write = plus_minus if column.spread == "±" else bracketed
+    return write(value, low, high, column.digits)

@@ -10,14 +10,15 @@ from invariscope.base.files import write_whole
 
 if TYPE_CHECKING:
     from invariscope.analysis.drawing import Drawn
-    from invariscope.analysis.study import Results
-    from invariscope.analysis.tables.joined import Tables
+    from invariscope.analysis.results import Results
+    from invariscope.analysis.tables.frames import Frames
+    from invariscope.analysis.tables.load import Tables
 
 __all__ = ["report_page", "write_report"]
 
 
 def write_report(
-    tables: Tables, path: Path | str, *, results: Results | None = None, drawn: Drawn | None = None
+    tables: Tables | Frames, path: Path | str, *, results: Results | None = None, drawn: Drawn | None = None
 ) -> Path:
     """Write :func:`report_page` to ``path``, whole or not at all.
 
@@ -30,20 +31,21 @@ def write_report(
     return write_whole(target, report_page(tables, results=results, drawn=drawn).encode())
 
 
-def report_page(tables: Tables, *, results: Results | None = None, drawn: Drawn | None = None) -> str:
+def report_page(tables: Tables | Frames, *, results: Results | None = None, drawn: Drawn | None = None) -> str:
     """The page as HTML: what ``analyze`` found in words, an interactive scatter of the checkpoints, every figure with
     its caption, every table of the results, and where the numbers come from.
 
-    ``results`` (of :func:`analyze`) and ``drawn`` (of :func:`draw_figures`) save doing
-    that work again. The page loads nothing from anywhere: its content security policy forbids it. Equal tables give
-    equal bytes under equal versions of the libraries.
+    ``results`` (of :func:`analyze_tables`), ``drawn`` (of :func:`draw_figures`) and :class:`Frames` of the tables save
+    doing that work again. The page loads nothing from anywhere: its content security policy forbids it. Equal tables
+    give equal bytes under equal versions of the libraries.
 
     Raises:
         TableError: tables that cannot be analysed.
     """
     from invariscope.analysis.drawing import draw_figures
-    from invariscope.analysis.pixels import analyze_all, joined
     from invariscope.analysis.report.page import build_page
+    from invariscope.analysis.study import analyze_tables
+    from invariscope.analysis.tables.frames import Frames
 
-    frame = joined(tables)
-    return build_page(tables, frame, results or analyze_all(tables), drawn or draw_figures(tables))
+    frames = Frames.of(tables)
+    return build_page(frames, results or analyze_tables(frames), drawn or draw_figures(frames))

@@ -20,18 +20,25 @@ import vl_convert
 from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from invariscope.analysis.drawing import Drawn
-from invariscope.analysis.figures.style import CaptionedFigure, theme
+from invariscope.analysis.drawing import Drawn, caption_of
+from invariscope.analysis.figures.style import theme
+from invariscope.analysis.report.html_tables import HtmlTable, html_table, paper_table
 from invariscope.analysis.report.provenance import provenance
 from invariscope.analysis.report.scatter import scatter_spec
-from invariscope.analysis.report.tables import HtmlTable, html_table, paper_table
-from invariscope.analysis.study import Results
-from invariscope.analysis.tables.joined import Tables
+from invariscope.analysis.results import Results
+from invariscope.analysis.say.vocabulary import IMAGES, PIXELS, first_measured
+from invariscope.analysis.tables.frames import Frames
+from invariscope.analysis.tables.plans import DATA_AND_PLAN
 from invariscope.collectors.schema import MSB_READINGS, SCORES
 
 DOTS_PER_INCH = 220
 """Of the figures: 1540 pixels across two columns, sharp on a screen and in print."""
+
+
+_UNSHIFTED = (IMAGES.accuracy, PIXELS.accuracy)
+_SHIFTED = (*(name for name in SCORES if name != IMAGES.accuracy), *PIXELS.scores)
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,10 @@ class PageTable:
     table: HtmlTable
 
 
-def build_page(tables: Tables, frame: pd.DataFrame, results: Results, drawn: Drawn) -> str:
+def build_page(frames: Frames, results: Results, drawn: Drawn) -> str:
     """The page as HTML; see :func:`invariscope.analysis.report.report_page`."""
+    tables, vocabulary = frames.tables, first_measured(frames.tables)
+    frame = frames[vocabulary.frame]
     title, findings, contents = findings_html(results.summary)
     figures = [page_figure(name, figure) for name, figure in drawn.figures.items()]
     groups = {
@@ -89,7 +98,7 @@ def build_page(tables: Tables, frame: pd.DataFrame, results: Results, drawn: Dra
         figures=figures,
         reasons={title_of(name): reason for name, reason in drawn.reasons.items()},
         groups=groups,
-        specification=json_for_script(scatter_spec(frame, tables)),
+        specification=json_for_script(scatter_spec(frame, tables, vocabulary)),
         style=Markup(_file("page.css")),
         scripts=scripts,
         policy=content_policy(scripts),
@@ -121,24 +130,24 @@ def _words(token: Any) -> str:
     return "".join(child.content for child in token.children or [])
 
 
-def page_figure(name: str, figure: CaptionedFigure) -> PageFigure:
+def page_figure(name: str, figure: Figure) -> PageFigure:
     """A figure as a lossless WebP data URL, which is a quarter of the size of the PNG and half that of the SVG."""
     buffer = io.BytesIO()
     with theme():
         figure.savefig(buffer, format="webp", dpi=DOTS_PER_INCH, pil_kwargs={"lossless": True})
     width, height = (round(inches * DOTS_PER_INCH) for inches in figure.get_size_inches())
     source = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    first = figure.caption.partition("\n")[0]
-    return PageFigure(f"figure-{name}", title_of(name), source, width, height, first, figure.caption)
+    caption = caption_of(figure)
+    first = caption.partition("\n")[0] or title_of(name)
+    return PageFigure(f"figure-{name}", title_of(name), source, width, height, first, caption)
 
 
 def checkpoint_table(frame: pd.DataFrame) -> pd.DataFrame:
     """What the page lists of every checkpoint and shift plan: its factors, MSB readings and scores."""
     factors = ["operator_spec", "architecture", "padding_mode", "training_data", "seed", "run", "epoch", "n_params"]
-    plan = ["data", "shift_kind", "fill", "max_shift", "n_shifts", "plan"]
     further = [name for name in frame.columns if name.startswith("factor_")]
-    measures = [name for name in ("accuracy", *MSB_READINGS, *SCORES[1:]) if name in frame.columns]
-    return frame[["checkpoint", *factors, *further, *plan, *measures, "n_sites", "n_images"]]
+    measures = [name for name in (*_UNSHIFTED, *MSB_READINGS, *_SHIFTED) if name in frame.columns]
+    return frame[["checkpoint", *factors, *further, *DATA_AND_PLAN, *measures, "n_sites", "n_images"]]
 
 
 def result_frames(results: Results) -> dict[str, pd.DataFrame]:

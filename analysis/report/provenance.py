@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pandas as pd
 
-from invariscope.analysis.tables.joined import PLAN_COLUMNS, Tables
+from invariscope.analysis.tables.load import Tables
+from invariscope.collectors.schema import PLAN_COLUMNS
 
 LIBRARIES = ("invariscope", "numpy", "pandas", "scipy", "statsmodels", "matplotlib", "altair")
 """What analysed the tables and made the page."""

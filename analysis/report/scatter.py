@@ -11,9 +11,13 @@ import pandas as pd
 from matplotlib.markers import MarkerStyle
 
 from invariscope.analysis.figures import style
-from invariscope.analysis.figures.frames import operators_named
-from invariscope.analysis.tables.joined import ELSEWHERE, PLAN_COLUMNS, Tables, is_elsewhere
-from invariscope.collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE, SCORES
+from invariscope.analysis.say.numbers import ranged
+from invariscope.analysis.say.plan_words import plan_in_menu
+from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
+from invariscope.analysis.tables.checkpoints import ELSEWHERE, NETWORK, is_elsewhere, operators_named
+from invariscope.analysis.tables.load import Tables
+from invariscope.analysis.tables.plans import filled
+from invariscope.collectors.schema import MSB_READINGS, PLAN_COLUMNS, PRIMARY_READING, SCORES
 
 POINTS = "points"
 """Name of the data set of the specification, a record per checkpoint and shift plan."""
@@ -46,18 +50,18 @@ _LOOK = {
 }
 
 
-def scatter_spec(frame: pd.DataFrame, tables: Tables) -> dict[str, Any]:
-    """Vega-Lite of the scatter over :func:`join`'s ``frame``, JSON-ready, the same for equal frames.
+def scatter_spec(frame: pd.DataFrame, tables: Tables, vocabulary: Vocabulary = IMAGES) -> dict[str, Any]:
+    """Vega-Lite of the scatter over the ``frame`` of a vocabulary, JSON-ready, the same for equal frames.
 
     Menus choose the horizontal and the vertical axis among the MSB readings, accuracy and the scores, and the shift
     plan; a box adds the earlier snapshots; a click on the legend shows one operator alone, shift-click adds others;
     hovering names the checkpoint with its factors, MSB and scores with their 95 % intervals. Networks from elsewhere
     are hollow.
     """
-    records = point_records(frame, tables)
-    measures = [name for name in (*MSB_READINGS, *SCORES) if name in frame.columns and frame[name].notna().any()]
+    records = point_records(frame, tables, vocabulary)
+    measures = [name for name in _measures(frame, vocabulary) if frame[name].notna().any()]
     plans = list(dict.fromkeys(record["shifts"] for record in records))
-    params = _params(measures, plans, several=not frame["final"].all())
+    params = _params(measures, plans, vocabulary.score, several=not frame["final"].all())
     legend = alt.selection_point(name="legend", fields=["operator"], bind="legend", toggle="event.shiftKey")
     base = alt.Chart().encode(
         x=alt.X("x:Q", title=None, scale=alt.Scale(zero=False, nice=False, padding=14)),
@@ -87,13 +91,18 @@ def scatter_spec(frame: pd.DataFrame, tables: Tables) -> dict[str, Any]:
     return spec
 
 
-def point_records(frame: pd.DataFrame, tables: Tables) -> list[dict[str, Any]]:
+def _measures(frame: pd.DataFrame, vocabulary: Vocabulary) -> list[str]:
+    of_images = SCORES if vocabulary is IMAGES else (vocabulary.accuracy, *vocabulary.scores)
+    return [name for name in (*MSB_READINGS, *of_images) if name in frame.columns]
+
+
+def point_records(frame: pd.DataFrame, tables: Tables, vocabulary: Vocabulary = IMAGES) -> list[dict[str, Any]]:
     """A record per row of ``frame``: factors, every measure to six digits, ``<measure>_text`` with its 95 % interval
     (of an MSB reading, the largest that its standard error can be).
     """
     rows = operators_named(frame)
-    measures = [name for name in (*MSB_READINGS, *SCORES) if name in rows.columns]
-    texts = _texts(rows, measures, tables)
+    measures = _measures(rows, vocabulary)
+    texts = _texts(rows, measures, getattr(tables, vocabulary.table), vocabulary)
     labels = plan_labels(rows)
     records = []
     for position, row in enumerate(rows.to_dict("records")):
@@ -117,28 +126,26 @@ def point_records(frame: pd.DataFrame, tables: Tables) -> list[dict[str, Any]]:
 
 
 def plan_labels(rows: pd.DataFrame) -> list[str]:
-    """The shift plan of each row in words, with the data set where there are several: one name for each."""
+    """The shift plan of each row in words, with the data set where there are several."""
     several = rows["data"].nunique() > 1
-    labels = []
-    for row in rows.to_dict("records"):
-        fill = f", fill {row['fill']}" if isinstance(row["fill"], str) else ""
-        label = f"{row['shift_kind']}, ≤ {int(row['max_shift'])} px, {int(row['n_shifts'])} {row['plan']}{fill}"
-        labels.append(f"{label} ({row['data']})" if several else label)
-    return labels
+    return [f"{plan_in_menu(row)} ({row['data']})" if several else plan_in_menu(row) for row in rows.to_dict("records")]
 
 
-def _texts(rows: pd.DataFrame, measures: Sequence[str], tables: Tables) -> dict[str, list[str]]:
-    keys = ["sha256", "model", "data", "data_fingerprint", *PLAN_COLUMNS, "score"]
-    known = tables.invariance.drop_duplicates(keys).assign(fill=lambda table: _filled(table["fill"]))
+def _texts(
+    rows: pd.DataFrame, measures: Sequence[str], scores: pd.DataFrame, vocabulary: Vocabulary
+) -> dict[str, list[str]]:
+    clean = [*NETWORK, "data", "data_fingerprint"]
+    keys = [*clean, *PLAN_COLUMNS, "score"]
+    known = filled(scores.drop_duplicates(keys))
     found = known.set_index(keys)[["low", "high"]]
-    clean = ["sha256", "model", "data", "data_fingerprint"]
-    accuracy = known[known["shift_kind"] == "none"].query("score == 'accuracy'").drop_duplicates(clean)
+    of_unshifted = (known["shift_kind"] == "none") & (known["score"] == vocabulary.accuracy)
+    accuracy = known[of_unshifted].drop_duplicates(clean)
     texts = {}
     for name in measures:
-        if name == "accuracy":
+        if name == vocabulary.accuracy:
             ends = accuracy.set_index(clean)[["low", "high"]].reindex(pd.MultiIndex.from_frame(rows[clean]))
         else:
-            wanted = rows[keys[:-1]].assign(fill=_filled(rows["fill"]), score=name)
+            wanted = filled(rows[keys[:-1]]).assign(score=name)
             ends = found.reindex(pd.MultiIndex.from_frame(wanted[keys]))
         error = 1.96 * rows[f"{name}_se"] if f"{name}_se" in rows else pd.Series(np.nan, index=rows.index)
         low = ends["low"].fillna(pd.Series((rows[name] - error).to_numpy(), index=ends.index))
@@ -147,14 +154,8 @@ def _texts(rows: pd.DataFrame, measures: Sequence[str], tables: Tables) -> dict[
     return texts
 
 
-def _filled(fill: pd.Series) -> pd.Series:
-    return fill.astype(object).where(fill.notna(), "")
-
-
 def _interval(value: float, low: float, high: float) -> str:
-    if not np.isfinite(value):
-        return "no number"
-    return f"{value:.3f} ({low:.3f} to {high:.3f})" if np.isfinite(low) and np.isfinite(high) else f"{value:.3f}"
+    return ranged(value, low, high, 3) if np.isfinite(value) else "no number"
 
 
 def _plain(value: Any) -> str:
@@ -164,7 +165,7 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _params(measures: Sequence[str], plans: Sequence[str], *, several: bool) -> list[alt.Parameter]:
+def _params(measures: Sequence[str], plans: Sequence[str], score: str, *, several: bool) -> list[alt.Parameter]:
     def menu(name: str, title: str, options: Sequence[str], labels: Sequence[str], value: str) -> alt.Parameter:
         first = value if value in options else options[0]
         bind = alt.binding_select(options=list(options), labels=list(labels), name=title)
@@ -174,7 +175,7 @@ def _params(measures: Sequence[str], plans: Sequence[str], *, several: bool) -> 
     earlier = alt.binding_checkbox(name="earlier snapshots") if several else alt.Undefined
     return [
         menu("x_axis", "x axis", measures, labels, PRIMARY_READING),
-        menu("y_axis", "y axis", measures, labels, PRIMARY_SCORE),
+        menu("y_axis", "y axis", measures, labels, score),
         menu("shifts", "shifts", plans, plans, plans[0]),
         alt.param(name="earlier", value=False, bind=earlier),
     ]

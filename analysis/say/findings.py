@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from invariscope.analysis.say.numbers import estimate_of, with_interval
+from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
+from invariscope.analysis.stats.cells import BY_OPERATOR, BY_RUN, CELL
 from invariscope.analysis.stats.coverage import MIN_CLUSTERS
+from invariscope.analysis.stats.primary import NO_NUMBER, verdict
+from invariscope.base.words import counted
 from invariscope.collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE
-
-BY_CHECKPOINT = "over checkpoints"
-BY_RUN = "over operator x run"
-BY_OPERATOR = "over operators"
-
-CELL = ["data", "shift_kind", "fill", "max_shift", "n_shifts", "plan", "subset", "snapshots"]
 
 
 @dataclass(frozen=True)
@@ -29,42 +28,18 @@ class Finding:
     text: str
 
 
-def verdict(estimate: float, low: float, high: float, n_clusters: float) -> str:
-    """What an interval allows to be said of an estimate.
-
-    ``negative`` or ``positive`` where it excludes 0, ``no difference from zero`` where it does not, ``too few
-    clusters`` below :data:`~invariscope.analysis.stats.coverage.MIN_CLUSTERS`, ``no number`` where one is missing.
-    """
-    if not np.isfinite([estimate, low, high]).all():
-        return "no number"
-    if n_clusters < MIN_CLUSTERS:
-        return "too few clusters"
-    return "negative" if high < 0 else "positive" if low > 0 else "no difference from zero"
-
-
 def verdict_of(row: Any) -> str:
     """The verdict of a row of correlations (``r``) or regressions (``estimate``)."""
-    estimate = row["r"] if "r" in row.index else row["estimate"]
-    return verdict(estimate, row["low"], row["high"], row["n_clusters"])
+    return verdict(estimate_of(row), row["low"], row["high"], row["n_clusters"])
 
 
-def with_interval(row: Any) -> str:
-    """``-0.62 (-0.81 to -0.35)``, or why there is no such thing."""
-    estimate = row["r"] if "r" in row.index else row["estimate"]
-    if not np.isfinite(estimate):
-        return f"no number ({row['reason']})"
-    if not np.isfinite(row["low"]):
-        return f"{estimate:.2f} ({row['reason']})"
-    return f"{estimate:.2f} ({row['low']:.2f} to {row['high']:.2f})"
-
-
-def paradoxes(correlations: pd.DataFrame) -> pd.DataFrame:
+def paradoxes(correlations: pd.DataFrame, score: str = PRIMARY_SCORE) -> pd.DataFrame:
     """Pooled and within-operator Pearson correlation of every cell; ``paradox`` where Simpson's paradox is found.
 
     That is: the signs are opposite, and both 95 % intervals exclude 0: the pooled one over operators, the one inside
     operators over runs, each with at least :data:`~invariscope.analysis.stats.coverage.MIN_CLUSTERS` of them.
     """
-    rows = correlations[(correlations["x"] == PRIMARY_READING) & (correlations["y"] == PRIMARY_SCORE)]
+    rows = correlations[(correlations["x"] == PRIMARY_READING) & (correlations["y"] == score)]
     numbers = ["r", "low", "high", "n_clusters"]
     kept = {
         "pooled": ("pearson", "checkpoints", BY_OPERATOR),
@@ -85,11 +60,11 @@ def paradoxes(correlations: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def of_cell(table: pd.DataFrame, cell: dict[str, Any], **where: Any) -> pd.DataFrame:
-    """Rows of a table of slopes for one data set and shift plan; by default the primary columns, all operators, last
-    snapshots. Their data label may be that of all data sets together.
+def of_cell(table: pd.DataFrame, cell: dict[str, Any], score: str, **where: Any) -> pd.DataFrame:
+    """Rows of a table of slopes of ``score`` for one data set and shift plan; by default those on the primary reading,
+    all operators, last snapshots. Their data label may be that of all data sets together.
     """
-    wanted = {"x": PRIMARY_READING, "y": PRIMARY_SCORE, "subset": "all operators", "snapshots": "final"}
+    wanted = {"x": PRIMARY_READING, "y": score, "subset": "all operators", "snapshots": "final"}
     labels = {name: value for name, value in cell.items() if name != "data"}
     # Several data sets, each shifted by its own eighth, have one regression together.
     if cell["max_shift"] not in set(table["max_shift"]):
@@ -104,18 +79,19 @@ class Comparison:
     cell: dict[str, Any]
     correlations: pd.DataFrame
     regressions: pd.DataFrame
+    vocabulary: Vocabulary = IMAGES
 
     def correlation(self, **where: Any) -> pd.Series | None:
         """The one row of correlations with these labels; by default the pooled Spearman correlation of the primary
         columns, with operators as sampling units: networks of one operator are alike.
         """
-        wanted = {"x": PRIMARY_READING, "y": PRIMARY_SCORE, "method": "spearman", "level": "checkpoints", "given": ""}
-        wanted |= {"interval": BY_OPERATOR, "subset": "all operators", "snapshots": "final"}
+        wanted = {"x": PRIMARY_READING, "y": self.vocabulary.score, "method": "spearman", "level": "checkpoints"}
+        wanted |= {"given": "", "interval": BY_OPERATOR, "subset": "all operators", "snapshots": "final"}
         return _only(self.correlations, {**wanted, **self.cell, **where})
 
     def regression(self, **where: Any) -> pd.DataFrame:
         """Rows of regressions with these labels (its data label may be that of all data sets together)."""
-        return of_cell(self.regressions, self.cell, **where)
+        return of_cell(self.regressions, self.cell, self.vocabulary.score, **where)
 
     def findings(self) -> list[Finding]:
         """Every comparison that the tables allow."""
@@ -139,12 +115,13 @@ class Comparison:
         for given in sorted(name for name in self.correlations["given"].unique() if name):
             other = self.correlation(method="partial_spearman", given=given)
             if base is not None and other is not None:
-                covariates = given.replace(" + ", ", ").replace("_", " ")
-                found.append(_compare(base, other, f"Given {covariates}, Spearman's correlation"))
-        accuracy = self.correlation(x="accuracy")
+                text = f"Given {self.vocabulary.given(given)}, Spearman's correlation"
+                found.append(_compare(base, other, text))
+        accuracy = self.correlation(x=self.vocabulary.accuracy)
         if accuracy is not None and np.isfinite(accuracy["r"]):
             clear = verdict_of(accuracy) in ("negative", "positive")
-            text = f"Accuracy alone has a Spearman correlation of {with_interval(accuracy)} with consistency"
+            subject = f"{self.vocabulary.accuracy_first} alone has a Spearman correlation"
+            text = f"{subject} of {with_interval(accuracy)} with consistency"
             end = ", so a raw correlation of MSB may borrow from it." if clear else "."
             found.append(Finding(False if clear else None, text + end))
         return found
@@ -189,7 +166,7 @@ class Comparison:
             f"With operators instead of runs as sampling units, the interval of the pooled Spearman correlation "
             f"({runs['r']:.2f}) is {operators['low']:.2f} to {operators['high']:.2f} "
             f"instead of {runs['low']:.2f} to {runs['high']:.2f} "
-            f"({int(operators['n_clusters'])} operators against {int(runs['n_clusters'])} runs)"
+            f"({counted(operators['n_clusters'], 'operator')} against {counted(runs['n_clusters'], 'run')})"
         )
         holds_zero = operators["low"] <= 0 <= operators["high"]
         if holds_zero and verdict_of(runs) in ("negative", "positive"):
@@ -250,7 +227,9 @@ class Comparison:
         if square.empty or slope.empty or not np.isfinite(square.iloc[0]["low"]):
             return None
         bend, line = square.iloc[0], slope.iloc[0]
-        told = f"curvature {with_interval(bend)} logits per squared unit of MSB, {int(bend['n_clusters'])} operators"
+        told = (
+            f"curvature {with_interval(bend)} logits per squared unit of MSB, {counted(bend['n_clusters'], 'operator')}"
+        )
         if verdict_of(bend) not in ("negative", "positive"):
             return Finding(None, f"No curvature is established on the logit scale ({told}).")
         if verdict_of(line) not in ("negative", "positive"):
@@ -283,7 +262,7 @@ def _only(table: pd.DataFrame, wanted: dict[str, Any]) -> pd.Series | None:
 def _agree(base: pd.Series, other: pd.Series) -> bool | None:
     """Whether two rows lead to the same conclusion; None where one of them leads to none."""
     verdicts = verdict_of(base), verdict_of(other)
-    if {"no number", "too few clusters"} & set(verdicts):
+    if {NO_NUMBER, "too few clusters"} & set(verdicts):
         return None
     return verdicts[0] == verdicts[1]
 
@@ -291,7 +270,7 @@ def _agree(base: pd.Series, other: pd.Series) -> bool | None:
 def _compare(base: pd.Series, other: pd.Series, subject: str) -> Finding:
     same = _agree(base, other)
     text = f"{subject} is {with_interval(other)} instead of {with_interval(base)}"
-    estimates = np.array([row["r"] if "r" in row.index else row["estimate"] for row in (base, other)], dtype=float)
+    estimates = np.array([estimate_of(base), estimate_of(other)])
     other_sign = ", the other sign" if estimates.prod() < 0 else ""
     ends = {True: ": the same conclusion.", False: ": **another conclusion**.", None: f"{other_sign}."}
     return Finding(same, text + ends[same])

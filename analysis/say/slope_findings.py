@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from invariscope.analysis.say.findings import Finding, of_cell, verdict_of, with_interval
+from invariscope.analysis.say.findings import Finding, of_cell, verdict_of
+from invariscope.analysis.say.numbers import with_interval
+from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
 from invariscope.analysis.stats.coverage import MIN_CLUSTERS
+from invariscope.analysis.stats.primary import NO_NUMBER
 from invariscope.analysis.stats.regression.sites import COLLINEAR, CONTRAST, MEAN
 from invariscope.analysis.stats.regression.suite import LEAST_SQUARES, PLAIN
+from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING
 
 STATEMENTS = {"b": ("fractional logit", PRIMARY_READING), "c": ("within-between", f"{PRIMARY_READING}_within")}
@@ -32,6 +36,7 @@ class SlopeFindings:
     influence: pd.DataFrame
     comparisons: pd.DataFrame
     sites: pd.DataFrame
+    vocabulary: Vocabulary = IMAGES
 
     def findings(self) -> Iterator[Finding]:
         """Every finding that the tables allow."""
@@ -42,8 +47,11 @@ class SlopeFindings:
         yield from self._added()
         yield from self._sites()
 
+    def _of_cell(self, table: pd.DataFrame, **where: Any) -> pd.DataFrame:
+        return of_cell(table, self.cell, self.vocabulary.score, **where)
+
     def _row(self, **where: Any) -> pd.Series | None:
-        rows = of_cell(self.regressions, self.cell, **where)
+        rows = self._of_cell(self.regressions, **where)
         return None if rows.empty or not np.isfinite(rows.iloc[0]["low"]) else rows.iloc[0]
 
     def _intervals(self, statement: str) -> Iterator[Finding]:
@@ -70,7 +78,7 @@ class SlopeFindings:
 
     def _influence(self, statement: str) -> Iterator[Finding]:
         model = STATEMENTS[statement][0]
-        rows = of_cell(self.influence, self.cell, model=model)
+        rows = self._of_cell(self.influence, model=model)
         rows = rows[np.isfinite(rows["estimate"])]
         whole = rows[rows["left_out_kind"] == ""]
         if whole.empty:
@@ -83,7 +91,7 @@ class SlopeFindings:
 
     def _mixed(self) -> Iterator[Finding]:
         for group, noun in _KINDS.items():
-            rows = of_cell(self.regressions, self.cell, model=f"mixed effects per {group}")
+            rows = self._of_cell(self.regressions, model=f"mixed effects per {group}")
             slope, spread = (_term(rows, name) for name in (PRIMARY_READING, f"sd({PRIMARY_READING} | {group})"))
             if slope is None or not np.isfinite(slope["low"]):
                 continue
@@ -93,16 +101,16 @@ class SlopeFindings:
             else:
                 text += "; a variance of the slopes cannot be told from 0"
             base = self._row(model=LEAST_SQUARES, term=PRIMARY_READING, interval="CR2")
-            yield Finding(_same(base, slope), f"{text} ({slope['n_clusters']:.0f} {noun}s).")
+            yield Finding(_same(base, slope), f"{text} ({counted(slope['n_clusters'], noun)}).")
 
     def _added(self) -> Iterator[Finding]:
-        rows = of_cell(self.comparisons, self.cell)
+        rows = self._of_cell(self.comparisons)
         inside = {name: rows[rows["measure"] == name] for name in ("R2", "deviance R2")}
         if any(part.empty or not np.isfinite(part.iloc[0]["difference"]) for part in inside.values()):
             return
         squares, deviance = inside["R2"].iloc[0], inside["deviance R2"].iloc[0]
         text = (
-            f"To {_listed(deviance['given'])} MSB adds {deviance['difference']:.3f} to a deviance R² of "
+            f"To {self._listed(deviance['given'])} MSB adds {deviance['difference']:.3f} to a deviance R² of "
             f"{deviance['baseline']:.3f} (least squares on logits: {squares['difference']:.3f} to "
             f"{squares['baseline']:.3f})"
         )
@@ -120,8 +128,13 @@ class SlopeFindings:
         ends = {True: "it helps to predict", None: "it helps for some only", False: "it does not help to predict"}
         yield Finding(holds, f"{text}; {'; '.join(told)}: {ends[holds]}.")
 
+    def _listed(self, given: str) -> str:
+        """``accuracy + architecture + data`` -> ``accuracy, architecture and data set``."""
+        *most, last = [_KINDS.get(name) or self.vocabulary.word(name) for name in given.split(" + ")]
+        return f"{', '.join(most)} and {last}" if most else last
+
     def _sites(self) -> Iterator[Finding]:
-        for architecture, rows in of_cell(self.sites, self.cell).groupby("architecture", sort=True):
+        for architecture, rows in self._of_cell(self.sites).groupby("architecture", sort=True):
             parts = rows[rows["parametrisation"] == "mean and contrast"]
             mean, contrast = _term(parts, MEAN), _term(parts, CONTRAST)
             untold = next((row for row in (contrast, mean) if row is not None and not np.isfinite(row["low"])), None)
@@ -130,8 +143,8 @@ class SlopeFindings:
                 yield Finding(None, f"In `{architecture}` early and late sites cannot be compared ({reason}).")
                 continue
             text = (
-                f"In `{architecture}` ({contrast['n_sites']:.0f} sites) the slope of the mean MSB over the sites is "
-                f"{with_interval(mean)}, that of late minus early MSB {with_interval(contrast)}"
+                f"In `{architecture}` ({counted(contrast['n_sites'], 'site')}) the slope of the mean MSB over the "
+                f"sites is {with_interval(mean)}, that of late minus early MSB {with_interval(contrast)}"
             )
             largest = rows["vif"].max()
             if largest > COLLINEAR:
@@ -141,7 +154,7 @@ class SlopeFindings:
                 "negative": "; at equal mean, late MSB goes with less consistency than early",
                 "positive": "; at equal mean, early MSB goes with less consistency than late",
                 "no difference from zero": "; early and late are not told apart",
-                "too few clusters": f"; {contrast['n_clusters']:.0f} operators, an estimate",
+                "too few clusters": f"; {counted(contrast['n_clusters'], 'operator')}, an estimate",
             }
             yield Finding(False if told in ("negative", "positive") else None, f"{text}{ends[told]}.")
 
@@ -166,9 +179,11 @@ def _influence_of(statement: str, noun: str, base: pd.Series, left: pd.DataFrame
     turned = left[np.sign(left["estimate"]) != np.sign(base["estimate"])]
     if len(turned):
         return Finding(False, f"{text}: **the sign hangs on** {', '.join(f'`{name}`' for name in turned['left_out'])}.")
-    verdicts = {verdict_of(base), *(verdict_of(row) for _, row in left.iterrows())} - {"no number"}
+    verdicts = {verdict_of(base), *(verdict_of(row) for _, row in left.iterrows())} - {NO_NUMBER}
     if "too few clusters" in verdicts:
-        return Finding(None, f"{text}: the sign stays ({base['n_clusters']:.0f} operators, fewer than {MIN_CLUSTERS}).")
+        return Finding(
+            None, f"{text}: the sign stays ({counted(base['n_clusters'], 'operator')}, fewer than {MIN_CLUSTERS})."
+        )
     if len(verdicts) > 1:
         return Finding(False, f"{text}: **the conclusion changes**.")
     return Finding(True, f"{text}: the same conclusion each time.")
@@ -182,12 +197,6 @@ def _same(base: pd.Series | None, other: pd.Series) -> bool | None:
 
 def _range(row: pd.Series) -> str:
     return f"{row['low']:.2f} to {row['high']:.2f}"
-
-
-def _listed(given: str) -> str:
-    """``accuracy + architecture + data`` -> ``accuracy, architecture and data set``."""
-    *most, last = [_KINDS.get(name, name) for name in given.split(" + ")]
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _article(noun: str) -> str:

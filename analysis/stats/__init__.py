@@ -1,0 +1,6 @@
+"""Numbers from frames, and no words: what is computed, with its interval, its p-value and what the interval is worth.
+
+``correlation`` (``coefficients``, ``blocks``), ``resampling`` and ``permutation`` for clustered rows, ``coverage`` by
+simulation, ``regression`` of a bounded score, ``primary`` for the statements fixed in advance, ``power``,
+``corruption_error``.
+"""

@@ -32,6 +32,7 @@ from invariscope.analysis.stats.resampling import (
     jackknife_interval,
     percentile_interval,
 )
+from invariscope.base.words import are, counted
 
 Pair = tuple[str, str]
 
@@ -57,7 +58,7 @@ class Draws:
 
 
 @dataclass(frozen=True)
-class Block:
+class PairBlock:
     """Pairs of columns over the same rows, by one method.
 
     ``values`` ``(n, k)`` finite: the columns ``names``, then the covariates. ``groups`` ``(n,)`` for the methods within
@@ -85,7 +86,9 @@ class Block:
             unlabelled = int(labels.isna().sum())
             coarser = self._coarser(codes, partitions)
             if unlabelled:
-                found = self._none(f"{unlabelled} rows have no value in {column}")
+                found = self._none(
+                    f"{counted(unlabelled, 'row')} {'has' if unlabelled == 1 else 'have'} no value in {column}"
+                )
             else:
                 key = codes.tobytes()
                 done[key] = found = done.get(key) or self._inference(estimate, codes, n_clusters, draws, not coarser)
@@ -128,13 +131,13 @@ class Block:
             if name in self.unusable:
                 return self.unusable[name]
         if n < 3:
-            return f"{n} rows with a value in both columns are fewer than 3"
+            return f"{counted(n, 'row')} with a value in both columns {are(n)} fewer than 3"
         for name in pair:
             column = self.values[:, self.names.index(name)]
             if constant(column):
                 return f"{name} is constant ({column[0]:.6g})"
         if held and n < held + 3:
-            return f"{n} rows are too few to hold {held} covariate columns fixed"
+            return f"{counted(n, 'row')} {are(n)} too few to hold {counted(held, 'covariate column')} fixed"
         return ""
 
     def _coefficients(self, codes: Codes, counts: Array) -> Array:
@@ -162,7 +165,7 @@ class Block:
         if not np.isfinite(estimate).any():
             return self._none("")
         if n_clusters < SMALLEST:
-            return self._none(f"{n_clusters} clusters are fewer than {SMALLEST}")
+            return self._none(f"{counted(n_clusters, 'cluster')} {are(n_clusters)} fewer than {SMALLEST}")
         low, high, why = self._interval(estimate, codes, n_clusters, draws)
         p, permutations, why_no_p = np.full(len(self.pairs), np.nan), 0, "no permutations were asked for"
         if not independent:
@@ -210,8 +213,9 @@ class Block:
         n = len(self.values)
         if strata is None:
             return "clusters lie in several groups and cannot change places within one"
-        if arrangements(strata) < MIN_ARRANGEMENTS:
-            return f"{arrangements(strata)} arrangements of the clusters are fewer than {MIN_ARRANGEMENTS}"
+        ways = arrangements(strata)
+        if ways < MIN_ARRANGEMENTS:
+            return f"{counted(ways, 'arrangement')} of the clusters {are(ways)} fewer than {MIN_ARRANGEMENTS}"
         if self.method == "kendall" and n > MOST_TAU_ROWS:
             return f"{n} rows are more than the {MOST_TAU_ROWS} that Kendall's permutation test is made for"
         return ""

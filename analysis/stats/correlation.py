@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from invariscope.analysis.stats.blocks import Block, Draws, Pair, constant
+from invariscope.analysis.stats.blocks import Draws, Pair, PairBlock, constant
 from invariscope.analysis.stats.permutation import adjusted
 from invariscope.analysis.stats.resampling import DEFAULT_INTERVAL, INTERVALS, NOMINAL, cluster_codes
 from invariscope.base.errors import TableError
@@ -88,7 +88,7 @@ def correlate(
         for rows, pairs in _by_missing(numbers, [(a, b) for a in x for b in y], usable):
             names = list(dict.fromkeys(name for pair in pairs for name in pair))
             held = extra.loc[rows].to_numpy()[:, : None if partial else 0]
-            block = Block(
+            block = PairBlock(
                 method=method,
                 values=np.hstack([numbers.loc[rows, names].to_numpy(), held]),
                 names=names,

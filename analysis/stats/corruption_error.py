@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from invariscope.base.errors import TableError
+from invariscope.base.words import counted
 
 _KEYS = ["checkpoint", "model"]
 _CELL = ["condition", "severity"]
@@ -53,7 +54,7 @@ def corruption_errors(rows: pd.DataFrame, reference: str | None = None) -> Corru
     ratios = sums.drop(columns=perfect) / of_reference.drop(perfect)
     notes = []
     if lost := len(errors) - len(complete):
-        notes.append(f"No mCE, for want of some of the corruptions of {name}: {lost} checkpoints.")
+        notes.append(f"No mCE, for want of some of the corruptions of {name}: {counted(lost, 'checkpoint')}.")
     if len(perfect):
         notes.append(f"Left out of mCE, since {name} makes no error under them: {', '.join(map(str, perfect))}.")
     if ratios.shape[1] == 0:
@@ -81,28 +82,3 @@ def _means(ratios: pd.DataFrame) -> pd.DataFrame:
     reach = ratios.std(axis=1, ddof=1) / np.sqrt(n) * stats.t.ppf(0.975, n - 1) if n > 1 else mean * np.nan
     found = pd.DataFrame({"mce": mean, "mce_low": mean - reach, "mce_high": mean + reach, "n_corruptions": n})
     return found.reset_index()
-
-
-def conditions_said(rows: pd.DataFrame) -> list[str]:
-    """How the rows were measured, in sentences: attacks with steps and restarts, and the rows' notes."""
-    said = []
-    attacks = rows[rows["condition_kind"] == "adversarial"]
-    for (name, steps), part in attacks.groupby(["condition", "steps"], sort=True):
-        starts = ", ".join(f"{n:g}" for n in sorted(part["restarts"].dropna().unique()))
-        ratio = (part["step_size"].astype(float) / part["severity"].astype(float)).dropna()
-        step = f", steps of {ratio.iloc[0]:.3g} ε" if len(ratio) and np.ptp(ratio) < 1e-6 else ""
-        said.append(f"{name}: {steps:g} steps{step}, random starts: {starts}; each ε attacked afresh.")
-    if "note" not in rows:
-        return said
-    for kind, part in rows[rows["note"].notna()].groupby("condition_kind", sort=True):
-        texts = part["note"].astype(str).str.split("; ").explode()
-        for text, group in texts.groupby(texts, sort=True):
-            who = part.loc[group.index.unique()]
-            said.append(_note_said(str(kind), str(text), who))
-    return said
-
-
-def _note_said(kind: str, text: str, rows: pd.DataFrame) -> str:
-    if kind == "adversarial":
-        return f"{text[0].upper()}{text[1:]}: {', '.join(sorted(rows['operator'].astype(str).unique()))}."
-    return f"Corruptions: {text}."

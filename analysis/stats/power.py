@@ -18,17 +18,18 @@ from scipy import stats
 
 from invariscope.analysis.stats.coverage import MIN_CLUSTERS
 from invariscope.analysis.stats.resampling import Array, cluster_codes, jackknife_interval
-from invariscope.analysis.tables.joined import own
+from invariscope.analysis.tables.checkpoints import own
+from invariscope.analysis.tables.plans import DATA_AND_PLAN, filled, shifted
 from invariscope.base.errors import TableError
-from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE, SHIFT_KINDS
+from invariscope.base.words import are, counted
+from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 LEVELS = ("between operators", "within operators", "over checkpoints")
 ENOUGH = 0.8
 """The power that a design is to have."""
 
-_PLAN = ["data", "shift_kind", "fill", "max_shift", "n_shifts", "plan"]
 _NUMBERS = ["level", "r", "n_operators", "runs_per_operator", "snapshots_per_run", "n_checkpoints", "n_clusters"]
-_COLUMNS = [*_PLAN, *_NUMBERS, "power", "se", "leant_on", "smallest", "found", "reason"]
+_COLUMNS = [*DATA_AND_PLAN, *_NUMBERS, "power", "se", "leant_on", "smallest", "found", "reason"]
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ def variance_components(values: Array, operators: Array, runs: Array) -> Compone
     return Components(float(operator), float(run), float(mean[2]))
 
 
-def power(frame: pd.DataFrame, settings: Power | None = None) -> pd.DataFrame:
+def power(frame: pd.DataFrame, settings: Power | None = None, *, score: str = PRIMARY_SCORE) -> pd.DataFrame:
     """The power of every design at every level, for every data set and shift plan of a frame from
-    :func:`invariscope.analysis.tables.joined.join`.
+    :func:`invariscope.analysis.tables.joined.join` (``score``: the column of the primary score, of another frame).
 
     The true correlation is ``r`` in the operators', the runs' and the snapshots' parts alike; for the level ``over
     checkpoints`` it is scaled so that the correlation over all checkpoints is ``r``; where the parts' sizes do not
@@ -113,28 +114,28 @@ def power(frame: pd.DataFrame, settings: Power | None = None) -> pd.DataFrame:
         TableError: the frame holds no shifts, or lacks a column.
     """
     settings = settings or Power()
-    needed = [*_PLAN, "operator", "cluster", PRIMARY_READING, PRIMARY_SCORE]
+    needed = [*DATA_AND_PLAN, "operator", "cluster", PRIMARY_READING, score]
     missing = [name for name in needed if name not in frame.columns]
     if missing:
         raise TableError(f"power: the frame lacks the columns {', '.join(missing)}; make it with `analysis.join`")
-    rows = own(frame[frame["shift_kind"].isin(SHIFT_KINDS)])
+    rows = own(shifted(frame))
     if rows.empty:
         raise TableError("power: the frame holds no shifts; collect `invariance` with at least one shift kind first")
-    rows = rows.assign(fill=rows["fill"].astype(object).where(rows["fill"].notna(), ""))
     records = []
-    for plan, cell in rows.groupby(_PLAN, sort=True):
-        labels = dict(zip(_PLAN, plan, strict=True))
-        records += [{**labels, **record} for record in _of_cell(cell, settings)]
+    for plan, cell in filled(rows).groupby(DATA_AND_PLAN, sort=True):
+        labels = dict(zip(DATA_AND_PLAN, plan, strict=True))
+        records += [{**labels, **record} for record in _of_cell(cell, settings, score)]
     return pd.DataFrame(records, columns=_COLUMNS)
 
 
-def _of_cell(cell: pd.DataFrame, settings: Power) -> list[dict[str, Any]]:
-    numbers = cell[[PRIMARY_READING, PRIMARY_SCORE]].astype(float)
+def _of_cell(cell: pd.DataFrame, settings: Power, score: str) -> list[dict[str, Any]]:
+    numbers = cell[[PRIMARY_READING, score]].astype(float)
     usable = np.isfinite(numbers.to_numpy()).all(axis=1) & cell["operator"].notna().to_numpy()
     cell, numbers = cell[usable], numbers[usable]
     blank = {"r": settings.r, "power": np.nan, "se": np.nan, "leant_on": False, "smallest": False, "found": False}
     if cell["operator"].nunique() < 2:
-        reason = f"{cell['operator'].nunique()} operators with MSB and consistency are fewer than 2"
+        n = cell["operator"].nunique()
+        reason = f"{counted(n, 'operator')} with MSB and consistency {are(n)} fewer than 2"
         return [{**blank, "level": level, "reason": reason} for level in LEVELS]
     operators, runs = cell["operator"].to_numpy(), cell["cluster"].to_numpy()
     x, y = (variance_components(numbers[name].to_numpy(), operators, runs).parts for name in numbers)
@@ -253,57 +254,8 @@ def _jackknife(data: Array) -> tuple[Array, Array]:
     return jackknife_interval(_r(total), _r(without))
 
 
-_SECONDARY = (
-    f"secondary test with runs as clusters, not statement (c), which needs {MIN_CLUSTERS} operators and supposes "
-    "slopes that vary between operators"
-)
-
 _MOMENTS = ((0, 0, 0), (1, 0, 1), (2, 1, 1))
 
 
 def _r(moments: Sequence[Array]) -> Array:
     return moments[1] / np.sqrt(moments[0] * moments[2])
-
-
-def power_in_words(table: pd.DataFrame) -> list[str]:
-    """One line per plan and level: the power of the design at hand, and the smallest design that has enough."""
-    lines = []
-    several = table["data"].nunique() > 1
-    for (data, kind, _, shift, _, _, level), rows in table.groupby([*_PLAN, "level"], sort=False):
-        name = f"{kind} shifts up to {shift} px{f' on {data}' if several else ''}, {level}"
-        first = rows.iloc[0]
-        if first["reason"]:
-            lines.append(f"{name}: no power ({first['reason']})")
-            continue
-        own = rows[rows["found"]].iloc[0]
-        if level == "within operators":
-            name += f" ({_SECONDARY})"
-        text = f"{name}: power {own['power']:.2f} to see r = {own['r']:g} with {_design(own)}"
-        same = rows[rows["n_operators"] == own["n_operators"]]
-        reach = same[same["leant_on"] & (same["power"] >= ENOUGH)]
-        smallest = rows[rows["smallest"]]
-        if reach.empty:
-            text += f"; {_too_few(same)}"
-        if smallest.empty:
-            lines.append(f"{text}; no simulated design has {ENOUGH:g}")
-        else:
-            lines.append(f"{text}; {_design(smallest.iloc[0])} have {smallest.iloc[0]['power']:.2f}")
-    return lines
-
-
-def _too_few(same: pd.DataFrame) -> str:
-    """That the operators are too few, from the designs with as many as the table has."""
-    best = same.sort_values("power").iloc[-1]
-    most = f"{best['power']:.2f} at most, with up to {same['runs_per_operator'].max():.0f} runs each"
-    operators = f"{best['n_operators']:.0f} operators"
-    if best["leant_on"]:
-        return f"no simulated number of checkpoints suffices with {operators} ({most})"
-    return f"no number of checkpoints suffices, since {operators} are fewer than {MIN_CLUSTERS} ({most})"
-
-
-def _design(row: pd.Series) -> str:
-    snapshots = f" x {row['snapshots_per_run']:.0f} snapshots" if row["snapshots_per_run"] > 1 else ""
-    return (
-        f"{row['n_operators']:.0f} operators x {row['runs_per_operator']:.0f} runs{snapshots} = "
-        f"{row['n_checkpoints']:.0f} checkpoints"
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from invariscope.base.errors import TableError
@@ -24,16 +25,24 @@ def signature(path: str | Path) -> list[int]:
 
 def write_atomic(path: str | Path, content: bytes) -> None:
     """Write a file whole or not at all: to a temporary name in the same folder, then renamed over ``path``."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    write_together({Path(path): content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files that belong together: all are complete under temporary names before the first takes its own."""
+    temporary: dict[Path, str] = {}
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a published zoo from its other readers
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        for path, content in contents.items():
+            handle, temporary[path] = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(temporary[path], 0o644)  # mkstemp's 0600 would hide a published zoo from its other readers
+        for path in contents:
+            os.replace(temporary[path], path)
+            del temporary[path]
+    finally:
+        for name in temporary.values():
+            os.unlink(name)
 
 
 def write_whole(path: Path, content: bytes) -> Path:

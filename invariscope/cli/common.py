@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from invariscope.base.errors import InputError
 
 if TYPE_CHECKING:
-    from invariscope.analysis import Results, Tables
+    from invariscope.analysis import Frames, Results, Tables
     from invariscope.analysis.drawing import Drawn
     from invariscope.collectors.engine.run import CollectOutcome
     from invariscope.collectors.options import Options
@@ -73,29 +73,31 @@ def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
     return WITH_FAILURES if outcome.failures else DONE
 
 
-def run_analysis(folder: str, out: Path, *, with_power: bool = False) -> tuple[Tables, Results]:
-    """Analyse a folder of tables, print the headline, write the results."""
-    from invariscope.analysis import load, write_results
-    from invariscope.analysis.pixels import analyze_all, analyze_pixels, has_images, has_pixels, joined
-    from invariscope.analysis.stats.power import power, power_in_words
+def run_analysis(folder: str, out: Path, *, with_power: bool = False) -> tuple[Frames, Results]:
+    """Analyse a folder of tables, print the headline, write the results; the frames serve what comes after."""
+    from invariscope.analysis import Frames, analyze_tables, load, write_results
+    from invariscope.analysis.say.power_findings import power_in_words
+    from invariscope.analysis.say.vocabulary import first_measured, measured
+    from invariscope.analysis.stats.power import power
 
-    tables = load(folder)
-    results = analyze_all(tables)
-    powers = power(joined(tables)) if with_power else None
+    frames = Frames(load(folder))
+    main, *others = measured(frames.tables) or [first_measured(frames.tables)]
+    results = analyze_tables(frames, main)
+    powers = power(frames[main.frame], score=main.score) if with_power else None
     for line in [*results.headline, *([] if powers is None else power_in_words(powers))]:
         print(line)
     written = write_results(results, out, powers)
-    if has_images(tables) and has_pixels(tables):
-        pixels = analyze_pixels(tables)
-        print("\n".join(pixels.headline))
-        written += write_results(pixels, out / "segmentation")
+    for vocabulary in others:
+        further = analyze_tables(frames, vocabulary)
+        print("\n".join(further.headline))
+        written += write_results(further, out / vocabulary.table)
     for path in written:
         print(f"results: {path}")
-    return tables, results
+    return frames, results
 
 
 def draw_all(
-    tables: Tables, out: Path, *, only: Sequence[str] | None = None, formats: Sequence[str] = ("png",)
+    tables: Tables | Frames, out: Path, *, only: Sequence[str] | None = None, formats: Sequence[str] = ("png",)
 ) -> Drawn:
     """Draw the figures and the tables of the paper, and print their paths."""
     from invariscope.analysis.drawing import draw_figures
@@ -113,7 +115,9 @@ def draw_all(
     return drawn
 
 
-def write_page(tables: Tables, out: Path, *, results: Results | None = None, drawn: Drawn | None = None) -> None:
+def write_page(
+    tables: Tables | Frames, out: Path, *, results: Results | None = None, drawn: Drawn | None = None
+) -> None:
     """Write the report and print its path."""
     from invariscope.analysis.report import write_report
 

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from invariscope.base.errors import InputError
 from invariscope.cli.common import DONE, draw_all, names
+
+PYTHON = "python:"
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,40 @@ class Figures:
     out: Path
     """Folder for the figures."""
     only: str | None = None
-    """Names of figures and of tables of the paper; all by default."""
+    """Names of figures and of tables of the paper, or python:FILE.py:NAME, a function of your own; all by default."""
     format: str = "png"
     """File formats of figures: png, pdf, svg."""
 
     def run(self) -> int:
         """Draw and print the paths."""
         from invariscope.analysis import load
+        from invariscope.analysis.figures import FIGURES
 
-        draw_all(load(self.tables), self.out, only=names(self.only) if self.only else None, formats=names(self.format))
+        only = names(self.only) if self.only else None
+        own = [name for name in only or () if name.startswith(PYTHON)]
+        added: dict[str, str] = {}
+        try:
+            for name in own:
+                added[name] = add_user_figure(name)
+            chosen = None if only is None else [added.get(name, name) for name in only]
+            draw_all(load(self.tables), self.out, only=chosen, formats=names(self.format))
+        finally:
+            for name in added.values():
+                FIGURES.remove(name)
         return DONE
+
+
+def add_user_figure(specification: str) -> str:
+    """Run the file of ``python:FILE.py:NAME`` and register the figure; returns NAME.
+
+    Raises:
+        InputError: another form, a file that cannot be run, no such function, or a name that is taken.
+    """
+    from invariscope.analysis.figures import FIGURES
+    from invariscope.zoo.user_code import find_code, load_user_object
+
+    place, _, name = specification.removeprefix(PYTHON).rpartition(":")
+    if not place or not name.isidentifier():
+        raise InputError(f"{specification}: write {PYTHON}FILE.py:NAME, where NAME is a function of frames")
+    FIGURES.add(name, load_user_object(find_code(place, Path.cwd()), name))
+    return name

@@ -11,8 +11,10 @@ import pandas as pd
 
 from invariscope.analysis.drawing import draw_figures
 from invariscope.analysis.report import report_page
-from invariscope.analysis.study import Results, analyze
-from invariscope.analysis.tables.joined import Tables, join
+from invariscope.analysis.results import Results
+from invariscope.analysis.study import analyze
+from invariscope.analysis.tables.joined import join
+from invariscope.analysis.tables.load import Tables
 
 HOSTILE = "</script><b>&amp;\u2028'\"[x](javascript:alert(1))![y](http://z/z.png)"
 RAW_TEXT = {"script", "style"}

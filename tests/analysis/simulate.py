@@ -18,7 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from invariscope.analysis.tables.joined import Tables, join
+from invariscope.analysis.tables.joined import join
+from invariscope.analysis.tables.load import Tables
 from invariscope.collectors.schema import MSB_READINGS, SCHEMA_VERSION, TABLES
 
 # operator -> (specifications with their strength and MSB, whether it selects one input)

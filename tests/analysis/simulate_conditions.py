@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 from scipy import special
 
-from invariscope.analysis.tables.joined import Tables, join
+from invariscope.analysis.tables.joined import join
+from invariscope.analysis.tables.load import Tables
 from invariscope.collectors.schema import TABLES
 
 CORRUPTIONS = ("gaussian_noise", "fog", "jpeg_compression")

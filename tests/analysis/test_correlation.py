@@ -140,7 +140,7 @@ def test_few_rows_and_few_clusters_give_reasons(frame):
     one = one[one["interval"] == "runs"]
     assert one["r"].notna().all()
     assert one["low"].isna().all()
-    assert set(one["reason"]) == {"no interval: 1 clusters are fewer than 5"}
+    assert set(one["reason"]) == {"no interval: 1 cluster is fewer than 5"}
     assert one["coverage"].isna().all()
 
 
@@ -190,12 +190,12 @@ def test_an_exact_correlation_has_no_interval(frame, recwarn):
         (lambda f: f.assign(x="text"), "x holds no numbers"),
         (lambda f: f.assign(x=np.inf), "0 rows with a value in both columns"),
         (lambda f: f.assign(x=f["x"].where(f.index < 2)), "2 rows with a value in both columns"),
-        (lambda f: f.assign(x=f["x"].where(f.index < 1)), "1 rows with a value in both columns"),
+        (lambda f: f.assign(x=f["x"].where(f.index < 1)), "1 row with a value in both columns"),
         (lambda f: f.iloc[:0], "0 rows with a value in both columns"),
         (lambda f: f.assign(x=7), "x is constant (7)"),
         (lambda f: pd.concat([f, f[["x"]]], axis=1), "several columns are called x"),
-        (lambda f: f.assign(cluster="one"), "no interval: 1 clusters are fewer than 5"),
-        (lambda f: f.assign(cluster=f["cluster"].where(f.index > 0)), "no interval: 1 rows have no value in cluster"),
+        (lambda f: f.assign(cluster="one"), "no interval: 1 cluster is fewer than 5"),
+        (lambda f: f.assign(cluster=f["cluster"].where(f.index > 0)), "no interval: 1 row has no value in cluster"),
     ],
 )
 def test_every_frame_without_a_number_gives_rows_that_say_why(frame, method, spoil, reason, recwarn):

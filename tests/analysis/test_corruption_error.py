@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from invariscope.analysis.figures.frames import robustness_frame
-from invariscope.analysis.publication.tables import table_robustness
-from invariscope.analysis.stats.corruption_error import conditions_said, corruption_errors
-from invariscope.analysis.tables.joined import Tables
+from invariscope.analysis.publication.paper_tables import table_robustness
+from invariscope.analysis.say.conditions import conditions_said
+from invariscope.analysis.stats.corruption_error import corruption_errors
+from invariscope.analysis.tables.frames import robustness_frame
+from invariscope.analysis.tables.load import Tables
 from invariscope.base.errors import TableError
 
 ACCURACY = {
@@ -51,7 +52,7 @@ def test_a_checkpoint_without_some_of_the_corruptions_has_none() -> None:
     lost = some[(some["checkpoint"] != "b") | (some["condition"] != "fog")]
     found = corruption_errors(lost)
     assert found.rows["checkpoint"].tolist() == ["a"]
-    assert "No mCE, for want of some of the corruptions of a: 1 checkpoints." in found.notes
+    assert "No mCE, for want of some of the corruptions of a: 1 checkpoint." in found.notes
 
 
 def test_references_that_cannot_be() -> None:

@@ -14,13 +14,15 @@ import statsmodels.formula.api as smf
 from scipy import stats
 
 from invariscope.analysis import TableError, analyze, join, load
-from invariscope.analysis.designs import COLUMNS, design_sections, dose_trends, swap_changes, swap_frame
+from invariscope.analysis.designs import COLUMNS, dose_trends, swap_changes
 from invariscope.analysis.designs.common import clustered_fit, clustered_share
 from invariscope.analysis.designs.dose import families as dose_families
 from invariscope.analysis.designs.dose import page_p
-from invariscope.analysis.designs.swaps import EVERY, POOLING, SINGLE
+from invariscope.analysis.designs.swaps import POOLING, SINGLE
+from invariscope.analysis.say.design_findings import design_sections
 from invariscope.analysis.stats.correlation import correlate
-from invariscope.analysis.tables.joined import Tables
+from invariscope.analysis.tables.load import Tables
+from invariscope.analysis.tables.swapped import EVERY, swap_frame
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +357,7 @@ def test_clustered_fit_with_too_little() -> None:
     assert clustered_fit(y[:0], [], y[:0])["reason"] == "0 rows are too few"
     assert clustered_fit(y, [np.ones(3)], np.arange(3))["reason"] == "no variation of its own"
     one = clustered_fit(y, [], np.zeros(3))
-    assert (one["estimate"], one["reason"]) == (pytest.approx(7 / 3), "no interval: 1 clusters are too few")
+    assert (one["estimate"], one["reason"]) == (pytest.approx(7 / 3), "no interval: 1 cluster is too few")
 
 
 def test_shares_have_intervals_inside_0_to_1() -> None:
@@ -375,7 +377,7 @@ def test_shares_have_intervals_inside_0_to_1() -> None:
     assert high > 1.02
     assert ends(hits, networks) == pytest.approx([mean, low, 1.0])
     one = clustered_share(np.ones(3), np.zeros(3))
-    assert (one["estimate"], one["reason"]) == (1.0, "no interval: 1 clusters are too few")
+    assert (one["estimate"], one["reason"]) == (1.0, "no interval: 1 cluster is too few")
     half = clustered_share(np.array([0.0, 1, 0, 1]), np.array([0, 0, 1, 1]))
     assert (half["estimate"], half["reason"]) == (0.5, "no interval: all clusters are equal")
     assert np.isnan([one["low"], one["high"], half["low"], half["high"]]).all()
@@ -433,10 +435,11 @@ def test_sentences_hold_the_numbers(doses: pd.DataFrame, changes: pd.DataFrame) 
 def test_levelling_off_is_told_by_the_first_dose_that_stays_above() -> None:
     rows = [{"statistic": "share reached", "y": "consistency", "strength": s, "estimate": e, "low": e, "high": e}
             for s, e in ((1.0, 0.92), (2.0, 0.7), (4.0, 0.95), (8.0, 1.02))]  # fmt: skip
-    from invariscope.analysis.say.designs import _levels_off
+    from invariscope.analysis.say.design_findings import _levels_off
+    from invariscope.analysis.say.vocabulary import IMAGES
 
-    assert "at strength 4 (share reached 0.95 (0.95 to 0.95))" in _levels_off(pd.DataFrame(rows))
-    assert "only at the highest strength" in _levels_off(pd.DataFrame(rows[:2]))
+    assert "at strength 4 (share reached 0.95 (0.95 to 0.95))" in _levels_off(pd.DataFrame(rows), IMAGES)
+    assert "only at the highest strength" in _levels_off(pd.DataFrame(rows[:2]), IMAGES)
 
 
 def test_analyze_holds_both_designs(simulate: ModuleType, tables: Tables, tmp_path: Path) -> None:

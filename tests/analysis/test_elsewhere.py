@@ -11,11 +11,12 @@ import pytest
 from matplotlib.collections import PathCollection
 
 from invariscope.analysis import TableError, Tables, analyze, join
-from invariscope.analysis.designs import swap_changes, swap_frame
+from invariscope.analysis.designs import swap_changes
 from invariscope.analysis.figures import draw
 from invariscope.analysis.report.scatter import point_records, scatter_spec
 from invariscope.analysis.stats.power import Power, power
-from invariscope.analysis.tables.joined import own
+from invariscope.analysis.tables.checkpoints import own
+from invariscope.analysis.tables.swapped import swap_frame
 from tests.analysis.simulate import Zoo, simulate_tables
 
 FOREIGN = ("max-a", "strided-b")

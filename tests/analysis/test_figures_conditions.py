@@ -12,14 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from scipy import special, stats
 
-from invariscope.analysis.figures import draw, frames
+from invariscope.analysis.figures import draw
 from invariscope.analysis.figures.cost import cost
 from invariscope.analysis.figures.msb_by_depth import msb_by_depth
 from invariscope.analysis.figures.robustness import robustness
 from invariscope.analysis.figures.segmentation import segmentation
 from invariscope.analysis.figures.within_between import BETWEEN, WITHIN, within_between
 from invariscope.analysis.stats import regression
-from invariscope.analysis.tables.joined import Tables, join
+from invariscope.analysis.tables import frames
+from invariscope.analysis.tables.joined import join
+from invariscope.analysis.tables.load import Tables
 from invariscope.base.errors import TableError
 
 
@@ -152,7 +154,7 @@ def test_a_checkpoint_without_all_corruptions_and_repeated_measurements_are_told
     lost = rows[(rows["checkpoint"] != first) | (rows["condition"] != "fog")]
     again = rows[(rows["condition"] == "pgd")].assign(n_images=100, accuracy=0.0)
     figure = robustness(pd.concat([lost, again], ignore_index=True))
-    assert "Measured under some of the corruptions only, left out of their mean: 1 checkpoints." in figure.caption
+    assert "Measured under some of the corruptions only, left out of their mean: 1 checkpoint." in figure.caption
     assert f"Measured on fewer images or in fewer steps as well, not shown here: {len(again)} rows." in figure.caption
     np.testing.assert_allclose(drawn(figure.axes[0], "max"), drawn(robustness(rows).axes[0], "max"))
 

@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from scipy import optimize, stats
 
-from invariscope.analysis.designs import swap_frame
-from invariscope.analysis.figures import fits, frames
+from invariscope.analysis.figures import fits, selection
 from invariscope.analysis.figures.confounding import confounding
 from invariscope.analysis.figures.dose_response import dose_positions, dose_response
 from invariscope.analysis.figures.msb_by_operator import msb_by_operator
@@ -22,7 +21,10 @@ from invariscope.analysis.figures.msb_invariance import msb_invariance
 from invariscope.analysis.figures.shift_surface import shift_surface
 from invariscope.analysis.figures.swap import swap
 from invariscope.analysis.stats.correlation import correlate
-from invariscope.analysis.tables.joined import Tables, join
+from invariscope.analysis.tables import frames
+from invariscope.analysis.tables.joined import join
+from invariscope.analysis.tables.load import Tables
+from invariscope.analysis.tables.swapped import swap_frame
 from invariscope.base.errors import TableError
 
 
@@ -406,19 +408,19 @@ def test_one_data_set_and_one_plan_are_chosen_and_the_rest_is_named(frame: pd.Da
     elsewhere = few.assign(data="cifar10 test", consistency=0.3)
     smaller = few.assign(n_images=10, consistency=0.4)
     mixed = pd.concat([wider, usual, smaller, path, elsewhere, frame], ignore_index=True)
-    selection = frames.select(mixed, "test", ["consistency"])
-    assert selection.data == "digits test"
+    chosen = selection.select(mixed, "test", ["consistency"])
+    assert chosen.data == "digits test"
     pd.testing.assert_series_equal(
-        selection.rows.set_index(["checkpoint", "shift_kind"])["consistency"].sort_index(),
+        chosen.rows.set_index(["checkpoint", "shift_kind"])["consistency"].sort_index(),
         frame.set_index(["checkpoint", "shift_kind"])["consistency"].sort_index(),
     )
-    notes = " ".join(selection.notes)
+    notes = " ".join(chosen.notes)
     assert "cifar10 test" in notes
     assert "circular ≤ 8 px × 9 (sampled)" in notes
     assert "zero ≤ 2 px × 5 (sampled)" in notes
     assert "zero ≤ 4 px × 9 (path)" in notes
     assert f"{len(few)} rows" in notes
-    other = frames.select(mixed, "test", ["consistency"], data="cifar10 test")
+    other = selection.select(mixed, "test", ["consistency"], data="cifar10 test")
     assert set(other.rows["consistency"]) == {0.3}
 
 
@@ -474,7 +476,7 @@ def test_rounding_of_the_forward_pass_does_not_decide_ranks(frame: pd.DataFrame)
     noisy = frame.assign(
         msb_corrected=frame["msb_corrected"] + np.random.default_rng(0).uniform(-4e-11, 4e-11, len(frame))
     )
-    drawn = frames.select(noisy, "test", ["msb_corrected"]).rows.set_index(["checkpoint", "shift_kind"])[
+    drawn = selection.select(noisy, "test", ["msb_corrected"]).rows.set_index(["checkpoint", "shift_kind"])[
         "msb_corrected"
     ]
     assert drawn.to_dict() == frame.set_index(["checkpoint", "shift_kind"])["msb_corrected"].to_dict()
@@ -482,11 +484,11 @@ def test_rounding_of_the_forward_pass_does_not_decide_ranks(frame: pd.DataFrame)
 
 def test_strided_convolutions_count_as_plain_subsampling(frame: pd.DataFrame) -> None:
     named = frame.assign(operator=frame["operator"].replace({"subsample": "strided"}))
-    rest = frames.without(named)
+    rest = selection.without(named)
     assert rest is not None
     assert set(rest["operator"]) == set(frame["operator"]) - {"subsample"}
-    assert frames.without(rest) is None
-    assert frames.without(named[named["operator"] == "strided"]) is None
+    assert selection.without(rest) is None
+    assert selection.without(named[named["operator"] == "strided"]) is None
 
 
 @pytest.mark.parametrize("width", ["double", "single"])

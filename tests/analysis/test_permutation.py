@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from invariscope.analysis.stats.blocks import Block, Draws
+from invariscope.analysis.stats.blocks import Draws, PairBlock
 from invariscope.analysis.stats.correlation import correlate
 from invariscope.analysis.stats.permutation import (
     adjusted,
@@ -127,7 +127,7 @@ def _null_p(sizes, method="pearson", clusters="run"):
     for _ in range(300):
         frame = _null_frame(rng, sizes, confounded=partial)
         groups = frame["group"].to_numpy() if within else None
-        block = Block(method, frame[names].to_numpy(dtype=float), ["x", "y"], groups, [("x", "y")], {})
+        block = PairBlock(method, frame[names].to_numpy(dtype=float), ["x", "y"], groups, [("x", "y")], {})
         found.append(block.rows(frame, {"design": clusters}, Draws("jackknife", 0, 199, 0))[0]["p"])
     return np.array(found, dtype=float)
 
@@ -160,12 +160,12 @@ def test_p_is_small_where_the_cluster_means_go_together():
     ("change", "options", "reason"),
     [
         ({"run": np.repeat(np.arange(4), 15)}, {}, "4 clusters are fewer than 5"),
-        ({"group": np.repeat(np.arange(12), 5)}, {"methods": ["within_pearson"]}, "1 arrangements of the clusters"),
+        ({"group": np.repeat(np.arange(12), 5)}, {"methods": ["within_pearson"]}, "1 arrangement of the clusters"),
         ({"group": np.tile([0, 1], 30)}, {"methods": ["within_pearson"]}, "clusters lie in several groups"),
         ({}, {"permutations": 0}, "no permutations were asked for"),
         ({}, {"clusters": {"runs": "run", "rows": None}}, "depend on each other within larger ones"),
         ({"x": 1.0}, {}, "x is constant (1)"),
-        ({"run": [None] + [1] * 59}, {}, "1 rows have no value in run"),
+        ({"run": [None] + [1] * 59}, {}, "1 row has no value in run"),
     ],
 )
 def test_no_p_has_a_reason(change, options, reason):

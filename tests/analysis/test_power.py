@@ -7,17 +7,10 @@ import pandas as pd
 import pytest
 
 from invariscope.analysis import TableError
-from invariscope.analysis.say.findings import verdict
+from invariscope.analysis.say.power_findings import power_in_words
 from invariscope.analysis.stats.correlation import correlate
-from invariscope.analysis.stats.power import (
-    ENOUGH,
-    LEVELS,
-    Components,
-    Power,
-    power,
-    power_in_words,
-    variance_components,
-)
+from invariscope.analysis.stats.power import ENOUGH, LEVELS, Components, Power, power, variance_components
+from invariscope.analysis.stats.primary import verdict
 
 SMALL = Power(operators=(15, 40), runs=(3, 12), snapshots=(1,), simulations=200)
 
@@ -172,7 +165,7 @@ def test_a_correlation_that_the_parts_cannot_give_has_a_reason():
     [
         ({"msb_corrected": 0.5}, {"MSB does not vary between operators", "MSB does not vary inside operators"}),
         ({"consistency": np.nan}, {"0 operators with MSB and consistency are fewer than 2"}),
-        ({"operator": "max"}, {"1 operators with MSB and consistency are fewer than 2"}),
+        ({"operator": "max"}, {"1 operator with MSB and consistency is fewer than 2"}),
     ],
 )
 def test_no_power_has_a_reason(change, reasons, recwarn):

@@ -19,10 +19,11 @@ from scipy import stats
 from invariscope import cli
 from invariscope.analysis import publication
 from invariscope.analysis.drawing import save_figures
-from invariscope.analysis.figures import FIGURES, FRAMES, _load
-from invariscope.analysis.figures.frames import cost_frame, robustness_frame, segmentation_frame
+from invariscope.analysis.figures import FIGURES
 from invariscope.analysis.publication import PAPER_TABLES, Column, PaperTable, to_csv, to_latex, to_markdown
-from invariscope.analysis.tables.joined import Tables, join
+from invariscope.analysis.tables.frames import FRAMES, cost_frame, robustness_frame, segmentation_frame
+from invariscope.analysis.tables.joined import join
+from invariscope.analysis.tables.load import Tables
 from invariscope.base.errors import TableError
 
 
@@ -44,7 +45,7 @@ def made(tables: Tables) -> dict[str, PaperTable]:
         factors=[json.dumps({"alpha": 0.0 if seed == 0 else 0.35}) for seed in tables.checkpoints["seed"]]
     )
     tables = dataclasses.replace(tables, checkpoints=settings)
-    return {name: _load(entry.target)(_load(FRAMES[entry.frames[0]])(tables)) for name, entry in PAPER_TABLES.items()}
+    return {name: entry.load()(FRAMES[entry.frames[0]](tables)) for name, entry in PAPER_TABLES.items()}
 
 
 def one(table: PaperTable, **wanted: str) -> pd.Series:
@@ -123,7 +124,7 @@ def test_unusual_tables_are_made_or_refused_in_one_line(tables: Tables, name: st
         empty = {n: getattr(tables, n).iloc[:0] for n in ("invariance", "robustness", "segmentation", "cost")}
         edited = dataclasses.replace(tables, **empty)
     entry = PAPER_TABLES[name]
-    make, load = _load(entry.target), _load(FRAMES[entry.frames[0]])
+    make, load = entry.load(), FRAMES[entry.frames[0]]
     if case == "no data":
         with pytest.raises(TableError, match="collect") as error:
             make(load(edited))

@@ -214,7 +214,7 @@ def test_the_wild_row_of_a_table(frame):
         (lambda f: f.assign(m=0.3), "m is constant (0.3)"),
         (lambda f: f.assign(c=1.0), "c is constant (1)"),
         (lambda f: f.assign(c=f["c"] + 0.9), "c leaves [0, 1], where the logit lives"),
-        (lambda f: f.assign(operator=0), "1 clusters (operator) are fewer than 3: no standard error"),
+        (lambda f: f.assign(operator=0), "1 cluster (operator) is fewer than 3: no standard error"),
         (lambda f: f.iloc[:2], "2 complete rows are too few for"),
         (lambda f: f.assign(m=np.inf), "no row has a value in every column of the model"),
         (lambda f: f.assign(n_images=0), "a row has no images behind its score"),

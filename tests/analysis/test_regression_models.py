@@ -95,7 +95,7 @@ def test_mixed_effects_equal_the_formula_interface(frame):
         (lambda f: f[f["operator"] < "op04"], "4 groups (operator) are fewer than 5: they tell nothing"),
         (lambda f: f.assign(m=0.2), "m is constant (0.2)"),
         (lambda f: f.assign(c=np.inf), "no row has a value in every column"),
-        (lambda f: f.iloc[:2], "1 groups (operator) are fewer than 5"),
+        (lambda f: f.iloc[:2], "1 group (operator) is fewer than 5"),
     ],
 )
 def test_mixed_effects_that_cannot_be_fitted_say_why(frame, change, reason, recwarn):

@@ -25,14 +25,14 @@ from PIL import Image
 
 from invariscope.analysis import TableError, Tables, join, load
 from invariscope.analysis.figures import FIGURES, style
+from invariscope.analysis.report import html_tables as table_module
 from invariscope.analysis.report import page as page_module
-from invariscope.analysis.report import tables as table_module
 from invariscope.analysis.report import write_report
+from invariscope.analysis.report.html_tables import html_table, paper_table
 from invariscope.analysis.report.page import checkpoint_table, findings_html, json_for_script, title_of
 from invariscope.analysis.report.provenance import provenance
 from invariscope.analysis.report.scatter import point_records, scatter_spec, symbol
-from invariscope.analysis.report.tables import html_table, paper_table
-from invariscope.analysis.study import Results
+from invariscope.analysis.results import Results
 from invariscope.collectors.schema import MSB_READINGS
 
 

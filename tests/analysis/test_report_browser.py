@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from invariscope.analysis import Tables, join
-from invariscope.analysis.study import Results
+from invariscope.analysis.results import Results
 
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 pytestmark = [

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from invariscope.analysis import analyze, join, with_sites
-from invariscope.analysis.say.findings import CELL, Finding
+from invariscope.analysis.say.findings import Finding
 from invariscope.analysis.say.slope_findings import SlopeFindings
+from invariscope.analysis.stats.cells import CELL
 from invariscope.analysis.stats.regression import FractionalLogit, site_slopes
 
 SMALL = {"epochs": (24.0,), "padding_modes": ("zeros",), "shift_kinds": ("zero",)}

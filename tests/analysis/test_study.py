@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,11 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from invariscope.analysis import TableError, analyze, join, write_results
-from invariscope.analysis.say.findings import BY_CHECKPOINT, BY_OPERATOR, BY_RUN, Comparison, paradoxes, verdict
-from invariscope.analysis.say.summary import _verdicts
+from invariscope.analysis.say.findings import Comparison, paradoxes
+from invariscope.analysis.say.statements import _verdicts
+from invariscope.analysis.stats.cells import BY_CHECKPOINT, BY_OPERATOR, BY_RUN
 from invariscope.analysis.stats.correlation import correlate
+from invariscope.analysis.stats.primary import verdict
 from invariscope.analysis.stats.regression import FractionalLogit, fit
 from invariscope.collectors.schema import MSB_READINGS
 
@@ -264,7 +267,7 @@ def tiny_frame(simulate):
         (lambda f: f.assign(msb_corrected=0.5), "msb_corrected is constant (0.5)"),
         (lambda f: f.assign(consistency=1.0), "consistency is constant (1)"),
         (lambda f: f.assign(**dict.fromkeys(MSB_READINGS, np.nan)), "0 rows with a value in both columns"),
-        (lambda f: f[f["operator"] == "max"], "1 rows with a value in both columns are fewer than 3"),
+        (lambda f: f[f["operator"] == "max"], "1 row with a value in both columns is fewer than 3"),
         (lambda f: f.assign(operator=None, operator_spec=None, architecture=None, run=None), "fewer than 3"),
         (lambda f: f.iloc[:2], "2 rows with a value in both columns are fewer than 3"),
         (lambda f: f[f["operator"] == "subsample"], "no statement about pooling operators alone"),
@@ -347,15 +350,23 @@ def test_power_is_written_beside_the_results(zoos, tmp_path):
 def test_a_failed_write_leaves_the_old_results_and_no_halves(zoos, tmp_path, monkeypatch):
     write_results(zoos["null"], tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    monkeypatch.setattr(pd.DataFrame, "to_csv", _full_disk)
+    monkeypatch.setattr("tempfile.mkstemp", _second_fails(tempfile.mkstemp))
     with pytest.raises(TableError, match="cannot write results here"):
         write_results(zoos["negative"], tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def _full_disk(frame, path, **options):
-    path.write_text("half")
-    raise OSError(28, os.strerror(28))
+def _second_fails(make):
+    """The second file finds no room; the first must not have taken its name by then."""
+    made = []
+
+    def mkstemp(**options):
+        made.append(options)
+        if len(made) == 2:
+            raise OSError(28, os.strerror(28))
+        return make(**options)
+
+    return mkstemp
 
 
 def test_verdicts():

@@ -175,7 +175,10 @@ def test_a_network_of_two_names_counts_once_and_is_told(tables):
     [
         (lambda t: replace(t, checkpoints=t.checkpoints.iloc[:0]), "table checkpoints is empty"),
         (lambda t: replace(t, invariance=t.invariance[t.invariance["shift_kind"] == "none"]), "holds no shifts"),
-        (lambda t: replace(t, checkpoints=t.checkpoints.iloc[1:]), "1 measured checkpoints are not in table"),
+        (
+            lambda t: replace(t, checkpoints=t.checkpoints.iloc[1:]),
+            "1 of the networks in table invariance is not in table",
+        ),
         (lambda t: _twice(t, "checkpoints"), "describes 'smallcnn-.*' twice"),
         (lambda t: _twice(t, "layers"), "table layers holds two measurements of checkpoint 'smallcnn-max"),
         (lambda t: _twice(t, "invariance"), "table invariance holds two measurements"),

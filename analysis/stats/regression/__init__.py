@@ -3,7 +3,7 @@ comparison.
 """
 
 from invariscope.analysis.stats.regression.comparison import compare
-from invariscope.analysis.stats.regression.influence import leave_one_out
+from invariscope.analysis.stats.regression.leaving_out import leave_one_out
 from invariscope.analysis.stats.regression.mixed import MixedEffects, fit_mixed
 from invariscope.analysis.stats.regression.model import FractionalLogit, LogitOLS, Model
 from invariscope.analysis.stats.regression.sites import site_slopes

@@ -12,7 +12,7 @@ from scipy import special, stats
 
 from invariscope.analysis.stats.coverage import MIN_CLUSTERS
 from invariscope.analysis.stats.regression.design import Design, assemble, candidates, columns_of, complete
-from invariscope.analysis.stats.regression.estimate import Estimate, estimate, logits
+from invariscope.analysis.stats.regression.estimate import Coefficients, estimate, logits
 from invariscope.analysis.stats.regression.model import LogitOLS, Model, need
 from invariscope.analysis.stats.regression.sandwich import bias_reduced
 from invariscope.analysis.stats.resampling import Array
@@ -86,7 +86,7 @@ def _in_sample(columns: dict[str, Array], model: Model) -> list[dict[str, Any]]:
     return [*records, {**counts, "measure": "Wald", **_wald(design, found, model, enough)}]
 
 
-def _wald(design: Design, found: Estimate, model: Model, enough: bool) -> dict[str, Any]:
+def _wald(design: Design, found: Coefficients, model: Model, enough: bool) -> dict[str, Any]:
     index = list(design.terms).index(model.numeric[0])
     sandwich = bias_reduced(found.design, design.codes)
     t, df = found.params[index] / sandwich.errors(found.residual)[index], float(sandwich.df[index])
@@ -96,7 +96,7 @@ def _wald(design: Design, found: Estimate, model: Model, enough: bool) -> dict[s
     return {"statistic": float(t**2), "df": df, **p}
 
 
-def _explained(design: Design, found: Estimate, least_squares: bool) -> float:
+def _explained(design: Design, found: Coefficients, least_squares: bool) -> float:
     if least_squares:
         y = logits(design.y, design.trials)
         return 1 - float(found.residual @ found.residual) / float(((y - y.mean()) ** 2).sum())

@@ -11,6 +11,7 @@ import pandas as pd
 from invariscope.analysis.stats.correlation import constant, indicator_columns
 from invariscope.analysis.stats.regression.model import LogitOLS, Model, need
 from invariscope.analysis.stats.resampling import Array, cluster_codes
+from invariscope.base.words import are, counted
 
 MIN_FIT_CLUSTERS = 3
 """With fewer clusters there is no cluster-robust error."""
@@ -116,7 +117,9 @@ def _obstacle(design: Design, model: Model) -> str:
     if not len(y):
         return "no row has a value in every column of the model"
     if len(y) <= len(design.terms):
-        return f"{len(y)} complete rows are too few for {len(design.terms)} coefficients"
+        return (
+            f"{counted(len(y), 'complete row')} {are(len(y))} too few for {counted(len(design.terms), 'coefficient')}"
+        )
     if y.min() < 0 or y.max() > 1:
         return (
             f"{model.y} leaves [0, 1], where the {'logit' if isinstance(model, LogitOLS) else 'fractional logit'} lives"
@@ -127,6 +130,7 @@ def _obstacle(design: Design, model: Model) -> str:
         return f"{model.y} is constant ({y[0]:.6g})"
     if focal in design.left_out:
         return design.left_out[focal]
-    if len(design.clusters) < MIN_FIT_CLUSTERS:
-        return f"{len(design.clusters)} clusters ({model.cluster}) are fewer than {MIN_FIT_CLUSTERS}: no standard error"
+    n = len(design.clusters)
+    if n < MIN_FIT_CLUSTERS:
+        return f"{counted(n, 'cluster')} ({model.cluster}) {are(n)} fewer than {MIN_FIT_CLUSTERS}: no standard error"
     return ""

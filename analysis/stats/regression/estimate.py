@@ -14,7 +14,7 @@ from invariscope.analysis.stats.resampling import Array
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Coefficients:
     """Coefficients ``params (k,)``, fitted scores ``mean (n,)``, and the working regression at the estimate.
 
     ``weight (n,)``: ``μ(1-μ)`` of the fractional logit, 1 of least squares; ``design (n, k)`` and ``residual (n,)``
@@ -39,14 +39,14 @@ def logits(y: Array, trials: Array) -> Array:
     return result
 
 
-def estimate(design: Design, model: Model) -> Estimate | str:
+def estimate(design: Design, model: Model) -> Coefficients | str:
     """The fitted coefficients, or in words why there are none."""
     if isinstance(model, LogitOLS):
         return least_squares(design.matrix, logits(design.y, design.trials))
     return fractional_logit(design.matrix, design.y)
 
 
-def least_squares(matrix: Array, y: Array) -> Estimate | str:
+def least_squares(matrix: Array, y: Array) -> Coefficients | str:
     """``y`` in logits on the columns of ``matrix``; in words where they fit it without error."""
     import statsmodels.api as sm
 
@@ -54,10 +54,10 @@ def least_squares(matrix: Array, y: Array) -> Estimate | str:
     if result.ssr <= 1e-20 * max(float(y @ y), 1e-300):
         return "the columns fit the scores without error: no standard error"
     mean = special.expit(result.fittedvalues)
-    return Estimate(result.params, mean, np.ones(len(y)), matrix, result.resid)
+    return Coefficients(result.params, mean, np.ones(len(y)), matrix, result.resid)
 
 
-def fractional_logit(matrix: Array, y: Array) -> Estimate | str:
+def fractional_logit(matrix: Array, y: Array) -> Coefficients | str:
     """The quasi-likelihood estimate; in words where it does not exist or is not found."""
     import statsmodels.api as sm
     from statsmodels.tools.sm_exceptions import ModelWarning
@@ -74,4 +74,4 @@ def fractional_logit(matrix: Array, y: Array) -> Estimate | str:
     if not result.converged or not np.isfinite(result.params).all() or not weight.min() > 0:
         return "no finite slope: the columns separate the scores"
     root = np.sqrt(weight)
-    return Estimate(result.params, mean, weight, matrix * root[:, None], (y - mean) / root)
+    return Coefficients(result.params, mean, weight, matrix * root[:, None], (y - mean) / root)

@@ -16,6 +16,7 @@ from invariscope.analysis.stats.regression.design import Design, assemble, colum
 from invariscope.analysis.stats.regression.estimate import logits
 from invariscope.analysis.stats.regression.model import LogitOLS, table
 from invariscope.analysis.stats.resampling import Array
+from invariscope.base.words import are, counted
 
 MIN_GROUPS = 5
 """Fewer groups tell nothing of the variance between them."""
@@ -67,7 +68,8 @@ def _rows(design: Design, model: MixedEffects) -> list[dict[str, Any]]:
     groups, focal = len(design.clusters), model.numeric[0]
     reason = design.reason
     if 0 < groups < MIN_GROUPS:
-        reason = f"{groups} groups ({model.group}) are fewer than {MIN_GROUPS}: they tell nothing of their variance"
+        few = f"{counted(groups, 'group')} ({model.group}) {are(groups)} fewer than {MIN_GROUPS}"
+        reason = f"{few}: they tell nothing of their variance"
     found = reason or _reml(design, focal, ["intercept"])
     if isinstance(found, str):
         found = reason or f"no random intercept: {found}; read the least-squares slope instead"

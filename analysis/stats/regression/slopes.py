@@ -12,7 +12,7 @@ from scipy import stats
 
 from invariscope.analysis.stats.coverage import MIN_CLUSTERS
 from invariscope.analysis.stats.regression.design import Design, assemble, columns_of, complete
-from invariscope.analysis.stats.regression.estimate import Estimate, estimate
+from invariscope.analysis.stats.regression.estimate import Coefficients, estimate
 from invariscope.analysis.stats.regression.model import LogitOLS, Model, need, table
 from invariscope.analysis.stats.regression.sandwich import (
     bias_reduced,
@@ -136,7 +136,7 @@ def fit_rows(columns: dict[str, Array], model: Model, simulate: bool = True) -> 
     return records + [{**design.counts, "term": name, "reason": text} for name, text in design.left_out.items()]
 
 
-def _of_interest(design: Design, found: Estimate, index: int) -> dict[str, Any]:
+def _of_interest(design: Design, found: Coefficients, index: int) -> dict[str, Any]:
     """The effect of a number's slope, and which clusters it rests on."""
     shares = information(found.design, index, design.codes)
     first = [cluster for cluster in np.argsort(-shares, kind="stable")[:3] if shares[cluster] >= 0.1]
@@ -145,7 +145,7 @@ def _of_interest(design: Design, found: Estimate, index: int) -> dict[str, Any]:
     return {"effect": effect, "effective_clusters": float(1 / (shares**2).sum()), "leading": leading}
 
 
-def _wild_row(design: Design, found: Estimate, model: Model, simulate: bool) -> dict[str, Any]:
+def _wild_row(design: Design, found: Coefficients, model: Model, simulate: bool) -> dict[str, Any]:
     index = list(design.terms).index(model.numeric[0])
     outcome = found.design @ found.params + found.residual
     result = wild_bootstrap_t(found.design, outcome, design.codes, index, simulate=simulate)

@@ -1,4 +1,4 @@
-"""From the joined tables to the rows of one figure: one data set, one shift plan per kind, nothing dropped unsaid."""
+"""From a frame to the rows of one figure: one data set, one shift plan per kind, nothing dropped unsaid."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from invariscope.analysis.study import PLAIN_SUBSAMPLING
-from invariscope.analysis.tables.joined import NOT_GIVEN, Tables, is_elsewhere, origins, with_runs
+from invariscope.analysis.say.plan_words import panel_title, plan_in_caption
+from invariscope.analysis.stats.cells import PLAIN_SUBSAMPLING
+from invariscope.analysis.tables.checkpoints import COPIES, is_elsewhere, operators_named
+from invariscope.analysis.tables.plans import PLAN, filled, kind_order, shifted
 from invariscope.base.errors import TableError
-from invariscope.collectors.schema import MSB_READINGS, SHIFT_KINDS
+from invariscope.base.names import unknown
+from invariscope.base.words import counted
+from invariscope.collectors.schema import MSB_READINGS
 
 Snapshots = Literal["final", "all"]
-PLAN = ["shift_kind", "plan", "fill", "max_shift", "n_shifts"]
 
 
 @dataclass(frozen=True)
-class Selection:
+class FigureRows:
     """The rows of a figure, and in words what they are and what was left out.
 
     ``elsewhere`` are rows of networks from elsewhere, which take part in no statistic and are drawn hollow.
@@ -47,9 +50,7 @@ class Selection:
 
     def title(self, kind: str) -> str:
         """The heading of a panel: the shift kind with the largest displacement, and the fill where it is black."""
-        first = self.kind(kind).iloc[0]
-        black = ", black" if first["fill"] == "black" else ""
-        return f"{kind} shift, ≤ {int(first['max_shift'])} px{black}"
+        return panel_title(self.kind(kind).iloc[0])
 
 
 def need(frame: pd.DataFrame, columns: Iterable[str], figure: str) -> None:
@@ -58,7 +59,7 @@ def need(frame: pd.DataFrame, columns: Iterable[str], figure: str) -> None:
     if missing:
         raise TableError(
             f"{figure} needs the columns {', '.join(missing)}, which the tables do not give: "
-            "collect `layers` and `invariance` (or `surface`) and join them with `invariscope.analysis.tables.joined`"
+            "collect `layers` and `invariance` (or `surface`) and join them with `invariscope.analysis.join`"
         )
 
 
@@ -70,7 +71,7 @@ def select(
     snapshots: Snapshots = "final",
     *,
     elsewhere: bool = False,
-) -> Selection:
+) -> FigureRows:
     """The rows to draw: of one data set (``data``, else the one with most rows) and, per shift kind, of one plan.
 
     The plan of a kind is the one measured on most checkpoints; among equals the one with nine shifts per image, as the
@@ -82,10 +83,10 @@ def select(
     """
     columns = list(columns)
     need(frame, ["checkpoint", "model", "operator", "cluster", "final", "data", *PLAN, *columns], figure)
-    rows = frame[frame["shift_kind"].isin(SHIFT_KINDS)]
+    rows = shifted(frame)
     if rows.empty:
         raise TableError(f"{figure} has no rows to draw: collect `invariance` with at least one shift kind first")
-    notes: list[str] = []
+    notes = _copies(frame)
     rows, data = _of_one_data_set(rows, figure, data, notes)
     rows = _choose_plans(_snapshots(rows, snapshots, notes), notes)
     rows = _complete(rows, columns, notes)
@@ -94,9 +95,7 @@ def select(
         raise TableError(
             f"{figure} has no row with all of {', '.join(columns)}: collect `layers` and `invariance` first"
         )
-    present = set(rows["shift_kind"])
-    kinds = tuple(kind for kind in SHIFT_KINDS if kind in present)
-    return Selection(rows.reset_index(drop=True), kinds, data, tuple(notes), others)
+    return FigureRows(rows.reset_index(drop=True), kind_order(rows["shift_kind"]), data, tuple(notes), others)
 
 
 def _apart(rows: pd.DataFrame, drawn: bool, notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -117,19 +116,28 @@ def select_unshifted(
     columns: Iterable[str],
     data: str | None = None,
     snapshots: Snapshots = "final",
-) -> Selection:
+) -> FigureRows:
     """As :func:`select`, of a frame without shift plans (sites, conditions, costs), made from the table ``table``."""
     columns = list(columns)
     need(frame, ["checkpoint", "model", "operator", "cluster", "final", *columns], figure)
     if frame.empty:
         raise TableError(f"table `{table}` holds no rows: collect `{table}` first")
-    notes: list[str] = []
+    notes = _copies(frame)
     rows, data = _of_one_data_set(frame, figure, data, notes) if "data" in frame else (frame, "")
     rows = _complete(_snapshots(rows, snapshots, notes), columns, notes)
     rows, _ = _apart(rows, False, notes)
     if rows.empty:
         raise TableError(f"{figure} has no row with all of {', '.join(columns)}: collect `{table}` again")
-    return Selection(rows.reset_index(drop=True), (), data, tuple(notes))
+    return FigureRows(rows.reset_index(drop=True), (), data, tuple(notes))
+
+
+def _copies(frame: pd.DataFrame) -> list[str]:
+    names = frame.attrs.get(COPIES, [])
+    return (
+        [f"Copies of another checkpoint (the same weights and model), not counted: {', '.join(names)}."]
+        if names
+        else []
+    )
 
 
 def _of_one_data_set(rows: pd.DataFrame, figure: str, data: str | None, notes: list[str]) -> tuple[pd.DataFrame, str]:
@@ -139,11 +147,11 @@ def _of_one_data_set(rows: pd.DataFrame, figure: str, data: str | None, notes: l
 
 def _snapshots(rows: pd.DataFrame, snapshots: Snapshots, notes: list[str]) -> pd.DataFrame:
     if snapshots not in ("final", "all"):
-        raise TableError(f"unknown choice of snapshots {snapshots!r}: choose final or all")
+        raise TableError(unknown("choice of snapshots", snapshots, ("final", "all")))
     if snapshots == "all" or rows["final"].all():
         return rows
     earlier = rows.loc[~rows["final"], "checkpoint"].nunique()
-    notes.append(f"Earlier snapshots of the training runs, not shown here: {earlier} checkpoints.")
+    notes.append(f"Earlier snapshots of the training runs, not shown here: {counted(earlier, 'checkpoint')}.")
     return rows[rows["final"]]
 
 
@@ -152,7 +160,8 @@ def _complete(rows: pd.DataFrame, columns: list[str], notes: list[str]) -> pd.Da
     finite = pd.Series(np.isfinite(rows[columns].to_numpy(float)).all(axis=1), index=rows.index)
     if not finite.all():
         lost = rows.loc[~finite, "checkpoint"].nunique()
-        notes.append(f"Not shown, for want of {' or '.join(columns)}: {lost} checkpoints ({(~finite).sum()} rows).")
+        of_rows = f"{counted(lost, 'checkpoint')} ({counted((~finite).sum(), 'row')})"
+        notes.append(f"Not shown, for want of {' or '.join(columns)}: {of_rows}.")
     rows = rows[finite]
     rows = rows.assign(**{name: rows[name].astype(float).round(9) for name in columns if name in MSB_READINGS})
     return operators_named(rows)
@@ -171,14 +180,14 @@ def _choose_data(rows: pd.DataFrame, figure: str, data: str | None, notes: list[
 
 
 def _choose_plans(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    rows = rows.assign(fill=rows["fill"].astype(object).where(rows["fill"].notna(), ""))
+    rows = filled(rows)
     kept: list[pd.DataFrame] = []
     left_out: list[str] = []
     for kind, of_kind in rows.groupby("shift_kind", sort=True):
         plans = of_kind.groupby(PLAN)["checkpoint"].nunique().rename("n").reset_index()
         plans = plans.assign(unsampled=plans["plan"] != "sampled", unusual=plans["n_shifts"] != 9)
-        order = ["n", "unsampled", "unusual", "max_shift", "fill"]
-        plans = plans.sort_values(order, ascending=[False, True, True, True, False])
+        order = ["n", "unsampled", "unusual", "max_shift", "fill", "plan", "n_shifts"]
+        plans = plans.sort_values(order, ascending=[False, True, True, True, False, True, True])
         kept.append(of_kind.merge(plans[PLAN].iloc[:1], on=PLAN))
         left_out += [
             f"{kind} ≤ {row.max_shift} px × {row.n_shifts} ({row.plan})" for row in plans.iloc[1:].itertuples()
@@ -192,7 +201,7 @@ def _choose_plans(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     key = ["checkpoint", "model", "shift_kind", *finer]
     once = chosen.drop_duplicates(key)
     if len(once) < len(chosen):
-        notes.append(f"Measured on fewer images as well, not shown here: {len(chosen) - len(once)} rows.")
+        notes.append(f"Measured on fewer images as well, not shown here: {counted(len(chosen) - len(once), 'row')}.")
     return once.sort_index()
 
 
@@ -210,81 +219,12 @@ def without(rows: pd.DataFrame) -> pd.DataFrame | None:
 def counts(rows: pd.DataFrame) -> str:
     """``264 checkpoints, 11 operators, 132 operator × run clusters``."""
     return (
-        f"{rows['checkpoint'].nunique()} checkpoints, {rows['operator'].nunique()} operators, "
-        f"{rows['cluster'].nunique()} operator × run clusters"
+        f"{counted(rows['checkpoint'].nunique(), 'checkpoint')}, {counted(rows['operator'].nunique(), 'operator')}, "
+        f"{counted(rows['cluster'].nunique(), 'operator × run cluster')}"
     )
 
 
-def operators_named(rows: pd.DataFrame) -> pd.DataFrame:
-    """``rows`` with a name in place of an operator that the manifest does not give."""
-    return rows.assign(operator=rows["operator"].astype(object).where(rows["operator"].notna(), NOT_GIVEN))
-
-
-def plan_sentence(selection: Selection) -> str:
+def plan_sentence(selection: FigureRows) -> str:
     """Data set and shift plans in one sentence, for the caption."""
-    plans = []
-    for kind in selection.kinds:
-        first = selection.kind(kind).iloc[0]
-        fill = f", fill {first['fill']}" if first["fill"] else ""
-        plans.append(
-            f"{kind} (≤ {int(first['max_shift'])} px, {int(first['n_shifts'])} per image, {first['plan']}{fill})"
-        )
+    plans = [plan_in_caption(selection.kind(kind).iloc[0]) for kind in selection.kinds]
     return f"Measured on {selection.data}; shifts: {', '.join(plans)}."
-
-
-_FACTORS = ["operator", "operator_spec", "strength", "architecture", "padding_mode", "seed", "run", "epoch"]
-
-
-def surface_frame(tables: Tables) -> pd.DataFrame:
-    """Table ``surface`` with the factors of each checkpoint: a row per checkpoint, plan and shift."""
-    return _with_factors(tables.surface, tables)
-
-
-def site_frame(tables: Tables) -> pd.DataFrame:
-    """The sites of table ``layers`` with the factors of each checkpoint: a row per checkpoint, data set and site."""
-    return _with_factors(tables.layers[tables.layers["site"].notna()], tables)
-
-
-def robustness_frame(tables: Tables) -> pd.DataFrame:
-    """Table ``robustness`` with the factors of each checkpoint: a row per checkpoint, data set and condition.
-
-    ``seed`` is that of the training run; the condition's own is ``condition_seed``.
-    """
-    return _with_factors(tables.robustness.rename(columns={"seed": "condition_seed"}), tables)
-
-
-def cost_frame(tables: Tables) -> pd.DataFrame:
-    """Table ``cost`` with the factors of each checkpoint: a row per checkpoint and quantity."""
-    return _with_factors(tables.cost, tables)
-
-
-def segmentation_frame(tables: Tables) -> pd.DataFrame:
-    """Table ``segmentation``, scores as columns, with the factors of each checkpoint and its MSB readings.
-
-    A row per checkpoint, data set and shift plan. Scores that are taken without a shift (``miou``, ``pixel_accuracy``)
-    stand in every row of the checkpoint; a reading is the mean over the checkpoint's sites on the same data set.
-    """
-    keys = ["checkpoint", "sha256", "model", "data"]
-    rows = tables.segmentation
-    plain, shifted = rows[rows["shift_kind"] == "none"], rows[rows["shift_kind"] != "none"]
-    shifted = shifted.assign(fill=shifted["fill"].astype(object).where(shifted["fill"].notna(), ""))
-    wide = _wide(shifted, [*keys, *PLAN])
-    images = shifted.groupby([*keys, *PLAN], as_index=False)["n_images"].max()
-    wide = wide.merge(images, on=[*keys, *PLAN])
-    readings = tables.layers.groupby(keys, as_index=False)[list(MSB_READINGS)].mean()
-    for other in (_wide(plain, keys), readings):
-        wide = wide.merge(other, on=keys, how="left")
-    return _with_factors(wide, tables)
-
-
-def _wide(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    once = rows.drop_duplicates([*keys, "score"])
-    values, errors = (once.pivot(index=keys, columns="score", values=name) for name in ("value", "se"))
-    return pd.concat([values, errors.add_suffix("_se")], axis=1).reset_index()
-
-
-def _with_factors(rows: pd.DataFrame, tables: Tables) -> pd.DataFrame:
-    keys = ["sha256", "model"]
-    known = tables.checkpoints.drop_duplicates(keys)
-    factors = known[[*keys, *_FACTORS]].assign(factor_origin=origins(known))
-    return with_runs(operators_named(rows.merge(factors, on=keys, how="left")))

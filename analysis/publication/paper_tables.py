@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from invariscope.analysis.figures.cost import QUANTITIES
-from invariscope.analysis.figures.frames import (
-    Selection,
+from invariscope.analysis.figures.robustness import ConditionRows, conditions, measured_once
+from invariscope.analysis.figures.selection import (
+    FigureRows,
     Snapshots,
     counts,
     once_per_checkpoint,
@@ -17,9 +18,9 @@ from invariscope.analysis.figures.frames import (
     select,
     select_unshifted,
 )
-from invariscope.analysis.figures.robustness import Condition, conditions, measured_once
 from invariscope.analysis.publication.paper import Column, PaperTable, by_key, in_order, summarise
-from invariscope.analysis.stats.corruption_error import conditions_said, corruption_errors
+from invariscope.analysis.say.conditions import conditions_said
+from invariscope.analysis.stats.corruption_error import corruption_errors
 from invariscope.base.errors import TableError
 from invariscope.collectors.schema import PRIMARY_READING
 
@@ -79,7 +80,7 @@ def table_ablation(
             f"table_ablation needs two settings of {operator} or more: train some, such as {operator} and "
             f"{operator}(pool=phase), and name what differs in training among the factors ({known})"
         )
-    chosen = Selection(rows.reset_index(drop=True), selection.kinds, selection.data, selection.notes)
+    chosen = FigureRows(rows.reset_index(drop=True), selection.kinds, selection.data, selection.notes)
     keys = ("architecture", "padding_mode", *factors, "operator_spec")
     return _of_scores("table_ablation", chosen, keys, reading, f"Settings of {operator}", factors)
 
@@ -99,7 +100,7 @@ def table_segmentation(
 ) -> PaperTable:
     """mIoU, pixel accuracy, MSB, and per-pixel consistency per shift kind.
 
-    ``frame`` is :func:`invariscope.analysis.figures.frames.segmentation_frame`'s.
+    ``frame`` is :func:`invariscope.analysis.tables.frames.segmentation_frame`'s.
 
     Raises:
         TableError: there is nothing to tell.
@@ -124,7 +125,7 @@ def table_robustness(
     """Accuracy: clean, per attack and budget, over the corruptions (the mean over all severities), per other data set;
     and the mean corruption error relative to a ``reference`` checkpoint (``corruption_error``).
 
-    ``frame`` is :func:`invariscope.analysis.figures.frames.robustness_frame`'s.
+    ``frame`` is :func:`invariscope.analysis.tables.frames.robustness_frame`'s.
 
     Raises:
         TableError: there is nothing to tell.
@@ -142,7 +143,7 @@ def table_robustness(
     columns = [column for column, _ in parts]
     made, of_errors, told = _with_mce(made, rows, reference)
     columns += of_errors
-    chosen = Selection(made, (), selection.data, (*conditions_said(rows), *told, *notes, *more, *selection.notes))
+    chosen = FigureRows(made, (), selection.data, (*conditions_said(rows), *told, *notes, *more, *selection.notes))
     return _means("table_robustness", "Accuracy under attacks, corruptions and other data", made, by, columns, chosen)
 
 
@@ -202,14 +203,14 @@ def table_cost(
 
 
 def _of_scores(
-    name: str, selection: Selection, by: Sequence[str], reading: str, title: str, factors: Sequence[str]
+    name: str, selection: FigureRows, by: Sequence[str], reading: str, title: str, factors: Sequence[str]
 ) -> PaperTable:
     rows, of_kinds = _wide(selection, ("consistency", "fidelity"))
     columns = [Column("accuracy", "accuracy", best="max"), Column(reading, "MSB"), *of_kinds]
     return _means(name, title, rows, by, columns, selection)
 
 
-def _wide(selection: Selection, scores: Sequence[str]) -> tuple[pd.DataFrame, list[Column]]:
+def _wide(selection: FigureRows, scores: Sequence[str]) -> tuple[pd.DataFrame, list[Column]]:
     """One row per checkpoint, ``SCORE_KIND`` as columns; and those columns."""
     rows, columns = once_per_checkpoint(selection.rows), []
     for kind in selection.kinds:
@@ -225,7 +226,7 @@ def _wide(selection: Selection, scores: Sequence[str]) -> tuple[pd.DataFrame, li
 
 
 def _means(
-    name: str, title: str, rows: pd.DataFrame, by: Sequence[str], columns: Sequence[Column], selection: Selection
+    name: str, title: str, rows: pd.DataFrame, by: Sequence[str], columns: Sequence[Column], selection: FigureRows
 ) -> PaperTable:
     present = [column for column in columns if column.key in rows and rows[column.key].notna().any()]
     rows, keys, constant = by_key(rows, by)
@@ -239,7 +240,7 @@ def _means(
     return PaperTable(name, made, keys, tuple(present), "\n".join(lines))
 
 
-def _columns_of(condition: Condition) -> list[tuple[Column, pd.DataFrame]]:
+def _columns_of(condition: ConditionRows) -> list[tuple[Column, pd.DataFrame]]:
     slug = re.sub(r"\W+", "_", condition.name.replace("∞", "inf")).lower()
     strengths = condition.strengths
     if condition.axis in ("", "severity"):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from invariscope.analysis.stats.regression.design import Design, assemble, columns_of
-from invariscope.analysis.stats.regression.estimate import Estimate, estimate
+from invariscope.analysis.stats.regression.estimate import Coefficients, estimate
 from invariscope.analysis.stats.regression.model import Model, need
 from invariscope.analysis.stats.regression.sandwich import bias_reduced, half_widths, plain
 from invariscope.analysis.stats.regression.slopes import ONE_CLUSTER, mundlak
@@ -63,13 +63,13 @@ def leave_one_out(
     return pd.DataFrame([{**blank, **shared, **record} for record in records], columns=INFLUENCE_COLUMNS)
 
 
-def _fit(columns: dict[str, Array], model: Model) -> tuple[Design, Estimate | str]:
+def _fit(columns: dict[str, Array], model: Model) -> tuple[Design, Coefficients | str]:
     design = assemble(columns, model)
     return design, design.reason or estimate(design, model)
 
 
 def _record(
-    fitted: tuple[Design, Estimate | str], whole: tuple[Design, Estimate | str], model: Model
+    fitted: tuple[Design, Coefficients | str], whole: tuple[Design, Coefficients | str], model: Model
 ) -> dict[str, Any]:
     (design, found), (all_rows, reference) = fitted, whole
     counts = {"n": len(design.y), "n_clusters": len(design.clusters)}
@@ -85,7 +85,7 @@ def _record(
     return record if np.isfinite(half) else {**record, "reason": ONE_CLUSTER}
 
 
-def _cook(design: Design, found: Estimate, all_rows: Design, reference: Estimate) -> float:
+def _cook(design: Design, found: Coefficients, all_rows: Design, reference: Coefficients) -> float:
     """Cook's distance over the coefficients that both fits have: leaving a group out can take a factor's level away."""
     n, k = reference.design.shape
     variance = float(reference.residual @ reference.residual) / (n - k)

@@ -1,0 +1,63 @@
+"""What an analysis found, and writing it to a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from invariscope.base.errors import TableError
+from invariscope.base.files import write_together
+
+_CSV = ("correlations", "regressions", "influence", "comparisons", "sites", "designs")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What an analysis found.
+
+    ``correlations``, ``regressions``: every number, one row each. ``influence``: the primary slopes with one operator,
+    data set or architecture left out. ``comparisons``: what MSB adds to accuracy, architecture and data set, in sample
+    and for what took no part in the fit. ``sites``: slopes of early and late sites. ``designs``: doses and swaps
+    (module ``designs``). ``primary``: the statements fixed in advance, (a) Spearman over operator means, (b) the
+    fractional logit's slope given accuracy, (c) the slope within operators, with their verdicts, ``p`` (from 15
+    operators on) and ``p_holm`` over the primary ones. ``summary``: the same in words, as Markdown. ``headline``: a few
+    lines for a terminal.
+    """
+
+    correlations: pd.DataFrame
+    regressions: pd.DataFrame
+    influence: pd.DataFrame
+    comparisons: pd.DataFrame
+    sites: pd.DataFrame
+    designs: pd.DataFrame
+    primary: pd.DataFrame
+    summary: str
+    headline: list[str]
+
+
+def write_results(results: Results, folder: Path | str, power: pd.DataFrame | None = None) -> list[Path]:
+    """Write a CSV file per table (``correlations``, ``regressions``, ``influence``, ``comparisons``, ``sites``,
+    ``designs``), ``summary.md``, and ``power.csv`` where there is a table of :func:`power`; all of them appear, each
+    whole, or none.
+
+    Raises:
+        TableError: the folder cannot be written to.
+    """
+    root = Path(folder)
+    files = {f"{name}.csv": _csv(getattr(results, name)) for name in _CSV}
+    files["summary.md"] = results.summary.encode()
+    if power is not None:
+        files["power.csv"] = _csv(power)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        write_together({root / name: content for name, content in files.items()})
+    except OSError as error:
+        raise TableError(f"{root}: cannot write results here ({error.strerror}); name another folder") from error
+    return [root / name for name in files]
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    text: str = table.to_csv(index=False, lineterminator="\n")
+    return text.encode()

@@ -1,0 +1,37 @@
+"""A shift plan in words: for sentences, captions, panels and menus."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def plan_words(plan: Any) -> str:
+    """``zero shifts (up to 2 px, fill mean, 9 shifts per image)``."""
+    how = f"{plan['n_shifts']} shifts per image" if plan["plan"] == "sampled" else f"{plan['plan']} plan"
+    return f"{plan['shift_kind']} shifts (up to {plan['max_shift']} px{_fill(plan)}, {how})"
+
+
+def plan_on_data(plan: Any) -> str:
+    """``zero shifts up to 2 px on digits/test``."""
+    return f"{plan['shift_kind']} shifts up to {plan['max_shift']} px on {plan['data']}"
+
+
+def plan_in_caption(plan: Any) -> str:
+    """``zero (≤ 2 px, 9 per image, sampled, fill mean)``."""
+    numbers = f"≤ {int(plan['max_shift'])} px, {int(plan['n_shifts'])} per image, {plan['plan']}"
+    return f"{plan['shift_kind']} ({numbers}{_fill(plan)})"
+
+
+def plan_in_menu(plan: Any) -> str:
+    """``zero, ≤ 2 px, 9 sampled, fill mean``."""
+    return f"{plan['shift_kind']}, ≤ {int(plan['max_shift'])} px, {int(plan['n_shifts'])} {plan['plan']}{_fill(plan)}"
+
+
+def panel_title(plan: Any) -> str:
+    """``zero shift, ≤ 2 px``, and the fill where it is black."""
+    black = ", black" if plan["fill"] == "black" else ""
+    return f"{plan['shift_kind']} shift, ≤ {int(plan['max_shift'])} px{black}"
+
+
+def _fill(plan: Any) -> str:
+    return f", fill {plan['fill']}" if isinstance(plan["fill"], str) and plan["fill"] else ""

@@ -1,0 +1,61 @@
+"""What is analysed together: one data set and shift plan, a subset of operators, a choice of snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from invariscope.analysis.tables.plans import DATA_AND_PLAN, PLAN
+
+BY_CHECKPOINT = "over checkpoints"
+BY_RUN = "over operator x run"
+BY_OPERATOR = "over operators"
+"""Sampling units of an interval, as column ``interval`` of the correlations names them."""
+
+CELL = [*DATA_AND_PLAN, "subset", "snapshots"]
+"""The columns that label a cell."""
+
+PLAIN_SUBSAMPLING = ("subsample", "strided")
+"""Operators that pool nothing; the subset ``without subsample`` is the rest."""
+
+_PLAN = [name for name in PLAN if name != "max_shift"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Rows that are analysed together, and what they are."""
+
+    labels: Mapping[str, object]
+    rows: pd.DataFrame
+
+    def tag(self, table: pd.DataFrame, **further: object) -> pd.DataFrame:
+        """The table with the cell's labels in front of every row."""
+        return pd.concat([pd.DataFrame({**self.labels, **further}, index=table.index), table], axis=1)
+
+
+def cells_of(rows: pd.DataFrame, apart: list[str]) -> Iterator[Cell]:
+    """One cell per (data set and) shift plan × subset of operators × choice of snapshots; subsets that change nothing
+    left out.
+    """
+    # Data sets of different image sizes are each shifted by their own eighth: only several on the same data differ.
+    several = rows.groupby(["data", *_PLAN])["max_shift"].nunique().max() > 1
+    keys = [*apart, *_PLAN, *(["max_shift"] if several else [])]
+    for _, plan in rows.groupby(keys, sort=True):
+        first = plan.iloc[0]
+        labels = {
+            "data": first["data"] if plan["data"].nunique() == 1 else "all data sets",
+            **{name: first[name] for name in ("shift_kind", "fill")},
+            "max_shift": "/".join(map(str, sorted(plan["max_shift"].unique()))),
+            **{name: first[name] for name in ("n_shifts", "plan")},
+        }
+        subsets = {"all operators": plan}
+        pooling = plan[~plan["operator"].isin(PLAIN_SUBSAMPLING)]
+        if 0 < len(pooling) < len(plan):
+            subsets["without subsample"] = pooling
+        for subset, of_subset in subsets.items():
+            final = of_subset[of_subset["final"]]
+            yield Cell({**labels, "subset": subset, "snapshots": "final"}, final)
+            if len(final) < len(of_subset):
+                yield Cell({**labels, "subset": subset, "snapshots": "all"}, of_subset)

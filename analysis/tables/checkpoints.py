@@ -1,0 +1,150 @@
+"""What a checkpoint is, for every frame alike: its factors, its cluster, whether it is final, its origin, its copies.
+
+A *network* is a weights file and a model string (:data:`NETWORK`); a *checkpoint* is a name that a manifest gives it.
+
+* **factors**: the columns :data:`FACTORS` of table ``checkpoints``, and the manifest's further ones as
+  ``factor_<name>``; an operator that the manifest does not name is missing, and is called :data:`NOT_GIVEN` where it
+  is drawn or told;
+* **copies**: a network under several names counts once, under the first of them in the order of the alphabet, whatever
+  name it was measured under; ``attrs["copies"]`` of a frame holds the others;
+* **cluster**: ``operator|run``, the checkpoint's name where no run is given;
+* **final**: the last snapshot of its run among the networks of the frame, so that a run counts with its last snapshot
+  that could be measured;
+* **origin**: networks whose further factor ``origin`` is :data:`ELSEWHERE` were trained by recipes of their own and
+  take part in no statistic (:func:`own`).
+
+A measured network that table ``checkpoints`` does not describe is refused: left out, it would be missing without a
+word; kept, it would stand for an operator of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from invariscope.analysis.tables.load import Tables
+from invariscope.base.errors import TableError
+
+NOT_GIVEN = "not given"
+"""Stands for an operator that the manifest does not name."""
+
+ELSEWHERE = "elsewhere"
+"""Value of the manifest's factor ``origin`` that marks a network trained elsewhere, by a recipe of its own."""
+
+NETWORK = ["sha256", "model"]
+"""The columns that tell networks apart."""
+
+FACTORS = [
+    "architecture",
+    "operator",
+    "operator_spec",
+    "strength",
+    "padding_mode",
+    "training_data",
+    "seed",
+    "run",
+    "epoch",
+    "n_params",
+]
+"""The factors of every checkpoint, in the order of the columns."""
+
+COPIES = "copies"
+"""Key of a frame's ``attrs``: names of networks that have another name as well."""
+
+
+def describe(tables: Tables) -> pd.DataFrame:
+    """One row per network: ``checkpoint``, :data:`NETWORK`, :data:`FACTORS` and ``factor_<name>``, ordered by name.
+
+    Raises:
+        TableError: no checkpoint described, a name described twice, or factors that are not JSON.
+    """
+    rows = tables.checkpoints
+    if rows.empty:
+        raise TableError("table checkpoints is empty; collect `checkpoints` first")
+    twice = rows.loc[rows.duplicated("checkpoint"), "checkpoint"]
+    if len(twice):
+        raise TableError(
+            f"table checkpoints describes {twice.iloc[0]!r} twice; collect zoos that share names into several folders"
+        )
+    rows = rows.sort_values("checkpoint")
+    is_copy = rows.duplicated(NETWORK)
+    copies, rows = rows.loc[is_copy, "checkpoint"].tolist(), rows[~is_copy]
+    further = pd.DataFrame([_further_factors(row) for row in rows[["checkpoint", "factors"]].itertuples(index=False)])
+    further.index = rows.index
+    described = pd.concat([rows[["checkpoint", *NETWORK, *FACTORS]], further], axis=1)
+    described.attrs[COPIES] = copies
+    return described
+
+
+def with_checkpoints(rows: pd.DataFrame, tables: Tables, table: str) -> pd.DataFrame:
+    """``rows`` of the table ``table`` with everything that this module says of their networks.
+
+    A column ``checkpoint`` of ``rows`` gives way to the name of :func:`describe`.
+
+    Raises:
+        TableError: as :func:`describe`; a network that is not described.
+    """
+    described = describe(tables)
+    found = rows.drop(columns="checkpoint", errors="ignore").merge(
+        described, on=NETWORK, how="left", validate="many_to_one"
+    )
+    lost = found["checkpoint"].isna()
+    if lost.any():
+        count = found.loc[lost, NETWORK].drop_duplicates().shape[0]
+        raise TableError(
+            f"{count} of the networks in table {table} {'is' if count == 1 else 'are'} not in table checkpoints (the "
+            f"first has the model string {found.loc[lost, 'model'].iloc[0]!r}); collect `checkpoints` for the same zoo"
+        )
+    found = _with_runs(found)
+    found.attrs[COPIES] = described.attrs[COPIES]
+    return found
+
+
+def operators_named(rows: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` with :data:`NOT_GIVEN` in place of an operator that the manifest does not give."""
+    return rows.assign(operator=rows["operator"].astype(object).where(rows["operator"].notna(), NOT_GIVEN))
+
+
+def own(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows without networks from elsewhere, whose recipes differ from each other: they take part in no statistic.
+
+    ``attrs["elsewhere"]`` holds their names. Raises :class:`TableError` where there are no others.
+    """
+    marked = is_elsewhere(rows)
+    if not marked.any():
+        return rows
+    if marked.all():
+        raise TableError(
+            f"all networks have the origin {ELSEWHERE!r}, which takes part in no statistic: leave that factor out of "
+            "the manifest to analyse them"
+        )
+    kept = rows[~marked]
+    kept.attrs = {**rows.attrs, ELSEWHERE: sorted(rows.loc[marked, "checkpoint"].unique())}
+    return kept
+
+
+def is_elsewhere(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row is of a network that its manifest marks with ``origin: elsewhere``."""
+    if "factor_origin" not in rows.columns:
+        return pd.Series(False, index=rows.index)
+    return rows["factor_origin"].eq(ELSEWHERE).fillna(False).astype(bool)
+
+
+def _with_runs(rows: pd.DataFrame) -> pd.DataFrame:
+    operator = operators_named(rows)["operator"]
+    run = rows["run"].astype(object).where(rows["run"].notna(), rows["checkpoint"])
+    last = rows.groupby("run")["epoch"].transform("max")
+    final = rows["run"].isna() | rows["epoch"].isna() | (rows["epoch"] == last)
+    return rows.assign(cluster=operator.astype(str) + "|" + run.astype(str), final=final)
+
+
+def _further_factors(row: Any) -> dict[str, Any]:
+    try:
+        factors = json.loads(row.factors)
+    except ValueError as error:
+        raise TableError(
+            f"checkpoint {row.checkpoint!r}: its factors are not JSON; collect `checkpoints` again"
+        ) from error
+    return {f"factor_{name}": value for name, value in factors.items() if name not in FACTORS}
