@@ -16,11 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from invariscope.analysis import TableError, load
 from invariscope.base.former import FORMER_NAME
+from invariscope.base.words import counted
 from invariscope.zoo.loading import build_model
 from invariscope.zoo.recipe import Run, read_recipe
 from reference import pairs, reproduce, results
 from reference.claims import Found
-from reference.words import counted, ranged
+from reference.words import ranged_row
 
 MOST_MULTIPLY_ADDS = 10e6
 
@@ -342,6 +343,6 @@ def test_runs_are_drawn_from_those_of_the_tables(runs: dict[str, list[Run]]) -> 
 def test_numbers_without_an_interval_or_at_all() -> None:
     assert [counted(number, "family") for number in (0, 1, 3)] == ["0 families", "1 family", "3 families"]
     row = pd.Series({"estimate": -0.104, "low": -0.5, "high": 0.25})
-    assert ranged(row) == "-0.10 (-0.50 to 0.25)"
-    assert ranged(row.replace({-0.5: np.nan})) == "-0.10"
-    assert ranged(row.replace({-0.104: np.nan})) == ranged(None) == "-"
+    assert ranged_row(row) == "-0.10 (-0.50 to 0.25)"
+    assert ranged_row(row.replace({-0.5: np.nan})) == "-0.10"
+    assert ranged_row(row.replace({-0.104: np.nan})) == ranged_row(None) == "-"
