@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from invariscope.zoo.operators import OPERATORS, OperatorSpec, build_operator, parse_operator
-from invariscope.zoo.operators.base import Downsample, sampled_support
+from invariscope.zoo.operators.base import sampled_support
 from invariscope.zoo.operators.blur import blur, content_adaptive_blur, max_blur
 from invariscope.zoo.operators.checking import SIZES, check_behaviour, check_declaration
 from invariscope.zoo.operators.polyphase import aps
@@ -74,7 +74,6 @@ def test_the_support_is_the_window_of_the_sampling(spec: str) -> None:
     for stride in (1, 2, 3):
         operator = built(spec, 2, stride, "zeros")
         assert operator.support() == sampled_support(operator)
-        assert type(operator).support is not Downsample.support
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -137,7 +136,9 @@ def test_constants_stay(spec: str) -> None:
                 weight = taps.weights.masked_fill(taps.index < 0, 0).sum(-1).expand(2, 4, -1).view_as(y)
                 inside = weight > 1 - 1e-12
                 assert bool(inside[..., 1:-2, 1:-2].all())
-                torch.testing.assert_close(y[inside], level.expand_as(y)[inside], rtol=0, atol=1e-9)
+                torch.testing.assert_close(
+                    y[inside], level.expand_as(y)[inside], rtol=0, atol=1e-5 if operator.exempt else 1e-9
+                )
 
 
 @pytest.mark.parametrize(("spec", "training"), [(s, False) for s in SPECS] + [(s, True) for s in LEARNED])

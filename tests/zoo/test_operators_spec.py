@@ -73,7 +73,7 @@ def test_parse(text: str, arguments: dict, canonical: str, strength: float | Non
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("sofft", "did you mean 'soft'.*aps, avg, blur, ddac, lp, lps, max, maxblur, soft, subsample, tips"),
+        ("sofft", f"did you mean 'soft'.*{', '.join(sorted(OPERATORS))}"),
         ("soft(4", "cannot be read: write it as"),
         ("soft((4))", "cannot be read"),
         ("", "cannot be read"),
