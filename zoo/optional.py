@@ -34,7 +34,7 @@ def import_timm() -> ModuleType:
     Raises:
         ModelError: it cannot be imported; the line says why and what to do.
     """
-    _prepare_torchvision()
+    prepare_torchvision()
     return import_optional("timm", "timm")
 
 
@@ -44,7 +44,7 @@ def import_torchvision() -> ModuleType:
     Raises:
         ModelError: it cannot be imported; the line says why and what to do.
     """
-    _prepare_torchvision()
+    prepare_torchvision()
     return import_optional("torchvision", "torchvision")
 
 
@@ -78,7 +78,7 @@ def import_optional(name: str, extra: str | None = None) -> ModuleType:
         ) from problem
 
 
-def _prepare_torchvision() -> None:
+def prepare_torchvision() -> None:
     """Declare the operators without which torchvision cannot be imported, where its own are not there."""
     try:
         importlib.import_module("torchvision")

@@ -202,7 +202,15 @@ class World:
                 self.load(f"{name}.{each}")
 
     def _outside(self, name: str, globals: Any, locals: Any, fromlist: Any) -> Any:
-        module = builtins.__import__(name, globals, locals, fromlist, 0)
+        try:
+            module = builtins.__import__(name, globals, locals, fromlist, 0)
+        except RuntimeError as problem:
+            if "operator torchvision::" not in str(problem):
+                raise
+            from invariscope.zoo.optional import prepare_torchvision  # imports torch, as what failed did
+
+            prepare_torchvision()
+            module = builtins.__import__(name, globals, locals, fromlist, 0)
         if module is not importlib:
             return module
         own = ModuleType("importlib")  # whose import_module knows the siblings as well

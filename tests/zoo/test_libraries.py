@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -270,3 +271,29 @@ def test_operators_that_are_not_compiled_are_declared_and_not_made_up(
     (line,) = logged
     assert line.startswith("log: the compiled operators of torchvision do not fit this torch (torchvision ")
     assert f"torch {torch.__version__}" in line
+
+
+def test_another_error_of_torchvision_is_told_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('compiled with another CUDA. Reinstall')\n")
+    code = "from invariscope.zoo.loading import build_model; from invariscope.zoo import optional\n"
+    code += "try:\n    build_model('torchvision:resnet18')\nexcept ValueError as problem:\n    print(problem)\n"
+    code += "print(optional.declared_operators())"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    message, declared = done.stdout.splitlines()
+    reason = "RuntimeError: compiled with another CUDA; here are torchvision "
+    assert message.startswith(f"torchvision cannot be imported ({reason}")
+    assert message.endswith("install the release of torchvision that belongs to this torch")
+    assert declared == "()"
+
+
+@pytest.mark.parametrize("line", ["from timm import create_model", "import torchvision.ops as o"])
+def test_research_code_may_import_them_itself(
+    timm: ModuleType, torchvision: ModuleType, tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "nets.py").write_text(f"from torch import nn\ndef build():\n    {line}\n    return nn.Identity()\n")
+    code = (
+        "import sys; from invariscope.zoo.loading import build_model; build_model('python:nets.py:build', sys.argv[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -190,6 +190,22 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
         "python:torch.py:Net",
         {"torch": "import torch\nclass Net(torch.nn.MaxPool2d):\n    def __init__(s):\n        super().__init__(4)\n"},
     ),
+    "what is installed, in a package with files of the same names": (
+        "python:my_pkg/nets.py:Net",
+        {
+            "my_pkg___": "",
+            "my_pkg__nets": NET.format(
+                "import logging, yaml\n    from .logging import down\n    assert logging.INFO, yaml.safe_load", "down"
+            ),
+            "my_pkg__logging": POOL,
+            "my_pkg__yaml": "",
+        },
+    ),
+    "what is installed, beside a folder of the same name": (
+        "python:nets.py:Net",
+        {"nets": NET.format("import yaml\n    from blocks import down\n    yaml.safe_load", "down"), "blocks": POOL,
+         "yaml__notes": ""},
+    ),
     "dataclasses and annotations": (
         "python:nets.py:Net",
         {
@@ -248,6 +264,7 @@ def test_two_folders_with_files_of_the_same_names_each_get_their_own(tmp_path: P
     with ThreadPoolExecutor(8) as pool:
         values = list(range(1, 4)) * 20
         assert [y.item() for y in pool.map(lambda value: networks[value](x), values)] == values
+    assert all(type(pickle.loads(pickle.dumps(network))) is type(network) for network in networks.values())
 
 
 def test_an_import_of_a_user_does_not_reach_into_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,6 +370,8 @@ def test_hostile_names_in_the_working_folder(tmp_path: Path) -> None:
     folder = late(tmp_path, 5)
     hostile = "raise RuntimeError('taken for ours')\n"
     files(folder, analysis=hostile, collectors=hostile, data=hostile, zoo___=hostile, utils=hostile, base=hostile)
+    files(tmp_path / "copy", invariscope___=hostile, nets="import invariscope.zoo\nfrom torch.nn import Identity\n")
+    assert isinstance(build_model("python:nets.py:Identity", tmp_path / "copy"), nn.Identity)
     code = "import sys; from invariscope.zoo.loading import build_model; import torch;"
     code += "network = build_model('python:nets.py:build'); print(network(torch.zeros(1)).item());"
     code += "print([name for name in ('blocks', 'numbers_of_mine', 'zoo', 'more') if name in sys.modules])"
