@@ -294,3 +294,24 @@ def _finish(table: str, rows: pd.DataFrame | None) -> pd.DataFrame:
     provenance = {"data_fingerprint": "f0", "task": table, "invariscope_version": "0", "torch_version": "0"}
     rows = rows.assign(**{name: value for name, value in provenance.items() if name in schema.names})
     return pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).to_pandas()
+
+
+def regression_frame(
+    seed: int = 0, groups: int = 8, size: int = 10, slope_sd: float = 0.0, level_sd: float = 0.3, noise: float = 0.2
+):
+    """Scores of operators whose slopes and levels are random, for models of ``c`` on ``m``."""
+    rng = np.random.default_rng(seed)
+    codes = np.repeat(np.arange(groups), size)
+    m = rng.uniform(size=len(codes))
+    accuracy = 0.9 + 0.03 * rng.normal(size=len(codes))
+    architecture = np.array(["cnn", "resnet", "vgg"])[rng.integers(3, size=len(codes))]
+    eta = 0.5 + level_sd * rng.normal(size=groups)[codes] + (slope_sd * rng.normal(size=groups) - 1.5)[codes] * m
+    eta = eta + 4 * (accuracy - 0.9) + 0.2 * (architecture == "vgg") + noise * rng.normal(size=len(codes))
+    columns = {"c": 1 / (1 + np.exp(-eta)), "m": m, "accuracy": accuracy, "architecture": architecture}
+    return pd.DataFrame(columns).assign(operator=[f"op{o:02d}" for o in codes], data="digits", n_images=10_000)
+
+
+def logits_of(frame: pd.DataFrame) -> pd.Series:
+    """The logits of ``c`` of :func:`regression_frame`, as least squares takes them."""
+    hits = frame["c"] * frame["n_images"]
+    return np.log((hits + 0.5) / (frame["n_images"] - hits + 0.5))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from pathlib import Path
 from types import ModuleType
 
@@ -15,9 +14,8 @@ from scipy import stats
 
 from invariscope.analysis import TableError, analyze, join, load
 from invariscope.analysis.designs import COLUMNS, dose_trends, swap_changes
-from invariscope.analysis.designs.common import clustered_fit, clustered_share
+from invariscope.analysis.designs.common import clustered_fit
 from invariscope.analysis.designs.dose import families as dose_families
-from invariscope.analysis.designs.dose import page_p
 from invariscope.analysis.designs.swaps import POOLING, SINGLE
 from invariscope.analysis.say.design_findings import design_sections
 from invariscope.analysis.stats.correlation import correlate
@@ -122,28 +120,6 @@ def test_scores_follow_msb_inside_the_families(joined: pd.DataFrame, doses: pd.D
         n, k, groups = len(rows), len(names), 4
         se = np.sqrt((bread @ meat @ bread)[0, 0] * groups / (groups - 1) * (n - 1) / (n - k))
         assert row["high"] - row["estimate"] == pytest.approx(stats.t.ppf(0.975, 3) * se, rel=1e-9)
-
-
-def test_page_against_every_permutation() -> None:
-    """Two families of four strengths: all (4!)² orders, and how many give as large an L."""
-    values = np.array([[0.1, 0.4, 0.3, 0.9], [0.2, 0.3, 0.5, 0.4]])
-
-    def statistic(rows: list) -> int:
-        return sum(sum(rank * place for place, rank in enumerate(row, 1)) for row in rows)
-
-    ranks = [stats.rankdata(row).astype(int).tolist() for row in values]
-    all_orders = list(itertools.product(itertools.permutations(range(1, 5)), repeat=2))
-    upper = np.mean([statistic(orders) >= statistic(ranks) for orders in all_orders])
-    assert page_p(values) == pytest.approx(2 * upper)
-    assert page_p(-values) == pytest.approx(2 * upper)
-    assert np.isnan(page_p(np.ones((3, 4))))
-
-
-def test_page_is_uniform_without_a_trend() -> None:
-    rng = np.random.default_rng(0)
-    p = np.array([page_p(rng.random((6, 5))) for _ in range(400)])
-    assert abs(np.mean(p <= 0.05) - 0.05) < 0.025
-    assert abs(np.mean(p <= 0.3) - 0.3) < 0.06
 
 
 def test_incomplete_families_are_counted_and_other_runs_left_alone(joined: pd.DataFrame) -> None:
@@ -352,38 +328,6 @@ def test_bad_tables_of_swaps_are_one_line(tables: Tables) -> None:
     assert swap_changes(swap_frame(none)).empty
 
 
-def test_clustered_fit_with_too_little() -> None:
-    y = np.array([1.0, 2.0, 4.0])
-    assert clustered_fit(y[:0], [], y[:0])["reason"] == "0 rows are too few"
-    assert clustered_fit(y, [np.ones(3)], np.arange(3))["reason"] == "no variation of its own"
-    one = clustered_fit(y, [], np.zeros(3))
-    assert (one["estimate"], one["reason"]) == (pytest.approx(7 / 3), "no interval: 1 cluster is too few")
-
-
-def test_shares_have_intervals_inside_0_to_1() -> None:
-    hits, networks = np.ones(40), np.arange(40)
-
-    def ends(hits: np.ndarray, clusters: np.ndarray) -> list[float]:
-        found = clustered_share(hits, clusters)
-        assert found["reason"] == ""
-        return [found[name] for name in ("estimate", "low", "high")]
-
-    # All or none: 3 / G clusters at most differ, and G counts clusters, not rows.
-    assert ends(hits, networks) == pytest.approx([1.0, 1 - 3 / 40, 1.0])
-    assert ends(0 * hits, networks // 4) == pytest.approx([0.0, 0.0, 3 / 10])
-    assert ends(hits, networks // 20) == [1.0, 0.0, 1.0]
-    hits[0] = 0
-    mean, low, high = t_interval(hits)
-    assert high > 1.02
-    assert ends(hits, networks) == pytest.approx([mean, low, 1.0])
-    one = clustered_share(np.ones(3), np.zeros(3))
-    assert (one["estimate"], one["reason"]) == (1.0, "no interval: 1 cluster is too few")
-    half = clustered_share(np.array([0.0, 1, 0, 1]), np.array([0, 0, 1, 1]))
-    assert (half["estimate"], half["reason"]) == (0.5, "no interval: all clusters are equal")
-    assert np.isnan([one["low"], one["high"], half["low"], half["high"]]).all()
-    assert clustered_share(hits[:0], networks[:0])["reason"] == "0 rows are too few"
-
-
 def test_swaps_that_are_all_opposite_say_how_many_may_not_be(swaps: pd.DataFrame) -> None:
     swaps = swaps[swaps["operator"].isin(["soft", "max"]) & (swaps["shift_kind"] == "zero")]
     msb = np.where(np.arange(len(swaps)) % 2, 0.1, -0.1)
@@ -430,16 +374,6 @@ def test_sentences_hold_the_numbers(doses: pd.DataFrame, changes: pd.DataFrame) 
     assert "exclude" not in told
     assert "Fewer than 15 networks: estimates, no statement of significance." in told
     assert design_sections(doses.iloc[:0]) == []
-
-
-def test_levelling_off_is_told_by_the_first_dose_that_stays_above() -> None:
-    rows = [{"statistic": "share reached", "y": "consistency", "strength": s, "estimate": e, "low": e, "high": e}
-            for s, e in ((1.0, 0.92), (2.0, 0.7), (4.0, 0.95), (8.0, 1.02))]  # fmt: skip
-    from invariscope.analysis.say.design_findings import _levels_off
-    from invariscope.analysis.say.vocabulary import IMAGES
-
-    assert "at strength 4 (share reached 0.95 (0.95 to 0.95))" in _levels_off(pd.DataFrame(rows), IMAGES)
-    assert "only at the highest strength" in _levels_off(pd.DataFrame(rows[:2]), IMAGES)
 
 
 def test_analyze_holds_both_designs(simulate: ModuleType, tables: Tables, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 import statsmodels.formula.api as smf
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
-from scipy import optimize, stats
+from scipy import stats
 
-from invariscope.analysis.figures import fits, selection
+from invariscope.analysis.figures import fits
 from invariscope.analysis.figures.confounding import confounding
 from invariscope.analysis.figures.dose_response import dose_positions, dose_response
 from invariscope.analysis.figures.msb_by_operator import msb_by_operator
@@ -134,71 +134,6 @@ def test_other_readings_and_scores_can_be_drawn(frame: pd.DataFrame) -> None:
     rows = frame[frame["shift_kind"] == "zero"]
     assert_same_points(points(figure.axes[1]), expected(rows, "msb", "kappa"))
     assert figure.axes[0].get_xlabel() == "MSB, literal (share of windows)"
-
-
-def test_the_logit_curve_is_the_quasi_likelihood_maximum_with_a_sandwich_band(frame: pd.DataFrame) -> None:
-    rows = frame[frame["shift_kind"] == "zero"]
-    x, y, groups = rows["msb_corrected"].to_numpy(), rows["consistency"].to_numpy(), rows["operator"].to_numpy()
-
-    def loss(beta: np.ndarray) -> float:
-        eta = beta[0] + beta[1] * x
-        return float(np.sum(np.logaddexp(0, eta) - y * eta))
-
-    beta = optimize.minimize(loss, np.zeros(2), tol=1e-12).x
-    mu = 1 / (1 + np.exp(-(beta[0] + beta[1] * x)))
-    bread, meat = np.zeros((2, 2)), np.zeros((2, 2))
-    for m, value in zip(mu, x, strict=True):
-        bread += m * (1 - m) * np.outer([1, value], [1, value])
-    for group in np.unique(groups):
-        score = np.zeros(2)
-        for index in np.flatnonzero(groups == group):
-            score += (y[index] - mu[index]) * np.array([1, x[index]])
-        meat += np.outer(score, score)
-    n, size = len(np.unique(groups)), len(x)
-    covariance = np.linalg.inv(bread) @ meat @ np.linalg.inv(bread) * n / (n - 1) * (size - 1) / (size - 2)
-    curve = fits.logit_curve(rows["msb_corrected"], rows["consistency"], rows["operator"])
-    assert curve.slope == pytest.approx(beta[1], abs=1e-4)
-    t = stats.t.ppf(0.975, n - 1)
-    assert curve.slope_high - curve.slope == pytest.approx(t * np.sqrt(covariance[1, 1]), rel=1e-3)
-    for index in (0, 40, 80):
-        at = np.array([1, curve.x[index]])
-        eta, error = at @ beta, t * np.sqrt(at @ covariance @ at)
-        assert curve.low[index] == pytest.approx(1 / (1 + np.exp(-(eta - error))), abs=1e-3)
-        assert curve.high[index] == pytest.approx(1 / (1 + np.exp(-(eta + error))), abs=1e-3)
-    assert (curve.n, curve.n_clusters) == (size, n)
-
-
-@pytest.mark.parametrize(
-    ("x", "y"),
-    [([1.0, 1, 1, 1, 1], [0.1, 0.2, 0.3, 0.4, 0.5]), ([1.0, 2, 3, 4, 5], [1.0, 1, 1, 1, 1]), ([1.0, 2], [0, 1])],
-)
-def test_no_curve_through_what_does_not_vary(x: list[float], y: list[float]) -> None:
-    assert fits.logit_curve(pd.Series(x), pd.Series(y), pd.Series(range(len(x)))) is None
-
-
-def test_two_clusters_give_a_curve_without_a_band() -> None:
-    x, y = pd.Series([0.0, 0.2, 0.5, 0.9, 1.0]), pd.Series([0.9, 0.8, 0.7, 0.5, 0.6])
-    curve = fits.logit_curve(x, y, pd.Series(list("aabbb")))
-    assert np.isfinite(curve.y).all()
-    assert np.isnan(curve.low).all()
-    assert np.isnan(curve.slope_low)
-
-
-def test_clustered_mean_equals_the_cluster_robust_regression_on_a_constant(frame: pd.DataFrame) -> None:
-    rows = frame[frame["operator"] == "soft"].reset_index(drop=True)
-    codes = pd.factorize(rows["cluster"])[0]
-    fit = smf.ols("consistency ~ 1", rows).fit(cov_type="cluster", cov_kwds={"groups": codes, "use_correction": False})
-    groups = codes.max() + 1
-    half = stats.t.ppf(0.975, groups - 1) * fit.bse["Intercept"] * np.sqrt(groups / (groups - 1))
-    mean, low, high = fits.clustered_mean(rows["consistency"], rows["cluster"])
-    np.testing.assert_allclose([mean, low, high], [fit.params["Intercept"], mean - half, mean + half], atol=1e-12)
-    assert np.isnan(fits.clustered_mean(rows["consistency"], pd.Series(["a"] * len(rows)))[1])
-
-
-def test_clustered_mean_of_single_rows_is_the_t_interval() -> None:
-    values = pd.Series([0.1, 0.4, 0.35, 0.9])
-    low, high = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
-    np.testing.assert_allclose(fits.clustered_mean(values, pd.Series(range(4))), [values.mean(), low, high])
 
 
 def test_confounding_shows_accuracy_and_partial_residuals(frame: pd.DataFrame) -> None:
@@ -400,46 +335,9 @@ def test_crowded_doses_keep_their_marks_and_lose_labels(frame: pd.DataFrame) -> 
     assert len(ax.get_xticks(minor=True)) + len(ax.get_xticks()) >= 6
 
 
-def test_one_data_set_and_one_plan_are_chosen_and_the_rest_is_named(frame: pd.DataFrame) -> None:
-    few = frame[frame["checkpoint"].isin(frame["checkpoint"].unique()[:5])]
-    wider = few.assign(max_shift=8, consistency=0.0)
-    usual = frame.assign(max_shift=2, n_shifts=5, consistency=0.1)
-    path = frame.assign(plan="path", consistency=0.2)
-    elsewhere = few.assign(data="cifar10 test", consistency=0.3)
-    smaller = few.assign(n_images=10, consistency=0.4)
-    mixed = pd.concat([wider, usual, smaller, path, elsewhere, frame], ignore_index=True)
-    chosen = selection.select(mixed, "test", ["consistency"])
-    assert chosen.data == "digits test"
-    pd.testing.assert_series_equal(
-        chosen.rows.set_index(["checkpoint", "shift_kind"])["consistency"].sort_index(),
-        frame.set_index(["checkpoint", "shift_kind"])["consistency"].sort_index(),
-    )
-    notes = " ".join(chosen.notes)
-    assert "cifar10 test" in notes
-    assert "circular ≤ 8 px × 9 (sampled)" in notes
-    assert "zero ≤ 2 px × 5 (sampled)" in notes
-    assert "zero ≤ 4 px × 9 (path)" in notes
-    assert f"{len(few)} rows" in notes
-    other = selection.select(mixed, "test", ["consistency"], data="cifar10 test")
-    assert set(other.rows["consistency"]) == {0.3}
-
-
 def test_black_fill_is_said_in_the_heading(frame: pd.DataFrame) -> None:
     black = frame[frame["shift_kind"] == "zero"].assign(fill="black")
     assert heading(msb_invariance(black).axes[0]).startswith("zero shift, ≤ 4 px, black")
-
-
-def test_values_that_cannot_be_drawn_are_counted(frame: pd.DataFrame) -> None:
-    holes = frame.copy()
-    holes.loc[holes["operator"] == "avg", "msb_corrected"] = np.nan
-    holes.loc[holes["operator"] == "tips", "consistency"] = np.inf
-    figure = msb_invariance(holes)
-    assert {"avg", "tips"}.isdisjoint(points(figure.axes[0]))
-    assert "Not shown, for want of msb_corrected or consistency or fidelity: 4 checkpoints (8 rows)." in figure.caption
-    with pytest.raises(TableError, match="no row with all of msb_corrected"):
-        msb_invariance(frame.assign(msb_corrected=np.nan))
-    with pytest.raises(TableError, match="needs the columns msb_corrected"):
-        msb_invariance(frame.drop(columns="msb_corrected"))
 
 
 def test_five_kinds_stand_below_each_other(simulate: ModuleType) -> None:
@@ -450,45 +348,6 @@ def test_five_kinds_stand_below_each_other(simulate: ModuleType) -> None:
     figure = msb_invariance(rows)
     assert [heading(ax).split()[0] for ax in figure.axes[::2]] == list(kinds)
     assert len(figure.axes) == 10
-
-
-def test_numbers_are_written_with_a_minus_sign_and_no_negative_zero() -> None:
-    assert fits.number(-0.456) == "−0.46"
-    assert fits.number(-0.001) == "0.00"
-    assert fits.with_interval(0.5, np.nan, np.nan) == "0.50"
-    assert fits.in_words(pd.Series({"r": np.nan, "low": np.nan, "high": np.nan})) == "r: –"
-
-
-def test_earlier_snapshots_are_left_out_unless_asked_for(everything: pd.DataFrame, frame: pd.DataFrame) -> None:
-    one = everything[everything["shift_kind"] == "zero"]
-    figure = msb_invariance(one, scores=["consistency"])
-    final = frame[frame["shift_kind"] == "zero"]
-    assert_same_points(points(figure.axes[0]), expected(final, "msb_corrected", "consistency"))
-    assert f"not shown here: {len(final)} checkpoints." in figure.caption
-    figure = msb_invariance(one, scores=["consistency"], snapshots="all")
-    assert_same_points(points(figure.axes[0]), expected(one, "msb_corrected", "consistency"))
-    assert "snapshots" not in figure.caption
-    with pytest.raises(TableError, match="'some': choose final or all"):
-        msb_invariance(one, snapshots="some")  # type: ignore[arg-type]
-
-
-def test_rounding_of_the_forward_pass_does_not_decide_ranks(frame: pd.DataFrame) -> None:
-    noisy = frame.assign(
-        msb_corrected=frame["msb_corrected"] + np.random.default_rng(0).uniform(-4e-11, 4e-11, len(frame))
-    )
-    drawn = selection.select(noisy, "test", ["msb_corrected"]).rows.set_index(["checkpoint", "shift_kind"])[
-        "msb_corrected"
-    ]
-    assert drawn.to_dict() == frame.set_index(["checkpoint", "shift_kind"])["msb_corrected"].to_dict()
-
-
-def test_strided_convolutions_count_as_plain_subsampling(frame: pd.DataFrame) -> None:
-    named = frame.assign(operator=frame["operator"].replace({"subsample": "strided"}))
-    rest = selection.without(named)
-    assert rest is not None
-    assert set(rest["operator"]) == set(frame["operator"]) - {"subsample"}
-    assert selection.without(rest) is None
-    assert selection.without(named[named["operator"] == "strided"]) is None
 
 
 @pytest.mark.parametrize("width", ["double", "single"])
@@ -519,3 +378,16 @@ def test_swaps_are_drawn_as_the_frame_has_them(simulate: ModuleType, width: str)
 def test_swaps_without_rows_say_what_to_collect(tables: Tables) -> None:
     with pytest.raises(TableError, match="collect `swaps`"):
         swap(swap_frame(tables))
+
+
+def test_earlier_snapshots_are_left_out_unless_asked_for(everything: pd.DataFrame, frame: pd.DataFrame) -> None:
+    one = everything[everything["shift_kind"] == "zero"]
+    figure = msb_invariance(one, scores=["consistency"])
+    final = frame[frame["shift_kind"] == "zero"]
+    assert_same_points(points(figure.axes[0]), expected(final, "msb_corrected", "consistency"))
+    assert f"not shown here: {len(final)} checkpoints." in figure.caption
+    figure = msb_invariance(one, scores=["consistency"], snapshots="all")
+    assert_same_points(points(figure.axes[0]), expected(one, "msb_corrected", "consistency"))
+    assert "snapshots" not in figure.caption
+    with pytest.raises(TableError, match="'some': choose final or all"):
+        msb_invariance(one, snapshots="some")  # type: ignore[arg-type]

@@ -25,25 +25,12 @@ from invariscope.analysis.stats.regression import (
     within_between,
 )
 from invariscope.analysis.stats.regression.sites import CONTRAST, MEAN
-
-
-def _make(
-    seed: int = 0, groups: int = 8, size: int = 10, slope_sd: float = 0.0, level_sd: float = 0.3, noise: float = 0.2
-):
-    rng = np.random.default_rng(seed)
-    codes = np.repeat(np.arange(groups), size)
-    m = rng.uniform(size=len(codes))
-    accuracy = 0.9 + 0.03 * rng.normal(size=len(codes))
-    architecture = np.array(["cnn", "resnet", "vgg"])[rng.integers(3, size=len(codes))]
-    eta = 0.5 + level_sd * rng.normal(size=groups)[codes] + (slope_sd * rng.normal(size=groups) - 1.5)[codes] * m
-    eta = eta + 4 * (accuracy - 0.9) + 0.2 * (architecture == "vgg") + noise * rng.normal(size=len(codes))
-    columns = {"c": 1 / (1 + np.exp(-eta)), "m": m, "accuracy": accuracy, "architecture": architecture}
-    return pd.DataFrame(columns).assign(operator=[f"op{o:02d}" for o in codes], data="digits", n_images=10_000)
+from tests.analysis.simulate import logits_of, regression_frame
 
 
 @pytest.fixture(scope="module")
 def frame():
-    return _make()
+    return regression_frame()
 
 
 LOGIT = FractionalLogit("logit", "c", ("m", "accuracy"), ("architecture", "data"))
@@ -51,16 +38,11 @@ OLS = LogitOLS("ols", "c", ("m", "accuracy"), ("architecture", "data"))
 MIXED = MixedEffects("mixed", "c", ("m", "accuracy"), ("architecture", "data"))
 
 
-def _logits(frame):
-    hits = frame["c"] * frame["n_images"]
-    return np.log((hits + 0.5) / (frame["n_images"] - hits + 0.5))
-
-
 def test_mixed_effects_recover_known_components():
     names = {"m": -1.5, "sd(intercept | operator)": None, "sd(m | operator)": 0.8, "sd(residual)": 0.2}
     found = []
     for seed in range(6):
-        table = fit_mixed(_make(seed, groups=60, slope_sd=0.8), MIXED).set_index("term")
+        table = fit_mixed(regression_frame(seed, groups=60, slope_sd=0.8), MIXED).set_index("term")
         assert (table["reason"].drop(index="data", errors="ignore") == "").all()
         found.append(table.loc[list(names), "estimate"])
         assert table.loc["m", "n_clusters"] == 60
@@ -79,7 +61,7 @@ def test_mixed_effects_recover_known_components():
 
 def test_mixed_effects_equal_the_formula_interface(frame):
     table = fit_mixed(frame, replace(MIXED, slopes=False)).set_index("term")
-    data = frame.assign(y=_logits(frame), m=frame["m"] - frame["m"].mean())
+    data = frame.assign(y=logits_of(frame), m=frame["m"] - frame["m"].mean())
     expected = smf.mixedlm("y ~ m + accuracy + architecture", data, groups="operator").fit(reml=True)
     for ours, theirs in {"m": "m", "accuracy": "accuracy", "architecture[vgg]": "architecture[T.vgg]"}.items():
         assert table.loc[ours, "estimate"] == pytest.approx(expected.params[theirs], abs=1e-4)
@@ -106,9 +88,9 @@ def test_mixed_effects_that_cannot_be_fitted_say_why(frame, change, reason, recw
 
 
 def test_a_variance_at_its_boundary_is_a_row_with_a_reason(recwarn):
-    same = _make(4, slope_sd=0.0, level_sd=0.5, noise=0.3)
+    same = regression_frame(4, slope_sd=0.0, level_sd=0.5, noise=0.3)
     # Slopes more equal than chance would have them: each operator's own is taken out.
-    eta = _logits(same)
+    eta = logits_of(same)
     for name in same["operator"].unique():
         mine = same["operator"] == name
         line = np.polyfit(same.loc[mine, "m"], eta[mine], 1)
@@ -119,8 +101,8 @@ def test_a_variance_at_its_boundary_is_a_row_with_a_reason(recwarn):
     assert row["reason"].startswith("left out: ")
     assert table.set_index("term").loc["m", "estimate"] == pytest.approx(-1.5, abs=0.05)
     flat = same.assign(c=1 / (1 + np.exp(-(1 - same["m"] + 0.3 * np.random.default_rng(1).normal(size=len(same))))))
-    means = (_logits(flat) + same["m"]).groupby(flat["operator"]).transform("mean")
-    flat = flat.assign(c=1 / (1 + np.exp(-(_logits(flat) - means))))
+    means = (logits_of(flat) + same["m"]).groupby(flat["operator"]).transform("mean")
+    flat = flat.assign(c=1 / (1 + np.exp(-(logits_of(flat) - means))))
     table = fit_mixed(flat, replace(MIXED, numeric=("m",), factors=()))
     assert table["reason"].str.contains("no random intercept: .*read the least-squares slope instead").all()
     assert not recwarn.list
@@ -129,7 +111,7 @@ def test_a_variance_at_its_boundary_is_a_row_with_a_reason(recwarn):
 def _with_sites(frame, count=3, noise=0.15):
     rng = np.random.default_rng(7)
     sites = {f"site_{k}": frame["m"] + noise * rng.normal(size=len(frame)) for k in range(count)}
-    eta = _logits(frame) + 1.5 * frame["m"] - 2.0 * sites["site_0"] + 0.5 * sites[f"site_{count - 1}"]
+    eta = logits_of(frame) + 1.5 * frame["m"] - 2.0 * sites["site_0"] + 0.5 * sites[f"site_{count - 1}"]
     return frame.assign(**sites, c=1 / (1 + np.exp(-eta)))
 
 
@@ -137,7 +119,7 @@ SITES = replace(LOGIT, numeric=("accuracy",), factors=("data",))
 
 
 def test_site_slopes_of_an_architecture_are_plain_fits_with_variance_inflation():
-    frame = _with_sites(_make(groups=20))
+    frame = _with_sites(regression_frame(groups=20))
     names = ["site_0", "site_1", "site_2"]
     table = site_slopes(frame, SITES, names)
     assert table["architecture"].unique().tolist() == ["cnn", "resnet", "vgg"]
@@ -163,16 +145,16 @@ def test_site_slopes_of_an_architecture_are_plain_fits_with_variance_inflation()
 
 
 def test_collinear_sites_are_said_to_be():
-    frame = _with_sites(_make(groups=20), noise=0.03)
+    frame = _with_sites(regression_frame(groups=20), noise=0.03)
     joint = site_slopes(frame, SITES, ["site_0", "site_1", "site_2"]).query("parametrisation == 'joint'")
     assert (joint["vif"] > 10).all()
     assert joint["note"].str.contains(r"collinear .*\(variance inflation \d+\): read the mean and the contrast").all()
-    apart = site_slopes(_with_sites(_make(groups=20), noise=0.6), SITES, ["site_0", "site_1", "site_2"])
+    apart = site_slopes(_with_sites(regression_frame(groups=20), noise=0.6), SITES, ["site_0", "site_1", "site_2"])
     assert (apart["note"] == "").all()
 
 
 def test_sites_that_tell_nothing_say_why(recwarn):
-    frame = _with_sites(_make(groups=20))
+    frame = _with_sites(regression_frame(groups=20))
     names = ["site_0", "site_1", "site_2"]
     one = frame.assign(site_1=np.nan, site_2=np.nan)
     none = frame.assign(site_0=np.nan, site_1=np.nan, site_2=np.nan)
@@ -195,7 +177,7 @@ def test_sites_that_tell_nothing_say_why(recwarn):
 
 
 def test_the_measured_sites_are_fitted_where_an_early_one_has_no_msb(recwarn):
-    frame = _with_sites(_make(groups=20))
+    frame = _with_sites(regression_frame(groups=20))
     names = ["site_0", "site_1", "site_2"]
     late = frame.assign(site_0=np.nan)
     late.loc[late.index[late["architecture"] == "cnn"][:3], "site_1"] = np.nan
@@ -209,7 +191,7 @@ def test_the_measured_sites_are_fitted_where_an_early_one_has_no_msb(recwarn):
     cnn, whole = table[table["architecture"] == "cnn"], (frame["architecture"] == "cnn").sum()
     assert (cnn["n_missing"] == 3).all()
     assert (cnn["n"] == whole - 3).all()
-    near = site_slopes(_with_sites(_make(groups=20), noise=0.03).assign(site_0=np.nan), SITES, names)
+    near = site_slopes(_with_sites(regression_frame(groups=20), noise=0.03).assign(site_0=np.nan), SITES, names)
     near = near[near["parametrisation"] == "joint"]
     assert near["note"].str.match(r"collinear .*; without site_0, which has no MSB$").all()
     # Checkpoints without any site do not outvote those that have some.
@@ -228,7 +210,7 @@ def test_the_measured_sites_are_fitted_where_an_early_one_has_no_msb(recwarn):
 
 
 def test_no_architecture_at_all_is_a_row_with_its_reason():
-    frame = _with_sites(_make(groups=20))
+    frame = _with_sites(regression_frame(groups=20))
     for change in (frame.iloc[:0], frame.assign(architecture=None)):
         row = site_slopes(change, SITES, ["site_0", "site_1", "site_2"])
         assert row["reason"].tolist() == ["no row has a value of architecture: there are no sites to compare"]
@@ -252,7 +234,7 @@ def test_influence_is_refits_and_cooks_distance_by_its_formula(frame, model):
         assert row["change"] == pytest.approx(rest.loc["m", "estimate"] - whole.loc["m", "estimate"], abs=1e-10)
     formula = "y ~ m + accuracy + architecture"
     if model is OLS:
-        data = frame.assign(y=_logits(frame))
+        data = frame.assign(y=logits_of(frame))
         full, part = (smf.ols(formula, d).fit() for d in (data, data[data["operator"] != "op03"]))
         covariance = full.cov_params()
     else:
@@ -270,7 +252,7 @@ def test_influence_is_refits_and_cooks_distance_by_its_formula(frame, model):
 def test_influence_of_single_rows_is_cooks_distance_of_statsmodels(frame):
     data = frame.assign(row=[f"{i:03d}" for i in range(len(frame))])
     table = leave_one_out(data, OLS, ["row"]).iloc[1:]
-    expected = smf.ols("y ~ m + accuracy + architecture", data.assign(y=_logits(data))).fit()
+    expected = smf.ols("y ~ m + accuracy + architecture", data.assign(y=logits_of(data))).fit()
     np.testing.assert_allclose(table["cooks_distance"], expected.get_influence().cooks_distance[0], rtol=1e-6)
 
 
@@ -291,7 +273,7 @@ def test_influence_inside_groups_and_without_anything_to_leave_out(frame, recwar
 
 def test_influence_inside_groups_splits_the_rows_that_are_left_anew():
     rng = np.random.default_rng(3)
-    frame = _make(3)
+    frame = regression_frame(3)
     frame["data"] = np.where(rng.uniform(size=len(frame)) < 0.3 + 0.4 * (frame["operator"] < "op04"), "A", "B")
     frame["m"] += 0.8 * (frame["data"] == "B")
     frame.loc[5, "data"] = None
@@ -333,91 +315,3 @@ def test_numbers_written_as_text_are_read_and_other_text_is_missing(frame):
     assert (found["n_missing"] == 1).all()
     found, expected = (leave_one_out(f, LOGIT, ["architecture"], within="operator") for f in (text, kept))
     np.testing.assert_allclose(found["estimate"], expected["estimate"], atol=1e-10)
-
-
-def test_what_a_slope_adds_in_sample(frame):
-    data = frame.assign(y=_logits(frame))
-    base, full = (smf.ols(f"y ~ accuracy + architecture{m}", data).fit() for m in ("", " + m"))
-    table = compare(frame, OLS, hold_out=()).set_index("measure")
-    assert table.loc["R2", ["baseline", "with_x"]].tolist() == pytest.approx([base.rsquared, full.rsquared], abs=1e-10)
-    assert table.loc["R2", "difference"] == pytest.approx(full.rsquared - base.rsquared, abs=1e-10)
-    statistic, _, df = full.compare_lr_test(base)
-    assert table.loc["likelihood ratio", "statistic"] == pytest.approx(statistic, rel=1e-9)
-    assert table.loc["likelihood ratio", "df"] == df
-    assert "supposes independent rows" in table.loc["likelihood ratio", "note"]
-    row = fit(frame, OLS).set_index("term").loc["m"]
-    assert table.loc["Wald", "statistic"] == pytest.approx((row["estimate"] / row["se"]) ** 2, rel=1e-10)
-    assert table.loc["Wald", "df"] == pytest.approx(row["df"])
-    # Eight operators: no statement of significance.
-    assert table["p"].isna().all()
-    many = _make(groups=20)
-    table, row = compare(many, OLS, hold_out=()).set_index("measure"), fit(many, OLS).set_index("term").loc["m"]
-    assert table.loc["Wald", "p"] == pytest.approx(row["p"], rel=1e-9)
-    family = sm.families.Binomial()
-    base, full = (smf.glm(f"c ~ accuracy + architecture{m}", frame, family=family).fit(tol=1e-12) for m in ("", " + m"))
-    row = compare(frame, LOGIT, hold_out=()).set_index("measure").loc["deviance R2"]
-    expected = [1 - fit_.deviance / fit_.null_deviance for fit_ in (base, full)]
-    assert row[["baseline", "with_x"]].tolist() == pytest.approx(expected, rel=1e-8)
-
-
-@pytest.mark.parametrize("kind", ["operator", "architecture"])
-def test_what_a_slope_adds_out_of_sample(frame, kind):
-    table = compare(frame, LOGIT).query("held_out_kind == @kind").set_index(["held_out", "measure"])
-    factor = "" if kind == "architecture" else " + architecture"
-    errors = {"baseline": [], "with_x": []}
-    for value in sorted(frame[kind].unique()):
-        train, test = frame[frame[kind] != value], frame[frame[kind] == value]
-        for column, formula in (("baseline", "accuracy"), ("with_x", "accuracy + m")):
-            found = smf.glm(f"c ~ {formula}{factor}", train, family=sm.families.Binomial()).fit(tol=1e-12)
-            error = test["c"] - found.predict(test)
-            errors[column].append(error)
-            assert table.loc[(value, "RMSE"), column] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-7)
-            assert table.loc[(value, "MAE"), column] == pytest.approx(error.abs().mean(), rel=1e-7)
-    for column, parts in errors.items():
-        every = pd.concat(parts)
-        assert table.loc[("all", "RMSE"), column] == pytest.approx(np.sqrt((every**2).mean()), rel=1e-7)
-    assert table.loc[("all", "RMSE"), "difference"] < 0
-    assert table.loc[("all", "RMSE"), "n"] == len(frame)
-
-
-def test_a_level_that_no_other_row_has_is_not_predicted(frame):
-    new = frame.assign(data=np.where(frame["operator"] < "op04", "A", "B"), tag="t1")
-    new.loc[new.index[new["data"] == "A"][:5], "data"] = "C"
-    new.loc[new["data"] == "C", "tag"] = "t0"
-    new.loc[new.index[new["data"] == "B"][::2], "tag"] = "t2"
-    model = replace(LOGIT, factors=("tag",))
-    table = compare(new, model, ["data"]).query("held_out_kind == 'data'").set_index(["held_out", "measure"])
-    for measure in ("RMSE", "MAE"):
-        for value, level in (("B", "t2"), ("C", "t0")):
-            row = table.loc[(value, measure)]
-            assert row["reason"] == f"without it: no row has the tag {level}"
-            assert row[["baseline", "with_x"]].isna().all()
-        every, only = table.loc[("all", measure)], table.loc[("A", measure)]
-        assert only["reason"] == ""
-        assert every[["baseline", "with_x", "n"]].tolist() == only[["baseline", "with_x", "n"]].tolist()
-        assert every["note"].endswith("; without B, C, which have no number")
-    test, train = new[new["data"] == "A"], new[new["data"] != "A"]
-    found = smf.glm("c ~ accuracy + m + tag", train, family=sm.families.Binomial()).fit(tol=1e-12)
-    error = test["c"] - found.predict(test)
-    assert table.loc[("A", "RMSE"), "with_x"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-7)
-
-
-def test_comparisons_that_cannot_be_made_say_why(frame, recwarn):
-    one = compare(frame.assign(architecture="cnn"), LOGIT).query("held_out_kind == 'architecture'")
-    assert one["reason"].unique().tolist() == ["no two values of architecture: nothing can be held out"]
-    table = compare(frame[frame["operator"] < "op03"], LOGIT).query("held_out_kind == 'operator'")
-    assert table["reason"].str.contains("without it: 2 clusters").all()
-    for change in (
-        lambda f: f.assign(m=0.4),
-        lambda f: f.assign(c=np.nan),
-        lambda f: f.iloc[:2],
-        lambda f: f.assign(operator="max"),
-        lambda f: f.assign(m=np.inf),
-    ):
-        for model in (LOGIT, OLS):
-            table = compare(change(frame), model)
-            assert (table["reason"] != "").all()
-            assert table[["baseline", "with_x", "statistic"]].isna().all(axis=None)
-    with pytest.raises(TableError, match="no such columns m"):
-        compare(frame.drop(columns="m"), LOGIT)
-    assert not recwarn.list

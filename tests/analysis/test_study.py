@@ -357,8 +357,7 @@ def test_a_failed_write_leaves_the_old_results_and_no_halves(zoos, tmp_path, mon
 
 
 def _second_fails(make):
-    """The second file finds no room; the first must not have taken its name by then."""
-    made = []
+    made = []  # the second file finds no room; the first must not have taken its name by then
 
     def mkstemp(**options):
         made.append(options)
