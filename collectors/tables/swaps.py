@@ -71,11 +71,11 @@ def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
 
     A network after a swap is another one, folded anew: swaps have no say in precision and folding.
     """
-    from invariscope.zoo.operators import parse_operator
-
     chosen, seed = options[SwapsOptions], options[PassOptions].seed
-    replacements = list(dict.fromkeys(parse_operator(spec).canonical for spec in chosen.swap_to))
-    shared = {"seed": seed, "images": chosen.swap_images, "replacements": replacements}
+    specs = read_replacements(chosen.swap_to)
+    shared = {"seed": seed, "images": chosen.swap_images, "replacements": [spec.canonical for spec in specs]}
+    if code := {spec.canonical: spec.code_sha256 for spec in specs if spec.code_file}:
+        shared["code"] = code
     windows = options[LayersOptions].windows_per_image
     unshifted = {"kind": UNSHIFTED, "windows": windows, "crop_size": None}
     return [{**settings, **shared} for settings in (unshifted, *options[ShiftOptions].settings(checkpoint))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,11 +65,14 @@ class Collect:
         every = read_manifest(self.zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
         checkpoints = fitting(every, self.only)
         collect = suitable_collectors(checkpoints) if self.collect is None else self.collect
-        options = Options(collect, chosen(self, option_groups()))
+        groups = chosen(self, option_groups())
+        if not self.code:
+            refuse_code(value for group in groups for value in dataclasses.asdict(group).values())
+        options = Options(collect, groups)
         if self.scheduler and not self.backend:
             raise InputError("--scheduler is the address of a backend's: give --backend dask as well")
         at_least_one("--jobs", self.jobs)
-        images = DataSource(self.data, self.split, self.limit)
+        images = DataSource(self.data, self.split, self.limit, code=self.code)
         if self.dry_run:
             return _say(plan_run(checkpoints, images, self.out, options))
         outcome = run_collect(
@@ -103,6 +108,16 @@ def command() -> type[Collect]:
         ]
     )
     return made
+
+
+def refuse_code(values: Iterable[object]) -> None:
+    """Refuse options that name a Python file, an operator or a data set of the user's, under ``--no-code``."""
+    from invariscope.zoo.user_code import no_code
+
+    for value in values:
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and text.startswith("python:"):
+                raise InputError(no_code(f"{text!r}", Path(text.removeprefix("python:").partition(":")[0])))
 
 
 def _say(plan: RunPlan) -> int:

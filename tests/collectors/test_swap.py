@@ -17,7 +17,7 @@ from invariscope.collectors.measure.invariance import predict
 from invariscope.collectors.measure.paired import Statistic, average, mean_statistic, paired_change
 from invariscope.collectors.measure.swap import SWAP_SCORES
 from invariscope.collectors.schema import MSB_READINGS, TABLES
-from invariscope.zoo.architectures.resnet import ResNet
+from invariscope.zoo.architectures.resnet import SmallResNet
 from invariscope.zoo.architectures.smallcnn import SmallCNN
 from invariscope.zoo.operators import build_operator
 
@@ -182,7 +182,7 @@ def test_a_max_pooling_is_replaced_whole_and_a_strided_convolution_behind_itself
 
 def test_residual_blocks_swap_one_branch_at_a_time(images: Tensor, labels: Tensor) -> None:
     torch.manual_seed(0)
-    model = ResNet(8, "aps", in_channels=1, classes=CLASSES, width=4).eval()
+    model = SmallResNet(8, "aps", in_channels=1, classes=CLASSES, width=4).eval()
     frame = measure_swaps(model, images, labels, [], ["max"])
     site = frame[(frame["measure"] == "msb_corrected") & (frame["scope"] == "site")]
     names = ["layer2.0.down", "layer2.0.shortcut_down", "layer3.0.down", "layer3.0.shortcut_down"]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from invariscope.base.errors import ModelError
 from invariscope.zoo.architectures import ARCHITECTURES, SEGMENTERS, is_segmenter
-from invariscope.zoo.architectures.resnet import Block, ResNet
+from invariscope.zoo.architectures.resnet import Block, SmallResNet
 from invariscope.zoo.architectures.smallcnn import SmallCNN
 from invariscope.zoo.architectures.vgg import VGG
 from invariscope.zoo.checkpoint import Checkpoint
@@ -100,9 +100,11 @@ def test_parameter_counts_are_the_published_ones(depth: int, count: int) -> None
 
 
 def test_parameter_counts_of_operators_and_options() -> None:
-    assert n_params(ResNet(20, "strided", shortcut="B")) == published_count(20) + 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
+    assert (
+        n_params(SmallResNet(20, "strided", shortcut="B")) == published_count(20) + 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
+    )
     # TIPS has 10 C: on the main branch (32, 64) and on the shortcut (16, 32).
-    assert n_params(ResNet(20, "tips")) == published_count(20) + 10 * (32 + 64 + 16 + 32)
+    assert n_params(SmallResNet(20, "tips")) == published_count(20) + 10 * (32 + 64 + 16 + 32)
     assert n_params(SmallCNN("max", in_channels=1, width=8)) == 9 * (8 + 8 * 16 + 16 * 32) + 2 * 56 + 32 * 10 + 10
 
 
@@ -255,14 +257,14 @@ def test_exact_invariance_to_circular_shifts(operator: str, architecture: str, o
 @pytest.mark.parametrize("operator", ["max", "avg", "subsample", "tips", "strided"])
 def test_other_operators_are_not_invariant(operator: str) -> None:
     x = torch.randn(3, 2, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    network = ResNet(8, operator, padding_mode="circular", in_channels=2, width=4)
+    network = SmallResNet(8, operator, padding_mode="circular", in_channels=2, width=4)
     assert shift_error(randomise(network), x) > 1e-2
 
 
 @pytest.mark.parametrize("operator", EXACT)
 def test_without_the_shared_phase_invariance_is_lost(operator: str) -> None:
     x = torch.randn(16, 2, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    network = randomise(ResNet(8, operator, padding_mode="circular", in_channels=2, width=4))
+    network = randomise(SmallResNet(8, operator, padding_mode="circular", in_channels=2, width=4))
     for module in network.modules():
         if isinstance(module, Downsample):
             module.shares_selection = False
@@ -271,7 +273,7 @@ def test_without_the_shared_phase_invariance_is_lost(operator: str) -> None:
 
 def test_sizes_that_cannot_be_are_refused() -> None:
     with pytest.raises(ModelError, match=re.escape("depth is 18, and must be 8, 14, 20 or another 6 n + 2")):
-        ResNet(18)
+        SmallResNet(18)
     with pytest.raises(ModelError, match=re.escape("depth is 12, and must be one of 8, 11, 13, 16, 19")):
         VGG(12)
     with pytest.raises(ModelError, match=re.escape("head is 'linear', and must be one of average, published")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import EntryPoint
@@ -69,6 +70,8 @@ def nothing_stays() -> Iterator[None]:
     yield
     for name in OPERATORS.added:
         OPERATORS.remove(name)
+    for name in [name for name in sys.modules if name.startswith("invariscope_user_")]:
+        del sys.modules[name]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ grid:
   operator: [OPERATORS]
   seed: [0, 1]
 """
+
+
+@pytest.fixture(autouse=True)
+def no_user_code_stays() -> Iterator[None]:
+    yield
+    for name in [name for name in sys.modules if name.startswith("invariscope_user_")]:
+        del sys.modules[name]
 
 
 @pytest.fixture

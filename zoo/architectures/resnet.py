@@ -69,7 +69,7 @@ class Block(Residual):
         return self.shortcut(x)
 
 
-class ResNet(nn.Module):
+class SmallResNet(nn.Module):
     """ResNet-``depth`` for small images, ``depth = 6 n + 2``: 3x3 stem, three stages of ``n`` blocks, widths w, 2w, 4w.
 
     The second and the third stage halve the map in their first block. ``operator="strided"`` is the published
@@ -132,10 +132,10 @@ def _stage(
     return nn.Sequential(first, *rest)
 
 
-resnet8 = partial(ResNet, 8)
-resnet14 = partial(ResNet, 14)
-resnet20 = partial(ResNet, 20)
-resnet32 = partial(ResNet, 32)
-resnet44 = partial(ResNet, 44)
-resnet56 = partial(ResNet, 56)
-resnet110 = partial(ResNet, 110)
+resnet8 = partial(SmallResNet, 8)
+resnet14 = partial(SmallResNet, 14)
+resnet20 = partial(SmallResNet, 20)
+resnet32 = partial(SmallResNet, 32)
+resnet44 = partial(SmallResNet, 44)
+resnet56 = partial(SmallResNet, 56)
+resnet110 = partial(SmallResNet, 110)

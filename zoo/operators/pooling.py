@@ -23,7 +23,7 @@ LP_FLOOR = 1e-6
 """What lp pooling adds to a window, in units of the activation: its epsilon is ``LP_FLOOR ** p``."""
 
 
-class _Frame(NamedTuple):
+class _PaddedMap(NamedTuple):
     """A map continued for its windows: values, sizes, and where a tap lies outside (None: nowhere)."""
 
     padded: Tensor
@@ -41,7 +41,7 @@ def reach(kernel: int, stride: int) -> int:
     return (kernel - 1) // 2 if kernel > stride else 0
 
 
-def _frame(x: Tensor, kernel: int, stride: int, padding_mode: str, fill: float = 0.0) -> _Frame:
+def _padded_map(x: Tensor, kernel: int, stride: int, padding_mode: str, fill: float = 0.0) -> _PaddedMap:
     height, width = x.shape[-2:]
     size = output_size((height, width), stride)
     before = reach(kernel, stride)
@@ -51,18 +51,18 @@ def _frame(x: Tensor, kernel: int, stride: int, padding_mode: str, fill: float =
     if padding_mode == "zeros" and any(edges):
         inside = pad(torch.ones(1, 1, height, width, device=x.device), *edges, "zeros")
         outside = windows(inside, kernel, stride, size) == 0
-    return _Frame(pad(x, *edges, padding_mode, fill), size, outside)
+    return _PaddedMap(pad(x, *edges, padding_mode, fill), size, outside)
 
 
 def max_pool(x: Tensor, kernel: int = 2, stride: int = 2, padding_mode: str = "zeros") -> Tensor:
     """Maximum over ``kernel x kernel`` windows, ``(N, C, H, W) -> (N, C, ceil(H/s), ceil(W/s))``."""
-    frame = _frame(x, kernel, stride, padding_mode, fill=-math.inf)
+    frame = _padded_map(x, kernel, stride, padding_mode, fill=-math.inf)
     return F.max_pool2d(frame.padded, kernel, stride)
 
 
 def avg_pool(x: Tensor, kernel: int = 2, stride: int = 2, padding_mode: str = "zeros") -> Tensor:
     """Mean over ``kernel x kernel`` windows, ``(N, C, H, W) -> (N, C, ceil(H/s), ceil(W/s))``."""
-    frame = _frame(x, kernel, stride, padding_mode)
+    frame = _padded_map(x, kernel, stride, padding_mode)
     mean = F.avg_pool2d(frame.padded, kernel, stride)
     if frame.outside is None:
         return mean
@@ -96,7 +96,7 @@ def lp_pool(x: Tensor, p: float = 2.0, kernel: int = 2, stride: int = 2, padding
         return avg_pool(x.relu(), kernel, stride, padding_mode)
     if p == math.inf:
         return max_pool(x.relu(), kernel, stride, padding_mode)
-    frame = _frame(x.relu(), kernel, stride, padding_mode)
+    frame = _padded_map(x.relu(), kernel, stride, padding_mode)
     values = windows(frame.padded, kernel, stride, frame.size)
     scale = values.detach().amax(0).clamp(min=LP_FLOOR)
     powers = (values / scale) ** p
@@ -121,7 +121,7 @@ def soft_pool(x: Tensor, beta: float = 1.0, kernel: int = 2, stride: int = 2, pa
     """``sum softmax(beta x) x`` over ``kernel x kernel``: the average at ``beta = 0``, the maximum at ``inf``."""
     if beta == math.inf:
         return max_pool(x, kernel, stride, padding_mode)
-    frame = _frame(x, kernel, stride, padding_mode)
+    frame = _padded_map(x, kernel, stride, padding_mode)
     values = windows(frame.padded, kernel, stride, frame.size)
     return (soft_weights(values, beta, frame.outside, 0) * values).sum(0)
 
