@@ -65,9 +65,8 @@ class Frames(Mapping[str, pd.DataFrame]):
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         if name not in self._made:
-            make = FRAMES[name]
             try:
-                self._made[name] = make(self.tables)
+                self._made[name] = _make(name, self.tables)
             except TableError as error:
                 self._made[name] = error
         found = self._made[name]
@@ -80,6 +79,21 @@ class Frames(Mapping[str, pd.DataFrame]):
 
     def __len__(self) -> int:
         return len(FRAMES)
+
+
+def _make(name: str, tables: Tables) -> pd.DataFrame:
+    function = FRAMES[name]
+    try:
+        found: pd.DataFrame = function(tables)
+    except TableError:
+        raise
+    except Exception as problem:
+        if name in FRAMES.own:
+            raise
+        raise TableError(f"frame {name!r} failed ({type(problem).__name__}: {problem}): mend its function") from problem
+    if not isinstance(found, pd.DataFrame):
+        raise TableError(f"frame {name!r} is {type(found).__name__}: its function has to return a DataFrame")
+    return found
 
 
 def surface_frame(tables: Tables) -> pd.DataFrame:

@@ -146,6 +146,23 @@ def test_one_that_fails_is_told_and_stops_no_other(tables: Tables, function: obj
     assert list(drawn.figures) == ["msb_by_operator"]
 
 
+def broken_frame(tables: Tables) -> pd.DataFrame:
+    return tables.checkpoints["no such column"]
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (broken_frame, "frame 'mine' failed (KeyError: 'no such column'): mend its function"),
+        (lambda tables: 1, "frame 'mine' is int: its function has to return a DataFrame"),
+    ],
+)
+def test_a_frame_that_fails_is_told(tables: Tables, function: object, reason: str) -> None:
+    register_frame("mine", function)  # type: ignore[arg-type]
+    register_figure("of_mine", bars, ("mine",))
+    assert draw_figures(tables, ["of_mine"]).reasons == {"of_mine": reason}
+
+
 def test_a_name_of_both_kinds_is_refused(tables: Tables) -> None:
     register_figure("mine", bars)
     register_paper_table("mine", bars)  # type: ignore[arg-type]

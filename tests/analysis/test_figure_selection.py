@@ -15,7 +15,8 @@ from invariscope.base.errors import TableError
 
 @pytest.fixture(scope="module")
 def everything(simulate: ModuleType) -> pd.DataFrame:
-    return simulate.simulate_frame(simulate.Zoo(seeds=2, epochs=(8.0, 24.0), padding_modes=("zeros",)))
+    joined = simulate.simulate_frame(simulate.Zoo(seeds=2, epochs=(8.0, 24.0), padding_modes=("zeros",)))
+    return joined.assign(**{name: joined[name].round(9) for name in ("msb", "msb_corrected")})
 
 
 @pytest.fixture(scope="module")
