@@ -389,5 +389,5 @@ def test_earlier_snapshots_are_left_out_unless_asked_for(everything: pd.DataFram
     figure = msb_invariance(one, scores=["consistency"], snapshots="all")
     assert_same_points(points(figure.axes[0]), expected(one, "msb_corrected", "consistency"))
     assert "snapshots" not in figure.caption
-    with pytest.raises(TableError, match="'some': choose final or all"):
+    with pytest.raises(TableError, match="unknown choice of snapshots 'some': known are all, final"):
         msb_invariance(one, snapshots="some")  # type: ignore[arg-type]

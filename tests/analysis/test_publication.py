@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -326,7 +327,7 @@ def test_the_command_writes_tables_and_groups_what_it_skips(
     )
     code = cli.main(["figures", str(folder), "--out", str(tmp_path / "out"), "--only", "table_csot"])
     assert code == cli.BAD_INPUT
-    assert "unknown figure 'table_csot'" in capsys.readouterr().err
+    assert "unknown figure or table of the paper 'table_csot': did you mean 'table_cost'" in capsys.readouterr().err
 
 
 def test_the_page_names_every_figure_and_table(repository: Path) -> None:
@@ -337,12 +338,20 @@ def test_the_page_names_every_figure_and_table(repository: Path) -> None:
 def test_the_page_s_examples_run(
     repository: Path, tables: Tables, simulate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    notebook, published = re.findall(r"```python\n(.*?)```", (repository / "docs" / "figures.md").read_text(), re.S)
+    page = (repository / "docs" / "figures.md").read_text()
+    notebook, frames, own, published = re.findall(r"```python\n(.*?)```", page, re.S)
     simulate.write_tables(tables, tmp_path / "out" / "tables")
     rows = [f"m{place},{40 + place},{30 + place}" for place in range(8)]
     (tmp_path / "imagenet_testbed_top1.csv").write_text("\n".join(["model,val,imagenet-vid-robust_pm10", *rows]))
     monkeypatch.chdir(tmp_path)
-    exec(notebook, {})
+    session: dict[str, Any] = {}
+    exec(notebook, session)
     assert capsys.readouterr().out.startswith(r"\begin{table}")
+    exec(frames, session)
+    assert session["drawn"].figures
+    mine: dict[str, Any] = {}
+    exec(own, mine)
+    figure = mine["accuracy_bars"](join(tables))
+    assert len(figure.axes[0].patches) == len(join(tables))
     exec(published, {})
     assert (tmp_path / "testbed.png").read_bytes().startswith(b"\x89PNG")

@@ -69,7 +69,7 @@ def test_version_sites_and_imports_beside_hostile_modules(
         assert "zoo:resnet8: 4 downsampling sites" in done.stdout
     code = "from invariscope.analysis import load; import invariscope as iv; print(load.__module__, iv.load is load)"
     done = environment.run(environment.python, "-c", code, cwd=hostile)
-    assert done.stdout == "invariscope.analysis.tables.joined True\n", done.stderr
+    assert done.stdout == "invariscope.analysis.tables.load True\n", done.stderr
 
 
 def test_the_demo_beside_hostile_modules(environment: Environment, hostile: Path) -> None:
