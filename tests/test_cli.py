@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import subprocess
 import sys
@@ -17,13 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from invariscope import cli
-from invariscope.analysis.figures import FIGURES
-from invariscope.analysis.publication import PAPER_TABLES
-from invariscope.collectors.schema import COLLECTORS
-from invariscope.zoo.architectures import ARCHITECTURES
-from invariscope.zoo.datasets import DATASETS
 from invariscope.zoo.loading import build_model
-from invariscope.zoo.operators import OPERATORS
 
 ENTRY = """
   - name: {name}
@@ -336,55 +329,30 @@ def test_backends_that_cannot_be_had(
     assert message in one_line(capsys)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--data", "python:mine.py:load"],
+        ["--data", "digits", "--collect", "robustness", "--second-data", "python:mine.py:load"],
+        ["--data", "digits", "--collect", "swaps", "--swap-to", "max,python:mine.py:Mine"],
+    ],
+)
+def test_no_code_holds_for_whatever_may_name_a_file(
+    zoo: Path, tmp_path: Path, option: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text("import pathlib; pathlib.Path('ran').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    assert run("collect", zoo, "--out", tmp_path / "t", *option, "--no-code") == cli.BAD_INPUT
+    assert "runs the code of mine.py: read it, then leave --no-code out" in one_line(capsys)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_an_unknown_figure_is_refused(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20, "--msb-images", 4)
     capsys.readouterr()
     code = run("figures", tmp_path / "t", "--out", tmp_path / "f", "--only", "msb_invariant")
     assert code == cli.BAD_INPUT
     assert "msb_invariance" in one_line(capsys)
-
-
-def test_sites_as_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("sites", "zoo:smallcnn?operator=tips&width=4", "--size", 32) == cli.DONE
-    assert capsys.readouterr().out.count(" tips ") == 3
-    assert run("sites", "zoo:smallcnn?operator=tips&width=4", "--json") == cli.DONE
-    sites = json.loads(capsys.readouterr().out)
-    assert [site["kind"] for site in sites] == ["tips"] * 3
-    assert run("sites", "zoo:nonet") == cli.BAD_INPUT
-    assert "unknown architecture 'nonet'" in one_line(capsys)
-    assert run("sites", "zoo:resnet8?operator=strided&in_channels=1") == cli.DONE
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "zoo:resnet8?operator=strided&in_channels=1: 4 downsampling sites (input 1 x 32 x 32)"
-    columns = ["depth", "name", "kind", "kernel", "stride", "channels", "input_size", "output_size", "reason"]
-    assert lines[1].split() == columns
-    assert lines[2].split() == ["0", "layer2.0.conv1", "conv", "3x3", "2x2", "32", "32x32", "16x16"]
-    for option in ("--size", "--channels"):
-        assert run("sites", "zoo:resnet8", option, 0) == cli.BAD_INPUT
-        assert capsys.readouterr().err.strip() == f"invariscope: {option} is 0: give a whole number of at least 1"
-
-
-@pytest.mark.parametrize(
-    "command", ["demo", "train", "sites", "collect", "status", "compact", "analyze", "figures", "report"]
-)
-def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        run(command, "--help")
-    assert stop.value.code == 0
-    assert f"Example: invariscope {command}" in capsys.readouterr().out
-
-
-def test_help_lists_everything_that_is_registered(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        run("--help")
-    printed = " ".join(capsys.readouterr().out.split())
-    for registry in (OPERATORS, ARCHITECTURES, DATASETS, COLLECTORS, FIGURES, PAPER_TABLES):
-        assert f"{', '.join(registry)}." in printed
-
-
-def test_a_misspelt_option_is_exit_code_2() -> None:
-    with pytest.raises(SystemExit) as stop:
-        run("collect", "zoo", "--dta", "digits", "--out", "t")
-    assert stop.value.code == cli.BAD_INPUT
 
 
 def test_ctrl_c_leaves_whole_parts_and_says_how_to_go_on(zoo: Path, tmp_path: Path) -> None:

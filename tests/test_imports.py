@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from invariscope.base.former import FORMER_NAME
 from invariscope.collectors.schema import COLLECTORS
 
 ROOMS = {"invariscope.zoo": "zoo", "invariscope.collectors": "collectors", "invariscope.analysis": "analysis",
@@ -28,8 +29,11 @@ ALLOWED = {
     ),
     "invariscope.cli": ("invariscope",),
 }
-BARE = {"zoo", "collectors", "analysis", "data", "shiftscope"}
+BARE = {"zoo", "collectors", "analysis", "data", FORMER_NAME}
 """Top-level names that are a user's to give: nothing of ours is imported by them."""
+
+MOST_LINES = 400
+"""Of a file: a longer one wants splitting by meaning."""
 
 HEAVY = {"torch", "torchvision", "timm"}
 
@@ -153,6 +157,26 @@ def test_there_is_no_circle(repository: Path) -> None:
         name: imports(path.read_text(), set(known), types=False) & set(known) - {name} for name, path in known.items()
     }
     assert circles(graph) == []
+
+
+@pytest.mark.parametrize("folder", [*ROOMS.values(), "tests", "benchmarks", "reference"])
+def test_a_file_is_not_long(repository: Path, folder: str) -> None:
+    lengths = {
+        str(path.relative_to(repository)): len(path.read_text().splitlines())
+        for path in (repository / folder).rglob("*.py")
+    }
+    assert lengths
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
+
+
+def test_the_former_name_stands_in_one_place(repository: Path) -> None:
+    """The changelog, and the constant under which older tables and weights are read; data keep what they hold."""
+    listed = subprocess.run(["git", "ls-files"], cwd=repository, capture_output=True, text=True, check=False)
+    if not listed.stdout:
+        pytest.skip("no git checkout")
+    texts = [name for name in listed.stdout.split() if Path(name).suffix not in (".parquet", ".safetensors", ".png")]
+    found = {name for name in texts if FORMER_NAME in (repository / name).read_text(errors="replace").lower()}
+    assert found == {"CHANGELOG.md", "invariscope/base/former.py"}
 
 
 def test_a_circle_is_seen() -> None:
