@@ -101,7 +101,7 @@ def write_manifest(path: str | Path, checkpoints: Sequence[Checkpoint]) -> None:
         if checkpoint.name in names:
             raise ManifestError(f"{path}: two checkpoints are named {checkpoint.name!r}: rename one")
         names.add(checkpoint.name)
-        code = ModelString.parse(checkpoint.model).file(checkpoint.folder)
+        code = checkpoint.parts.file(checkpoint.folder)
         files = [checkpoint.weights, *([] if code is None else [code])]
         outside |= any(not file.resolve().is_relative_to(folder) for file in files)
         entries.append(_entry(checkpoint, folder))

@@ -17,7 +17,6 @@ from invariscope.collectors.schema import COLLECTORS, DESCRIPTION
 from invariscope.collectors.store.keys import checkpoint_slot, task_key
 from invariscope.collectors.store.parts import Store
 from invariscope.zoo.checkpoint import Checkpoint
-from invariscope.zoo.model_string import ModelString
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def _replaced(
 
 
 def _tasks(checkpoint: Checkpoint, sha256: str, fingerprint: str, options: Options) -> list[PlannedTask]:
-    code = ModelString.parse(checkpoint.model).file(checkpoint.folder)
+    code = checkpoint.parts.file(checkpoint.folder)
     identity = {"sha256": sha256, "model": checkpoint.model, "code": _code_hash(code) if code else None}
     spec = checkpoint.input
     preprocessing = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def suitable_collectors(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     """What is measured where nobody says: MSB, and the scores of whole images or, of segmenters alone, of pixels."""
-    only_maps = bool(checkpoints) and all(is_segmenter(checkpoint.model) for checkpoint in checkpoints)
+    only_maps = bool(checkpoints) and all(is_segmenter(checkpoint.parts) for checkpoint in checkpoints)
     return default_collectors("pixels" if only_maps else "images")
 
 
@@ -34,13 +34,13 @@ def check_tasks(checkpoints: Sequence[Checkpoint], names: Collection[str], image
         if (scores := COLLECTORS[name].scores) is not None:
             wanted[scores].append(name)
     for checkpoint in checkpoints:
-        if not checkpoint.model.startswith("zoo:"):
+        if checkpoint.parts.scheme != "zoo":
             continue
-        says: Scores = "pixels" if is_segmenter(checkpoint.model) else "images"
+        says: Scores = "pixels" if is_segmenter(checkpoint.parts) else "images"
         for name in wanted["images" if says == "pixels" else "pixels"]:
             what = "segments images" if says == "pixels" else "classifies images"
             raise InputError(
-                f"{checkpoint.name} ({checkpoint.model.partition('?')[0]}) {what}, which `{name}` does not measure: "
+                f"{checkpoint.name} ({checkpoint.model.partition("?")[0]}) {what}, which `{name}` does not measure: "
                 f"collect `{_default(says)}` instead, or measure others with --only"
             )
     if wanted["pixels"] and images.masks is None:
