@@ -40,7 +40,7 @@ def check_tasks(checkpoints: Sequence[Checkpoint], names: Collection[str], image
         for name in wanted["images" if says == "pixels" else "pixels"]:
             what = "segments images" if says == "pixels" else "classifies images"
             raise InputError(
-                f"{checkpoint.name} ({checkpoint.model.partition("?")[0]}) {what}, which `{name}` does not measure: "
+                f"{checkpoint.name} ({checkpoint.model.partition('?')[0]}) {what}, which `{name}` does not measure: "
                 f"collect `{_default(says)}` instead, or measure others with --only"
             )
     if wanted["pixels"] and images.masks is None:
