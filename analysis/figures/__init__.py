@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from invariscope.analysis.tables.frames import FRAMES, Frames
 from invariscope.base.errors import TableError
 from invariscope.base.names import unknown
 from invariscope.base.registry import Registry
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from invariscope.analysis.figures.style import Width
+    from invariscope.analysis.tables.frames import Frames
     from invariscope.analysis.tables.load import Tables
 
 
@@ -58,6 +58,8 @@ def check_entry(kind: str) -> Callable[[str, Any], None]:
     """What a registry of figures or tables asks of an entry from outside: a file's name, a function, known frames."""
 
     def check(name: str, found: Any) -> None:
+        from invariscope.analysis.tables.frames import FRAMES  # pandas, which names alone do not need
+
         entry = FigureEntry.of(found)
         if not re.fullmatch(r"\w[\w-]*", name):
             raise TableError(f"{kind} {name!r} cannot name a file: use letters, digits, _ and -")
@@ -123,6 +125,8 @@ def draw(name: str, tables: Tables | Frames, *, width: Width = "double", **optio
     Raises:
         TableError: no such figure, or nothing in the tables that it could show.
     """
+    from invariscope.analysis.tables.frames import Frames
+
     return draw_from(Frames.of(tables), name, {"width": width}, **options)
 
 
