@@ -27,12 +27,10 @@ SMALL = {"n_operators": 16, "seeds": 2, "epochs": (24.0,), "padding_modes": ("ze
 
 @pytest.fixture(scope="module")
 def zoos(simulate):
-    """The results of three simulated zoos of 16 operators, by truth; without strengths there are no doses, the dearest
-    part of an analysis.
-    """
+    """The results of three simulated zoos of 16 operators, by truth; without doses, which take the most time."""
     frames = {truth: simulate.simulate_frame(simulate.Zoo(truth=truth, **SMALL)) for truth in simulate.TRUTHS}
-    frames = {truth: frame.drop(columns="strength") for truth, frame in frames.items()}
-    return {truth: analyze(frame, scores=["consistency"], resamples=300) for truth, frame in frames.items()}
+    options = {"scores": ["consistency"], "resamples": 300}
+    return {truth: analyze(frame.drop(columns="strength"), **options) for truth, frame in frames.items()}
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +91,7 @@ def test_false_positives_are_as_rare_as_stated(simulate):
     """30 null zoos of 16 operators: the two primary statements that need no split, each at a nominal 5 %."""
     found = {"a": 0, "b": 0}
     for seed in range(30):
-        zoo = simulate.Zoo(
-            "null", 16, seeds=1, epochs=(24.0,), padding_modes=("zeros",), shift_kinds=("zero",), seed=seed
-        )
-        frame = simulate.simulate_frame(zoo)
+        frame = simulate.simulate_frame(simulate.Zoo("null", **{**SMALL, "seeds": 1}, seed=seed))
         row = fit(frame, FractionalLogit("b", "consistency", ("msb_corrected", "accuracy"))).set_index("term")
         row = row.loc["msb_corrected"]
         found["b"] += verdict(row["estimate"], row["low"], row["high"], row["n_clusters"]) != "no difference from zero"

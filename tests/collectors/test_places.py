@@ -61,7 +61,7 @@ def test_an_unknown_file_system_is_one_line(images: ImageSet) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two workers of dask; one death of a worker is enough for the scheduler to give a task up (its default is four)."""
+    """Two workers of dask; after one death of a worker the scheduler gives its task up (by default after four)."""
     distributed = pytest.importorskip("distributed")
     dask = pytest.importorskip("dask")
     with (

@@ -78,7 +78,7 @@ def test_the_version_is_that_of_the_distribution(project: dict[str, str]) -> Non
 
 
 def takes_at_most(seconds: float, code: str) -> bool:
-    """Processor time of the code in a fresh interpreter; other work only adds to it, so that one of five runs counts."""
+    """Processor time of the code in a fresh interpreter, in one of five runs: other work only adds to it."""
     timed = f"import time; start = time.process_time()\n{code}\nprint(time.process_time() - start)"
     command = [sys.executable, "-c", timed]
     runs = (subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(5))
