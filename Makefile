@@ -22,8 +22,8 @@ demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in o
 test: lint types  ## linter, formatter check, type check, tests
 	$(BIN)/pytest -q -n 2 --dist worksteal
 
-test-full: lint types  ## the tests on all of the real data as well (half an hour)
-	INVARISCOPE_FULL=1 $(BIN)/pytest -q tests/test_third_party.py --timeout 7200
+test-full: lint types  ## all tests with their long variants, on all of the real data as well (three quarters of an hour)
+	INVARISCOPE_FULL=1 $(BIN)/pytest -q -n 2 --dist worksteal --timeout 7200
 
 soak: $(VENV)/installed  ## kill runs at 60 random moments, and compare what the next ones make of it (minutes)
 	INVARISCOPE_FULL=1 INVARISCOPE_KILLS=60 $(BIN)/pytest -q tests/collectors/test_faults.py --timeout 3600

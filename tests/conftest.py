@@ -16,6 +16,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long variants are for the full run."""
+    if not os.environ.get("INVARISCOPE_FULL"):
+        for item in items:
+            if item.get_closest_marker("full"):
+                item.add_marker(pytest.mark.skip(reason="a long variant: INVARISCOPE_FULL=1 (make test-full)"))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY

@@ -40,7 +40,20 @@ def libraries(timm: ModuleType, torchvision: ModuleType) -> None:
     """Skips these tests where one of the two is not installed."""
 
 
-@pytest.mark.parametrize("network", sweep.SAMPLE)
+LONG = {
+    f"timm:{name}"
+    for name in (
+        *("res2net50_14w_8s", "visformer_tiny", "inception_v3", "tresnet_m", "resnetv2_50x1_bit", "resnetblur50"),
+        "repghostnet_050",
+    )
+}
+"""The dearest of the sample, each with a smaller one beside it that has the same kinds of sites: for the full run."""
+
+
+@pytest.mark.parametrize(
+    "network",
+    [pytest.param(name, marks=pytest.mark.full) if name in LONG else name for name in sweep.SAMPLE],
+)
 def test_network_of_another_library(network: str) -> None:
     outcome = sweep.check(network)
     assert {field: getattr(outcome, field) for field in sweep.FIELDS} == dict.fromkeys(sweep.FIELDS, "ok")
@@ -53,6 +66,7 @@ def test_the_lists_are_what_they_claim_to_be() -> None:
     assert len(sweep.SAMPLE) >= 25
     assert len(set(names)) == len(names)
     assert set(sweep.SAMPLE) | set(sweep.EXCEPTIONS) <= set(names)
+    assert set(sweep.SAMPLE) > LONG
 
 
 class Branches(nn.Module):

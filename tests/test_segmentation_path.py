@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -71,11 +74,27 @@ def test_a_zoo_of_segmenters_is_measured_as_such_by_default(zoo: Path, tables: P
     assert aps.set_index("shift_kind")["value"]["circular"] > 0.9999
 
 
-def test_tables_without_invariance_are_analysed_drawn_and_reported(
-    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("analyze", tables, "--out", tmp_path / "results", "--power") == cli.DONE
-    printed = capsys.readouterr().out
+def without(tables: Path, *kinds: str) -> Path:
+    """A copy of the tables that lacks these kinds of shifts."""
+    folder = tables.parent / f"without_{'_'.join(kinds)}"
+    shutil.copytree(tables, folder)
+    for part in (folder / "segmentation").glob("*.parquet"):
+        if set(pq.read_table(part)["shift_kind"].to_pylist()) & set(kinds):
+            part.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def analysed(tables: Path) -> tuple[Path, str]:
+    """The folder of the results, and what was printed."""
+    with redirect_stdout(io.StringIO()) as printed:
+        folder = without(tables, "crop")
+        assert run("analyze", folder, "--out", tables.parent / "results", "--power") == cli.DONE
+    return tables.parent / "results", printed.getvalue()
+
+
+def test_tables_without_invariance_are_analysed(analysed: tuple[Path, str]) -> None:
+    results, printed = analysed
     assert (
         "circular shifts (up to 2 px, 9 shifts per image): msb_corrected against per-pixel consistency (mASCC)"
         in printed
@@ -84,29 +103,32 @@ def test_tables_without_invariance_are_analysed_drawn_and_reported(
         "zero shifts (up to 2 px, fill mean, 9 shifts per image): msb_corrected against per-pixel consistency (mASSC)"
         in printed
     )
-    correlations = pd.read_csv(tmp_path / "results" / "correlations.csv")
+    correlations = pd.read_csv(results / "correlations.csv")
     assert set(correlations["y"]) == {"consistency_pixel", "fidelity_pixel"}
     assert "miou" in set(correlations["x"])
-    summary = (tmp_path / "results" / "summary.md").read_text()
+    summary = (results / "summary.md").read_text()
     assert summary.startswith("# Does maximum-sampling bias go with shift invariance of segmentation?\n")
     assert "per-pixel consistency" in summary
     assert "`consistency_pixel`" in summary
     assert "accuracy" not in summary.lower()
-    assert run("figures", tables, "--out", tmp_path / "figures") == cli.DONE
+
+
+def test_tables_without_invariance_are_drawn_and_reported(tables: Path, tmp_path: Path) -> None:
+    few = without(tables, "crop", "circular")
+    assert run("figures", few, "--out", tmp_path / "figures") == cli.DONE
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"segmentation.png", "msb_by_depth.png", "table_segmentation.md"} <= drawn
-    assert run("report", tables, "--out", tmp_path / "report.html") == cli.DONE
+    assert run("report", few, "--out", tmp_path / "report.html") == cli.DONE
     assert "per-pixel consistency" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_correlation_is_that_of_the_tables(tables: Path, tmp_path: Path) -> None:
+def test_the_correlation_is_that_of_the_tables(tables: Path, analysed: tuple[Path, str]) -> None:
     """Pearson over checkpoints, from the parquet files with numpy alone."""
-    assert run("analyze", tables, "--out", tmp_path) == cli.DONE
     scores = pq.read_table(tables / "segmentation").to_pandas()
     scores = scores[(scores["score"] == "consistency_pixel") & (scores["shift_kind"] == "zero")]
     msb = pq.read_table(tables / "layers").to_pandas().groupby("checkpoint")["msb_corrected"].mean()
     x, y = msb.loc[scores["checkpoint"]].to_numpy(), scores["value"].to_numpy()
-    found = pd.read_csv(tmp_path / "correlations.csv").query(
+    found = pd.read_csv(analysed[0] / "correlations.csv").query(
         "x == 'msb_corrected' and y == 'consistency_pixel' and method == 'pearson' and level == 'checkpoints' "
         "and shift_kind == 'zero' and subset == 'all operators'"
     )
@@ -189,7 +211,6 @@ def test_camvid(shared_data: Path, tmp_path: Path) -> None:
 
 def test_a_void_class_is_void_in_training_and_measuring(tmp_path: Path) -> None:
     """Class names in the file's metadata say which value is void."""
-    import io
     import json
 
     from PIL import Image

@@ -266,11 +266,14 @@ def _design(clusters: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return np.column_stack([np.ones(len(codes)), m, rng.normal(size=len(codes))]), codes
 
 
-@pytest.mark.parametrize("clusters", [40, 100])
-@pytest.mark.parametrize("method", ["CR2", "wild bootstrap-t"])
-def test_intervals_cover_with_enough_clusters(clusters, method):
-    if method == "wild bootstrap-t" and clusters == 100 and not FULL:
-        pytest.skip("half a minute: INVARISCOPE_FULL=1")
+@pytest.mark.parametrize(
+    ("method", "clusters"),
+    [
+        *(("CR2", 40), ("CR2", 100), ("wild bootstrap-t", 40)),
+        pytest.param("wild bootstrap-t", 100, marks=pytest.mark.full),
+    ],
+)
+def test_intervals_cover_with_enough_clusters(method, clusters):
     design, codes = _design(clusters)
     simulations = 20_000 if method == "CR2" else 4000 if FULL else 1000
     covered = _covered(design, 1, codes, method, simulations)
@@ -291,7 +294,7 @@ def _score_frames(clusters: int, simulations: int, seed: int = 0):
         yield pd.DataFrame({"c": c, "m": m, "operator": codes})
 
 
-@pytest.mark.parametrize("clusters", [40, 100])
+@pytest.mark.parametrize("clusters", [40, pytest.param(100, marks=pytest.mark.full)])
 def test_slopes_of_the_fractional_logit_cover(clusters):
     simulations = 1500 if FULL else 600
     model, hits = FractionalLogit("logit", "c", ("m",)), np.zeros(2)

@@ -167,7 +167,8 @@ def test_a_network_of_two_names_counts_once_and_is_told(tables):
     pd.testing.assert_frame_equal(frame, join(tables))
     assert frame.attrs["copies"] == ["zz-copy"]
     told = "1 further checkpoint is a copy of another (the same weights and model) and not counted: zz-copy."
-    assert told in analyze(frame, resamples=50).summary
+    few = frame[frame["final"] & (frame["shift_kind"] == "zero")]
+    assert told in analyze(few, scores=["consistency"], resamples=50).summary
 
 
 @pytest.mark.parametrize(

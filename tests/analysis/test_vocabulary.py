@@ -27,7 +27,12 @@ def both(simulate: ModuleType, conditions: ModuleType) -> Tables:
         operator_spec=tables.checkpoints["operator_spec"].str.replace("soft(", "consistency("),
     )
     copy = named.iloc[:1].assign(checkpoint="z-accuracy of consistency")
-    return dataclasses.replace(tables, checkpoints=pd.concat([named, copy], ignore_index=True))
+    tables = dataclasses.replace(tables, checkpoints=pd.concat([named, copy], ignore_index=True))
+    # Without plain subsampling, which would be a second subset of everything.
+    kept = named.loc[named["operator"] != "subsample", "checkpoint"].tolist() + copy["checkpoint"].tolist()
+    frames = {name: rows for name, rows in vars(tables).items() if isinstance(rows, pd.DataFrame)}
+    few = {name: rows[rows["checkpoint"].isin(kept)] for name, rows in frames.items() if "checkpoint" in rows}
+    return dataclasses.replace(tables, **few)
 
 
 @pytest.fixture(scope="module")

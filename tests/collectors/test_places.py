@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -59,17 +59,26 @@ def test_an_unknown_file_system_is_one_line(images: ImageSet) -> None:
         load("nowhere://tables")
 
 
-def test_dask_workers_fill_the_same_tables(
-    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, read_all: ReadAll
-) -> None:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two workers of dask; after one death of a worker the scheduler gives its task up (by default after four)."""
     distributed = pytest.importorskip("distributed")
+    dask = pytest.importorskip("dask")
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
+        ) as local,
+    ):
+        yield Cluster("dask", local.scheduler_address)
+
+
+def test_dask_workers_fill_the_same_tables(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, read_all: ReadAll, cluster: Cluster
+) -> None:
     options = Options(collect=("invariance",), shift=("circular",), n_shifts=3)
     collect(zoo, images, tmp_path / "here", options, progress=False)
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
-    ) as local:
-        cluster = Cluster("dask", local.scheduler_address)
-        outcome = collect(zoo, images, tmp_path / "there", options, cluster=cluster, progress=False)
+    outcome = collect(zoo, images, tmp_path / "there", options, cluster=cluster, progress=False)
     assert (outcome.measured, outcome.failures) == (9, [])
     here, there = read_all(tmp_path / "here"), read_all(tmp_path / "there")
     for table in ("checkpoints", "invariance"):
@@ -77,33 +86,15 @@ def test_dask_workers_fill_the_same_tables(
     assert not list((tmp_path / "there").glob(".*.tmp"))
 
 
-@pytest.mark.parametrize(("fault", "error", "limit"), [("dies", "WorkerDied", None), ("hangs", "TimeLimit", 8)])
-def test_a_dask_worker_that_ends_is_a_failure_and_the_others_go_on(
-    faulty: Callable[..., list[Checkpoint]],
-    images: ImageSet,
-    tmp_path: Path,
-    read_all: ReadAll,
-    fault: str,
-    error: str,
-    limit: float | None,
+def test_dask_workers_that_end_are_failures_and_the_others_go_on(
+    faulty: Callable[..., list[Checkpoint]], images: ImageSet, tmp_path: Path, read_all: ReadAll, cluster: Cluster
 ) -> None:
-    distributed = pytest.importorskip("distributed")
-    dask = pytest.importorskip("dask")
     options = Options(collect=("invariance",), shift=())
-    checkpoints = faulty("none", fault, "none")
-    # One death of a worker is enough for the scheduler to give a task up; its default is four.
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
-        ) as local,
-    ):
-        cluster = Cluster("dask", local.scheduler_address)
-        outcome = collect(
-            checkpoints, images, tmp_path / "out", options, cluster=cluster, time_limit=limit, progress=False
-        )
-    assert [(failure.checkpoint, failure.error) for failure in outcome.failures] == [(f"{fault}1", error)]
-    collect([checkpoints[0], checkpoints[2]], images, tmp_path / "good", options, progress=False)
+    checkpoints = faulty("none", "dies", "hangs", "none")
+    outcome = collect(checkpoints, images, tmp_path / "out", options, cluster=cluster, time_limit=5, progress=False)
+    failures = {failure.checkpoint: failure.error for failure in outcome.failures}
+    assert failures == {"dies1": "WorkerDied", "hangs2": "TimeLimit"}
+    collect([checkpoints[0], checkpoints[3]], images, tmp_path / "good", options, progress=False)
     tables, expected = read_all(tmp_path / "out"), read_all(tmp_path / "good")
     pd.testing.assert_frame_equal(tables["invariance"], expected["invariance"])
 

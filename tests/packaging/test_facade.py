@@ -77,22 +77,23 @@ def test_the_version_is_that_of_the_distribution(project: dict[str, str]) -> Non
     assert iv.__version__ == project["version"]
 
 
-def seconds(code: str) -> float:
-    """Processor time of the code in a fresh interpreter: the least of five, since other work only adds to it."""
+def takes_at_most(seconds: float, code: str) -> bool:
+    """Processor time of the code in a fresh interpreter, in one of five runs: other work only adds to it."""
     timed = f"import time; start = time.process_time()\n{code}\nprint(time.process_time() - start)"
-    runs = [subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True) for _ in range(5)]
-    return min(float(run.stdout.splitlines()[-1]) for run in runs)
+    command = [sys.executable, "-c", timed]
+    runs = (subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(5))
+    return any(float(run.stdout.splitlines()[-1]) <= seconds for run in runs)
 
 
 def test_importing_costs_nothing() -> None:
-    assert seconds("import invariscope; dir(invariscope)") <= 0.2
+    assert takes_at_most(0.2, "import invariscope; dir(invariscope)")
     heavy = [*MEASURE, "numpy", "pandas", "pyarrow", "yaml"]
     code = f"import sys, invariscope; dir(invariscope); sys.exit(bool(set({heavy}) & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_help_is_there_at_once() -> None:
-    assert seconds("from invariscope.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit: pass") <= 0.6
+    assert takes_at_most(0.6, "from invariscope.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit: pass")
 
 
 def test_what_reads_tables_needs_no_torch(alone: Callable[..., Any], repository: Path) -> None:

@@ -78,8 +78,6 @@ def test_names_are_listed_and_objects_found(plugin: Path, points: dict[str, dict
 
 
 def test_sites_measures_and_figures(plugin: Path, tmp_path: Path) -> None:
-    sites = run(plugin, "-m", "invariscope", "sites", "zoo:smallcnn?operator=farcorner", cwd=tmp_path)
-    assert "farcorner" in sites
     zoo = tmp_path / "zoo"
     zoo.mkdir()
     (zoo / "zoo.yaml").write_text(ZOO)
@@ -88,14 +86,19 @@ def test_sites_measures_and_figures(plugin: Path, tmp_path: Path) -> None:
     save_file(same.state_dict(), zoo / "plugged-s0.safetensors")
     collected = "checkpoints,layers,invariance,logit_size"
     options = ("--data", "stripes", "--out", "tables", "--collect", collected, "--shift", "antipodal", "--jobs", "2")
-    run(plugin, "-m", "invariscope", "collect", zoo, *options, "--logits-images", "6", cwd=tmp_path)
+    commands = [
+        ["sites", "zoo:smallcnn?operator=farcorner"],
+        ["collect", str(zoo), *options, "--logits-images", "6"],
+        ["figures", "tables", "--out", "figures", "--only", "accuracy_bars,table_networks"],
+    ]
+    code = f"from invariscope import cli\nfor command in {commands!r}: assert cli.main(command) == cli.DONE"
+    printed = run(plugin, "-c", code, cwd=tmp_path)
+    assert "farcorner" in printed
     table = {name: ds.dataset(tmp_path / "tables" / name).to_table().to_pandas() for name in collected.split(",")}
     assert table["logit_size"]["n_images"].tolist() == [6]
     assert table["logit_size"]["mean_size"].item() > 0
     assert set(table["invariance"]["shift_kind"]) == {"none", "antipodal"}
     assert set(table["layers"]["site_kind"]) == {"farcorner"}
-    only = "accuracy_bars,table_networks"
-    run(plugin, "-m", "invariscope", "figures", "tables", "--out", "figures", "--only", only, cwd=tmp_path)
     assert (tmp_path / "figures" / "accuracy_bars.png").stat().st_size > 1000
     table = pd.read_csv(tmp_path / "figures" / "table_networks.csv")
     assert table["operator"].tolist() == ["farcorner"]

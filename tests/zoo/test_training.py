@@ -191,16 +191,16 @@ def test_factors_of_an_operator_with_a_strength() -> None:
 def test_the_same_recipe_gives_the_same_weights_whatever_the_jobs(small_zoo: Path, tmp_path: Path) -> None:
     torch.manual_seed(99)
     state = torch.get_rng_state()
-    train_recipe(recipe(tmp_path, SMALL), tmp_path / "one", progress=False)
+    train_recipe(read_recipe(recipe(tmp_path, SMALL))[-1:], tmp_path / "one", progress=False)
     assert torch.equal(torch.get_rng_state(), state)
     train_recipe(recipe(tmp_path, SMALL), tmp_path / "two", jobs=2, progress=False)
-    first = hashes(small_zoo)
+    first, one = hashes(small_zoo), hashes(tmp_path / "one")
     assert len(first) == 12
     assert len(set(first.values())) == 12
-    assert hashes(tmp_path / "one") == first
+    assert len(one) == 2
+    assert one.items() <= first.items()
     assert hashes(tmp_path / "two") == first
-    manifests = [(folder / "zoo.yaml").read_text() for folder in (small_zoo, tmp_path / "one", tmp_path / "two")]
-    assert manifests[0] == manifests[1] == manifests[2]
+    assert (tmp_path / "two" / "zoo.yaml").read_text() == (small_zoo / "zoo.yaml").read_text()
 
 
 def test_another_seed_gives_other_weights(small_zoo: Path, tmp_path: Path) -> None:
