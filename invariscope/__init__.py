@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from invariscope.analysis import write_report as write_report
     from invariscope.analysis import write_results as write_results
     from invariscope.analysis.drawing import save_figures as save_figures
+    from invariscope.analysis.figures import FigureEntry as FigureEntry
     from invariscope.analysis.figures import draw as draw
     from invariscope.analysis.figures import register_figure as register_figure
     from invariscope.analysis.publication import register_paper_table as register_paper_table
     from invariscope.analysis.stats.correlation import correlate as correlate
+    from invariscope.analysis.tables.frames import Frames as Frames
     from invariscope.analysis.tables.frames import register_frame as register_frame
     from invariscope.base.errors import InputError as InputError
     from invariscope.collectors import Options as Options
@@ -42,14 +44,19 @@ if TYPE_CHECKING:
     from invariscope.collectors import measure_swaps as measure_swaps
     from invariscope.collectors import register_collector as register_collector
     from invariscope.collectors import register_shift_kind as register_shift_kind
+    from invariscope.collectors.schema import Collector as Collector
+    from invariscope.collectors.shift_kinds import ShiftKind as ShiftKind
+    from invariscope.zoo.datasets import ImageSet as ImageSet
     from invariscope.zoo.datasets import load_dataset as load_dataset
     from invariscope.zoo.datasets import register_dataset as register_dataset
     from invariscope.zoo.datasets.source import DataSource as DataSource
     from invariscope.zoo.loading import build_model as build_model
     from invariscope.zoo.loading import load_checkpoint as load_checkpoint
     from invariscope.zoo.manifest import read_manifest as read_manifest
+    from invariscope.zoo.operators import Downsample as Downsample
     from invariscope.zoo.operators import build_operator as build_operator
     from invariscope.zoo.operators import register_operator as register_operator
+    from invariscope.zoo.sampling import Taps as Taps
     from invariscope.zoo.sites import find_sites as find_sites
     from invariscope.zoo.surgery import replace_downsampling as replace_downsampling
     from invariscope.zoo.training import train_recipe as train_recipe
@@ -57,11 +64,18 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "Collector": "collectors.schema",
     "DataSource": "zoo.datasets.source",
+    "Downsample": "zoo.operators",
+    "FigureEntry": "analysis.figures",
+    "Frames": "analysis.tables.frames",
+    "ImageSet": "zoo.datasets",
     "InputError": "base.errors",
     "Options": "collectors",
+    "ShiftKind": "collectors.shift_kinds",
     "ShiftPlan": "collectors",
     "Tables": "analysis",
+    "Taps": "zoo.sampling",
     "analyze": "analysis",
     "apply_shift": "collectors",
     "build_model": "zoo.loading",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,18 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def _package(name: str) -> None:
+    """Make one folder of the repository importable, and nothing beside it: the others would hide what is installed."""
+    folder = REPOSITORY / name
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    sys.modules.setdefault(name, importlib.util.module_from_spec(spec))
+
+
+_package("reference")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

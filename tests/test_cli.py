@@ -371,3 +371,17 @@ def test_ctrl_c_leaves_whole_parts_and_says_how_to_go_on(zoo: Path, tmp_path: Pa
     for path in (tmp_path / "t").rglob("*.parquet"):
         pq.read_table(path)
     assert not list((tmp_path / "t").rglob("*.tmp"))
+
+
+def test_status_reaches_outside_of_the_zoo_as_little_as_collect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    (tmp_path / "evil.py").write_text("import pathlib; pathlib.Path(__file__).with_name('ran').touch()\nbuild = None\n")
+    (zoo / "w.safetensors").write_bytes(b"")
+    entry = "- {name: n, model: 'python:../evil.py:build', weights: w.safetensors}"
+    (zoo / "zoo.yaml").write_text(f"allow_outside: true\ncheckpoints:\n  {entry}\n")
+    assert run("status", tmp_path / "tables", zoo) == cli.BAD_INPUT
+    assert "--allow-outside" in one_line(capsys)
+    assert not (tmp_path / "ran").exists()

@@ -55,6 +55,20 @@ def test_what_is_added_is_there_and_takes_no_name_that_is_taken(names: Registry)
     assert "length" not in names
 
 
+def test_a_cell_that_runs_again_takes_its_own_place(names: Registry) -> None:
+    def cell(version: int) -> object:
+        def mine() -> int:
+            return version
+
+        return mine
+
+    names.add("mine", cell(1))
+    names.add("mine", cell(2))
+    assert names["mine"]() == 2
+    with pytest.raises(OperatorError, match="function 'mine' is there already"):
+        names.add("mine", len)
+
+
 def test_what_comes_from_outside_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     def check(name: str, found: object) -> None:
         if not callable(found):

@@ -93,3 +93,19 @@ def test_keys_of_bundled_zoos_stay(
     repository: Path, tmp_path: Path, zoo: str, images: DataSource, options: Options, digest: str
 ) -> None:
     assert _digest(_keys(repository / "data" / zoo, images, options, tmp_path)) == digest
+
+
+def test_a_change_of_what_a_file_imports_is_another_task(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text("from blocks import pool\n\ndef build():\n    return pool()\n")
+    (tmp_path / "blocks.py").write_text("pool = None\n")
+    like = read_manifest(repository / "data" / "zoo", operators=False)[0].input
+    checkpoint = Checkpoint("n", "python:nets.py:build", tmp_path / "gone", like, folder=tmp_path)
+    options = Options(("layers",))
+
+    def keys() -> set[str]:
+        return {task.key for task in _tasks(checkpoint, "0" * 64, "f", options)}
+
+    before = keys()
+    assert keys() == before
+    (tmp_path / "blocks.py").write_text("pool = 1  # another\n")
+    assert not keys() & before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from invariscope.collectors.schema import COLLECTORS, DESCRIPTION
 from invariscope.collectors.store.keys import checkpoint_slot, task_key
 from invariscope.collectors.store.parts import Store
 from invariscope.zoo.checkpoint import Checkpoint
+from invariscope.zoo.user_code import local_imports
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,8 @@ def _replaced(
 
 def _tasks(checkpoint: Checkpoint, sha256: str, fingerprint: str, options: Options) -> list[PlannedTask]:
     code = checkpoint.parts.file(checkpoint.folder)
-    identity = {"sha256": sha256, "model": checkpoint.model, "code": _code_hash(code) if code else None}
+    hashed = _code_hash(code, checkpoint.folder) if code else None
+    identity = {"sha256": sha256, "model": checkpoint.model, "code": hashed}
     spec = checkpoint.input
     preprocessing = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}
     tasks = []
@@ -139,8 +143,15 @@ def _tasks(checkpoint: Checkpoint, sha256: str, fingerprint: str, options: Optio
     return tasks
 
 
-def _code_hash(file: Path) -> str:
-    return _hash_of_state(file, tuple(signature(file)))
+def _code_hash(file: Path, folder: Path) -> str:
+    """Of a file alone its own hash; with the local files that it imports one hash over theirs, by where they lie."""
+    files = local_imports(file, folder)
+    hashes = [_hash_of_state(one, tuple(signature(one))) for one in files]
+    if len(files) <= 1:
+        return _hash_of_state(file, tuple(signature(file)))
+    base = os.path.commonpath([one.parent for one in files])
+    named = sorted((os.path.relpath(one, base), digest) for one, digest in zip(files, hashes, strict=True))
+    return hashlib.sha256(repr(named).encode()).hexdigest()
 
 
 @lru_cache(maxsize=256)

@@ -94,13 +94,15 @@ class Registry(Mapping[str, Any]):
     def add(self, name: str, target: Any) -> None:
         """Register ``target``, an object or ``"module:attribute"``, under a new name for this process.
 
+        What has the name of what was added, such as a function that a notebook's cell defines anew, takes its place.
+
         Raises:
             InputError: for a name that is taken by another object, or an object that is none of this kind.
         """
         found = _resolved(target)
         if name in self._added and self._added[name] is found:
             return
-        if name in self:
+        if name in self and not (name in self._added and _is_again(self._added[name], found)):
             raise self._error(f"{self.kind} {name!r} is there already: give yours another name")
         if self._check is not None:
             self._check(name, found)
@@ -125,6 +127,15 @@ class Registry(Mapping[str, Any]):
                 owners = " and ".join(sorted({*map(_package, found), *(["this one"] if name in self._own else [])}))
                 raise self._error(f"{self.kind} {name!r} is given by {owners}: uninstall one of the packages")
         return {name: found[0] for name, found in points.items()}
+
+
+def _is_again(before: Any, now: Any) -> bool:
+    """Whether two objects are one thing defined twice: equal, or of one module and name (they, or their functions)."""
+    names = [
+        (getattr(one, "__module__", None), getattr(one, "__qualname__", None))
+        for one in (getattr(thing, "function", thing) for thing in (before, now))
+    ]
+    return bool(before == now) or (names[0] == names[1] and None not in names[0])
 
 
 def added() -> dict[str, dict[str, Any]]:

@@ -21,13 +21,20 @@ class Status:
     """Folder of tables."""
     zoo: Positional[Path | None] = None
     """Zoo whose checkpoints are looked for in the tables."""
+    code: bool = True
+    """Accept python: networks, whose code runs where the manifest leaves their input out."""
+    allow_outside: bool = False
+    """Let the manifest name files outside of the zoo's folder."""
 
     def run(self) -> int:
         """Print the state."""
         from invariscope.collectors.engine.status import status
         from invariscope.zoo.manifest import read_manifest
 
-        found = status(self.tables, read_manifest(self.zoo, operators=False) if self.zoo else None)
+        checkpoints = None
+        if self.zoo:
+            checkpoints = read_manifest(self.zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
+        found = status(self.tables, checkpoints)
         print(f"tables: {self.tables} ({found.parts} parts)")
         for condition in found.conditions:
             print(condition)

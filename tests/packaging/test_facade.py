@@ -170,3 +170,19 @@ def test_other_missing_modules_stay_what_they_are() -> None:
         importlib.import_module("no_such_module_anywhere")
     assert not isinstance(raised.value, MissingPackageError)
     assert issubclass(MissingPackageError, InputError)
+
+
+@pytest.mark.parametrize(
+    ("door", "takes"),
+    [
+        ("register_operator", ("Downsample", "Taps")),
+        ("register_dataset", ("ImageSet",)),
+        ("register_collector", ("Collector",)),
+        ("register_shift_kind", ("ShiftKind",)),
+        ("register_figure", ("FigureEntry",)),
+        ("register_frame", ("Frames", "Tables")),
+    ],
+)
+def test_a_door_has_what_goes_through_it(door: str, takes: tuple[str, ...]) -> None:
+    assert {door, *takes} <= set(NAMES)
+    assert all(isinstance(getattr(iv, name), type) for name in takes)

@@ -228,3 +228,27 @@ def test_a_class_that_is_no_operator_is_refused_in_one_line(operator: Any, said:
     assert "\n" not in line
     assert line.startswith("operator ") or "is no operator" in line
     assert OPERATORS.added == {}
+
+
+def test_an_argument_that_breaks_the_weights_is_refused_when_it_is_given() -> None:
+    from functools import partial
+
+    from invariscope.zoo.operators import build_operator
+    from invariscope.zoo.operators.pooling import Max
+
+    class Gained(Max):
+        """Right with its default alone."""
+
+        name = "gained"
+        examples = ()
+
+        def __init__(self, channels: int, stride: int = 2, padding_mode: str = "zeros", gain: float = 1.0) -> None:
+            super().__init__(channels, stride, padding_mode)
+            self.gain = gain
+
+        def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:
+            return self.gain * super().forward(x, selection)
+
+    build_operator(Gained, 4)
+    with pytest.raises(OperatorError, match="gained"):
+        build_operator(partial(Gained, gain=3.0), 4)

@@ -164,12 +164,18 @@ def operator_code_file(spec: object, folder: str | Path | None = None) -> Path |
 def build_operator(spec: Operatorlike, channels: int, stride: int = 2, padding_mode: str = "zeros") -> Downsample:
     """The operator of a specification, for ``channels`` channels.
 
+    A class that is not ours is checked once with the very arguments, see :func:`register_operator`.
+
     Raises:
-        OperatorError: when the specification cannot be read, or the operator refuses a value.
+        OperatorError: when the specification cannot be read, the operator refuses a value, or the check refuses it.
     """
     parsed = parse_operator(spec)
+    made: Any = parsed.operator_class
+    if parsed.arguments and not made.__module__.startswith("invariscope.zoo.operators."):
+        _check_with(made, tuple(sorted(parsed.arguments.items())))
     try:
-        return parsed.operator_class(channels, stride, padding_mode, **parsed.arguments)
+        operator: Downsample = made(channels, stride, padding_mode, **parsed.arguments)
+        return operator
     except OperatorError:
         raise
     except Exception as problem:  # the class may be foreign code
@@ -177,6 +183,14 @@ def build_operator(spec: Operatorlike, channels: int, stride: int = 2, padding_m
         raise OperatorError(
             f"operator {str(parsed)!r} cannot be built ({type(problem).__name__}: {line}): correct its arguments"
         ) from problem
+
+
+@cache
+def _check_with(operator: Any, arguments: tuple[tuple[str, Any], ...]) -> None:
+    """Refuse a class that is not ours where it does not do with these arguments what it does with its defaults."""
+    from invariscope.zoo.operators.checking import check_behaviour
+
+    check_behaviour(operator, dict(arguments))
 
 
 def _read_specification(spec: str, folder: str | Path | None) -> OperatorSpec:
