@@ -23,7 +23,7 @@ LP_FLOOR = 1e-6
 """What lp pooling adds to a window, in units of the activation: its epsilon is ``LP_FLOOR ** p``."""
 
 
-class _PaddedMap(NamedTuple):
+class PaddedMap(NamedTuple):
     """A map continued for its windows: values, sizes, and where a tap lies outside (None: nowhere)."""
 
     padded: Tensor
@@ -41,7 +41,8 @@ def reach(kernel: int, stride: int) -> int:
     return (kernel - 1) // 2 if kernel > stride else 0
 
 
-def _padded_map(x: Tensor, kernel: int, stride: int, padding_mode: str, fill: float = 0.0) -> _PaddedMap:
+def continued(x: Tensor, kernel: int, stride: int, padding_mode: str, fill: float = 0.0) -> PaddedMap:
+    """A map continued as far as its windows reach, by the padding mode; ``fill`` under ``zeros``."""
     height, width = x.shape[-2:]
     size = output_size((height, width), stride)
     before = reach(kernel, stride)
@@ -51,18 +52,18 @@ def _padded_map(x: Tensor, kernel: int, stride: int, padding_mode: str, fill: fl
     if padding_mode == "zeros" and any(edges):
         inside = pad(torch.ones(1, 1, height, width, device=x.device), *edges, "zeros")
         outside = windows(inside, kernel, stride, size) == 0
-    return _PaddedMap(pad(x, *edges, padding_mode, fill), size, outside)
+    return PaddedMap(pad(x, *edges, padding_mode, fill), size, outside)
 
 
 def max_pool(x: Tensor, kernel: int = 2, stride: int = 2, padding_mode: str = "zeros") -> Tensor:
     """Maximum over ``kernel x kernel`` windows, ``(N, C, H, W) -> (N, C, ceil(H/s), ceil(W/s))``."""
-    frame = _padded_map(x, kernel, stride, padding_mode, fill=-math.inf)
+    frame = continued(x, kernel, stride, padding_mode, fill=-math.inf)
     return F.max_pool2d(frame.padded, kernel, stride)
 
 
 def avg_pool(x: Tensor, kernel: int = 2, stride: int = 2, padding_mode: str = "zeros") -> Tensor:
     """Mean over ``kernel x kernel`` windows, ``(N, C, H, W) -> (N, C, ceil(H/s), ceil(W/s))``."""
-    frame = _padded_map(x, kernel, stride, padding_mode)
+    frame = continued(x, kernel, stride, padding_mode)
     mean = F.avg_pool2d(frame.padded, kernel, stride)
     if frame.outside is None:
         return mean
@@ -96,7 +97,7 @@ def lp_pool(x: Tensor, p: float = 2.0, kernel: int = 2, stride: int = 2, padding
         return avg_pool(x.relu(), kernel, stride, padding_mode)
     if p == math.inf:
         return max_pool(x.relu(), kernel, stride, padding_mode)
-    frame = _padded_map(x.relu(), kernel, stride, padding_mode)
+    frame = continued(x.relu(), kernel, stride, padding_mode)
     values = windows(frame.padded, kernel, stride, frame.size)
     scale = values.detach().amax(0).clamp(min=LP_FLOOR)
     powers = (values / scale) ** p
@@ -121,12 +122,12 @@ def soft_pool(x: Tensor, beta: float = 1.0, kernel: int = 2, stride: int = 2, pa
     """``sum softmax(beta x) x`` over ``kernel x kernel``: the average at ``beta = 0``, the maximum at ``inf``."""
     if beta == math.inf:
         return max_pool(x, kernel, stride, padding_mode)
-    frame = _padded_map(x, kernel, stride, padding_mode)
+    frame = continued(x, kernel, stride, padding_mode)
     values = windows(frame.padded, kernel, stride, frame.size)
     return (soft_weights(values, beta, frame.outside, 0) * values).sum(0)
 
 
-class _Pool(Downsample):
+class PoolingOperator(Downsample):
     """A pooling operator with a square kernel."""
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: str = "zeros", kernel: int | None = None) -> None:
@@ -174,7 +175,7 @@ class _Pool(Downsample):
         return False
 
 
-class Max(_Pool):
+class Max(PoolingOperator):
     """Maximum over ``kernel x kernel``; tied maxima share the sampling weight. See :func:`max_pool`."""
 
     name = "max"
@@ -191,7 +192,7 @@ class Max(_Pool):
         return True
 
 
-class Avg(_Pool):
+class Avg(PoolingOperator):
     """Mean over ``kernel x kernel``. See :func:`avg_pool`."""
 
     name = "avg"
@@ -205,7 +206,7 @@ class Avg(_Pool):
         return (inside / inside.sum(-1, keepdim=True))[None, None]
 
 
-class Lp(_Pool):
+class Lp(PoolingOperator):
     """Power mean of ``relu(x)`` over ``kernel x kernel``, ``p >= 1``. See :func:`lp_pool`.
 
     Raises:
@@ -240,7 +241,7 @@ class Lp(_Pool):
         return math.isinf(self.p)
 
 
-class Soft(_Pool):
+class Soft(PoolingOperator):
     """Softmax-weighted mean over ``kernel x kernel``, ``beta >= 0``: the dose operator. See :func:`soft_pool`.
 
     Raises:
