@@ -25,7 +25,7 @@ def test_names_and_specs_need_no_torch(repository):
 
 
 def test_every_registered_loader_can_be_imported():
-    assert sorted(DATASETS) == ["cifar10", "digits", "fashion_mnist", "imagefolder", "parquet", "shapes"]
+    assert {"cifar10", "digits", "fashion_mnist", "imagefolder", "parquet", "shapes"} <= set(DATASETS.own)
     assert all(callable(DATASETS[name]) for name in DATASETS)
 
 
