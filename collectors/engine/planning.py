@@ -86,9 +86,10 @@ def make_plan(
     pending: list[Work] = []
     done: set[str] = set()
     claimed: set[tuple[str, str]] = set()
+    codes: dict[tuple[Path, Path], str] = {}
     for checkpoint in checkpoints:
         tasks = []
-        for task in _tasks(checkpoint, hashes[checkpoint.name], fingerprint, options):
+        for task in _tasks(checkpoint, hashes[checkpoint.name], fingerprint, options, codes):
             if (task.collector, task.key) in claimed:
                 continue
             claimed.add((task.collector, task.key))
@@ -126,9 +127,20 @@ def _replaced(
     return found
 
 
-def _tasks(checkpoint: Checkpoint, sha256: str, fingerprint: str, options: Options) -> list[PlannedTask]:
-    code = checkpoint.parts.file(checkpoint.folder)
-    hashed = _code_hash(code, checkpoint.folder) if code else None
+def _tasks(
+    checkpoint: Checkpoint,
+    sha256: str,
+    fingerprint: str,
+    options: Options,
+    codes: dict[tuple[Path, Path], str] | None = None,
+) -> list[PlannedTask]:
+    """The tasks of a checkpoint; ``codes`` keeps what Python files hash to, for the other checkpoints of a plan."""
+    code, hashed = checkpoint.parts.file(checkpoint.folder), None
+    if code is not None:
+        codes = {} if codes is None else codes
+        if (where := (code, checkpoint.folder)) not in codes:
+            codes[where] = _code_hash(*where)
+        hashed = codes[where]
     identity = {"sha256": sha256, "model": checkpoint.model, "code": hashed}
     spec = checkpoint.input
     preprocessing = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}
@@ -146,9 +158,9 @@ def _tasks(checkpoint: Checkpoint, sha256: str, fingerprint: str, options: Optio
 def _code_hash(file: Path, folder: Path) -> str:
     """Of a file alone its own hash; with the local files that it imports one hash over theirs, by where they lie."""
     files = local_imports(file, folder)
-    hashes = [_hash_of_state(one, tuple(signature(one))) for one in files]
     if len(files) <= 1:
         return _hash_of_state(file, tuple(signature(file)))
+    hashes = [_hash_of_state(one, tuple(signature(one))) for one in files]
     base = os.path.commonpath([one.parent for one in files])
     named = sorted((os.path.relpath(one, base), digest) for one, digest in zip(files, hashes, strict=True))
     return hashlib.sha256(repr(named).encode()).hexdigest()
