@@ -44,7 +44,8 @@ class DrawnOperator:
     Attributes:
         name: of the draw, for example ``P017`` or, of a block of rotations, ``R03-1``.
         operator: the specification.
-        augmented: None where all are trained alike; else whether this one has augmentation.
+        augment_shift: None where all are trained alike; else the pixels by which training images are shifted at most,
+            and flipped; 0 for neither.
         factors: ``population`` (the design's name), ``block`` and ``rotation`` where there are any, ``family``, and
             ``assigned_msb``, ``assigned_selectivity`` (both corrected for chance), ``assigned_asymmetry``,
             ``assigned_lambda``: those of the numbers as they are written.
@@ -54,7 +55,7 @@ class DrawnOperator:
     operator: str
     seed: int
     padding_mode: str = "circular"
-    augmented: bool | None = None
+    augment_shift: int | None = None
     factors: dict[str, Any] = field(default_factory=dict)
 
 
@@ -65,7 +66,7 @@ def draw_population(
     name: str = "P",
     training_seed: int = 1000,
     zero_padded: bool = True,
-    augmented: bool = False,
+    augment_shift: int = 0,
 ) -> list[DrawnOperator]:
     """``count`` operators by a Latin hypercube of low discrepancy.
 
@@ -77,7 +78,7 @@ def draw_population(
     Args:
         training_seed: of the first network; each has a seed of its own, one after the other.
         zero_padded: half have zero padding; else all are circular.
-        augmented: half have augmentation, of either padding.
+        augment_shift: half, of either padding, are augmented: images are shifted by up to so many pixels and flipped.
 
     Raises:
         RecipeError: for fewer than 2 operators.
@@ -98,8 +99,8 @@ def draw_population(
     order = _alike_together(drawn, rng)
     zeros = _half(order, rng) if zero_padded else set()
     by_padding = [*(place for place in order if place in zeros), *(place for place in order if place not in zeros)]
-    changed = _half(by_padding, rng) if augmented else None
-    return [_dealt(one, number, zeros, changed) for number, one in enumerate(drawn)]
+    changed = _half(by_padding, rng) if augment_shift else set()
+    return [_dealt(one, number in zeros, augment_shift, number in changed) for number, one in enumerate(drawn)]
 
 
 def draw_rotations(
@@ -109,7 +110,7 @@ def draw_rotations(
     name: str = "R",
     training_seed: int = 2000,
     pixels: int = 4,
-    augmented: bool = False,
+    augment_shift: int = 0,
 ) -> list[DrawnOperator]:
     """``blocks`` blocks of four operators that differ in the order alone in which the ranks are given the weights.
 
@@ -120,7 +121,7 @@ def draw_rotations(
     Args:
         training_seed: of the first block; each has a seed of its own, one after the other.
         pixels: of a window, 4 or 9.
-        augmented: half of the blocks have augmentation, also of those with and without a low pass.
+        augment_shift: half of the blocks, also of those with a low pass, are augmented as in :func:`draw_population`.
 
     Raises:
         RecipeError: for fewer than 2 blocks, or windows of another size.
@@ -141,8 +142,8 @@ def draw_rotations(
             factors = {"population": name, "block": block, "rotation": turn, **factors}
             drawn.append(DrawnOperator(f"{block}-{turn}", operator, training_seed + number, factors=factors))
     rng = np.random.default_rng([seed, _ASSIGNMENT])
-    changed = _half(_alike_together(drawn[::TURNS], rng), rng) if augmented else None
-    return [_dealt(one, place // TURNS, set(), changed) for place, one in enumerate(drawn)]
+    changed = _half(_alike_together(drawn[::TURNS], rng), rng) if augment_shift else set()
+    return [_dealt(one, False, augment_shift, place // TURNS in changed) for place, one in enumerate(drawn)]
 
 
 def draw_repeats(
@@ -164,12 +165,13 @@ def draw_repeats(
     ]
 
 
-def _dealt(one: DrawnOperator, number: int, zeros: set[int], changed: set[int] | None) -> DrawnOperator:
-    padding = "zeros" if number in zeros else "circular"
-    if changed is None:
-        return dataclasses.replace(one, padding_mode=padding)
-    factors = {**one.factors, "augmentation": "crop_and_flip" if number in changed else "none"}
-    return dataclasses.replace(one, padding_mode=padding, augmented=number in changed, factors=factors)
+def _dealt(one: DrawnOperator, zeros: bool, augment_shift: int, changed: bool) -> DrawnOperator:
+    """The operator with the padding and the augmentation that are dealt to it."""
+    one = dataclasses.replace(one, padding_mode="zeros" if zeros else "circular")
+    if not augment_shift:
+        return one
+    factors = {**one.factors, "augmentation": "crop_and_flip" if changed else "none"}
+    return dataclasses.replace(one, augment_shift=augment_shift * changed, factors=factors)
 
 
 def _alike_together(drawn: Sequence[DrawnOperator], rng: np.random.Generator) -> list[int]:

@@ -17,6 +17,7 @@ from invariscope.cli.collect import Collect
 from invariscope.cli.common import BAD_INPUT, DONE, INTERRUPTED, WITH_FAILURES
 from invariscope.cli.compact import Compact
 from invariscope.cli.demo import Demo
+from invariscope.cli.draw import Draw
 from invariscope.cli.figures import Figures
 from invariscope.cli.flags import FlagError, list_rules
 from invariscope.cli.report import Report
@@ -31,6 +32,7 @@ def _commands() -> Any:
     """The commands as one type, made when it is wanted: ``collect`` has the options of whatever is registered."""
     return Annotated[
         Annotated[Demo, subcommand("demo")]
+        | Annotated[Draw, subcommand("draw")]
         | Annotated[Train, subcommand("train")]
         | Annotated[Sites, subcommand("sites")]
         | Annotated[collect.command(), subcommand("collect")]
@@ -67,7 +69,7 @@ def _description() -> str:
 
 def parse(
     arguments: Sequence[str] | None = None,
-) -> Demo | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report:
+) -> Demo | Draw | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report:
     """The command that the arguments ask for; exits with code 2 where they ask for none.
 
     Raises:
@@ -76,7 +78,7 @@ def parse(
     import tyro
 
     try:
-        found: Demo | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report = tyro.cli(
+        found: Demo | Draw | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report = tyro.cli(
             _commands(), prog="invariscope", description=_description(), args=arguments, registry=list_rules()
         )
     except FlagError as error:
