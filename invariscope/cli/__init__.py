@@ -11,10 +11,11 @@ from tyro.conf import OmitArgPrefixes, arg, subcommand
 
 from invariscope.base.errors import InputError
 from invariscope.base.extras import needs_extras
+from invariscope.base.processes import Stopped
 from invariscope.cli import collect
 from invariscope.cli.analyze import Analyze
 from invariscope.cli.collect import Collect
-from invariscope.cli.common import BAD_INPUT, DONE, INTERRUPTED, WITH_FAILURES
+from invariscope.cli.common import BAD_INPUT, DONE, INTERRUPTED, SIGNALLED, WITH_FAILURES
 from invariscope.cli.compact import Compact
 from invariscope.cli.demo import Demo
 from invariscope.cli.draw import Draw
@@ -101,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"invariscope: {error}", file=sys.stderr)
         return BAD_INPUT
+    except Stopped as stop:
+        return SIGNALLED + stop.number
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # `| head` has read enough
