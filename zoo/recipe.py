@@ -182,7 +182,7 @@ def read_recipe(path: str | Path) -> list[Run]:
 
 
 def _same(run: Run) -> str:
-    """A key that two runs share when they train the same under different names (``avg`` and ``avg(kernel=2)``)."""
+    """A key that two runs share when they train the same under different names (``soft(2)`` and ``soft(beta=2)``)."""
     return repr({**run.settings, "operator": operator_factors(run.operator)["operator_spec"], "label": ""})
 
 

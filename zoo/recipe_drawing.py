@@ -77,14 +77,15 @@ def drawn_text(design: Path, command: str) -> str:
     top = root.mapping("the design", ("defaults", "grid"), ("grid",))
     items = top["grid"].items("grid") if isinstance(top["grid"].value, list) else []
     lines = design.read_text(encoding="utf-8").splitlines()
-    ends = [item.line - 1 for item in items[1:]] + [_end(top, lines)]
+    starts = sorted({*(item.line - 1 for item in (*items, *top.values())), len(lines)})
     drawn: dict[str, list[DrawnOperator]] = {}
     replaced: dict[int, tuple[int, list[str]]] = {}
-    for item, end in zip(items, ends, strict=True):
+    for item in items:
         kind = _kind(item)
         if kind is None:
             continue
         start = item.line - 1
+        end = next((place for place in starts if place > start), len(lines))
         found = _ITEM.match(lines[start])
         if found is None:
             raise item.fail(f"{kind} must begin a line of its own: write it as `- {kind}: {{...}}`")
@@ -100,11 +101,6 @@ def drawn_text(design: Path, command: str) -> str:
         lines[start:end] = told
     versions = {name: version(name) for name in ("invariscope", "numpy", "scipy")}
     return _HEAD.format(command=command, **versions) + "\n".join(lines) + "\n"
-
-
-def _end(top: Mapping[str, Located], lines: Sequence[str]) -> int:
-    """The line after the grid."""
-    return min((item.line - 1 for item in top.values() if item.line > top["grid"].line), default=len(lines))
 
 
 def _kind(item: Located) -> str | None:
