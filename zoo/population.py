@@ -9,6 +9,7 @@ specifications with three digits: data, to be kept, since another release of a r
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -160,7 +161,9 @@ def draw_repeats(
         raise RecipeError(f"{count} repeats of {len(drawn)} drawn operators: take from 1 to {len(drawn)}")
     chosen = np.sort(np.random.default_rng(seed).choice(len(drawn), count, replace=False))
     return [
-        dataclasses.replace(drawn[place], seed=training_seed + int(place), factors={**drawn[place].factors, "repeat": 1})
+        dataclasses.replace(
+            drawn[place], seed=training_seed + int(place), factors={**drawn[place].factors, "repeat": 1}
+        )
         for place in chosen
     ]
 
@@ -221,8 +224,8 @@ def _composed(
         text = f"mix({place:g}, kernel(({_listed(places)})), {text})"
     if low_pass > 0:
         text = f"prefilter({low_pass:g}, {text})"
-    by_rank = float((weights**2).sum()) if family == "rank" else 1.0  # a channel takes one pixel
-    squares = (1 - place) ** 2 * by_rank + place**2 * float((places**2).sum()) + 2 * place * (1 - place) / count
+    by_rank = _squares(weights) if family == "rank" else 1.0  # a channel takes one pixel
+    squares = (1 - place) ** 2 * by_rank + place**2 * _squares(places) + 2 * place * (1 - place) / count
     factors = {
         "family": family,
         "assigned_msb": _beyond_chance((1 - place) * float(weights[0]) + place / count, count),
@@ -235,6 +238,11 @@ def _composed(
 
 def _low_pass(uniform: float) -> float:
     return float(max(uniform - 1 + FILTERED_SHARE, 0) / FILTERED_SHARE)
+
+
+def _squares(values: Array) -> float:
+    """The sum of squares, the same for every order of the values."""
+    return math.fsum(values**2)
 
 
 def _beyond_chance(value: float, count: int) -> float:

@@ -140,7 +140,9 @@ def _draw(
         if kind == "repeats":
             of = given.pop("of")
             if of not in drawn:
-                raise RecipeError(f"repeats of {of}, which is not drawn above: name one of {', '.join(drawn) or 'them'}")
+                raise RecipeError(
+                    f"repeats of {of}, which is not drawn above: name one of {', '.join(drawn) or 'them'}"
+                )
             return draw_repeats(drawn[of], **given)
         entries = draw_population(**given) if kind == "population" else draw_rotations(**given)
     except RecipeError as problem:

@@ -65,7 +65,9 @@ def msb_and_selectivity(said: dict[str, Any]) -> tuple[float, float]:
 @pytest.mark.parametrize("one", [*POPULATION, *ROTATIONS[::3]], ids=lambda one: one.name)
 def test_the_assigned_factors_are_those_of_the_written_numbers(one: DrawnOperator) -> None:
     said, factors = numbers(one.operator), one.factors
-    assert (factors["assigned_msb"], factors["assigned_selectivity"]) == pytest.approx(msb_and_selectivity(said), abs=1e-6)
+    assert (factors["assigned_msb"], factors["assigned_selectivity"]) == pytest.approx(
+        msb_and_selectivity(said), abs=1e-6
+    )
     places = said["kernel"] or [0.25] * 4
     asymmetry = said["a"] * sum(abs(place - 0.25) for place in places) / 2
     assert factors["assigned_asymmetry"] == pytest.approx(asymmetry, abs=1e-6)
@@ -205,7 +207,11 @@ def test_repeats_are_the_same_with_another_seed() -> None:
     for one in found:
         number = int(one.name[1:])
         first = POPULATION[number]
-        assert (one.operator, one.padding_mode, one.augment_shift) == (first.operator, first.padding_mode, first.augment_shift)
+        assert (one.operator, one.padding_mode, one.augment_shift) == (
+            first.operator,
+            first.padding_mode,
+            first.augment_shift,
+        )
         assert one.seed == 3000 + number
         assert one.factors == {**first.factors, "repeat": 1}
         assert "repeat" not in first.factors

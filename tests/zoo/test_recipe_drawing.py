@@ -117,7 +117,11 @@ def test_training_draws_nothing(tmp_path: Path, kind: str, capsys: pytest.Captur
         ("grid:\n  - population: {count: 4}\n", 2, "population lacks 'seed'"),
         ("grid:\n  - population: {count: 4, seed: 1, sed: 1}\n", 2, "unknown key 'sed'"),
         ("grid:\n  - population: {count: 1, seed: 1}\n", 2, "1 operators: draw at least 2"),
-        ("grid:\n  - population: {count: 4, seed: 1, zero_padded: 1}\n", 2, "zero_padded is 1, and must be true or false"),
+        (
+            "grid:\n  - population: {count: 4, seed: 1, zero_padded: 1}\n",
+            2,
+            "zero_padded is 1, and must be true or false",
+        ),
         ("grid:\n  - population: {count: 4, seed: 1, name: a b}\n", 2, "population: name is 'a b', and must be a word"),
         ("grid:\n  - population: {count: 4, seed: 1}\n    epochs: 3\n", 2, "population stands beside epochs"),
         ("grid:\n  - rotations: {blocks: 4, seed: 1, pixels: 5}\n", 2, "windows of 5 pixels: take 4 or 9"),

@@ -105,7 +105,11 @@ def test_the_network_is_given_images_in_its_layout(digits: ImageSet, monkeypatch
     seen: list[bool] = []
     step = Trainer._step
     monkeypatch.setattr(
-        Trainer, "_step", lambda self, x, *rest: seen.append(x.stride() == x.to(memory_format=torch.channels_last).stride()) or step(self, x, *rest)
+        Trainer,
+        "_step",
+        lambda self, x, *rest: (
+            seen.append(x.stride() == x.to(memory_format=torch.channels_last).stride()) or step(self, x, *rest)
+        ),
     )
     train_run(replace(QUICK, channels_last=True), digits)
     train_run(QUICK, digits)

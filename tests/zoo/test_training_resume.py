@@ -26,7 +26,9 @@ STEPS = 4
 RUNS = {
     "adamw": Run(operator="tips", snapshots=(1,), **QUICK),
     "sgd": Run(operator="lps", optimizer="sgd", lr=0.05, augment_shift=2, augment_flip=True, clip_norm=0.5, **QUICK),
-    "layout": Run(operator="soft(beta=2)", precision="bf16", channels_last=True, snapshots=(2,), clip_norm=1.0, **QUICK),
+    "layout": Run(
+        operator="soft(beta=2)", precision="bf16", channels_last=True, snapshots=(2,), clip_norm=1.0, **QUICK
+    ),
     "plain": Run(operator="ddac(groups=2)", optimizer="sgd", momentum=0.0, lr=0.05, precision="bf16", **QUICK),
 }
 

@@ -161,7 +161,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 # What is written, per run: weights and state after epoch 1, states after 2 and 3, weights after 4; then the manifest.
 @pytest.mark.parametrize(("after", "begun"), [(0, 0), (1, 0), (3, 1), (4, 1), (8, 1), (10, 0)])
 def test_a_full_disk_loses_nothing(
-    after: int, begun: int, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    after: int,
+    begun: int,
+    whole: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "recipe.yaml").write_text(QUICK)
     out = tmp_path / "zoo"
