@@ -108,7 +108,7 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Name of the run and of its files: ``smallcnn-soft-beta4-circular-s0``, or ``smallcnn-P017-circular-s1017``."""
+        """Name of the run and of its files: ``smallcnn-soft-beta4-circular-s0`` or ``smallcnn-P017-circular-s1017``."""
         operator = _slug(self.draw or _short(self.operator))
         parts = [self.architecture, operator, self.padding_mode, f"s{self.seed}", _slug(self.label)]
         return "-".join(part for part in parts if part)

@@ -92,7 +92,7 @@ def test_the_shares_of_the_population() -> None:
 
 
 def test_what_is_uniform_is_spread_evenly() -> None:
-    """A Latin hypercube: one of n in each n-th of the range, so that Kolmogorov's distance is below 1/n, and rounding."""
+    """A Latin hypercube: one of n in each n-th of the range, so that Kolmogorov's distance is 1/n at most."""
     said = [numbers(one.operator) for one in POPULATION]
     assert stats.kstest([each["w"][0] for each in said], "uniform").statistic < 1 / COUNT + 1e-3
     for name in ("a", "lambda"):

@@ -93,8 +93,7 @@ def test_training_goes_from_the_primary_experiment_to_repeats(recipe: str) -> No
     text = (FOLDER / f"{recipe}.yaml").read_text()
     assert text.startswith(f"# Written by `invariscope draw {recipe}.design.yaml --out {recipe}.yaml` (invariscope ")
     for line in (FOLDER / f"{recipe}.design.yaml").read_text().splitlines():
-        kind, _, rest = line.partition(": ")
-        if kind in ("  - rotations", "  - population", "  - repeats"):
+        if line.partition(": ")[0] in ("  - rotations", "  - population", "  - repeats"):
             assert line.replace("- ", "# ", 1) in text.splitlines(), "the seeds of a design stand in its recipe"
 
 

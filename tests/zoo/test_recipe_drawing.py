@@ -66,7 +66,7 @@ def test_everything_else_of_a_design_stays_as_it_is(tmp_path: Path) -> None:
     text = out.read_text()
     assert text.startswith("# Written by `THE COMMAND` (invariscope ")
     kept = [line for line in DESIGN.splitlines() if "rotations:" not in line and "repeats" not in line]
-    kept = kept[: kept.index("  - population:")] + ["  # And some again."]
+    kept = [*kept[: kept.index("  - population:")], "  # And some again."]
     lines = text.splitlines()
     places = [lines.index(line) for line in kept if line]
     assert places == sorted(places)

@@ -98,9 +98,13 @@ def test_workers_end_with_the_training(training: subprocess.Popen[str], tmp_path
 
 def test_signals_stop_and_are_as_before_afterwards() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    with pytest.raises(Stopped) as caught, stopped_by_signals():
+
+    def hang_up() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         time.sleep(1)
+
+    with pytest.raises(Stopped) as caught, stopped_by_signals():
+        hang_up()
     assert caught.value.number == signal.SIGHUP
     assert {number: signal.getsignal(number) for number in before} == before
 
