@@ -182,7 +182,7 @@ def parse_operator(spec: Operatorlike, folder: str | Path | None = None) -> Oper
         return spec
     if isinstance(spec, type | partial):
         return _of_class(spec)
-    return replace(_read(parse(spec), spec, None if folder is None else Path(folder)), written=spec)
+    return _read_specification(spec, folder)
 
 
 def read_downsampling(spec: Operatorlike, folder: str | Path | None = None) -> OperatorSpec | str:
@@ -237,6 +237,10 @@ def _check_with(operator: Any, arguments: tuple[tuple[str, Any], ...]) -> None:
     from invariscope.zoo.operators.checking import check_behaviour
 
     check_behaviour(operator, dict(arguments))
+
+
+def _read_specification(text: str, folder: str | Path | None) -> OperatorSpec:
+    return replace(_read(parse(text), text, None if folder is None else Path(folder)), written=text)
 
 
 def _read(call: Call, whole: str, folder: Path | None) -> OperatorSpec:
