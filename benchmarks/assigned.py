@@ -1,4 +1,4 @@
-"""What a study with assigned MSB says of zoos whose truth is known, at its very design: docs/analysis-plan.md quotes it.
+"""What a study with assigned MSB says of zoos whose truth is known, at its very design; the plan quotes it.
 
     python -m benchmarks.assigned [SIMULATIONS [WORKERS]]
 

@@ -36,7 +36,7 @@ from invariscope.analysis.stats.ranks import (
     unit_keys,
 )
 from invariscope.analysis.stats.resampling import NOMINAL, Array, bootstrap_counts
-from invariscope.analysis.stats.robust import Robust, hc3, residuals
+from invariscope.analysis.stats.robust import Robust, fractional, hc3, residuals
 from invariscope.base.errors import TableError
 
 MSB_TERM, SQUARE = "msb", "msb_squared"
@@ -120,7 +120,8 @@ def fit_equal(rows: pd.DataFrame, readings: Sequence[str] = (), *, outcome: str 
     asymmetry and the root of selectivity, on padding and augmentation where they vary, and on measured ``readings``.
 
     A cell in which a column says nothing of its own (padding of one mode) does without it. Rows that lack a number are
-    left out. Cells of fewer than 40 draws take no part, unless all are smaller.
+    left out. Cells of fewer than 40 draws take no part, unless all are smaller. Another ``outcome`` than the logit is a
+    score in 0 … 1, whose fractional logit is fitted.
 
     Raises:
         TableError: for rows of several plans, a missing column, or too few rows.
@@ -155,7 +156,8 @@ def _fit(name: str, members: pd.DataFrame, centre: float, readings: Sequence[str
             design = np.column_stack([design, column])
     if len(y) <= len(names) + 1:
         return None
-    return CellFit(name, tuple(names), design, y, members["unit"].to_numpy(), hc3(design, y))
+    fit = hc3(design, y) if outcome == LOGIT else fractional(design, y)
+    return None if isinstance(fit, str) else CellFit(name, tuple(names), design, y, members["unit"].to_numpy(), fit)
 
 
 def _columns(members: pd.DataFrame, centre: float) -> dict[str, Array]:

@@ -20,7 +20,8 @@ from invariscope.analysis.designs.assigned import (
     SELECTIVITY,
     Settings,
 )
-from invariscope.analysis.designs.statements import LEVEL, causes, statements
+from invariscope.analysis.designs.statements import statements
+from invariscope.analysis.designs.verdicts import LEVEL, MSB_SLOPE, TOTAL, WITHIN, causes
 from invariscope.analysis.stats.resampling import Array
 
 _PIXELS = 4
@@ -28,7 +29,7 @@ _EQUAL = {
     **{"architecture": "smallcnn", "final": True, "seed": 0, "accuracy": 0.97},
     **{"max_shift": 4, "n_shifts": 9, "plan": "sampled"},
 }
-_KEPT = {"slope within blocks": "", "Spearman of msb_corrected": "_2", "slope of msb": "_3"}
+_KEPT = {WITHIN: "", TOTAL: "_2", MSB_SLOPE: "_3"}
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def _beyond_chance(value: Array) -> Array:
 def outcomes(truth: Truth, design: SimulatedDesign, seeds: Iterable[int], settings: Settings) -> pd.DataFrame:
     """What the statements say of simulated studies: a row per seed and shift kind.
 
-    ``named``: the cause (:func:`~invariscope.analysis.designs.statements.causes`); ``false_claim``: whether, were
+    ``named``: the cause (:func:`~invariscope.analysis.designs.verdicts.causes`); ``false_claim``: whether, were
     nothing true, anything was claimed: a primary statement after Holm's correction, or a cause; ``slope``, ``se``,
     ``verdict``, ``p_holm`` of statement 1, and with ``_2``, ``_3`` those of the others.
     """

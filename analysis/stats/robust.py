@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from invariscope.analysis.stats.regression.estimate import fractional_logit
 from invariscope.analysis.stats.resampling import Array
 
 
@@ -33,6 +34,17 @@ def hc3(design: Array, y: Array) -> Robust:
     influences = (basis * scaled[:, None]) @ np.linalg.inv(triangle).T
     params = np.linalg.solve(triangle, basis.T @ y)
     return Robust(params, np.sqrt((influences**2).sum(axis=0)), influences)
+
+
+def fractional(design: Array, y: Array) -> Robust | str:
+    """The fractional logit of ``y`` in 0 … 1 (Papke & Wooldridge 1996), with HC3 of its working regression; in words
+    where it has no estimate.
+    """
+    found = fractional_logit(design, y)
+    if isinstance(found, str):
+        return found
+    working = hc3(found.design, found.residual)
+    return Robust(found.params, working.errors, working.influences)
 
 
 def residuals(columns: Array, given: Array) -> Array:
