@@ -29,8 +29,8 @@ def statements(frame: pd.DataFrame, settings: Settings | None = None, *, brief: 
     """Every number of statements 1 to 6, with the columns :data:`COLUMNS`; docs/analysis-plan.md says what each is.
 
     A row per statement, quantity, shift plan and cell, ``pooled`` for all cells together; after them ``ceiling`` (the
-    share of a cell's drawn networks at or above 0.995), ``reliability`` (two trainings of one operator) and ``left out``
-    (networks by reason). ``role``, ``p_holm``, ``p_equivalent`` and ``verdict`` are those of
+    share of a cell's drawn networks at or above 0.995), ``reliability`` (two trainings of one operator) and
+    ``left out`` (networks by reason). ``role``, ``p_holm``, ``p_equivalent`` and ``verdict`` are those of
     :func:`invariscope.analysis.designs.verdicts.judged`. ``brief``: the pooled numbers alone that verdict and cause
     rest on.
 
@@ -56,9 +56,8 @@ def statements(frame: pd.DataFrame, settings: Settings | None = None, *, brief: 
             {"statement": "left out", "quantity": reason, "cell": "/".join(map(str, cell)), "n": count}
             for (reason, *cell), count in counts.items()
         ]
-    return judged(pd.DataFrame.from_records(records, columns=[name for name in COLUMNS if name not in _JUDGED]))[
-        COLUMNS
-    ]
+    table = pd.DataFrame.from_records(records, columns=[name for name in COLUMNS if name not in _JUDGED])
+    return judged(table.assign(note=table["note"].fillna("")))[COLUMNS]
 
 
 def _ceilings(members: pd.DataFrame, settings: Settings) -> Iterator[dict[str, Any]]:

@@ -70,9 +70,11 @@ def is_primary_plan(table: pd.DataFrame) -> pd.Series:
 def _verdict(row: dict[str, Any]) -> str:
     """``below zero`` and ``above zero`` by the interval, and by Holm's p where there is one."""
     estimate, low, high = (float(row[name]) for name in ("estimate", "low", "high"))
+    if row["statement"][:1] not in _JUDGED:
+        return ""
     if not np.isfinite(estimate):
         return NO_NUMBER
-    if not np.isfinite([low, high]).all() or row["statement"][:1] not in _JUDGED:
+    if not np.isfinite([low, high]).all():
         return ""
     clear = low * high > 0 and not row["p_holm"] > LEVEL
     small = row["p_equivalent"] <= LEVEL

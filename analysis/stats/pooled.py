@@ -48,8 +48,8 @@ def pool(
     independent); the error of the mean is ``sqrt(w' V w) / sum w``, and ``Q = d' (C V C')^-1 d`` with the contrasts
     ``d = C b`` of the estimates, which is Cochran's where ``V`` is diagonal.
     ``tau² = max(0, (sum w (b - mean)² - tr(A V)) / tr(A))``, ``A = diag(w) - w w' / sum w``: DerSimonian & Laird's
-    where ``V`` is diagonal. statsmodels' ``combine_effects`` gives the same for independent estimates where tau² is above 0;
-    it does not bound it there, and then has no error.
+    where ``V`` is diagonal. statsmodels' ``combine_effects`` gives the same for independent estimates where tau² is
+    above 0; it does not bound it there, and then has no error.
 
     Args:
         covariance: of the estimates, ``(k, k)``; without it they are independent.
