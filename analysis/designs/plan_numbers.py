@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,8 @@ class PlanNumbers:
                 continue
             cells = found.cells[found.cells["in_pool"]]
             counts = {"n": int(cells["n"].sum()), "n_units": int(cells["n_blocks"].sum())}
-            yield {**about, **counts, **_pooled(found.pooled), "p": found.p}
+            apart = [*found.left_out, *found.cells.loc[~found.cells["in_pool"], "cell"]]
+            yield {**about, **counts, **_pooled(found.pooled, apart), "p": found.p}
             for cell in [] if self.brief else found.cells.to_dict("records"):
                 note = f"blocks that lack a network: {cell['n_incomplete']}" if cell["n_incomplete"] else ""
                 kept = {name: cell[name] for name in ("cell", "se", "low", "high", "p", "n")}
@@ -122,7 +123,7 @@ class PlanNumbers:
             p = float(2 * _tail(pooled.estimate / pooled.se, equal.n_units - len(equal.terms()) - 1))
             if term == MSB_TERM and not given and not self.brief:
                 p = freedman_lane_p(equal, term, self.settings)
-            yield {**about, **_pooled(pooled), "p": p, "n": n, "n_units": equal.n_units}
+            yield {**about, **_pooled(pooled, equal.left_out), "p": p, "n": n, "n_units": equal.n_units}
             for cell in [] if self.brief else equal.cells:
                 if term in cell.names:
                     yield {**about, **_of_cell(cell, term)}
@@ -178,7 +179,7 @@ class PlanNumbers:
                 yield {**about, "note": str(problem)}
                 continue
             if MSB_TERM in equal.terms():
-                found = _pooled(equal.pooled(MSB_TERM))
+                found = _pooled(equal.pooled(MSB_TERM), equal.left_out)
                 words = f"{note}; {found['note']}" if readings else found["note"]
                 yield {**about, **found, "n_units": equal.n_units, "note": words}
 
@@ -206,15 +207,15 @@ class PlanNumbers:
             yield {"statement": "6", "quantity": quantity, "cell": POOLED, **row, "n_units": row["n"]}
 
 
-def _pooled(found: Pooled) -> Record:
-    note = ""
+def _pooled(found: Pooled, left_out: Sequence[str]) -> Record:
+    notes = [f"without {', '.join(left_out)}"] if left_out else []
     if found.df:
-        note = (
+        notes.append(
             f"Q = {found.q:.2f} on {found.df} df, p = {found.p_heterogeneity:.3f}; random effects "
             f"{found.random:.3f} ({found.random_low:.3f} to {found.random_high:.3f})"
         )
     kept = {name: getattr(found, name) for name in ("estimate", "se", "low", "high")}
-    return {"cell": POOLED, **kept, "note": note}
+    return {"cell": POOLED, **kept, "note": "; ".join(notes)}
 
 
 def _of_cell(cell: CellFit, term: str) -> Record:

@@ -94,10 +94,14 @@ class CellFit:
 
 @dataclass(frozen=True)
 class EqualFit:
-    """Fits of all cells on the same terms; the units of different cells are the same drawn operators."""
+    """Fits of all cells on the same terms; the units of different cells are the same drawn operators.
+
+    ``left_out``: cells of too few draws, or whose outcomes are all equal.
+    """
 
     cells: tuple[CellFit, ...]
     n_units: int
+    left_out: tuple[str, ...] = ()
 
     def terms(self) -> list[str]:
         """The terms that every cell has."""
@@ -139,9 +143,10 @@ def fit_equal(rows: pd.DataFrame, readings: Sequence[str] = (), *, outcome: str 
     large = [part for part in parts if len(part[1]) >= LEAST_DRAWS] or parts
     cells = [_fit(name, members, centre, readings, outcome) for name, members in large]
     made = tuple(cell for cell in cells if cell is not None)
+    left_out = tuple(name for name, _ in parts if all(cell.name != name for cell in made))
     if not made:
         raise TableError("too few drawn operators for a regression on what was assigned")
-    return EqualFit(made, int(known["unit"].max()) + 1)
+    return EqualFit(made, int(known["unit"].max()) + 1, left_out)
 
 
 def _fit(name: str, members: pd.DataFrame, centre: float, readings: Sequence[str], outcome: str) -> CellFit | None:
@@ -154,7 +159,7 @@ def _fit(name: str, members: pd.DataFrame, centre: float, readings: Sequence[str
         if np.linalg.norm(rest) > 1e-8 * max(float(np.linalg.norm(column)), 1e-300):
             names.append(term)
             design = np.column_stack([design, column])
-    if len(y) <= len(names) + 1:
+    if len(y) <= len(names) + 1 or np.ptp(y) == 0:
         return None
     fit = hc3(design, y) if outcome == LOGIT else fractional(design, y)
     return None if isinstance(fit, str) else CellFit(name, tuple(names), design, y, members["unit"].to_numpy(), fit)

@@ -2,8 +2,8 @@
 
 Within a block selectivity, low pass, seed and training are the same, so that the slope of logit consistency on the
 assigned MSB is the effect of moving weight to the maximum. From which other rank it comes depends on the vectors: where
-they are sorted before they are rotated, the rank opposite gives 0.69 of it and each neighbour 0.155. How the weight of
-the other ranks is spread is therefore part of the model, and the slope is that from the average other rank.
+they are sorted before they are rotated, the rank opposite gives half of it and each neighbour a quarter. How the weight
+of the other ranks is spread is therefore part of the model, and the slope is that from the average other rank.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ class RotationEffect:
 
     ``cells``: a row per cell with ``slope, se, low, high, df, p, n_blocks, n, n_incomplete, in_pool``. ``p`` is that of
     a randomisation within blocks, stratified over the cells: the same statistic, the inverse-variance mean of the
-    cells' slopes. ``p_equivalent``: of two one-sided tests at ±:data:`BOUND`.
+    cells' slopes. ``p_equivalent``: of two one-sided tests at ±:data:`BOUND`. ``left_out``: cells without two whole
+    blocks in which MSB varies, or whose outcomes are all equal within blocks.
     """
 
     cells: pd.DataFrame
     pooled: Pooled
     p: float
     p_equivalent: float
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def rotation_effect(
     if BLOCK not in rows.columns or rows[BLOCK].isna().all():
         raise TableError("no rotations: no checkpoint has the factor `block`")
     require_one_plan(rows)
-    found = [_cell(name, members, spread) for name, members in cells_of(rows[rows[BLOCK].notna()])]
+    parts = list(cells_of(rows[rows[BLOCK].notna()]))
+    found = [_cell(name, members, spread) for name, members in parts]
     cells = [cell for cell in found if cell is not None]
     if not cells:
         raise TableError("no rotations: no cell has two whole blocks in which MSB varies")
@@ -111,7 +114,8 @@ def rotation_effect(
     together = [cell for cell, taken in zip(cells, table["in_pool"], strict=True) if taken]
     pooled = pool([cell.slope for cell in together], [cell.se for cell in together])
     p = _stratified_p(together, settings)
-    return RotationEffect(table, pooled, p, equivalence_p(pooled.estimate, pooled.se, BOUND))
+    left_out = tuple(name for (name, _), cell in zip(parts, found, strict=True) if cell is None)
+    return RotationEffect(table, pooled, p, equivalence_p(pooled.estimate, pooled.se, BOUND), left_out)
 
 
 def _cell(name: str, members: pd.DataFrame, spread: bool) -> _Cell | None:
@@ -124,7 +128,7 @@ def _cell(name: str, members: pd.DataFrame, spread: bool) -> _Cell | None:
     treatment = centred(whole[MSB].to_numpy(dtype=float), codes)
     outcome = centred(whole[LOGIT].to_numpy(dtype=float), codes)
     varied = np.bincount(codes, treatment**2) > 0
-    if varied.sum() < 2:
+    if varied.sum() < 2 or np.abs(outcome).max() < 1e-12:
         return None
     if spread:
         others = _others(whole["operator_spec"], codes)
