@@ -215,7 +215,7 @@ def _pooled(found: Pooled, left_out: Sequence[str]) -> Record:
             f"{found.random:.3f} ({found.random_low:.3f} to {found.random_high:.3f})"
         )
     kept = {name: getattr(found, name) for name in ("estimate", "se", "low", "high")}
-    return {"cell": POOLED, **kept, "note": "; ".join(notes)}
+    return {"cell": POOLED, **kept, "n_cells": found.df + 1, "note": "; ".join(notes)}
 
 
 def _of_cell(cell: CellFit, term: str) -> Record:

@@ -18,7 +18,7 @@ CEILING, MOST_AT_CEILING = 0.995, 0.25
 
 COLUMNS = [
     *("statement", "quantity", *PLAN, "cell", "estimate", "se", "low", "high", "p", "p_holm", "p_equivalent"),
-    *("n", "n_units", "role", "verdict", "note"),
+    *("n", "n_units", "n_cells", "role", "verdict", "note"),
 ]
 
 _JUDGED = ("p_holm", "p_equivalent", "role", "verdict")

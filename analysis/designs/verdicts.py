@@ -40,10 +40,10 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
 
     ``role`` is ``primary`` for the pooled rows of statements 1 and 2 under the primary plans; ``p_holm`` is Holm's over
     them and, apart, over the pairs of statement 6 under the primary plans. ``p_equivalent``: of two one-sided tests at
-    ±0.5 for pooled slopes of MSB.
+    ±0.5 for slopes of MSB that are pooled over two cells at least.
     """
     pooled = table["cell"] == POOLED
-    slopes = pooled & table["quantity"].isin([WITHIN, MSB_SLOPE])
+    slopes = pooled & table["quantity"].isin([WITHIN, MSB_SLOPE]) & (table["n_cells"].astype(float) > 1)
     equivalent = [
         equivalence_p(estimate, se, BOUND) if taken else np.nan
         for estimate, se, taken in zip(table["estimate"].astype(float), table["se"].astype(float), slopes, strict=True)

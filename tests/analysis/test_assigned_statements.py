@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from invariscope.analysis import analyze, write_results
 from invariscope.analysis.designs.assigned import MSB, POPULATION, SELECTIVITY, Settings
 from invariscope.analysis.designs.simulated import (
     SimulatedDesign,
@@ -150,7 +151,7 @@ def test_networks_left_out_and_trained_again_stand_in_the_table(frame: pd.DataFr
 
 def _row(**given: object) -> dict[str, object]:
     plan = {"shift_kind": "circular", "fill": "", "max_shift": 4, "n_shifts": 9, "plan": "sampled"}
-    return {**plan, "statement": "1", "quantity": "slope within blocks", "cell": "pooled", **given}
+    return {**plan, "statement": "1", "quantity": "slope within blocks", "cell": "pooled", "n_cells": 3, **given}
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,8 @@ def test_a_verdict_needs_interval_and_corrected_p(estimate: float, se: float, p:
     ends = {"low": estimate - 1.96 * se, "high": estimate + 1.96 * se}
     found = judged(pd.DataFrame([_row(estimate=estimate, se=se, p=p, **ends)]))
     assert found["verdict"].tolist() == [verdict]
+    alone = judged(pd.DataFrame([_row(estimate=estimate, se=se, p=p, **ends, n_cells=1)]))
+    assert "matters" not in alone["verdict"].iloc[0]
 
 
 def test_the_family_of_holm_is_both_statements_under_both_kinds() -> None:
@@ -201,3 +204,38 @@ def test_simulated_factors_are_those_of_the_declared_population() -> None:
 def test_a_frame_without_what_is_needed_is_refused(frame: pd.DataFrame) -> None:
     with pytest.raises(TableError, match="need the columns n_images"):
         statements(frame.drop(columns="n_images"))
+
+
+def _joined(frame: pd.DataFrame) -> pd.DataFrame:
+    """The simulated rows with what the analysis of published operators needs besides."""
+    plain = {"operator": "rank", "cluster": frame["checkpoint"], "plan_hash": frame["shift_kind"], "strength": np.nan}
+    readings = dict.fromkeys(("msb", "msb_all", "msb_weight", "msb_top"), frame["msb_corrected"])
+    more = {"fidelity": frame["consistency"], "n_sites_unmeasured": 0, "training_data": "a", "run": frame["checkpoint"]}
+    return frame.assign(**plain, **readings, **more, epoch=1.0)
+
+
+def test_a_zoo_with_drawn_operators_has_both_versions_of_the_plan(simulate, frame, tmp_path) -> None:
+    held = simulate.simulate_frame(simulate.Zoo(n_operators=4, seeds=1, epochs=(8.0,))).assign(factor_population="H")
+    options = {"scores": ["consistency"], "resamples": 5, "permutations": 0}
+    both = analyze(pd.concat([_joined(frame), held], ignore_index=True), **options)
+    alone = analyze(held, **options)
+    assert both.correlations.equals(alone.correlations)
+    assert both.regressions.equals(alone.regressions)
+    assert alone.statements.empty
+    assert both.statements.query("role == 'primary'")["verdict"].tolist() == ["below zero"] * 4
+    assert any("(1) slope within blocks, circular shifts" in line for line in both.headline)
+    assert both.headline[-len(alone.headline) :] == alone.headline
+    assert "## Operators drawn at random, MSB assigned" in both.summary
+    assert "MSB itself" in both.summary
+    names = [path.name for path in write_results(both, tmp_path / "both")]
+    assert "statements.csv" in names
+    assert "statements.csv" not in [path.name for path in write_results(alone, tmp_path / "alone")]
+    written = pd.read_csv(tmp_path / "both" / "statements.csv")
+    assert len(written) == len(both.statements)
+
+
+def test_a_zoo_of_drawn_operators_alone_is_analysed(frame: pd.DataFrame, tmp_path) -> None:
+    found = analyze(_joined(frame), scores=["consistency"])
+    assert found.correlations.empty
+    assert found.summary.count("| below zero |") == 4
+    assert len(write_results(found, tmp_path / "results")) == 8
