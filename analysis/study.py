@@ -13,9 +13,9 @@ import pandas as pd
 
 from invariscope.analysis.designs import design_table, dose_trends, swap_changes
 from invariscope.analysis.designs.assigned import Settings, has_population, published
+from invariscope.analysis.designs.assigned_statements import COLUMNS as STATEMENT_COLUMNS
+from invariscope.analysis.designs.assigned_statements import statements
 from invariscope.analysis.designs.dose import ALIKE
-from invariscope.analysis.designs.statements import COLUMNS as STATEMENT_COLUMNS
-from invariscope.analysis.designs.statements import statements
 from invariscope.analysis.results import Results
 from invariscope.analysis.say.assigned_words import assigned_lines, assigned_section
 from invariscope.analysis.say.headline import headline

@@ -20,7 +20,7 @@ from invariscope.analysis.designs.assigned import (
     SELECTIVITY,
     Settings,
 )
-from invariscope.analysis.designs.statements import statements
+from invariscope.analysis.designs.assigned_statements import statements
 from invariscope.analysis.designs.verdicts import LEVEL, MSB_SLOPE, TOTAL, WITHIN, causes
 from invariscope.analysis.stats.resampling import Array
 

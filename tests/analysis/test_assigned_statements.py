@@ -10,6 +10,7 @@ import pytest
 
 from invariscope.analysis import analyze, write_results
 from invariscope.analysis.designs.assigned import MSB, POPULATION, SELECTIVITY, Settings
+from invariscope.analysis.designs.assigned_statements import COLUMNS, statements
 from invariscope.analysis.designs.simulated import (
     SimulatedDesign,
     Truth,
@@ -18,7 +19,6 @@ from invariscope.analysis.designs.simulated import (
     rotation_factors,
     simulate_study,
 )
-from invariscope.analysis.designs.statements import COLUMNS, statements
 from invariscope.analysis.designs.verdicts import causes, is_primary_plan, judged
 from invariscope.analysis.stats.permutation import holm
 from invariscope.base.errors import TableError
