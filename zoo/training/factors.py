@@ -34,7 +34,7 @@ def run_factors(run: Run, operator: OperatorSpec | str, told: Sequence[str]) -> 
     """The factors of a run whose network is built with ``operator``; of the settings of an ablation those ``told``."""
     factors = {
         **operator_factors(operator),
-        "architecture": run.architecture,
+        "architecture": run.architecture_name,
         "padding_mode": run.padding_mode,
         "training_data": run.data,
         "seed": run.seed,
