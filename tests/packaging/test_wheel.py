@@ -1,4 +1,8 @@
-"""The wheel is whole, and what it installs works outside of the repository, beside a user's modules of any name."""
+"""The wheel is whole, and what it installs works outside of the repository, beside a user's modules of any name.
+
+What it depends on is not installed with it but taken from this environment, for want of a network: that its metadata
+names all of it is shown by ``test_declared``, that the versions named can be installed by ``test_lock``.
+"""
 
 from __future__ import annotations
 
