@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pyarrow.dataset as ds
+import pytest
 
 from tests.packaging.conftest import Distributions, Environment
 
@@ -68,14 +69,15 @@ def test_version_sites_and_imports_beside_hostile_modules(
     for command in ([environment.command], [environment.python, "-m", "invariscope"]):
         done = environment.run(*command, "--version", cwd=hostile)
         assert (done.returncode, done.stdout) == (0, version), done.stderr
-        done = environment.run(*command, "sites", "zoo:resnet8", cwd=hostile)
-        assert done.returncode == 0, done.stderr
-        assert "zoo:resnet8: 4 downsampling sites" in done.stdout
+    done = environment.run(environment.command, "sites", "zoo:resnet8", cwd=hostile)
+    assert done.returncode == 0, done.stderr
+    assert "zoo:resnet8: 4 downsampling sites" in done.stdout
     code = "from invariscope.analysis import load; import invariscope as iv; print(load.__module__, iv.load is load)"
     done = environment.run(environment.python, "-c", code, cwd=hostile)
     assert done.stdout == "invariscope.analysis.tables.load True\n", done.stderr
 
 
+@pytest.mark.slow
 def test_the_demo_beside_hostile_modules(environment: Environment, hostile: Path) -> None:
     before = sources(hostile, "*")
     command = (environment.python, "-m", "invariscope", "demo", "--only", DEMO, "--out", "demo", "--jobs", "2")
