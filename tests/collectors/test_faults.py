@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -38,6 +37,8 @@ from invariscope.zoo.datasets.source import DataSource
 from invariscope.zoo.manifest import write_manifest
 from invariscope.zoo.weights import load_weights
 
+resource = pytest.importorskip("resource", reason="limits and signals of this kind are not those of Windows")
+
 OPTIONS = Options(collect=("layers", "invariance", "surface"), shift=("circular",), msb_images=8, surface_images=4)
 KILLS = int(os.environ.get("INVARISCOPE_KILLS", "4"))
 """Kills of the random test: few by default, `make soak` asks for more."""
@@ -63,6 +64,8 @@ def group_lives(group: int) -> bool:
 @pytest.fixture(scope="module")
 def context() -> Any:
     """Processes that start in a moment, with all that a run imports."""
+    if sys.platform != "linux":
+        pytest.skip("elsewhere a process of libraries with threads cannot be forked safely")
     return multiprocessing.get_context("fork")
 
 
