@@ -85,7 +85,8 @@ def assigned_rows(
     that lack a number in one are not drawn.
 
     Raises:
-        TableError: no drawn operators, or none of the first population; a reading that was not measured, no row that counts.
+        TableError: no drawn operators, or none of the first population; a reading that was not measured; no row that
+            counts.
     """
     if not has_population(frame):
         raise TableError(f"{figure}: no operator was drawn at random: train a recipe that `invariscope draw` wrote")
@@ -128,8 +129,8 @@ def _tell_plans(others: pd.DataFrame, notes: list[str]) -> None:
 def _of_data(rows: pd.DataFrame, figure: str, data: str | None) -> pd.DataFrame:
     if rows.empty:
         raise TableError(
-            f"{figure}: no network that counts under a primary plan: collect `invariance` with circular shifts, or zero "
-            "shifts filled with the background, 9 per image"
+            f"{figure}: no network that counts under a primary plan: collect `invariance` with circular shifts, or "
+            "zero shifts filled with the background, 9 per image"
         )
     known = sorted(rows["data"].unique())
     if data is not None and data not in known:
@@ -200,10 +201,15 @@ RAIL, RAIL_LINE = 0.955, 0.915
 """Heights, in parts of an axes, of marks that are set apart above the data, and of the line below them."""
 
 
-def rail(ax: Axes, marks: pd.DataFrame, x: str) -> None:
+BY_CONSTRUCTION = {"double": ": by construction", "single": ""}
+"""What follows the names of those that are set apart, where it has room."""
+
+
+def rail(ax: Axes, marks: pd.DataFrame, x: str, words: str = "") -> None:
     """Make room above the data for what is consistent by construction, and draw it there, named, along ``x``.
 
-    ``marks``: a row per specification with its ``operator``. To be called once limits are set.
+    ``marks``: a row per specification with its ``operator``; ``words`` follow the names. To be called once limits are
+    set.
     """
     low, high = ax.get_ylim()
     ax.set_ylim(low, low + (high - low) / RAIL_LINE)
@@ -219,7 +225,7 @@ def rail(ax: Axes, marks: pd.DataFrame, x: str) -> None:
     left, right = ax.get_xlim()
     after = marks[x].max() < (left + right) / 2
     edge = float(marks[x].max() if after else marks[x].min())
-    names = ", ".join(style.operator_order(marks["operator"]))
+    names = ", ".join(style.operator_order(marks["operator"])) + words
     ax.annotate(
         names, (edge, RAIL), xycoords=ax.get_xaxis_transform(),
         xytext=(5 if after else -5, 0), textcoords="offset points", ha="left" if after else "right", va="center",

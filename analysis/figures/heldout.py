@@ -172,21 +172,21 @@ def _caption(chosen: AssignedRows, found: Mapping[str, Prediction]) -> str:
     apart = sorted(networks.loc[networks["by_construction"], "operator"].unique())
     once = networks.drop_duplicates(["cell", "operator", "padding_mode"])
     several = f"; marks by data set: {', '.join(map(chosen.named, chosen.cells))}" if len(chosen.cells) > 1 else ""
+    railed = "Above the dashed line, at no scale and in no number, where they are predicted on average: consistent by "
     return "\n".join(
         [
-            f"Published operators, held out of every fit (population H; {counted(once['operator'].nunique(), 'operator')}"
-            f" with their strengths, {len(once)} means over runs{several}): predicted against measured {chosen.score}, "
-            "logit axes. Predicted by least squares over the drawn operators and rotations of the data set (P and R) on "
+            f"Published operators (population H; {counted(once['operator'].nunique(), 'operator')} with their strengths, "
+            f"{len(once)} means over runs{several}), held out of every fit: predicted against measured {chosen.score}, "
+            "logit axes. Predicted by least squares over the drawn operators and rotations (P and R) of the data set on "
             "what was measured of the sites, with padding and augmentation; MSB with its square (statement 5).",
             chosen.plans(),
             "R² = 1 − squared errors by squared distances from the data set's mean, on logits: below 0 where the mean "
-            "predicts better. Error: mean absolute, in points of consistency. 95 % intervals: bootstrap over operators.",
+            "predicts better. Error: mean absolute, in points. 95 % intervals: bootstrap over operators.",
             *(f"{kind} shifts: {'; '.join(_told(one.summary))}." for kind, one in found.items()),
-            *([f"Above the dashed line, at no scale, and in no number: consistent by construction ({', '.join(apart)}), "
-               "where they are predicted on average."] if apart else []),
+            *([f"{railed}construction ({', '.join(apart)})."] if apart else []),
             *chosen.notes,
         ]
-    )  # fmt: skip
+    )
 
 
 def _told(summary: pd.DataFrame) -> Iterator[str]:

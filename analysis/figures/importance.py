@@ -32,6 +32,8 @@ COLORS = {
 """Okabe and Ito's colours of who shares, in the order of the bars; :data:`PLAYERS` and the equivariance error."""
 
 NAMES = {SEE: "equivariance error (measured)", "MSB": "MSB and its square", "low pass": "low pass λ"}
+UNEXPLAINED = "#f1f1f1"
+
 LEAST_NAMED = {"double": 0.05, "single": 0.07}
 """Smaller shares have no number in their bar."""
 
@@ -104,6 +106,7 @@ def _bars(ax: Axes, chosen: AssignedRows, table: pd.DataFrame, least: float) -> 
     where = places(chosen)
     for (kind, cell), y in where.items():
         mine = table[(table["kind"] == kind) & (table["cell"] == cell)].set_index("player")
+        ax.barh(y, 100, height=0.78, color=UNEXPLAINED, linewidth=0, zorder=0, label="_unexplained")
         start = 0.0
         for player in [name for name in COLORS if name in mine.index]:
             share = 100 * float(mine.loc[player, "share"])
@@ -121,7 +124,7 @@ def _bars(ax: Axes, chosen: AssignedRows, table: pd.DataFrame, least: float) -> 
             ax.text(
                 start + 1.2, y, f"{start:.0f} %", va="center", fontsize=style.SMALLEST_FONT, fontweight="bold",
             )  # fmt: skip
-    ax.set_xlim(0, 108)
+    ax.set_xlim(0, 100)
     ax.set_xticks([0, 25, 50, 75, 100])
     ax.set_yticks(list(where.values()), [f"{chosen.named(cell)}, {kind}" for kind, cell in where])
     ax.set_ylim(max(where.values()) + 0.6, -0.6)
@@ -138,11 +141,8 @@ def _readable(color: str) -> str:
 
 def _handles(found: Mapping[str, pd.DataFrame]) -> list[Artist]:
     present = {player for table in found.values() for player in table["player"]}
-    return [
-        Patch(color=color, linewidth=0, label=NAMES.get(name, name))
-        for name, color in COLORS.items()
-        if name in present
-    ]
+    parts = [(color, NAMES.get(name, name)) for name, color in COLORS.items() if name in present]
+    return [Patch(color=color, linewidth=0, label=label) for color, label in [*parts, (UNEXPLAINED, "not explained")]]
 
 
 def _caption(chosen: AssignedRows, found: Mapping[str, pd.DataFrame], notes: list[str]) -> str:
@@ -156,8 +156,8 @@ def _caption(chosen: AssignedRows, found: Mapping[str, pd.DataFrame], notes: lis
     return "\n".join(
         [
             f"Shares (%) of the variance of {chosen.score} (logits) over the operators drawn at random (population P): "
-            "LMG, the mean gain in R² over all orders in which the factors enter; bold: R² of all. Least squares in each "
-            f"data set on {', '.join(NAMES.get(name, name) for name in PLAYERS)} (statement 3), those that vary there. "
+            "LMG, the mean gain in R² over all orders in which the factors enter; bold: R² of all. Least squares in "
+            f"each data set on {', '.join(NAMES.get(name, name) for name in PLAYERS)} (statement 3), those that vary there. "
             "The equivariance error is a result of the factors, measured and not assigned: what it takes is shared "
             "with them. A share says how much varies with a factor over this population; it has no sign.",
             chosen.plans(),

@@ -34,8 +34,11 @@ class Name(NamedTuple):
     color: str = style.INK
 
 
-def place_names(ax: Axes, names: Sequence[Name], *, points: Array | None = None, mark: float = 3.5) -> list[Annotation]:
-    """Write ``names`` beside their marks of radius ``mark`` (in points), around the small ``points (n, 2)`` of the data.
+def place_names(
+    ax: Axes, names: Sequence[Name], *, points: Array | None = None, mark: float = 3.5, top: float = 1.0
+) -> list[Annotation]:
+    """Write ``names`` beside their marks of radius ``mark`` (in points), around small ``points (n, 2)`` of the data, in
+    the axes below the part ``top`` of its height.
 
     The places are those of the layout at this moment: limits and layout must be settled before. Each name takes the
     cheapest of places all around its mark, in turns, until none moves.
@@ -45,7 +48,8 @@ def place_names(ax: Axes, names: Sequence[Name], *, points: Array | None = None,
     scale = 72 / ax.figure.dpi
     where = ax.transData.transform([[name.x, name.y] for name in names]) * scale
     cloud = ax.transData.transform(points) * scale if points is not None and len(points) else np.empty((0, 2))
-    frame = ax.get_window_extent().extents * scale
+    frame = np.array(ax.get_window_extent().extents) * scale
+    frame[3] = frame[1] + top * (frame[3] - frame[1])
     written = [_written(ax, name) for name in names]
     sizes = np.array([[box.width, box.height] for box in (text.get_window_extent() for text in written)]) * scale
     offers = [_offers(size, mark) for size in sizes]

@@ -101,13 +101,9 @@ def _draw(ax: Axes, rows: pd.DataFrame, fit: CellFit | None, column: str, centre
     params = alone(fit, terms)[0]
     drawn = fit.design[:, fit.at(terms[0])]
     x = np.linspace(drawn.min(), drawn.max(), 61)
-    powers = np.column_stack([x**power for power in range(len(params))])
-    ax.plot(
-        x + (centre if column == MSB else 0.0), powers @ params, color="white", linewidth=3.0, zorder=3.8, label="_halo"
-    )
-    ax.plot(
-        x + (centre if column == MSB else 0.0), powers @ params, color=style.INK, linewidth=1.6, zorder=4, label="fit"
-    )
+    y = np.column_stack([x**power for power in range(len(params))]) @ params
+    for color, linewidth, name in (("white", 3.0, "_halo"), (style.INK, 1.6, "fit")):
+        ax.plot(x + (centre if column == MSB else 0.0), y, color=color, linewidth=linewidth, zorder=4, label=name)
 
 
 def _explained(fit: CellFit | None, column: str) -> str:

@@ -20,6 +20,8 @@ from invariscope.analysis.designs.heldout import constructed
 from invariscope.analysis.designs.population import MSB_TERM, SQUARE, CellFit, EqualFit, fit_equal
 from invariscope.analysis.figures import style
 from invariscope.analysis.figures.assigned_rows import (
+    BY_CONSTRUCTION,
+    RAIL_LINE,
     AssignedRows,
     assigned_rows,
     by_operator,
@@ -42,6 +44,7 @@ PADDINGS = {"circular": "o", "zeros": "^"}
 """Markers of drawn operators, by the padding of their network."""
 _OTHER_PADDING = "s"
 _MEASURED = "selectivity"
+BAND_ALPHA = 0.25
 
 
 def population(
@@ -76,7 +79,7 @@ def population(
             room(ax, [shown[PRIMARY_READING]], "x", 0.03)
             if apart.any():
                 held = _parts(chosen, cell, kind)[1]
-                rail(ax, held[held["by_construction"]], PRIMARY_READING)
+                rail(ax, held[held["by_construction"]], PRIMARY_READING, BY_CONSTRUCTION[width])
         for ax, bottom, left in outer(axes):
             logit_ticks(ax)
             ax.set_xlabel(style.label(PRIMARY_READING, short=not wide or len(chosen.cells) > 2) if bottom else "")
@@ -85,7 +88,7 @@ def population(
         style.legend_below(figure, _handles(shown, fits), width, columns=6 if wide else 2)
         figure.draw_without_rendering()
         for (cell, kind), ax in axes.items():
-            _name(ax, *_parts(chosen, cell, kind))
+            _name(ax, *_parts(chosen, cell, kind), bool(apart.any()))
     figure.caption = _caption(chosen, fits, colour, notes)
     return figure
 
@@ -153,7 +156,7 @@ def _draw(ax: Axes, chosen: AssignedRows, cell: str, kind: str, fits: Mapping[st
             x, y, half = curve_of(found, fits[kind].centre)
             ax.plot(x, y, color=style.ACCENT, linewidth=1.8, zorder=4, label="fit")
             ax.fill_between(
-                x, y - half, y + half, color=style.ACCENT, alpha=BAND_ALPHA, linewidth=0, zorder=3, label="band"
+                x, y - half, y + half, color=style.ACCENT, alpha=BAND_ALPHA, linewidth=0, zorder=1.8, label="band"
             )
     for name, path in held[~held["by_construction"]].groupby("operator"):
         if "strength" in path and path["strength"].notna().all():
@@ -168,10 +171,7 @@ def _draw(ax: Axes, chosen: AssignedRows, cell: str, kind: str, fits: Mapping[st
         )  # fmt: skip
 
 
-BAND_ALPHA = 0.25
-
-
-def _name(ax: Axes, drawn: pd.DataFrame, held: pd.DataFrame) -> None:
+def _name(ax: Axes, drawn: pd.DataFrame, held: pd.DataFrame, railed: bool) -> None:
     """The name of each published operator at its most solitary mark."""
     held = held[~held["by_construction"]]
     if held.empty:
@@ -183,7 +183,7 @@ def _name(ax: Axes, drawn: pd.DataFrame, held: pd.DataFrame) -> None:
     best = held.assign(alone=alone).sort_values("alone", ascending=False).drop_duplicates("operator")
     names = [Name(str(row.operator), getattr(row, PRIMARY_READING), getattr(row, LOGIT)) for row in best.itertuples()]
     around = pd.concat([drawn, held[~held.index.isin(best.index)]])[[PRIMARY_READING, LOGIT]].to_numpy(dtype=float)
-    place_names(ax, names, points=around)
+    place_names(ax, names, points=around, top=RAIL_LINE if railed else 1.0)
 
 
 def _colour_bar(figure: Figure, axes: Iterable[Axes], wide: bool) -> None:
@@ -226,9 +226,9 @@ def _caption(chosen: AssignedRows, fits: Mapping[str, EqualFit], colour: str, no
         [
             f"Operators drawn at random (population P), a point per network: {style.label(PRIMARY_READING)}, as "
             f"measured, against {chosen.score}; colour: {what} selectivity. Outlined and named: published operators, "
-            "held out of the fit, means over their runs; thin lines join the strengths of one; above the dashed line, at "
-            "no scale: those consistent by construction. Networks drawn and "
-            f"specifications held out: {'; '.join(counts)}.",
+            "held out of the fit, means over their runs; thin lines join the strengths of one; above the dashed "
+            "line, at no scale: those consistent by construction. Networks drawn and specifications "
+            f" held out: {'; '.join(counts)}.",
             chosen.plans(),
             "Logits are of (n c + ½) / (n + 1). Curve: least squares on assigned MSB and its square, low pass, "
             "asymmetry, root of selectivity, padding and augmentation (statement 3), with all but MSB at their means; "

@@ -223,8 +223,8 @@ def _caption(
             "logits of (n c + ½) / (n + 1) less the block's mean; thin lines: least squares within each block.",
             chosen.plans(),
             "On top, and in the forest: the slope within blocks in logits per unit of MSB, given how the weight of the "
-            "other ranks is spread (statement 1), with its 95 % interval: CR2 by block in a cell, normal where pooled by "
-            "inverse variance. Hollow: the plain slope. Grey: slopes within "
+            "other ranks is spread (statement 1), with its 95 % interval: CR2 by block in a data set, normal where "
+            "pooled by inverse variance. Hollow: the plain slope. Grey: slopes within "
             f"±{BOUND:g}, which count as too small to matter if a pooled interval of 90 % lies inside.",
             *told,
             *chosen.notes,
