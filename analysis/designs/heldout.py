@@ -175,6 +175,8 @@ def _explained(members: pd.DataFrame, observed: str, predicted: str, weights: Ar
 
 
 def _interval(values: Array) -> dict[str, float]:
-    """The first value with the percentiles of the others."""
+    """The first value with the percentiles of the others; no interval where none of them is a number."""
+    if np.isnan(values[1:]).all():
+        return {"estimate": float(values[0]), "low": np.nan, "high": np.nan}
     low, high = np.nanpercentile(values[1:], [100 * (1 - NOMINAL) / 2, 100 * (1 + NOMINAL) / 2])
     return {"estimate": float(values[0]), "low": float(low), "high": float(high)}

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy import special
 
@@ -201,15 +202,10 @@ RAIL, RAIL_LINE = 0.955, 0.915
 """Heights, in parts of an axes, of marks that are set apart above the data, and of the line below them."""
 
 
-BY_CONSTRUCTION = {"double": ": by construction", "single": ""}
-"""What follows the names of those that are set apart, where it has room."""
-
-
-def rail(ax: Axes, marks: pd.DataFrame, x: str, words: str = "") -> None:
+def rail(ax: Axes, marks: pd.DataFrame, x: str) -> None:
     """Make room above the data for what is consistent by construction, and draw it there, named, along ``x``.
 
-    ``marks``: a row per specification with its ``operator``; ``words`` follow the names. To be called once limits are
-    set.
+    ``marks``: a row per specification with its ``operator``. To be called once limits are set.
     """
     low, high = ax.get_ylim()
     ax.set_ylim(low, low + (high - low) / RAIL_LINE)
@@ -225,12 +221,20 @@ def rail(ax: Axes, marks: pd.DataFrame, x: str, words: str = "") -> None:
     left, right = ax.get_xlim()
     after = marks[x].max() < (left + right) / 2
     edge = float(marks[x].max() if after else marks[x].min())
-    names = ", ".join(style.operator_order(marks["operator"])) + words
+    names = ", ".join(style.operator_order(marks["operator"]))
     ax.annotate(
         names, (edge, RAIL), xycoords=ax.get_xaxis_transform(),
         xytext=(5 if after else -5, 0), textcoords="offset points", ha="left" if after else "right", va="center",
         fontsize=style.SMALLEST_FONT, color=style.INK,
     ).set_in_layout(False)  # fmt: skip
+
+
+def rail_handle() -> Line2D:
+    """The legend's handle of marks above the data."""
+    return Line2D(
+        [], [], color=style.GUIDE, marker="o", markersize=4.6, markeredgecolor=style.INK, markeredgewidth=0.6,
+        linestyle="", label="consistent by construction",
+    )  # fmt: skip
 
 
 def operators_of(specifications: pd.Series) -> pd.Series:

@@ -14,11 +14,13 @@ from invariscope.analysis.designs.assigned import DRAWN, HELD_OUT, ROTATED
 from invariscope.analysis.designs.heldout import MODELS, Prediction, predict_held_out
 from invariscope.analysis.figures import style
 from invariscope.analysis.figures.assigned_rows import (
+    RAIL_LINE,
     AssignedRows,
     assigned_rows,
     logit_ticks,
     operators_of,
     rail,
+    rail_handle,
     room,
 )
 from invariscope.analysis.figures.labels import Name, place_names
@@ -68,11 +70,13 @@ def heldout(
             summary = found[kind].summary
             ax.set_title(_heading(summary, kind, model, width), loc="left", fontsize=style.SMALLEST_FONT)
         _settle(axes, networks, score)
-        handles = [*style.operator_handles(networks["name"]), *_handles(chosen)]
+        railed = bool(networks["by_construction"].any())
+        handles = [*style.operator_handles(networks["name"]), *_handles(chosen), *([rail_handle()] if railed else [])]
         style.legend_below(figure, handles, width, columns=7 if width == "double" else 4)
         figure.draw_without_rendering()
         for (kind, model), ax in axes.items():
-            _name(ax, networks[(networks["kind"] == kind) & (networks["model"] == model)])
+            mine = networks[(networks["kind"] == kind) & (networks["model"] == model)]
+            _name(ax, mine, RAIL_LINE if railed else 1.0)
     figure.caption = _caption(chosen, found)
     return figure
 
@@ -124,37 +128,32 @@ def _settle(axes: Mapping[tuple[str, str], Axes], networks: pd.DataFrame, score:
             ax.set_ylabel(f"measured {score} (%)")
 
 
-def _name(ax: Axes, networks: pd.DataFrame) -> None:
+def _name(ax: Axes, networks: pd.DataFrame, top: float) -> None:
     plain = networks[~networks["by_construction"]]
     if plain.empty:
         return
     missed = (plain["observed_logit"] - plain["predicted_logit"]).abs()
     first = plain.assign(missed=missed).sort_values("missed", ascending=False).drop_duplicates("name")
     names = [
-        Name(
-            str(row.name_),
-            float(row.predicted_logit),
-            float(row.observed_logit),
-            style.marks([row.name_])[str(row.name_)].color,
-        )
-        for row in first.rename(columns={"name": "name_"}).itertuples()
+        Name(name, x, y, style.marks([name])[name].color)
+        for name, x, y in first[["name", "predicted_logit", "observed_logit"]].itertuples(index=False, name=None)
     ]
     others = plain[~plain.index.isin(first.index)][["predicted_logit", "observed_logit"]].to_numpy(dtype=float)
     low, high = ax.get_xlim()
     diagonal = np.linspace(low, high, 40)
-    place_names(ax, names, points=np.vstack([others, np.column_stack([diagonal, diagonal])]))
+    place_names(ax, names, points=np.vstack([others, np.column_stack([diagonal, diagonal])]), top=top)
 
 
 def _heading(summary: pd.DataFrame, kind: str, model: str, width: style.Width) -> str:
     mine = summary[summary["model"] == model].set_index("measure")
     told = []
-    if _EXPLAINED in mine.index:
+    if _EXPLAINED in mine.index and np.isfinite(mine.loc[_EXPLAINED, "estimate"]):
         row = mine.loc[_EXPLAINED]
         told.append(f"R² = {bracketed(row['estimate'], row['low'], row['high'])}")
     if _ERROR in mine.index:
         told.append(f"error {mine.loc[_ERROR, 'estimate']:.1f} points")
     joint = ", " if width == "double" else "\n"
-    return f"by {_WORDS.get(model, model)}, {kind} shift\n{joint.join(told)}"
+    return f"by {_WORDS.get(model, model)},{joint.removeprefix(',')}{kind} shift\n{joint.join(told)}"
 
 
 def _handles(chosen: AssignedRows) -> list[Artist]:
@@ -175,10 +174,10 @@ def _caption(chosen: AssignedRows, found: Mapping[str, Prediction]) -> str:
     railed = "Above the dashed line, at no scale and in no number, where they are predicted on average: consistent by "
     return "\n".join(
         [
-            f"Published operators (population H; {counted(once['operator'].nunique(), 'operator')} with their strengths, "
+            f"Published operators (population H; {counted(once['operator'].nunique(), 'specification')}, "
             f"{len(once)} means over runs{several}), held out of every fit: predicted against measured {chosen.score}, "
-            "logit axes. Predicted by least squares over the drawn operators and rotations (P and R) of the data set on "
-            "what was measured of the sites, with padding and augmentation; MSB with its square (statement 5).",
+            "logit axes. Predicted by least squares over the drawn operators and rotations (P and R) of a data set "
+            "on what was measured of the sites, with padding and augmentation; MSB with its square (statement 5).",
             chosen.plans(),
             "R² = 1 − squared errors by squared distances from the data set's mean, on logits: below 0 where the mean "
             "predicts better. Error: mean absolute, in points. 95 % intervals: bootstrap over operators.",

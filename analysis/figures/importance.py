@@ -157,7 +157,7 @@ def _caption(chosen: AssignedRows, found: Mapping[str, pd.DataFrame], notes: lis
         [
             f"Shares (%) of the variance of {chosen.score} (logits) over the operators drawn at random (population P): "
             "LMG, the mean gain in R² over all orders in which the factors enter; bold: R² of all. Least squares in "
-            f"each data set on {', '.join(NAMES.get(name, name) for name in PLAYERS)} (statement 3), those that vary there. "
+            f"each data set on {', '.join(NAMES.get(name, name) for name in PLAYERS)} (statement 3) that vary there. "
             "The equivariance error is a result of the factors, measured and not assigned: what it takes is shared "
             "with them. A share says how much varies with a factor over this population; it has no sign.",
             chosen.plans(),

@@ -20,7 +20,6 @@ from invariscope.analysis.designs.heldout import constructed
 from invariscope.analysis.designs.population import MSB_TERM, SQUARE, CellFit, EqualFit, fit_equal
 from invariscope.analysis.figures import style
 from invariscope.analysis.figures.assigned_rows import (
-    BY_CONSTRUCTION,
     RAIL_LINE,
     AssignedRows,
     assigned_rows,
@@ -30,6 +29,7 @@ from invariscope.analysis.figures.assigned_rows import (
     outer,
     panels,
     rail,
+    rail_handle,
     room,
 )
 from invariscope.analysis.figures.labels import Name, place_names
@@ -70,22 +70,22 @@ def population(
     with style.theme(width):
         wide = width == "double"
         rows = len(chosen.kinds) if wide and len(chosen.cells) > 1 else len(chosen.cells)
-        figure = style.new_figure(width, (0.6 + 2.35 * rows) if wide else (1.0 + 1.95 * rows))
+        figure = style.new_figure(width, (0.8 + 2.35 * rows) if wide else (1.25 + 1.95 * rows))
         axes = panels(figure, chosen, width)
         for (cell, kind), ax in axes.items():
             _draw(ax, chosen, cell, kind, fits, colour)
-            ax.set_title(_heading(chosen, cell, kind, fits), loc="left", fontsize=style.SMALLEST_FONT)
+            ax.set_title(_heading(chosen, cell, kind, fits, wide), loc="left", fontsize=style.SMALLEST_FONT)
             room(ax, [shown.loc[~apart, LOGIT]])
             room(ax, [shown[PRIMARY_READING]], "x", 0.03)
             if apart.any():
                 held = _parts(chosen, cell, kind)[1]
-                rail(ax, held[held["by_construction"]], PRIMARY_READING, BY_CONSTRUCTION[width])
+                rail(ax, held[held["by_construction"]], PRIMARY_READING)
         for ax, bottom, left in outer(axes):
             logit_ticks(ax)
             ax.set_xlabel(style.label(PRIMARY_READING, short=not wide or len(chosen.cells) > 2) if bottom else "")
             ax.set_ylabel(logits_label(score, lines=2) if left else "")
         _colour_bar(figure, axes.values(), wide)
-        style.legend_below(figure, _handles(shown, fits), width, columns=6 if wide else 2)
+        style.legend_below(figure, _handles(shown, fits, bool(apart.any())), width, columns=3 if wide else 2)
         figure.draw_without_rendering()
         for (cell, kind), ax in axes.items():
             _name(ax, *_parts(chosen, cell, kind), bool(apart.any()))
@@ -114,10 +114,12 @@ def _constructed(shown: pd.DataFrame) -> pd.Series:
     return pd.concat(found).reindex(shown.index) & (shown[POPULATION] == HELD_OUT)
 
 
-def _heading(chosen: AssignedRows, cell: str, kind: str, fits: Mapping[str, EqualFit]) -> str:
+def _heading(chosen: AssignedRows, cell: str, kind: str, fits: Mapping[str, EqualFit], wide: bool) -> str:
     slopes = dict(_slopes(fits[kind])) if kind in fits else {}
     title = chosen.title(cell, kind)
-    return f"{title}\nslope {slopes[cell]}" if cell in slopes else title
+    if cell not in slopes:
+        return title
+    return f"{title}\nslope {slopes[cell] if wide else slopes[cell].partition(', n')[0]}"
 
 
 def _parts(chosen: AssignedRows, cell: str, kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -183,18 +185,23 @@ def _name(ax: Axes, drawn: pd.DataFrame, held: pd.DataFrame, railed: bool) -> No
     best = held.assign(alone=alone).sort_values("alone", ascending=False).drop_duplicates("operator")
     names = [Name(str(row.operator), getattr(row, PRIMARY_READING), getattr(row, LOGIT)) for row in best.itertuples()]
     around = pd.concat([drawn, held[~held.index.isin(best.index)]])[[PRIMARY_READING, LOGIT]].to_numpy(dtype=float)
-    place_names(ax, names, points=around, top=RAIL_LINE if railed else 1.0)
+    curves = [np.asarray(line.get_xydata(), dtype=float) for line in ax.lines if line.get_label() == "fit"]
+    place_names(ax, names, points=np.vstack([around, *curves]), top=RAIL_LINE if railed else 1.0)
 
 
 def _colour_bar(figure: Figure, axes: Iterable[Axes], wide: bool) -> None:
     mapped = ScalarMappable(Normalize(0, 1), RAMP)
-    where = {"location": "right", "aspect": 32} if wide else {"location": "top", "aspect": 45, "shrink": 0.9}
-    bar = figure.colorbar(mapped, ax=list(axes), pad=0.015, **where)
+    where = (
+        {"location": "right", "aspect": 32, "pad": 0.015}
+        if wide
+        else {"location": "top", "aspect": 45, "shrink": 0.9, "pad": 0.06}
+    )
+    bar = figure.colorbar(mapped, ax=list(axes), **where)
     bar.set_label("selectivity (1 = one pixel)")
     bar.outline.set_visible(False)
 
 
-def _handles(shown: pd.DataFrame, fits: Mapping[str, EqualFit]) -> list[Artist]:
+def _handles(shown: pd.DataFrame, fits: Mapping[str, EqualFit], railed: bool) -> list[Artist]:
     modes = sorted(shown["padding_mode"].astype(str).unique())
     grey = {"color": "#9db4c6", "linestyle": "", "markersize": 4, "markeredgecolor": "#6f7f8c", "markeredgewidth": 0.4}
     handles: list[Artist] = [
@@ -208,7 +215,7 @@ def _handles(shown: pd.DataFrame, fits: Mapping[str, EqualFit]) -> list[Artist]:
         handles.append(Patch(color=style.ACCENT, alpha=BAND_ALPHA, linewidth=0, label="95 % band"))
     outlined = {"color": "white", "markeredgecolor": style.INK, "markeredgewidth": 0.8, "linestyle": ""}
     handles.append(Line2D([], [], marker="o", markersize=5, label="published, not in the fit", **outlined))
-    return handles
+    return [*handles, rail_handle()] if railed else handles
 
 
 def _caption(chosen: AssignedRows, fits: Mapping[str, EqualFit], colour: str, notes: list[str]) -> str:
