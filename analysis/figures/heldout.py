@@ -72,7 +72,7 @@ def heldout(
         _settle(axes, networks, score)
         railed = bool(networks["by_construction"].any())
         handles = [*style.operator_handles(networks["name"]), *_handles(chosen), *([rail_handle()] if railed else [])]
-        style.legend_below(figure, handles, width, columns=7 if width == "double" else 4)
+        style.legend_below(figure, handles, width, columns=7 if width == "double" else 3)
         figure.draw_without_rendering()
         for (kind, model), ax in axes.items():
             mine = networks[(networks["kind"] == kind) & (networks["model"] == model)]
@@ -85,7 +85,7 @@ def _layout(
     chosen: AssignedRows, models: Sequence[str], width: style.Width
 ) -> tuple[style.CaptionedFigure, dict[tuple[str, str], Axes]]:
     kinds, wide = chosen.kinds, width == "double"
-    figure = style.new_figure(width, (0.85 if wide else 1.15) + (2.65 if wide else 2.1) * len(kinds))
+    figure = style.new_figure(width, (0.85 if wide else 1.35) + (2.7 if wide else 2.1) * len(kinds))
     axes = figure.subplots(len(kinds), len(models), squeeze=False, sharex=True, sharey=True)
     return figure, {
         (kind, model): axes[row, column] for row, kind in enumerate(kinds) for column, model in enumerate(models)
@@ -152,8 +152,8 @@ def _heading(summary: pd.DataFrame, kind: str, model: str, width: style.Width) -
         told.append(f"R² = {bracketed(row['estimate'], row['low'], row['high'])}")
     if _ERROR in mine.index:
         told.append(f"error {mine.loc[_ERROR, 'estimate']:.1f} points")
-    joint = ", " if width == "double" else "\n"
-    return f"by {_WORDS.get(model, model)},{joint.removeprefix(',')}{kind} shift\n{joint.join(told)}"
+    joint = " " if width == "double" else "\n"
+    return "\n".join([f"by {_WORDS.get(model, model)},{joint}{kind} shift", *told])
 
 
 def _handles(chosen: AssignedRows) -> list[Artist]:

@@ -62,7 +62,7 @@ def rotations(
             room(ax, [everything[MSB]], "x", 0.03)
         for ax, bottom, left in outer(axes):
             ax.set_xlabel("assigned MSB" if bottom else "")
-            ax.set_ylabel(f"{score} less the block's\nmean (logits)" if left else "")
+            ax.set_ylabel(f"{score}, change\nwithin block (logits)" if left else "")
         _forest(forest, chosen, found)
         style.legend_below(figure, _handles(), width, columns=3 if width == "double" else 2)
     figure.caption = _caption(chosen, found, blocks)
