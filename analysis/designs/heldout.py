@@ -40,7 +40,7 @@ LEAST_HELD_OUT = 5
 """Operators, below which there is no share of variance."""
 
 _SQUARED = "msb_corrected"
-_BY_CONSTRUCTION = re.compile(r"(aps|lps)\b|tips\((?=.*pool=phase)(?=.*hard=True)")
+_BY_CONSTRUCTION = re.compile(r"(aps|lps)\b|tips\((?=.*pool=phase)(?=.*hard=true)")
 
 
 @dataclass(frozen=True)

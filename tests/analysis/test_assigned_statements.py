@@ -216,7 +216,7 @@ def _joined(frame: pd.DataFrame) -> pd.DataFrame:
 
 def test_a_zoo_with_drawn_operators_has_both_versions_of_the_plan(simulate, frame, tmp_path) -> None:
     held = simulate.simulate_frame(simulate.Zoo(n_operators=4, seeds=1, epochs=(8.0,))).assign(factor_population="H")
-    options = {"scores": ["consistency"], "resamples": 5, "permutations": 0}
+    options = {"scores": ["consistency"], "resamples": 5, "permutations": 0, "settings": SETTINGS}
     both = analyze(pd.concat([_joined(frame), held], ignore_index=True), **options)
     alone = analyze(held, **options)
     assert both.correlations.equals(alone.correlations)
@@ -235,7 +235,7 @@ def test_a_zoo_with_drawn_operators_has_both_versions_of_the_plan(simulate, fram
 
 
 def test_a_zoo_of_drawn_operators_alone_is_analysed(frame: pd.DataFrame, tmp_path) -> None:
-    found = analyze(_joined(frame), scores=["consistency"])
+    found = analyze(_joined(frame), scores=["consistency"], settings=SETTINGS)
     assert found.correlations.empty
     assert found.summary.count("| below zero |") == 4
     assert len(write_results(found, tmp_path / "results")) == 8
