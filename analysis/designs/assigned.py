@@ -75,7 +75,7 @@ def admitted(frame: pd.DataFrame, settings: Settings) -> tuple[pd.DataFrame, pd.
         raise TableError(f"assigned operators need the columns {', '.join(missing)}: give the frame of analysis.join")
     rows = filled(shifted(frame))
     score = rows[settings.score].astype(float)
-    faults = {
+    faults: dict[str, pd.Series] = {
         "not the last snapshot": ~rows["final"].astype(bool),
         "trained a second time": _is_repeat(rows),
         "no function of the image": _is_random(rows),
@@ -87,7 +87,7 @@ def admitted(frame: pd.DataFrame, settings: Settings) -> tuple[pd.DataFrame, pd.
         reason = reason.mask(mask, words)
     out = rows.assign(reason=reason)[reason != ""][["checkpoint", *CELL, POPULATION, "reason"]].drop_duplicates()
     kept = rows[reason == ""]
-    measured = logits(score[kept.index].to_numpy(), kept["n_images"].to_numpy(dtype=float))
+    measured = logits(score[kept.index].to_numpy(dtype=float), kept["n_images"].to_numpy(dtype=float))
     return kept.assign(**{LOGIT: measured}), out.reset_index(drop=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -239,3 +240,13 @@ def test_a_zoo_of_drawn_operators_alone_is_analysed(frame: pd.DataFrame, tmp_pat
     assert found.correlations.empty
     assert found.summary.count("| below zero |") == 4
     assert len(write_results(found, tmp_path / "results")) == 8
+
+
+def test_the_plan_quotes_the_simulated_power(repository: Path) -> None:
+    results = (repository / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    section = results.split("## Statements on assigned MSB, where the truth is known")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    plan = (repository / "docs" / "analysis-plan.md").read_text(encoding="utf-8")
+    power = plan.split("## Power, simulated at this design")[1].split("\n## ")[0]
+    assert len(rows) == 13
+    assert [line for line in power.splitlines() if line.startswith("|")] == rows
