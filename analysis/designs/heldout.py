@@ -89,10 +89,9 @@ def predict_held_out(rows: pd.DataFrame, settings: Settings | None = None) -> Pr
 
 
 def _predicted(name: str, readings: Sequence[str], cell: str, members: pd.DataFrame) -> list[pd.DataFrame]:
-    known: pd.DataFrame = members[np.isfinite(members[list(readings)].astype(float)).all(axis=1)]
+    known = members.loc[np.isfinite(members[list(readings)].to_numpy(dtype=float)).all(axis=1)]
     kinds = known[POPULATION].astype(str)
-    fitted: pd.DataFrame = known[kinds.isin([DRAWN, ROTATED])]
-    held: pd.DataFrame = known[kinds == HELD_OUT]
+    fitted, held = known.loc[kinds.isin([DRAWN, ROTATED])], known.loc[kinds == HELD_OUT]
     if held.empty or len(fitted) < 10 * (len(readings) + 3):
         return []
     design, new = _design(fitted, readings), _design(held, readings)

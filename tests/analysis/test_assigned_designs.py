@@ -159,6 +159,7 @@ def _expected_design(members: pd.DataFrame, centre: float, *readings: str) -> pd
 
 
 def test_slopes_at_equal_everything_else_are_those_of_statsmodels(drawn: pd.DataFrame) -> None:
+    drawn = drawn.drop(index=drawn.index[5]).sample(frac=1, random_state=0)
     equal = fit_equal(drawn, ["see"])
     fits = {}
     for cell, members in drawn.groupby("data"):
@@ -174,6 +175,8 @@ def test_slopes_at_equal_everything_else_are_those_of_statsmodels(drawn: pd.Data
     for draw in drawn[DRAW].unique():
         part = 0.0
         for cell, (fit, members, design) in fits.items():
+            if draw not in set(members[DRAW]):
+                continue
             place = list(members[DRAW]).index(draw)
             bread = np.linalg.inv(design.T @ design)
             leverage = fit.get_influence().hat_matrix_diag[place]
@@ -323,6 +326,8 @@ def test_partners_are_known_by_the_specifications_of_manifests(name: str, first:
     assert comparison.first(one) == comparison.second(other)
     assert comparison.first(other) is None
     assert comparison.second("max(kernel=3)") is None
+    assert comparison.second("maxblur") is None
+    assert paired.COMPARISONS["lme less soft"].first("lme(beta=1, kernel=3)") is None
 
 
 def test_all_signs_are_taken_where_they_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
