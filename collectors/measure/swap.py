@@ -20,11 +20,11 @@ from invariscope.collectors.measure.replacements import DEFAULT_REPLACEMENTS, re
 from invariscope.collectors.measure.scores import kappa_without, pair_agreement, pair_hits, product_without
 from invariscope.collectors.measure.shifts import ShiftPlan
 from invariscope.collectors.schema import MSB_READINGS
-from invariscope.zoo.datasets.inputs import place
 from invariscope.zoo.operators import Operatorlike, OperatorSpec, build_operator
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sites import Site, find_sites
 from invariscope.zoo.surgery import replace_downsampling
+from invariscope.zoo.unchanged import unshared
 
 SWAP_SCORES = ("consistency", "fidelity", "fidelity_product", "kappa")
 """The shift scores whose change is measured."""
@@ -230,7 +230,7 @@ def _pads(conv: nn.Conv2d) -> bool:
 
 def _example(model: nn.Module, images: Images, plans: Sequence[ShiftPlan]) -> Tensor:
     """One image as the network sees it: of a crop plan's larger images a window of the network's size."""
-    image = place(images[:1], model)
+    image = unshared(images[:1], model)
     if not isinstance(images, Tensor) and not all(plan.rule.keeps_size for plan in plans):
         return image[..., : images.spec.height, : images.spec.width]
     return image
