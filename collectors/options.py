@@ -41,6 +41,15 @@ def one_of(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
             raise InputError(unknown(kind, name, known))
 
 
+OWN = "own_accuracy"
+"""Setting of the tasks under kinds that do not keep the size: their views have an accuracy of their own."""
+
+
+def with_own_accuracy(settings: dict[str, Any]) -> dict[str, Any]:
+    """A task's settings with :data:`OWN` where its views are not the images."""
+    return settings if SHIFT_KINDS[settings["kind"]].keeps_size else {**settings, OWN: True}
+
+
 @dataclass(frozen=True)
 class ShiftOptions:
     """Shifts: of every collector that measures under shifts."""

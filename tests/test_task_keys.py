@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from invariscope.collectors.engine.planning import _tasks
+from invariscope.collectors.engine.planning import _code, _tasks
 from invariscope.collectors.engine.run import plan_run
 from invariscope.collectors.options import Options
 from invariscope.zoo.checkpoint import Checkpoint
@@ -77,7 +77,7 @@ def test_keys_of_published_tables_whose_weights_are_gone(
         checkpoint = Checkpoint(
             row["checkpoint"], row["model"], folder / "gone", like, factors=json.loads(row["factors"]), folder=code
         )
-        for task in _tasks(checkpoint, row["sha256"], images, options):
+        for task in _tasks(checkpoint, row["sha256"], images, options, _code(checkpoint)):
             found += task.key in stored[task.collector]
     assert found == sum(map(len, stored.values())) == count
 
@@ -103,7 +103,7 @@ def test_a_change_of_what_a_file_imports_is_another_task(repository: Path, tmp_p
     options = Options(("layers",))
 
     def keys() -> set[str]:
-        return {task.key for task in _tasks(checkpoint, "0" * 64, "f", options)}
+        return {task.key for task in _tasks(checkpoint, "0" * 64, "f", options, _code(checkpoint))}
 
     before = keys()
     assert keys() == before

@@ -34,12 +34,13 @@ class PlannedTask:
 
 @dataclass(frozen=True)
 class Work:
-    """The tasks of one checkpoint that are still to do, and what its weights file was like when it was hashed."""
+    """The tasks of one checkpoint that are still to do, what its weights file was like when it was hashed, its code."""
 
     checkpoint: Checkpoint
     sha256: str
     weights: list[int]
     tasks: tuple[PlannedTask, ...]
+    code_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def make_plan(
     codes: dict[tuple[Path, Path], str] = {}
     for checkpoint in checkpoints:
         tasks = []
-        for task in _tasks(checkpoint, hashes[checkpoint.name], fingerprint, options, codes):
+        code = _code(checkpoint, codes)
+        for task in _tasks(checkpoint, hashes[checkpoint.name], fingerprint, options, code):
             if (task.collector, task.key) in claimed:
                 continue
             claimed.add((task.collector, task.key))
@@ -98,7 +100,7 @@ def make_plan(
             else:
                 tasks.append(task)
         if tasks:
-            work = Work(checkpoint, hashes[checkpoint.name], states[checkpoint.name], tuple(tasks))
+            work = Work(checkpoint, hashes[checkpoint.name], states[checkpoint.name], tuple(tasks), code)
             pending.append(work)
     return RunPlan(pending, frozenset(done), replaced, hashes)
 
@@ -127,21 +129,22 @@ def _replaced(
     return found
 
 
+def _code(checkpoint: Checkpoint, codes: dict[tuple[Path, Path], str] | None = None) -> str | None:
+    """What a checkpoint's Python file hashes to, if it has one; ``codes`` keeps that for the others of a plan."""
+    file = checkpoint.parts.file(checkpoint.folder)
+    if file is None:
+        return None
+    codes = {} if codes is None else codes
+    if (where := (file, checkpoint.folder)) not in codes:
+        codes[where] = _code_hash(*where)
+    return codes[where]
+
+
 def _tasks(
-    checkpoint: Checkpoint,
-    sha256: str,
-    fingerprint: str,
-    options: Options,
-    codes: dict[tuple[Path, Path], str] | None = None,
+    checkpoint: Checkpoint, sha256: str, fingerprint: str, options: Options, code: str | None = None
 ) -> list[PlannedTask]:
-    """The tasks of a checkpoint; ``codes`` keeps what Python files hash to, for the other checkpoints of a plan."""
-    code, hashed = checkpoint.parts.file(checkpoint.folder), None
-    if code is not None:
-        codes = {} if codes is None else codes
-        if (where := (code, checkpoint.folder)) not in codes:
-            codes[where] = _code_hash(*where)
-        hashed = codes[where]
-    identity = {"sha256": sha256, "model": checkpoint.model, "code": hashed}
+    """The tasks of a checkpoint, whose Python file hashes to ``code``."""
+    identity = {"sha256": sha256, "model": checkpoint.model, "code": code}
     spec = checkpoint.input
     preprocessing = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}
     tasks = []

@@ -68,6 +68,12 @@ def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
             f"out of memory: measured {count} checkpoint{'s' * (count > 1)} in smaller batches ({name}: {size} images)",
             file=sys.stderr,
         )
+    if outcome.no_functions:
+        print(
+            f"no function of the image: {', '.join(outcome.no_functions)}: other logits on a second pass or in other "
+            "batches (deterministic = false in the tables; kept out of the statistics)",
+            file=sys.stderr,
+        )
     for failure in outcome.failures:
         print(f"failed: {failure}", file=sys.stderr)
     return WITH_FAILURES if outcome.failures else DONE
