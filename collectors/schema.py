@@ -248,7 +248,9 @@ COLLECTORS = Registry(
 
 def default_collectors(scores: Scores = "images") -> tuple[str, ...]:
     """What is measured where nobody says: of networks that predict the class of an image, or of each pixel."""
-    return tuple(name for name in COLLECTORS if COLLECTORS[name].default and COLLECTORS[name].scores in (None, scores))
+    return tuple(
+        name for name, found in COLLECTORS.working().items() if found.default and found.scores in (None, scores)
+    )
 
 
 _FAILURES = (
@@ -292,10 +294,10 @@ class _Tables(Mapping[str, pa.Schema]):
         return name in RUN_TABLES or name in COLLECTORS
 
     def __iter__(self) -> Iterator[str]:
-        return iter((*COLLECTORS, *RUN_TABLES))
+        return iter((*COLLECTORS.working(), *RUN_TABLES))
 
     def __len__(self) -> int:
-        return len(COLLECTORS) + len(RUN_TABLES)
+        return sum(1 for _ in self)
 
 
 TABLES: Mapping[str, pa.Schema] = _Tables()

@@ -45,7 +45,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Replaced:
-    """A checkpoint whose weights are no longer those that the tables describe."""
+    """A checkpoint whose weights, or whose model string, are no longer those that the tables describe."""
 
     name: str
     sha256: str
@@ -118,9 +118,10 @@ def _replaced(
     found = []
     for checkpoint in checkpoints:
         head = described.get(checkpoint_slot(checkpoint.name))
-        if head is None or head["sha256"] == hashes[checkpoint.name]:
+        same_weights = head is not None and head["sha256"] == hashes[checkpoint.name]
+        if head is None or (same_weights and head["model"] == checkpoint.model):
             continue
-        if head["model"] != checkpoint.model:
+        if head["model"] != checkpoint.model and not same_weights:
             raise DataError(
                 f"{checkpoint.name}: {tables} holds another network of this name ({head['model']}): "
                 "rename the checkpoint, or name another --out"
@@ -187,7 +188,7 @@ def forget_replaced(store: Store, replaced: Sequence[Replaced]) -> None:
     kept = {(head["sha256"], head["model"]) for head in described.values() if head["checkpoint"] not in names}
     gone = {(item.sha256, item.model) for item in replaced} - kept
     store.remove_networks(gone)
-    fixed = [name for name in COLLECTORS if COLLECTORS[name].replaces and name != DESCRIPTION]
+    fixed = [name for name, found in COLLECTORS.working().items() if found.replaces and name != DESCRIPTION]
     for name in (*fixed, DESCRIPTION):
         store.remove(name, {checkpoint_slot(item.name) for item in replaced})
 

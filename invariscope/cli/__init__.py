@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, arg, subcommand
 
 from invariscope.base.errors import InputError
 from invariscope.base.extras import needs_extras
+from invariscope.base.names import unknown
 from invariscope.cli import collect
 from invariscope.cli.analyze import Analyze
 from invariscope.cli.collect import Collect
@@ -19,12 +20,16 @@ from invariscope.cli.compact import Compact
 from invariscope.cli.demo import Demo
 from invariscope.cli.figures import Figures
 from invariscope.cli.flags import FlagError, list_rules
+from invariscope.cli.prune import Prune
 from invariscope.cli.report import Report
 from invariscope.cli.sites import Sites
 from invariscope.cli.status import Status
 from invariscope.cli.train import Train
 
 __all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "WITH_FAILURES", "main", "parse"]
+
+
+COMMANDS = ("demo", "train", "sites", "collect", "status", "compact", "prune", "analyze", "figures", "report")
 
 
 def _commands() -> Any:
@@ -36,6 +41,7 @@ def _commands() -> Any:
         | Annotated[collect.command(), subcommand("collect")]
         | Annotated[Status, subcommand("status")]
         | Annotated[Compact, subcommand("compact")]
+        | Annotated[Prune, subcommand("prune")]
         | Annotated[Analyze, subcommand("analyze")]
         | Annotated[Figures, subcommand("figures")]
         | Annotated[Report, subcommand("report")],
@@ -67,7 +73,7 @@ def _description() -> str:
 
 def parse(
     arguments: Sequence[str] | None = None,
-) -> Demo | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report:
+) -> Demo | Train | Sites | Collect | Status | Compact | Prune | Analyze | Figures | Report:
     """The command that the arguments ask for; exits with code 2 where they ask for none.
 
     Raises:
@@ -76,7 +82,7 @@ def parse(
     import tyro
 
     try:
-        found: Demo | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report = tyro.cli(
+        found: Demo | Train | Sites | Collect | Status | Compact | Prune | Analyze | Figures | Report = tyro.cli(
             _commands(), prog="invariscope", description=_description(), args=arguments, registry=list_rules()
         )
     except FlagError as error:
@@ -93,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(f"invariscope {invariscope.__version__}")
             return DONE
+        if given and not given[0].startswith("-") and given[0] not in COMMANDS:
+            raise InputError(unknown("command", given[0], COMMANDS))
         command = parse(given)
         with needs_extras(given[0]):
             return command.run()

@@ -186,7 +186,7 @@ def test_a_network_of_two_names_counts_once_and_is_told(tables):
     frame = join(replace(tables, checkpoints=pd.concat([twin, tables.checkpoints], ignore_index=True)))
     pd.testing.assert_frame_equal(frame, join(tables))
     assert frame.attrs["copies"] == ["zz-copy"]
-    told = "1 further checkpoint is a copy of another (the same weights and model) and not counted: zz-copy."
+    told = "1 further checkpoint is a copy of another (the same weights and function) and not counted: zz-copy."
     few = frame[frame["final"] & (frame["shift_kind"] == "zero")]
     assert told in analyze(few, scores=["consistency"], resamples=50).summary
 
