@@ -65,68 +65,6 @@ def by_hand(operators: tuple[str, str, str]) -> SmallCNN:
     return model
 
 
-class Foreign(nn.Module):
-    """Poolings of torch, and of others, in the place of operators."""
-
-    def __init__(self, *pools: nn.Module) -> None:
-        super().__init__()
-        torch.manual_seed(5)
-        self.first = nn.Conv2d(1, 4, 3, padding=1)
-        self.pools = nn.ModuleList(pools)
-        self.linear = nn.Linear(4, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x).relu()
-        for pool in self.pools:
-            x = pool(x)
-        return self.linear(x.mean((2, 3)))
-
-
-class OwnMax(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.max_pool2d(x, 2)
-
-
-@pytest.mark.parametrize(
-    ("pools", "to", "swapped"),
-    [
-        ((nn.MaxPool2d(2), nn.AvgPool2d(2)), "max", {1}),
-        ((nn.MaxPool2d(2), nn.AvgPool2d(2)), "avg", {0}),
-        ((nn.MaxPool2d(2, ceil_mode=True), OwnMax()), "avg", {0, 1, None}),
-        ((OwnMax(), nn.AvgPool2d(2)), "max", {1}),
-        ((nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2)), "max", {0, 1, None}),  # other windows
-    ],
-)
-def test_a_pooling_of_others_that_is_the_replacement_is_no_swap(
-    images: Tensor, labels: Tensor, pools: tuple[nn.Module, ...], to: str, swapped: set[int | None]
-) -> None:
-    frame = measure_swaps(centred(model := Foreign(*pools), model.linear), images, labels, [PLAN], [to])
-    # All sites at once has a row even where one of them stays: the others change.
-    at = {None if np.isnan(depth) else int(depth) for depth in frame["depth"].astype(float)}
-    assert at - {None} == swapped - {None}
-    changes = frame[(frame["measure"] == "msb_corrected") & (frame["scope"] == "site")]["change"]
-    assert len(changes) == len(swapped - {None})
-
-
-@pytest.mark.parametrize(
-    ("pools", "reason"),
-    [
-        ((nn.MaxPool2d(2), OwnMax()), "every site does what it would be replaced by"),
-        ((), "the network has no downsampling site"),
-    ],
-)
-def test_where_nothing_can_be_swapped_one_row_per_plan_says_so(
-    images: Tensor, labels: Tensor, pools: tuple[nn.Module, ...], reason: str
-) -> None:
-    frame = measure_swaps(centred(model := Foreign(*pools), model.linear), images, labels, [PLAN], ["max"])
-    assert frame["measure"].tolist() == ["none"] * 2
-    assert frame["shift_kind"].tolist() == ["none", "zero"]
-    assert frame["reason"].eq(reason).all()
-    assert frame[["before", "after", "change", "se", "low", "high"]].isna().all(axis=None)
-    for name in ("replacement", "measure", "scope", "n_sites", "n_images"):
-        assert frame[name].notna().all()
-
-
 def test_values_are_those_of_networks_swapped_by_hand(images: Tensor, labels: Tensor) -> None:
     frame = measure_swaps(small(), images, labels, [PLAN], ["soft(beta=1)", "max", "subsample"])
     assert set(frame["replacement"]) == {"soft(beta=1)", "subsample"}  # max is there already
