@@ -131,20 +131,20 @@ def _replaced(
 
 
 def _code(checkpoint: Checkpoint, codes: dict[tuple[Path, Path], str] | None = None) -> str | None:
-    """What a checkpoint's Python file hashes to, if it has one; ``codes`` keeps that for the others of a plan."""
-    file = checkpoint.parts.file(checkpoint.folder)
-    if file is None:
-        return None
+    """What a checkpoint's Python files hash to, if it has any; ``codes`` keeps that for the others of a plan."""
     codes = {} if codes is None else codes
-    if (where := (file, checkpoint.folder)) not in codes:
-        codes[where] = _code_hash(*where)
-    return codes[where]
+    hashes = []
+    for file in checkpoint.parts.files(checkpoint.folder):
+        if (where := (file, checkpoint.folder)) not in codes:
+            codes[where] = _code_hash(*where)
+        hashes.append(codes[where])
+    return "+".join(hashes) or None
 
 
 def _tasks(
     checkpoint: Checkpoint, sha256: str, fingerprint: str, options: Options, code: str | None = None
 ) -> list[PlannedTask]:
-    """The tasks of a checkpoint, whose Python file hashes to ``code``."""
+    """The tasks of a checkpoint, whose Python files hash to ``code``."""
     identity = {"sha256": sha256, "model": checkpoint.model, "code": code}
     spec = checkpoint.input
     preprocessing = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}
