@@ -22,7 +22,7 @@ SWAPS = Options(("swaps",), swap_images=100)
 SCENES = Options(("checkpoints", "layers", "segmentation"), shift=("circular", "zero", "crop"), msb_images=100)
 OTHERS = Options(("predictions", "robustness", "cost"), shift=("circular", "zero", "reflect", "replicate", "crop"))
 
-SCENES_KEYS = "2a5087db7230c3811fd9f33dbeba0bb59ad32c7515b55ea11f4ece5266e805ed"
+SCENES_KEYS = "4a1f59eb804627d5f621b28608c4c8cc6fef470635af09fedc749a4e2aa3d3a7"
 OTHERS_KEYS = "6234d0f1359bc98b5829dcfb3392eac198d59eb3bb9353ee1c4e6c4a702a14fe"
 
 

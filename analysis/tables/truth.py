@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+import numpy as np
 import pandas as pd
 
 from invariscope.base.errors import TableError
@@ -63,8 +64,9 @@ def functions_only(tables: Frames) -> tuple[Frames, list[str]]:
     kept, left = dict(tables), 0
     for name, rows in tables.items():
         if "deterministic" in rows.columns:
-            out = pd.MultiIndex.from_frame(rows[["sha256", "model"]]).isin(marked) if len(rows) else []
-            kept[name] = rows[[not one for one in out]].reset_index(drop=True)
+            networks = zip(rows["sha256"], rows["model"], strict=True)
+            good = np.array([network not in marked for network in networks], dtype=bool)
+            kept[name] = rows.loc[good].reset_index(drop=True)
             left += len(kept[name])
     if not left:
         raise TableError(

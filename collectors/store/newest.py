@@ -40,7 +40,7 @@ def measured_tables() -> list[str]:
 
 def variant_of(row: Mapping[str, Any]) -> Variant:
     """The variant of a row of any table."""
-    kind = row.get("shift_kind")
+    kind = str(row.get("shift_kind"))
     keeps_size = kind not in SHIFT_KINDS or bool(SHIFT_KINDS[kind].keeps_size)
     texts = (str(row.get(name) or "") for name in ("data", "data_fingerprint", "code_sha256"))
     data, fingerprint, code = texts

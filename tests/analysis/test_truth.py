@@ -135,6 +135,8 @@ def test_every_frame_is_that_of_a_clean_folder(pair: tuple[Frames, Frames], name
 def test_what_was_left_out_is_named(pair: tuple[Frames, Frames]) -> None:
     clean, dirty = pair
     assert clean.tables.notes == ()
+    for field in dataclasses.fields(Tables):
+        assert list(getattr(dirty.tables, field.name).columns) == TABLES[field.name].names
     again, no_functions = dirty.tables.notes
     assert again.startswith(f"{len(sorted(set(clean['joined']['checkpoint']))[::3])} checkpoints (")
     assert no_functions.startswith("1 checkpoint (zz-dropout) gives other logits on a second pass")
