@@ -39,7 +39,9 @@ class Train:
 
     def run(self) -> int:
         """Train what is missing."""
+        from invariscope.zoo.recipe import read_recipe
         from invariscope.zoo.training import Conditions, train_recipe
+        from invariscope.zoo.twins import twins
 
         if not self.code:
             refuse_recipe_code(self.recipe)
@@ -47,6 +49,8 @@ class Train:
             raise InputError("--threads is for one job: leave out --jobs or --threads")
         conditions = Conditions(self.device, self.threads, self.save_every)
         jobs = at_least_one("--jobs", self.jobs)
+        for same in twins(read_recipe(self.recipe)):
+            print(f"{', '.join(same)} train one network, which counts once: leave all but one out", file=sys.stderr)
         try:
             report = train_recipe(self.recipe, self.out, jobs=jobs, conditions=conditions)
         except KeyboardInterrupt:
