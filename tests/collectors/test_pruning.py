@@ -24,6 +24,7 @@ from invariscope.collectors.store.pruning import find_stale, prune
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
 from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.loading import build_model
 
 OPTIONS = Options(("checkpoints", "layers", "invariance"), shift=("circular", "crop"), msb_images=8, n_shifts=2)
 
@@ -200,3 +201,20 @@ def test_the_command_lists_and_removes_on_demand(
     assert capsys.readouterr().out == f"tables: {out} (nothing is stale)\n"
     assert cli.main(["prune", str(tmp_path / "nothing")]) == cli.BAD_INPUT
     assert "holds no tables" in capsys.readouterr().err
+
+
+def test_networks_of_equal_weights_and_function_count_once(images: ImageSet, tmp_path: Path) -> None:
+    zoo = []
+    for number, operator in enumerate(("soft(beta=0)", "avg", "lp(p=1)", "soft(beta=2)", "max")):
+        model = f"zoo:smallcnn?operator={operator}&width=4&in_channels=1"
+        torch.manual_seed(0)
+        weights = tmp_path / f"{number}.safetensors"
+        save_file(build_model(model).state_dict(), weights, metadata={"operator": operator})
+        name, spec = operator.partition("(")[0] + str(number), InputSpec(32, (0.5,), (0.25,))
+        zoo.append(Checkpoint(name, model, weights, spec, factors={"operator": operator}, folder=tmp_path))
+    assert len({checkpoint.weights.read_bytes() for checkpoint in zoo}) == len(zoo)  # the files differ
+    run(zoo, images, tmp_path / "t")
+    found = frame(tmp_path / "t")
+    assert set(found["checkpoint"]) == {"avg1", "soft3", "max4"}
+    assert iv.join(iv.load(tmp_path / "t")).attrs["copies"] == ["lp2", "soft0"]
+    assert iv.load(tmp_path / "t").layers["checkpoint"].nunique() == len(zoo)  # measured and kept all the same
