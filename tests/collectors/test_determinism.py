@@ -91,6 +91,12 @@ def test_two_passes_and_two_batch_sizes_are_compared(
     assert is_function_of_image(Flat(function), torch.rand(count, 1, 6, 6)) is expected
 
 
+def test_a_second_pass_alone_is_enough_to_tell() -> None:
+    calls = iter(range(100))
+    odd = Flat(lambda x: logits(x) + (next(calls) == 1))
+    assert is_function_of_image(odd, torch.rand(32, 1, 4, 4)) is False
+
+
 def test_a_tie_in_one_image_is_rounding_and_in_many_is_not() -> None:
     images = torch.rand(32, 1, 4, 4)
 
