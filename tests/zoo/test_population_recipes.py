@@ -187,5 +187,5 @@ def test_pairs_share_their_seed_with_what_they_are_compared_to(recipe: str) -> N
     trained = {(str(run.operator), run.padding_mode, run.seed) for run in members(recipe, "H")}
     for run in members(recipe, "T"):
         assert isinstance(run.operator, OperatorSpec)
-        name = {"quantile": "max", "aps": "aps"}.get(run.operator.name, f"soft(beta={run.operator.strength:g})")
+        name = {"quantile": "max", "aps": "aps"}.get(run.operator.name) or f"soft(beta={run.operator.strength:g})"
         assert (name, run.padding_mode, run.seed) in trained
