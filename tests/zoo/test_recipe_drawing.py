@@ -173,3 +173,17 @@ def test_the_same_training_under_two_draws_is_refused(tmp_path: Path) -> None:
     path = design(tmp_path, "grid:\n  - {operator: soft(2), draw: A}\n  - {operator: soft(beta=2), draw: B}\n")
     with pytest.raises(RecipeError, match="the run smallcnn-B-zeros-s0 stands already in the grid of line 2"):
         read_recipe(path)
+
+
+def test_a_part_of_a_design_is_the_first_of_what_is_drawn(tmp_path: Path) -> None:
+    text = DESIGN.replace("blocks: 2, seed: 1", "blocks: 3, first: 2, seed: 1").replace(
+        "seed: 2\n", "seed: 2\n      first: 4\n"
+    )
+    text = text.partition("  # And some again.")[0] + "  - rotations: {name: S, part_of: R, blocks: 2, seed: 4}\n"
+    runs = [run for run in write_drawn(design(tmp_path, text), tmp_path / "part.yaml", "invariscope draw") if run.draw]
+    drawn = [*draw_rotations(3, 1, augment_shift=2)[:8], *draw_population(6, 2, training_seed=50)[:4]]
+    more = draw_rotations(2, 4, name="S")
+    assert [(run.draw, str(run.operator)) for run in runs] == [(one.name, one.operator) for one in (*drawn, *more)]
+    assert [run.factors for run in runs[-8:]] == [{**one.factors, "population": "R"} for one in more]
+    with pytest.raises(RecipeError, match="first is 9, of 6 that are drawn"):
+        write_drawn(design(tmp_path, text.replace("first: 4", "first: 9")), tmp_path / "none.yaml", "invariscope draw")
