@@ -23,7 +23,7 @@ def table_drawn(frame: pd.DataFrame, *, snapshots: Snapshots = "final") -> Paper
     """
     selection, operators = drawn_operators(frame, "table_drawn", snapshots)
     trained, operators = _with_keys(selection.rows), _with_keys(operators)
-    counts = trained.groupby(list(KEYS))[["checkpoint", "cluster"]].nunique()
+    counts = trained.groupby(list(KEYS))[["checkpoint", "cluster"]].nunique().to_dict("index")
     records = []
     for group, part in operators.groupby(list(KEYS), sort=False):
         record: dict[str, object] = dict(zip(KEYS, group, strict=True))
@@ -31,8 +31,7 @@ def table_drawn(frame: pd.DataFrame, *, snapshots: Snapshots = "final") -> Paper
         record |= _with_ends("operators", len(part)) | _with_ends("blocks", blocks)
         for name in FACTORS:
             record |= _with_ends(name, part[name].median(), part[name].min(), part[name].max())
-        n, runs = counts.loc[group]
-        records.append({**record, "n": int(n), "runs": int(runs)})
+        records.append({**record, "n": counts[group]["checkpoint"], "runs": counts[group]["cluster"]})
     columns = (
         Column("operators", "operators", digits=0),
         Column("blocks", "blocks", digits=0),

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +144,7 @@ def train_recipe(
 
 def _train_all(
     runs: Sequence[Run], out: Path, jobs: int, conditions: Conditions
-) -> Iterator[tuple[Run, str | None, str | None]]:
+) -> Generator[tuple[Run, str | None, str | None], None, None]:
     if jobs == 1:
         yield from (_train_one(run, out, conditions) for run in runs)
         return
