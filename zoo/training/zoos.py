@@ -137,7 +137,10 @@ def train_recipe(
         told = told_settings(runs)
         entries = [entry for run in runs if run.id in finished for entry in _entries(run, told, out, code)]
         with _writing(out):
-            write_manifest(out / FILE_NAME, [*others, *entries])
+            if others or entries:
+                write_manifest(out / FILE_NAME, [*others, *entries])
+            else:  # a manifest of nothing could not be read
+                (out / FILE_NAME).unlink(missing_ok=True)
     skipped = tuple(run.id for run in runs if run.id in finished and run.id not in trained)
     return TrainReport(tuple(trained), skipped, tuple(failed), out / FILE_NAME, tuple(notes))
 
