@@ -10,8 +10,9 @@ import pytest
 from invariscope import cli
 from invariscope.base.errors import RecipeError
 from invariscope.zoo.population import draw_population, draw_repeats, draw_rotations
-from invariscope.zoo.recipe import DESIGNS, Run, read_recipe
+from invariscope.zoo.recipe import DESIGNS, RUN_FACTORS, Run, read_recipe
 from invariscope.zoo.recipe_drawing import write_drawn
+from invariscope.zoo.training import factors
 from invariscope.zoo.training.factors import run_factors
 
 DESIGN = """\
@@ -167,6 +168,12 @@ def test_factors_of_a_recipe_are_named_anew(tmp_path: Path) -> None:
     path = design(tmp_path, "grid:\n  operator: max\n  factors: {population: [H]}\n")
     with pytest.raises(RecipeError, match=r"factors.population is \['H'\], and must be text, a number"):
         read_recipe(path)
+
+
+def test_every_factor_that_a_run_has_of_itself_is_kept_for_it() -> None:
+    runs = [Run(operator="tips", draw="P0"), Run(operator="soft(beta=2)")]
+    told = [name for run in runs for name in run_factors(run, run.operator, (*factors._OF_RUN, *factors._OF_OPERATOR))]
+    assert {*told, *factors._OF_RUN, *factors._OF_OPERATOR, "epoch"} <= set(RUN_FACTORS)
 
 
 def test_the_same_training_under_two_draws_is_refused(tmp_path: Path) -> None:
