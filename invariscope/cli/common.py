@@ -73,19 +73,35 @@ def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
             f"out of memory: measured {count} checkpoint{'s' * (count > 1)} in smaller batches ({name}: {size} images)",
             file=sys.stderr,
         )
+    if outcome.no_functions:
+        print(
+            f"no function of the image: {', '.join(outcome.no_functions)}: other logits on a second pass or in other "
+            "batches (deterministic = false in the tables; kept out of the statistics)",
+            file=sys.stderr,
+        )
     for failure in outcome.failures:
         print(f"failed: {failure}", file=sys.stderr)
     return WITH_FAILURES if outcome.failures else DONE
 
 
-def run_analysis(folder: str, out: Path, *, with_power: bool = False) -> tuple[Frames, Results]:
-    """Analyse a folder of tables, print the headline, write the results; the frames serve what comes after."""
-    from invariscope.analysis import Frames, analyze_tables, load, write_results
+def load_tables(folder: str, *, keep_nondeterministic: bool = False) -> Tables:
+    """The tables of a folder; what is left out of them is said on stderr."""
+    from invariscope.analysis import load
+
+    tables = load(folder, keep_nondeterministic=keep_nondeterministic)
+    for note in tables.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return tables
+
+
+def run_analysis(tables: Tables, out: Path, *, with_power: bool = False) -> tuple[Frames, Results]:
+    """Analyse tables, print the headline, write the results; the frames serve what comes after."""
+    from invariscope.analysis import Frames, analyze_tables, write_results
     from invariscope.analysis.say.power_findings import power_in_words
     from invariscope.analysis.say.vocabulary import first_measured, measured
     from invariscope.analysis.stats.power import power
 
-    frames = Frames(load(folder))
+    frames = Frames(tables)
     main, *others = measured(frames.tables) or [first_measured(frames.tables)]
     results = analyze_tables(frames, main)
     powers = power(frames[main.frame], score=main.score) if with_power else None

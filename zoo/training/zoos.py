@@ -328,5 +328,5 @@ def _entries_of_others(out: Path, runs: Sequence[Run]) -> list[Checkpoint]:
     if not (out / FILE_NAME).exists():
         return []
     files = {_file(out, run, epoch).resolve() for run in runs for epoch in run.snapshot_epochs}
-    entries = read_manifest(out, missing_weights=True)
+    entries = read_manifest(out, missing_weights=True, operators=False, allow_outside=True)
     return [entry for entry in entries if entry.weights.resolve() not in files and entry.weights.exists()]
