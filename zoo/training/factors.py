@@ -34,12 +34,14 @@ def run_factors(run: Run, operator: OperatorSpec | str, told: Sequence[str]) -> 
     """The factors of a run whose network is built with ``operator``; of the settings of an ablation those ``told``."""
     factors = {
         **operator_factors(operator),
-        "architecture": run.architecture,
+        "architecture": run.architecture_name,
         "padding_mode": run.padding_mode,
         "training_data": run.data,
         "seed": run.seed,
         "run": run.id,
+        "draw": run.draw or None,
         **{name: value for name, value in _settings(run, operator).items() if name in told},
+        **run.factors,
     }
     return {name: value for name, value in factors.items() if value is not None}
 
