@@ -21,8 +21,8 @@ from torch import Tensor
 
 from benchmarks.results import machine, table, write_section
 from invariscope.zoo.operators import build_operator
-from invariscope.zoo.operators.means import _plain_lme
-from invariscope.zoo.operators.pooling import _plain_lp, _plain_soft, continued
+from invariscope.zoo.operators.means import stacked_lme
+from invariscope.zoo.operators.pooling import continued, stacked_lp, stacked_soft
 from invariscope.zoo.operators.smooth import Frame
 from invariscope.zoo.operators.taps import Windows
 
@@ -54,11 +54,11 @@ def _stacked(x: Tensor, kernel: int, name: str) -> Tensor:
     padded, windows = _around(x.relu() if name == "lp" else x, kernel)
     match name:
         case "soft":
-            return _plain_soft(padded, windows, None, 4.0)
+            return stacked_soft(padded, windows, None, 4.0)
         case "lp":
-            return _plain_lp(padded, windows, None, 3.0)
+            return stacked_lp(padded, windows, None, 3.0)
         case _:
-            return _plain_lme(padded, Frame(windows, None), 4.0)
+            return stacked_lme(padded, Frame(windows, None), 4.0)
 
 
 def steps(channels: int, kernel: int) -> dict[str, Step]:

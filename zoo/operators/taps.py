@@ -151,7 +151,8 @@ class _WeighTaps(torch.autograd.Function):
         layout = layout_of(x)
         taps = windows.taps(x)
         total: Any = None if by_place is None else _weighted(taps, by_place)
-        network, masks = (), []
+        masks: list[Tensor] = []
+        network: tuple[tuple[int, int], ...] = ()
         if by_rank is not None:
             network = needed_comparators(len(taps), by_rank)
             if layout == torch.contiguous_format:
