@@ -9,7 +9,8 @@
 through reshapes and permutations to space-to-depth, ``uses`` holds what a site did.
 """
 
-from invariscope.zoo.sites.recorder import Site, find_sites, record
+from invariscope.zoo.sites.finding import Watch, find_sites, record
+from invariscope.zoo.sites.recorder import Site
 from invariscope.zoo.sites.uses import Use, View
 
-__all__ = ["Site", "Use", "View", "find_sites", "record"]
+__all__ = ["Site", "Use", "View", "Watch", "find_sites", "record"]

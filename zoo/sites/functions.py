@@ -106,9 +106,10 @@ def _adaptive_max_pool2d(result: Any, input: Tensor, output_size: Any, return_in
 def fixed_filter(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor | None:
     """The one filter ``(kh, kw)`` of a depthwise averaging, as public BlurPool layers call it; None for all else.
 
-    That is: a filter that is no parameter, not negative, sums to 1 and is the same in every channel; no bias.
+    That is: a filter that is not learned (no parameter, or a frozen one), not negative, sums to 1 and is the same in every channel; no bias.
     """
-    if bias is not None or isinstance(weight, nn.Parameter) or weight.shape[:2] != (groups, 1) or groups != x.shape[1]:
+    learned = isinstance(weight, nn.Parameter) and weight.requires_grad
+    if bias is not None or learned or weight.shape[:2] != (groups, 1) or groups != x.shape[1]:
         return None
     kernel = weight[0, 0].double()
     averages = bool((kernel >= 0).all()) and abs(float(kernel.sum()) - 1) <= 1e-3
@@ -250,16 +251,6 @@ def _unfold(
     return Use("unfold", kernel, strides, len(input), int(input.shape[1]), size, out, reason)
 
 
-def _slice(
-    result: Tensor, input: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> Use | None:
-    """One axis of ``x[..., a::s, b::t]`` as exported graphs write it."""
-    if input.dim() != 4 or dim % 4 < 2 or step < 2 or 0 in result.shape:
-        return None
-    first = range(input.shape[dim])[slice(start, end, step)].start
-    return _subsample(input, result, *(((step, 1), (first, 0)) if dim % 4 == 2 else ((1, step), (0, first))))
-
-
 def _convolution(
     result: Tensor,
     input: Tensor,
@@ -357,7 +348,6 @@ _ATEN: Mapping[Any, Callable[..., Use | None]] = {
     torch.ops.aten.conv2d: _conv2d,
     torch.ops.aten.convolution: _convolution,
     torch.ops.aten.pad: _pad,
-    torch.ops.aten.slice: _slice,
     torch.ops.aten.pixel_unshuffle: _unshuffle,
 }
 """The same for the operators that exported graphs (``torch.export``) call."""

@@ -1,0 +1,314 @@
+"""Follow the sizes of maps through a trace: which smaller maps does no reading explain, and from which maps are they?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from invariscope.zoo.sites.branches import carrying, side_calls
+from invariscope.zoo.sites.trace import Call, Trace
+from invariscope.zoo.sites.uses import Size
+
+SMALLER = 1.5
+"""A map that an unknown layer makes smaller by less than this factor has lost its border, and no resolution."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of the network from a map (value ``source``) to a smaller one (``target``), by the numbers of its calls.
+
+    ``last`` says that channels are the last dimension of the source and of the target. ``reason``: why the piece is
+    listed and not replayed. ``covers``: calls of which sites were read that are parts of it.
+    """
+
+    source: int
+    target: int
+    calls: tuple[int, ...]
+    last: tuple[bool, bool]
+    reason: str | None = None
+    covers: tuple[int, ...] = ()
+
+    @property
+    def end(self) -> int:
+        """The call that makes the smaller map."""
+        return self.calls[-1]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a pass is read: pieces as one site each, ``silent`` calls not on their own, others with a reason."""
+
+    names: tuple[str, ...] = ()
+    pieces: tuple[Piece, ...] = ()
+    silent: frozenset[int] = frozenset()
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the readings of the calls stand as they are."""
+        return not self.pieces and not self.silent and not self.reasons
+
+
+def plan_of(trace: Trace) -> Plan:
+    """The plan of a network whose pass was traced."""
+    side = side_calls(trace)
+    pieces = [replace(piece, reason=side[piece.end]) if piece.end in side else piece for piece in Land(trace).pieces()]
+    silent = frozenset(number for piece in pieces for number in piece.covers)
+    reasons = {number: reason for number, reason in side.items() if trace.calls[number].is_site}
+    ends = {piece.end for piece in pieces}
+    reasons = {number: reason for number, reason in reasons.items() if number not in silent | ends}
+    return Plan(tuple(call.name for call in trace.calls), tuple(pieces), silent, reasons)
+
+
+class Land:
+    """Maps, and what is derived of each until it is a map again.
+
+    A map is what the network was given, or what a layer made, on a grid of pixels. ``sources`` are the maps of which a
+    derived value is made; ``above`` its dominators: the values through which all of it comes.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.values = trace.values
+        self.maps: dict[int, bool] = {}
+        """Maps, and whether their channels are the last dimension."""
+        self.sources: dict[int, frozenset[int]] = {}
+        self.above: dict[int, frozenset[int]] = {}
+        self.made: dict[int, int] = {}
+        """The call that made a value."""
+        self.mixed: set[int] = set()
+        """Products of two derived values, as in attention: no maps."""
+        self.exits: dict[int, None] = {}
+        self.found: list[Piece] = []
+        for value in trace.images:
+            if len(self.values[value].shape) == 4 and self.values[value].real:
+                shape = self.values[value].shape
+                self._map(value, shape[3] <= 4 < min(shape[1:3]))
+        for number, call in enumerate(trace.calls):
+            self._follow(number, call)
+        for values in trace.outputs.values():
+            self.exits.update(dict.fromkeys(value for value in values if value in self.sources))
+
+    def _map(self, value: int, last: bool) -> None:
+        self.maps[value] = last
+        self.above.setdefault(value, frozenset((value,)))
+
+    def size(self, value: int, consumed: bool = False) -> tuple[Size, bool] | None:
+        """Height and width of a value as a map on a grid of its sources, and whether its channels are last."""
+        shape = self.values[value].shape
+        if value in self.maps:
+            return ((shape[1], shape[2]), True) if self.maps[value] else ((shape[2], shape[3]), False)
+        if len(shape) != 4 or not self.values[value].real or value in self.mixed or min(shape) < 1:
+            return None
+        for source in self.sources.get(value, ()):
+            (height, width), last = self.grid(source)
+            whole = self.values[source].shape
+            channels, batch = whole[3 if last else 1], whole[0]
+            for now, (h, w, c) in ((last, _split(shape, last)), (not last, _split(shape, not last))):
+                fits = h <= height and w <= width and shape[0] == batch
+                if fits and (c == channels or (consumed and not now)) and (h, w) != (1, 1):
+                    return (h, w), now
+        return None
+
+    def grid(self, value: int) -> tuple[Size, bool]:
+        """Height and width of a map, and whether its channels are last."""
+        h, w, _ = _split(self.values[value].shape, self.maps[value])
+        return (h, w), self.maps[value]
+
+    def _follow(self, number: int, call: Call) -> None:
+        known = [value for value in call.args if value in self.maps or value in self.sources]
+        if not known:
+            return
+        plain = call.name in PLAIN and not (call.read and not (call.is_site or call.link))
+        plain = (plain or call.link or call.is_site) and call.kind not in _LAYERS
+        consumed = call.name in MAP_LAYERS
+        if not plain:
+            for value in known:
+                if value in self.sources and self.size(value, consumed):
+                    self.exits[value] = None
+        for result in call.results:
+            self.made[result] = number
+            self._result(number, call, result, known, plain)
+
+    def _result(self, number: int, call: Call, result: int, known: Sequence[int], plain: bool) -> None:
+        value = self.values[result]
+        if not value.carries:
+            return
+        carried = [item for item in known if carrying(self.trace, call, item, result)]
+        if not carried:
+            return
+        whole = [item for item in carried if item in self.maps and item not in self.sources]
+        layer_of = [item for item in carried if self.size(item)]
+        if call.cuts and whole and len(value.shape) == 4:
+            self._map(result, self.maps[whole[0]])
+            return
+        if not plain and layer_of:
+            self._layer(number, call, result, layer_of[0])
+            return
+        roots: set[int] = set()
+        for item in carried:
+            roots |= self.sources.get(item, frozenset((item,)))
+        if len(roots) > 1 and all(self.size(item) for item in carried):
+            # Maps that come together are a new one, and no part of the piece of either.
+            self.exits.update(dict.fromkeys(item for item in carried if item in self.sources))
+            sizes = [self.size(item) for item in carried]
+            if len(value.shape) == 4 and sizes[0] is not None:
+                self._map(result, sizes[0][1])
+                return
+        self.sources[result] = frozenset(roots)
+        if call.name in _PRODUCTS and len(carried) > 1:
+            self.mixed.add(result)
+        elif not call.name.startswith("_") and any(item in self.mixed for item in carried):
+            self.mixed.add(result)
+        common = frozenset.intersection(*(self.above[item] for item in carried))
+        self.above[result] = common | {result}
+        self._whole_again(result, roots, call)
+
+    def _whole_again(self, result: int, roots: Iterable[int], call: Call) -> None:
+        """A derived value on the whole grid of its source is a map like it, and the start of new pieces."""
+        shape = self.values[result].shape
+        if len(shape) != 4 or not self.values[result].real or call.is_site or call.link:
+            return
+        for source in roots:
+            grid, last = self.grid(source)
+            if shape[0] % self.values[source].shape[0] == 0 and _split(shape, last)[:2] == grid and min(grid) > 1:
+                del self.sources[result]
+                self.above[result] = frozenset((result,))
+                self.mixed.discard(result)
+                self.maps[result] = last
+                return
+
+    def _layer(self, number: int, call: Call, result: int, source: int) -> None:
+        """What a layer makes of a map is a map; one that is much smaller for no known reason is not explained."""
+        value, known = self.values[result], self.size(source)
+        if len(value.shape) != 4 or not value.real or known is None:
+            return
+        size, last = known
+        h, w, _ = _split(value.shape, last)
+        if (h, w) == (1, 1) and min(size) > 1:
+            return
+        self._map(result, last)
+        shrinks = any(SMALLER * after <= before for before, after in zip(size, (h, w), strict=True))
+        same = value.shape[0] == self.values[source].shape[0]
+        if shrinks and same and not call.is_site and not call.read and call.name not in NO_MAPS and not last:
+            reason = "by a function whose sampling is not known here"
+            self.found.append(Piece(source, result, (number,), (last, last), reason))
+        elif call.name in NO_MAPS and shrinks:
+            del self.maps[result]
+
+    def pieces(self) -> list[Piece]:
+        """The pieces that no reading explains, in the order of their ends; each once."""
+        found = {piece.target: piece for piece in self.found}
+        for value in self.exits:
+            for piece in self._pieces_to(value):
+                found.setdefault(piece.target, piece)
+        return sorted(found.values(), key=lambda piece: piece.end)
+
+    def _pieces_to(self, value: int) -> Iterator[Piece]:
+        """The pieces on the way from a map to a value that leaves what is derived of it."""
+        roots = self.sources.get(value, frozenset())
+        chain = sorted(self.above[value])
+        before = chain[0] if chain[0] in self.maps and chain[0] not in self.sources else None
+        run: list[int] = []
+        for item in chain[1 if before is not None else 0 :]:
+            if self.size(item, item == value and value in self.exits) is None:
+                continue
+            call = self.trace.calls[self.made[item]]
+            if call.is_site and call.kind not in _LAYERS and before is not None and self._direct(call, before, run):
+                yield from self._piece(before, run, roots)
+                before, run = item, []
+            else:
+                run.append(item)
+        yield from self._piece(before, run, roots)
+
+    def _direct(self, call: Call, before: int, run: Sequence[int]) -> bool:
+        """Whether a reading takes the map as it came, through links at most."""
+        known = [item for item in call.args if item in self.maps or item in self.sources]
+        return bool(known) and known[0] in (before, *run)
+
+    def _piece(self, before: int | None, run: Sequence[int], roots: frozenset[int]) -> Iterator[Piece]:
+        if not run or all(self._explained(item) for item in run):
+            return
+        last = self.size(run[-1], True)
+        if last is None:
+            return
+        first = next(item for item in run if (self.size(item, True) or last)[0] == last[0])
+        reason = None
+        if before is None:
+            before = max(roots, key=lambda root: self.values[root].numel)
+            if any(self.grid(root)[0] == last[0] for root in roots):
+                return
+            reason = "by functions that take several maps at once"
+        size, was_last = self.size(before) or self.grid(before)
+        if not any(after < whole for after, whole in zip(last[0], size, strict=True)):
+            return
+        calls = self._calls(before, first)
+        covers = tuple(number for number in calls if self.trace.calls[number].is_site)
+        target = self.size(first, True) or last
+        if self._keeps_all(before, first) and not reason:
+            if any(self.trace.calls[number].kind == "subsample" for number in covers):
+                return
+            reason = KEEPS_ALL
+        yield Piece(before, first, calls, (was_last, target[1]), reason, covers)
+
+    def _explained(self, item: int) -> bool:
+        call = self.trace.calls[self.made[item]]
+        return call.link or call.is_site or call.cuts
+
+    def _keeps_all(self, before: int, after: int) -> bool:
+        moved = {self.trace.calls[number].name for number in self._calls(before, after)}
+        return self.values[after].numel >= self.values[before].numel and moved <= MOVES
+
+    def _calls(self, before: int, after: int) -> tuple[int, ...]:
+        """The calls that make one value of another."""
+        wanted, seen, numbers = [after], {before}, set()
+        while wanted:
+            item = wanted.pop()
+            if item in seen or item not in self.sources:
+                continue
+            seen.add(item)
+            number = self.made[item]
+            numbers.add(number)
+            wanted += self.trace.calls[number].args
+        return tuple(sorted(numbers))
+
+
+KEEPS_ALL = "it keeps every pixel, as channels: nothing is sampled"
+
+
+def _split(shape: Sequence[int], last: bool) -> tuple[int, int, int]:
+    """Height, width and channels of a map's shape."""
+    return (shape[1], shape[2], shape[3]) if last else (shape[2], shape[3], shape[1])
+
+
+_LAYERS = {"conv"}
+_PRODUCTS = {"matmul", "bmm", "mm", "einsum", "tensordot", "baddbmm"}
+NO_MAPS = {"linear", "scaled_dot_product_attention", "multi_head_attention_forward"}
+"""Layers of tokens: what they make smaller are no maps."""
+
+MAP_LAYERS = {"conv2d", "convolution", "batch_norm", "max_pool2d", "avg_pool2d", "interpolate", "group_norm"}
+"""Layers that take maps alone: a value that goes into one is a map, whatever its channels."""
+
+MOVES = {
+    "view", "reshape", "permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "flatten", "unflatten",
+    "squeeze", "unsqueeze", "contiguous", "clone", "cat", "concat", "concatenate", "stack", "getitem", "unfold",
+    "pixel_unshuffle", "chunk", "split", "unbind", "T", "mT", "to", "slice", "alias", "as_strided", "select",
+}  # fmt: skip
+"""Functions that move pixels and change none."""
+
+PLAIN = MOVES | {
+    "add", "sub", "rsub", "mul", "div", "truediv", "true_divide", "neg", "maximum", "minimum", "fmax", "fmin", "max",
+    "min", "amax", "amin", "aminmax", "sum", "mean", "nansum", "nanmean", "median", "setitem", "index_select", "index",
+    "take", "take_along_dim", "gather", "where", "masked_fill", "masked_select", "narrow", "tensor_split", "hsplit",
+    "vsplit", "expand", "expand_as", "repeat", "tile", "repeat_interleave", "matmul", "mm", "bmm", "einsum",
+    "tensordot", "lerp", "addcmul", "norm", "vector_norm", "abs", "square", "sqrt", "pow", "topk", "sort", "fft",
+    "ifft", "fft2", "ifft2", "rfft2", "irfft2", "fftn", "ifftn", "rfft", "irfft", "fftshift", "ifftshift", "real",
+    "imag", "view_as_real", "view_as_complex", "complex", "roll", "flip", "float", "double", "half", "bfloat16",
+    "type", "detach", "data", "copy", "index_put", "scatter", "select_scatter", "slice_scatter", "diagonal", "pad",
+    "constant_pad_nd", "block_diag", "hstack", "vstack", "dstack", "rot90", "mH", "H", "new_tensor", "clamp_min",
+    "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "interpolate", "logsumexp",
+    "max_pool3d", "avg_pool3d", "adaptive_avg_pool3d", "adaptive_max_pool3d", "max_pool1d", "avg_pool1d",
+    "max_pool2d_with_indices", "adaptive_max_pool2d_with_indices", "adaptive_max_pool1d", "adaptive_avg_pool1d",
+    "quantile", "kthvalue", "cumsum", "dot", "mv", "inner", "kron", "softmax", "exp", "log", "var", "std", "type_as",
+}  # fmt: skip
+"""Functions without weights of their own, that combine what they are given: what a piece is made of."""

@@ -1,0 +1,369 @@
+"""Run a piece of a network again on other maps, everything else held fixed, and read its sampling weights off it.
+
+The weights of a piece are the rows of its Jacobian at the map that went in: found by vector-Jacobian products in
+float64, and accepted only where they say all of what the piece did. For max, phases, mixtures and linear maps
+``y = J x`` exactly (Euler's relation), with no negative entry, and the sums of the rows do not depend on the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invariscope.zoo.sampling import Taps
+from invariscope.zoo.sites.pieces import Piece
+from invariscope.zoo.sites.trace import Trace, tensors
+from invariscope.zoo.sites.uses import Sampled, Size, Use, unmeasured
+
+LARGEST = 1 << 27
+"""Elements of a map, times the passes that its reading takes, from which it is not replayed: 1 GiB in float64."""
+
+WIDEST = 4
+"""Windows that overlap up to so many of their neighbours along an axis are told apart."""
+
+RESIDUAL = 1e-5
+"""Largest relative difference between what the weights say and what the piece gave."""
+
+MOST_TAPS = 128
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of a tensor in a call's arguments, by its number."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """A call that can be made again."""
+
+    name: str
+    func: Any
+    args: Any
+    kwargs: Any
+    results: tuple[int, ...]
+    writes: bool
+
+
+def template(item: Any, numbers: Iterator[int]) -> Any:
+    """An argument with slots for its tensors."""
+    if isinstance(item, Tensor):
+        return Slot(next(numbers))
+    if isinstance(item, (list, tuple)):
+        parts = [template(part, numbers) for part in item]
+        return type(item)(parts) if type(item) in (list, tuple) else tuple(parts)
+    if isinstance(item, Mapping):
+        return {key: template(part, numbers) for key, part in item.items()}
+    return item
+
+
+def _filled(item: Any, get: Callable[[int], Tensor]) -> Any:
+    if isinstance(item, Slot):
+        return get(item.number)
+    if isinstance(item, (list, tuple)):
+        return type(item)(_filled(part, get) for part in item)
+    if isinstance(item, dict):
+        return {key: _filled(part, get) for key, part in item.items()}
+    return item
+
+
+class Unreadable(Exception):
+    """Why a piece's weights cannot be read off what it does."""
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    if tensor.is_floating_point():
+        return tensor.double()
+    return tensor.to(torch.complex128) if tensor.is_complex() else tensor
+
+
+@dataclass
+class Replay:
+    """A piece with the steps of one pass, and the tensors that went in and out of them.
+
+    Values with fewer elements than ``least`` are weights, as are those that cannot be linear in the map: they stay
+    what they were.
+    """
+
+    piece: Piece
+    trace: Trace
+    steps: Sequence[Step]
+    held: Mapping[int, Tensor]
+    least: int
+
+    def run(self, x: Tensor) -> Tensor:
+        """The piece on the map ``x (N, C, H, W)``, in float64: ``(N, C, H', W')``."""
+        made: dict[int, Tensor] = {self.piece.source: x.permute(0, 2, 3, 1) if self.piece.last[0] else x}
+        for step in self.steps:
+            self._step(step, made)
+        y = made.get(self.piece.target)
+        if y is None:
+            raise Unreadable("it cannot be run again")
+        return y.permute(0, 3, 1, 2) if self.piece.last[1] else y
+
+    def _step(self, step: Step, made: dict[int, Tensor]) -> None:
+        values = [self.trace.values[number] for number in step.results]
+        weights = step.name in _WEIGHTS or all(not value.carries or value.numel < self.least for value in values)
+        if weights and self.piece.target not in step.results:
+            return
+        if step.name in _CASTS and isinstance(step.args[0], Slot) and step.args[0].number in made:
+            made[step.results[0]] = made[step.args[0].number]
+            return
+
+        def get(number: int) -> Tensor:
+            return made[number] if number in made else _wide(self.held[number])
+
+        args, kwargs = _filled(step.args, get), _filled(step.kwargs, get)
+        if step.writes:
+            args = (args[0].clone(), *args[1:])
+        result = step.func(*args, **kwargs)
+        if result is None or step.writes:
+            result = args[0]
+        for number, tensor in zip(step.results, tensors(result), strict=True):
+            if self.trace.values[number].carries:
+                made[number] = tensor
+
+
+_WEIGHTS = {"softmax", "sigmoid", "exp", "tanh", "log", "norm", "vector_norm", "hardsigmoid", "argmax", "std", "var"}
+_CASTS = {"float", "to", "type", "half", "bfloat16", "double", "type_as", "detach", "data"}
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of a Jacobian: output ``l`` takes ``weights (N, C, L, K)`` of the pixels ``index (L, K)``."""
+
+    index: Tensor
+    weights: Tensor
+    sums: Tensor
+
+
+def _rows(y: Tensor, x: Tensor, wide: int, generator: torch.Generator) -> tuple[Tensor, Tensor] | None:
+    """Which output each pixel goes into, and how much of it, per set of outputs ``wide`` apart.
+
+    ``owners (wide^2, P)``, -1 for none; ``shares (wide^2, N, C, P)``. None where pixels go into several outputs of one
+    set. Every output is told from the others by a random number that it is multiplied by.
+    """
+    n, c, height, width = y.shape
+    code = torch.rand(height * width, generator=generator, dtype=torch.float64).to(y.device) + 1
+    own = torch.rand(n, c, 1, generator=generator, dtype=torch.float64).to(y.device) + 1
+    order = code.argsort()
+    ranked = code[order]
+    coded = (own * code).view_as(y)
+    all_owners, all_shares = [], []
+    for row in range(wide):
+        for column in range(wide):
+            mask = torch.zeros_like(y)
+            mask[..., row::wide, column::wide] = 1
+            (share,) = torch.autograd.grad(y, x, mask, retain_graph=True)
+            (mixed,) = torch.autograd.grad(y, x, mask * coded, retain_graph=True)
+            share, mixed = share.flatten(2), mixed.flatten(2) / own
+            size, place = share.abs().flatten(0, 1).max(0)
+            lead = share.flatten(0, 1).gather(0, place[None])[0]
+            found = mixed.flatten(0, 1).gather(0, place[None])[0] / lead
+            taken = size > 1e-12
+            near = torch.searchsorted(ranked, found.nan_to_num(1.0).contiguous()).clamp(1, len(ranked) - 1) if len(
+                ranked
+            ) > 1 else torch.zeros_like(place)
+            if len(ranked) > 1:
+                near = torch.where((found - ranked[near - 1]).abs() < (found - ranked[near]).abs(), near - 1, near)
+            owner = order[near]
+            wrong = (mixed - share * code[owner]).abs() > 1e-7 * size.clamp(min=1e-300)
+            if bool((wrong & taken).any()):
+                return None
+            all_owners.append(torch.where(taken, owner, -1))
+            all_shares.append(share)
+    return torch.stack(all_owners), torch.stack(all_shares)
+
+
+def _sums(owners: Tensor, shares: Tensor, outputs: int) -> Tensor:
+    """Sums of the shares per output: ``(N, C, L)``."""
+    total = shares.new_zeros(*shares.shape[1:3], outputs + 1)
+    for owner, share in zip(owners, shares, strict=True):
+        index = torch.where(owner < 0, outputs, owner)
+        total.index_add_(2, index, share)
+    return total[..., :outputs]
+
+
+def _index(owners: Sequence[Tensor], size: Size, out: Size, stride: Size) -> Tensor:
+    """Pixels of every output's window ``(L, K)``: where any output of any image was seen to reach, and round the edge.
+
+    A place of the window that is seen at one output is one of all of them.
+    """
+    height, width = size
+    pixel, output = [], []
+    for owner in owners:
+        for each in owner:
+            taken = each >= 0
+            pixel.append(taken.nonzero()[:, 0])
+            output.append(each[taken])
+    pixels, outputs = torch.cat(pixel), torch.cat(output)
+    down = pixels // width - stride[0] * (outputs // out[1])
+    right = pixels % width - stride[1] * (outputs % out[1])
+    down = (down + height // 2) % height - height // 2
+    right = (right + width // 2) % width - width // 2
+    places = torch.stack([down, right], 1).unique(dim=0)
+    if len(places) > MOST_TAPS:
+        raise Unreadable("its windows are too wide")
+    every = torch.arange(out[0] * out[1], device=pixels.device)
+    rows = stride[0] * (every // out[1])[:, None] + places[None, :, 0]
+    columns = stride[1] * (every % out[1])[:, None] + places[None, :, 1]
+    flat = (rows % height) * width + columns % width
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    seen = torch.zeros(len(every), height * width, dtype=torch.bool, device=pixels.device)
+    seen[outputs, pixels] = True
+    return torch.where(inside | seen.gather(1, flat), flat, -1)
+
+
+def read_rows(replay: Replay, x: Tensor, y: Tensor) -> Rows:
+    """The weights of a piece at the map ``x``, of which it made ``y``, both ``(N, C, H, W)``.
+
+    Raises:
+        Unreadable: where they are no sampling weights, with the reason.
+    """
+    if x.shape[:2] != y.shape[:2]:
+        raise Unreadable("its channels are not those of the map that it takes")
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device)
+    with torch.enable_grad():
+        given = x.detach().double().requires_grad_()
+        probe = noise.requires_grad_()
+        made, probed = _run(replay, given), _run(replay, probe)
+    actual, expected = made.detach(), y.double()
+    eps = torch.finfo(y.dtype).eps if y.is_floating_point() else 1e-6
+    if actual.shape != expected.shape or not _near(actual, expected, max(256 * eps, 1e-9)):
+        raise Unreadable("it gives something else when it is run again")
+    size, out = (int(x.shape[2]), int(x.shape[3])), (int(y.shape[2]), int(y.shape[3]))
+    for wide in range(1, WIDEST + 1):
+        if x.numel() * wide * wide > LARGEST:
+            raise Unreadable("the map is too large to be run again: take a smaller batch")
+        if wide > max(out):
+            break
+        both = [_rows(result, source, wide, generator) for result, source in ((made, given), (probed, probe))]
+        if both[0] is not None and both[1] is not None:
+            return _checked(both[0], both[1], given.detach(), actual, (probe.detach(), probed.detach()), size, out)
+    raise Unreadable("its outputs are no mixtures of the pixels of a window")
+
+
+def _run(replay: Replay, x: Tensor) -> Tensor:
+    try:
+        y = replay.run(x)
+    except Unreadable:
+        raise
+    except Exception as error:
+        raise Unreadable("it cannot be run again") from error
+    if not y.requires_grad or not y.is_floating_point():
+        raise Unreadable("its derivative is not known")
+    return y
+
+
+def _near(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    scale = float(other.norm())
+    return bool(torch.isfinite(one).all()) and float((one - other).norm()) <= tolerance * max(scale, 1e-30)
+
+
+def stride_of(size: Size, out: Size) -> Size:
+    """The stride between maps of two sizes, whatever the padding."""
+    return max(round(size[0] / out[0]), 1), max(round(size[1] / out[1]), 1)
+
+
+def _checked(
+    given: tuple[Tensor, Tensor],
+    probed: tuple[Tensor, Tensor],
+    x: Tensor,
+    y: Tensor,
+    probe: tuple[Tensor, Tensor],
+    size: Size,
+    out: Size,
+) -> Rows:
+    outputs = out[0] * out[1]
+    sums = _sums(*given, outputs)
+    for (owners, shares), source, result in ((given, x, y), (probed, *probe)):
+        if float(shares.min()) < -1e-9 * float(shares.abs().max()):
+            raise Unreadable("it gives some pixels a negative weight")
+        if not _near(_sums(owners, shares * source.flatten(2), outputs), result.flatten(2), RESIDUAL):
+            raise Unreadable("its outputs are no mixtures of pixels")
+    if not _near(_sums(*probed, outputs), sums, 1e-6):
+        raise Unreadable("the sum of its weights depends on the values")
+    if not bool((sums > 0).any()):
+        raise Unreadable("it samples nothing")
+    stride = stride_of(size, out)
+    index = _index((given[0], probed[0]), size, out, stride)
+    wide = round(len(given[0]) ** 0.5)
+    every = torch.arange(outputs, device=index.device)
+    sets = (every // out[1]) % wide * wide + (every % out[1]) % wide
+    weights = x.new_zeros(*x.shape[:2], *index.shape)
+    for number, (owner, share) in enumerate(zip(*given, strict=True)):
+        here = (sets == number).nonzero()[:, 0]
+        pixels = index[here].clamp(min=0)
+        taken = share[:, :, pixels.flatten()].unflatten(2, pixels.shape)
+        mine = (owner[pixels] == here[:, None]) & (index[here] >= 0)
+        weights[:, :, here] = taken * mine
+    mass = weights.sum(3)
+    if not _near(mass, sums, 1e-6):
+        raise Unreadable("its windows could not be told apart")
+    return Rows(index, weights / mass.clamp(min=1e-300)[..., None], sums)
+
+
+def kind_of(rows: Rows, x: Tensor, y: Tensor) -> str:
+    """What a piece is, by its weights: the same everywhere, one pixel of each window, its maximum, a phase, a mixture."""
+    weights = rows.weights
+    single = bool((weights.amax(3) > 1 - 1e-9)[rows.sums > 0].all())
+    fixed = bool(((weights - weights[:1, :1]).abs() < 1e-9).all())
+    if fixed:
+        if single:
+            return "subsample"
+        positive = weights[0, 0][weights[0, 0] > 1e-12]
+        return "avg" if float(positive.max() - positive.min()) < 1e-9 else "blur"
+    if single:
+        values = x.flatten(2)[:, :, rows.index.clamp(min=0).flatten()].unflatten(2, rows.index.shape)
+        best = values.masked_fill(rows.index < 0, float("-inf")).amax(3)
+        return "max" if bool((values * weights).sum(3).sub(best).abs().max() < 1e-5) else "phase"
+    return "mixture"
+
+
+def behaved(replay: Replay, x: Tensor, y: Tensor, kind: str | None) -> Sampled:
+    """The use of a piece from ``x (N, C, H, W)`` to ``y``, with the weights that its behaviour shows.
+
+    Raises:
+        Unreadable: where it shows none.
+    """
+    rows = read_rows(replay, x, y)
+    size, out = (int(x.shape[2]), int(x.shape[3])), (int(y.shape[2]), int(y.shape[3]))
+    stride = stride_of(size, out)
+    if kind is None:
+        kind = kind_of(rows, x, y)
+
+    def taps(images: slice, outputs: Tensor | None) -> Taps:
+        if outputs is None:
+            return Taps(rows.index, rows.weights[images])
+        outputs = outputs.to(rows.index.device)
+        return Taps(rows.index[outputs], rows.weights[images][:, :, outputs])
+
+    kernel = _reach(rows.index, size)
+    return Sampled(kind, kernel, stride, len(x), int(x.shape[1]), size, out, x=x, y=y, taps=taps)
+
+
+def _reach(index: Tensor, size: Size) -> Size:
+    """Height and width of the widest window."""
+    most = [1, 1]
+    for axis, places in enumerate((index // size[1], index % size[1])):
+        outside = index < 0
+        low = places.masked_fill(outside, size[axis]).amin(1)
+        high = places.masked_fill(outside, -1).amax(1)
+        most[axis] = int((high - low + 1).mode().values)
+    return most[0], most[1]
+
+
+def unexplained(x: Tensor, y: Tensor, why: str) -> Use:
+    """A use that makes a map smaller in a way that is not explained."""
+    use = unmeasured("unexplained", x, y, "")
+    before, after = (f"{size[0]}×{size[1]}" for size in (use.input_size, use.output_size))
+    return unmeasured("unexplained", x, y, f"{before} → {after}, not explained: {why}")
+
+
+
