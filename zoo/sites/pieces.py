@@ -76,6 +76,8 @@ class Land:
         self.above: dict[int, frozenset[int]] = {}
         self.made: dict[int, int] = {}
         """The call that made a value."""
+        self.grids: set[int] = set()
+        """What was padded, pooled or filtered by a function that takes maps alone."""
         self.mixed: set[int] = set()
         """Products of two derived values, as in attention: no maps."""
         self.exits: dict[int, None] = {}
@@ -100,13 +102,15 @@ class Land:
             return ((shape[1], shape[2]), True) if self.maps[value] else ((shape[2], shape[3]), False)
         if len(shape) != 4 or not self.values[value].real or value in self.mixed or min(shape) < 1:
             return None
+        if value in self.grids or consumed:
+            return (shape[2], shape[3]), False
         for source in self.sources.get(value, ()):
             (height, width), last = self.grid(source)
             whole = self.values[source].shape
             channels, batch = whole[3 if last else 1], whole[0]
             for now, (h, w, c) in ((last, _split(shape, last)), (not last, _split(shape, not last))):
-                fits = h <= height and w <= width and shape[0] == batch
-                if fits and (c == channels or (consumed and not now)) and (h, w) != (1, 1):
+                fits = 2 * h <= 3 * height and 2 * w <= 3 * width and shape[0] == batch
+                if fits and c == channels and (h, w) != (1, 1):
                     return (h, w), now
         return None
 
@@ -156,6 +160,8 @@ class Land:
                 self._map(result, sizes[0][1])
                 return
         self.sources[result] = frozenset(roots)
+        if (call.link or call.is_site) and call.name not in MOVES and len(value.shape) == 4:
+            self.grids.add(result)
         if call.name in _PRODUCTS and len(carried) > 1:
             self.mixed.add(result)
         elif not call.name.startswith("_") and any(item in self.mixed for item in carried):

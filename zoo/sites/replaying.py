@@ -100,6 +100,8 @@ class Replayer:
         return unexplained(x, y, why)
 
     def _replay(self, piece: Piece, trace: Trace, y: Tensor, whole: bool) -> Replay:
+        if any(number not in self._steps for number in piece.calls):
+            raise Unreadable("a part of it cannot be run on its own")
         least = y.numel() if whole else y.numel() // max(len(y), 1)
         return Replay(piece, trace, [self._steps[number] for number in piece.calls], self._held, least)
 
