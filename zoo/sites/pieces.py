@@ -9,6 +9,9 @@ from invariscope.zoo.sites.branches import carrying, side_calls
 from invariscope.zoo.sites.trace import Call, Trace
 from invariscope.zoo.sites.uses import Size
 
+GLOBAL_FROM = 4
+"""A whole axis of a map of this size or more that becomes one pixel is a global reduction."""
+
 SMALLER = 1.5
 """A map that an unknown layer makes smaller by less than this factor has lost its border, and no resolution."""
 
@@ -52,7 +55,12 @@ class Plan:
 def plan_of(trace: Trace) -> Plan:
     """The plan of a network whose pass was traced."""
     side = side_calls(trace)
-    pieces = [replace(piece, reason=side[piece.end]) if piece.end in side else piece for piece in Land(trace).pieces()]
+    pieces = []
+    for piece in Land(trace).pieces():
+        if piece.end not in side:
+            pieces.append(piece)
+        elif not piece.covers:
+            pieces.append(replace(piece, reason=side[piece.end]))
     silent = frozenset(number for piece in pieces for number in piece.covers)
     reasons = {number: reason for number, reason in side.items() if trace.calls[number].is_site}
     ends = {piece.end for piece in pieces}
@@ -80,7 +88,8 @@ class Land:
         """What was padded, pooled or filtered by a function that takes maps alone."""
         self.mixed: set[int] = set()
         """Products of two derived values, as in attention: no maps."""
-        self.exits: dict[int, None] = {}
+        self.exits: dict[int, bool] = {}
+        """Values that leave what is derived of a map, and whether a layer that takes maps alone took them."""
         self.found: list[Piece] = []
         for value in trace.images:
             if len(self.values[value].shape) == 4 and self.values[value].real:
@@ -89,7 +98,10 @@ class Land:
         for number, call in enumerate(trace.calls):
             self._follow(number, call)
         for values in trace.outputs.values():
-            self.exits.update(dict.fromkeys(value for value in values if value in self.sources))
+            for value in values:
+                if value in self.sources:
+                    batch = {self.values[source].shape[0] for source in self.sources[value]}
+                    self._exit([value], self.values[value].shape[:1] == (min(batch),))
 
     def _map(self, value: int, last: bool) -> None:
         self.maps[value] = last
@@ -102,6 +114,8 @@ class Land:
             return ((shape[1], shape[2]), True) if self.maps[value] else ((shape[2], shape[3]), False)
         if len(shape) != 4 or not self.values[value].real or value in self.mixed or min(shape) < 1:
             return None
+        if shape[2:] == (1, 1) or shape[1:3] == (1, 1):
+            return None
         if value in self.grids or consumed:
             return (shape[2], shape[3]), False
         for source in self.sources.get(value, ()):
@@ -109,10 +123,15 @@ class Land:
             whole = self.values[source].shape
             channels, batch = whole[3 if last else 1], whole[0]
             for now, (h, w, c) in ((last, _split(shape, last)), (not last, _split(shape, not last))):
+                if 1 in (h, w) and min(height, width) >= GLOBAL_FROM:
+                    continue
                 fits = 2 * h <= 3 * height and 2 * w <= 3 * width and shape[0] == batch
-                if fits and c == channels and (h, w) != (1, 1):
+                if fits and c == channels:
                     return (h, w), now
         return None
+
+    def _size(self, value: int) -> tuple[Size, bool] | None:
+        return self.size(value, self.exits.get(value, False))
 
     def grid(self, value: int) -> tuple[Size, bool]:
         """Height and width of a map, and whether its channels are last."""
@@ -126,15 +145,29 @@ class Land:
         plain = call.name in PLAIN and not (call.read and not (call.is_site or call.link))
         plain = (plain or call.link or call.is_site) and call.kind not in _LAYERS
         consumed = call.name in MAP_LAYERS
+        if plain and call.name in _JOINS and self._joins(call, known):
+            plain = False
         if not plain:
-            for value in known:
-                if value in self.sources and self.size(value, consumed):
-                    self.exits[value] = None
+            self._exit((value for value in known if value in self.sources and self.size(value, consumed)), consumed)
         for result in call.results:
             self.made[result] = number
-            self._result(number, call, result, known, plain)
+            self._result(number, call, result, known, plain, consumed)
 
-    def _result(self, number: int, call: Call, result: int, known: Sequence[int], plain: bool) -> None:
+    def _joins(self, call: Call, known: Sequence[int]) -> bool:
+        """Whether maps of one size are joined along their channels, which no piece reaches over."""
+        sizes = {self.size(value) for value in known}
+        shape = self.values[call.results[0]].shape
+        if len(sizes) != 1 or None in sizes or len(known) != len(call.args) or len(shape) != 4:
+            return False
+        (size, last), = sizes
+        whole = _split(shape, last)
+        return whole[:2] == size and shape[0] == self.values[known[0]].shape[0]
+
+    def _exit(self, values: Iterable[int], consumed: bool) -> None:
+        for value in values:
+            self.exits[value] = consumed or self.exits.get(value, False)
+
+    def _result(self, number: int, call: Call, result: int, known: Sequence[int], plain: bool, consumed: bool) -> None:
         value = self.values[result]
         if not value.carries:
             return
@@ -142,19 +175,19 @@ class Land:
         if not carried:
             return
         whole = [item for item in carried if item in self.maps and item not in self.sources]
-        layer_of = [item for item in carried if self.size(item)]
+        layer_of = [item for item in carried if self.size(item, consumed)]
         if call.cuts and whole and len(value.shape) == 4:
             self._map(result, self.maps[whole[0]])
             return
         if not plain and layer_of:
-            self._layer(number, call, result, layer_of[0])
+            self._layer(number, call, result, layer_of[0], consumed)
             return
         roots: set[int] = set()
         for item in carried:
             roots |= self.sources.get(item, frozenset((item,)))
         if len(roots) > 1 and all(self.size(item) for item in carried):
             # Maps that come together are a new one, and no part of the piece of either.
-            self.exits.update(dict.fromkeys(item for item in carried if item in self.sources))
+            self._exit((item for item in carried if item in self.sources), False)
             sizes = [self.size(item) for item in carried]
             if len(value.shape) == 4 and sizes[0] is not None:
                 self._map(result, sizes[0][1])
@@ -184,9 +217,9 @@ class Land:
                 self.maps[result] = last
                 return
 
-    def _layer(self, number: int, call: Call, result: int, source: int) -> None:
+    def _layer(self, number: int, call: Call, result: int, source: int, consumed: bool) -> None:
         """What a layer makes of a map is a map; one that is much smaller for no known reason is not explained."""
-        value, known = self.values[result], self.size(source)
+        value, known = self.values[result], self.size(source, consumed)
         if len(value.shape) != 4 or not value.real or known is None:
             return
         size, last = known
@@ -217,7 +250,7 @@ class Land:
         before = chain[0] if chain[0] in self.maps and chain[0] not in self.sources else None
         run: list[int] = []
         for item in chain[1 if before is not None else 0 :]:
-            if self.size(item, item == value and value in self.exits) is None:
+            if self._size(item) is None:
                 continue
             call = self.trace.calls[self.made[item]]
             if call.is_site and call.kind not in _LAYERS and before is not None and self._direct(call, before, run):
@@ -235,10 +268,10 @@ class Land:
     def _piece(self, before: int | None, run: Sequence[int], roots: frozenset[int]) -> Iterator[Piece]:
         if not run or all(self._explained(item) for item in run):
             return
-        last = self.size(run[-1], True)
+        last = self._size(run[-1])
         if last is None:
             return
-        first = next(item for item in run if (self.size(item, True) or last)[0] == last[0])
+        first = next(item for item in run if (self._size(item) or last)[0] == last[0])
         reason = None
         if before is None:
             before = max(roots, key=lambda root: self.values[root].numel)
@@ -246,11 +279,11 @@ class Land:
                 return
             reason = "by functions that take several maps at once"
         size, was_last = self.size(before) or self.grid(before)
-        if not any(after < whole for after, whole in zip(last[0], size, strict=True)):
+        if last[0][0] * last[0][1] >= size[0] * size[1]:
             return
         calls = self._calls(before, first)
         covers = tuple(number for number in calls if self.trace.calls[number].is_site)
-        target = self.size(first, True) or last
+        target = self._size(first) or last
         if self._keeps_all(before, first) and not reason:
             if any(self.trace.calls[number].kind == "subsample" for number in covers):
                 return
@@ -288,6 +321,7 @@ def _split(shape: Sequence[int], last: bool) -> tuple[int, int, int]:
 
 
 _LAYERS = {"conv"}
+_JOINS = {"cat", "concat", "concatenate"}
 _PRODUCTS = {"matmul", "bmm", "mm", "einsum", "tensordot", "baddbmm"}
 NO_MAPS = {"linear", "scaled_dot_product_attention", "multi_head_attention_forward"}
 """Layers of tokens: what they make smaller are no maps."""

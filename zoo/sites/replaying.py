@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +24,8 @@ class Verdict:
     kind: str | None = None
     whole: bool = True
     reason: str | None = None
+    cell: int = 1
+    """Pixels of a stride cell."""
 
 
 class Replayer:
@@ -94,7 +96,8 @@ class Replayer:
             except Unreadable as problem:
                 why = str(problem)
                 continue
-            self.verdicts[piece.target] = Verdict(use.kind, whole)
+            stride = use.stride or (1, 1)
+            self.verdicts[piece.target] = Verdict(use.kind, whole, cell=stride[0] * stride[1])
             return use
         self.verdicts[piece.target] = Verdict(reason=why)
         return unexplained(x, y, why)
@@ -121,26 +124,40 @@ def refined(plan: Plan, verdicts: Mapping[int, Verdict], kinds: Sequence[str | N
     A piece that cannot be read and holds sites leaves these to themselves, as parallel branches. Where one of several
     pieces of one map is read, the others are its other bands.
     """
-    read = {(piece.source, piece.calls[0]) for piece in plan.pieces if (_kind(piece, verdicts)) is not None}
-    sources = {source for source, _ in read}
+    plan = replace(plan, pieces=tuple(_phases_together(plan.pieces, verdicts)))
+    read = [piece for piece in plan.pieces if _kind(piece, verdicts) is not None and piece.reason is None]
     kept: list[Piece] = []
     reasons = dict(plan.reasons)
     for piece in plan.pieces:
-        if piece.reason is not None or _kind(piece, verdicts) is not None:
+        if piece in read or piece.reason is not None:
             kept.append(piece)
             continue
-        if piece.source in sources and any(_same_kind(piece, other, verdicts) for other in plan.pieces):
+        if any(other.source == piece.source and set(other.calls) & set(piece.calls) for other in read):
             continue
         inside = [number for number in piece.covers if kinds[number] not in ("subsample", None)]
+        same = any(
+            other.source == piece.source and set(other.calls) & set(piece.calls) for other in kept if other not in read
+        )
         if len(inside) > 1:
             reasons.update(dict.fromkeys(inside, PARALLEL))
-        else:
+        elif not same:
             kept.append(piece)
-    silent = frozenset(number for piece in kept for number in piece.covers)
-    bands = frozenset(
-        number for piece in plan.pieces if piece not in kept for number in piece.covers if number not in reasons
-    )
-    return Plan(plan.names, tuple(kept), silent | bands, reasons)
+    silent = frozenset(number for piece in plan.pieces for number in piece.covers if number not in reasons)
+    return Plan(plan.names, tuple(kept), silent, reasons)
+
+
+def _phases_together(pieces: Sequence[Piece], verdicts: Mapping[int, Verdict]) -> Iterator[Piece]:
+    """The pieces, but all phases of a map as one that keeps every pixel."""
+    for piece in pieces:
+        same = [other for other in pieces if _is_phase(other, verdicts) and other.source == piece.source]
+        if not _is_phase(piece, verdicts) or len(same) != verdicts[piece.target].cell:
+            yield piece
+        elif piece is same[0]:
+            yield replace(piece, reason=KEEPS_ALL)
+
+
+def _is_phase(piece: Piece, verdicts: Mapping[int, Verdict]) -> bool:
+    return _kind(piece, verdicts) == "subsample"
 
 
 PARALLEL = "parallel: it is one of several branches of one map that come together in a way that is not known here"
@@ -148,10 +165,3 @@ PARALLEL = "parallel: it is one of several branches of one map that come togethe
 
 def _kind(piece: Piece, verdicts: Mapping[int, Verdict]) -> str | None:
     return verdicts[piece.target].kind if piece.target in verdicts else None
-
-
-def _same_kind(piece: Piece, other: Piece, verdicts: Mapping[int, Verdict]) -> bool:
-    """Whether another piece of the same map starts with calls of this one, and is read."""
-    if other.source != piece.source or _kind(other, verdicts) is None:
-        return False
-    return bool(set(other.calls) & set(piece.calls))
