@@ -17,8 +17,11 @@ def carrying(trace: Trace, call: Call, item: int, result: int) -> bool:
     values = trace.values
     if not values[item].carries:
         return False
-    if call.name in ELEMENTWISE and values[item].numel < values[result].numel:
-        return not any(values[other].numel == values[result].numel for other in call.args if other != item)
+    whole = values[result].numel
+    if call.name in ELEMENTWISE and values[item].numel < whole:
+        return not any(values[other].numel == whole for other in call.args if other != item)
+    if call.name in PRODUCTS and values[item].numel < whole:
+        return not any(values[other].numel >= whole for other in call.args if other != item)
     return call.name not in CONVOLUTIONS or item == call.args[0]
 
 
@@ -167,6 +170,7 @@ UPSAMPLING = {"interpolate", "upsample", "upsample_bilinear", "upsample_nearest"
 CONVOLUTIONS = {"conv2d", "convolution"}
 SQUASHING = {"sigmoid", "softmax", "hardsigmoid", "tanh", "relu6", "hardtanh"}
 ELEMENTWISE = {"add", "sub", "mul", "div", "truediv", "true_divide", "where", "lerp", "addcmul", "maximum", "minimum"}
+PRODUCTS = {"matmul", "bmm", "mm", "einsum", "tensordot", "baddbmm"}
 PASSES = {
     "interpolate", "view", "reshape", "expand", "expand_as", "unsqueeze", "squeeze", "getitem", "permute", "transpose",
     "flatten", "unflatten", "repeat", "mul", "div", "truediv", "add", "to", "float", "contiguous", "upsample", "chunk",

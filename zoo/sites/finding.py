@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from invariscope.base.errors import InputError, ModelError
-from invariscope.zoo.sites.pieces import Plan, plan_of
+from invariscope.zoo.sites.pieces import Key, Plan, plan_of
 from invariscope.zoo.sites.recorder import Consumer, Recorder, Site
 from invariscope.zoo.sites.replaying import Replayer, Verdict, refined
 from invariscope.zoo.sites.trace import Trace
@@ -47,7 +47,7 @@ class Watch:
     """What is known of a network from its first batch: how the following ones are read."""
 
     plan: Plan | None = None
-    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    verdicts: dict[Key, Verdict] = field(default_factory=dict)
 
 
 def record(

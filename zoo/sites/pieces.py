@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from invariscope.zoo.sites.branches import carrying, side_calls
+from invariscope.zoo.sites.branches import CONVOLUTIONS, PRODUCTS, carrying, side_calls
 from invariscope.zoo.sites.trace import Call, Trace
 from invariscope.zoo.sites.uses import Size
 
 GLOBAL_FROM = 4
 """A whole axis of a map of this size or more that becomes one pixel is a global reduction."""
 
+CHOICES = 4
+
 SMALLER = 1.5
 """A map that an unknown layer makes smaller by less than this factor has lost its border, and no resolution."""
+
+
+Key = tuple[int, int]
+"""The source and the target of a piece."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,15 @@ class Piece:
     last: tuple[bool, bool]
     reason: str | None = None
     covers: tuple[int, ...] = ()
+    optional: bool = False
+    """Whether it stands as it was read where the piece cannot be: its readings are right, but of less."""
+    choice: int = 0
+    """Pieces to the same map after moves of its pixels have one number: the first that can be read is it."""
+
+    @property
+    def key(self) -> Key:
+        """What it is known by."""
+        return self.source, self.target
 
     @property
     def end(self) -> int:
@@ -88,6 +103,8 @@ class Land:
         """What was padded, pooled or filtered by a function that takes maps alone."""
         self.mixed: set[int] = set()
         """Products of two derived values, as in attention: no maps."""
+        self.same: dict[int, int] = {}
+        """The map of which a whole map was made by plain functions alone."""
         self.exits: dict[int, bool] = {}
         """Values that leave what is derived of a map, and whether a layer that takes maps alone took them."""
         self.found: list[Piece] = []
@@ -144,6 +161,9 @@ class Land:
             return
         plain = call.name in PLAIN and not (call.read and not (call.is_site or call.link))
         plain = (plain or call.link or call.is_site) and call.kind not in _LAYERS
+        if call.name in CONVOLUTIONS and len(call.args) > 1 and not self.values[call.args[1]].constant:
+            # Weights that the network computes of its images are no layer's, but those of a mixture.
+            plain = True
         consumed = call.name in MAP_LAYERS
         if plain and call.name in _JOINS and self._joins(call, known):
             plain = False
@@ -178,6 +198,7 @@ class Land:
         layer_of = [item for item in carried if self.size(item, consumed)]
         if call.cuts and whole and len(value.shape) == 4:
             self._map(result, self.maps[whole[0]])
+            self.same[result] = self.same.get(whole[0], whole[0])
             return
         if not plain and layer_of:
             self._layer(number, call, result, layer_of[0], consumed)
@@ -185,7 +206,11 @@ class Land:
         roots: set[int] = set()
         for item in carried:
             roots |= self.sources.get(item, frozenset((item,)))
-        if len(roots) > 1 and all(self.size(item) for item in carried):
+        origins = {self.same.get(root, root) for root in roots}
+        joined = len(roots) > 1 and len(origins) == 1
+        if joined:
+            roots = origins
+        elif len(roots) > 1 and all(self.size(item) for item in carried):
             # Maps that come together are a new one, and no part of the piece of either.
             self._exit((item for item in carried if item in self.sources), False)
             sizes = [self.size(item) for item in carried]
@@ -195,22 +220,26 @@ class Land:
         self.sources[result] = frozenset(roots)
         if (call.link or call.is_site) and call.name not in MOVES and len(value.shape) == 4:
             self.grids.add(result)
-        if call.name in _PRODUCTS and len(carried) > 1:
+        if call.name in PRODUCTS and len(carried) > 1:
             self.mixed.add(result)
         elif not call.name.startswith("_") and any(item in self.mixed for item in carried):
             self.mixed.add(result)
-        common = frozenset.intersection(*(self.above[item] for item in carried))
+        common = frozenset.intersection(*(self.above[item] for item in carried)) if not joined else frozenset(roots)
         self.above[result] = common | {result}
         self._whole_again(result, roots, call)
 
-    def _whole_again(self, result: int, roots: Iterable[int], call: Call) -> None:
+    def _whole_again(self, result: int, roots: set[int], call: Call) -> None:
         """A derived value on the whole grid of its source is a map like it, and the start of new pieces."""
         shape = self.values[result].shape
         if len(shape) != 4 or not self.values[result].real or call.is_site or call.link:
             return
         for source in roots:
             grid, last = self.grid(source)
-            if shape[0] % self.values[source].shape[0] == 0 and _split(shape, last)[:2] == grid and min(grid) > 1:
+            whole = self.values[source]
+            stacked = shape[0] % whole.shape[0] == 0 and self.values[result].numel > whole.numel
+            if (shape[0] == whole.shape[0] or stacked) and _split(shape, last)[:2] == grid and min(grid) > 1:
+                if roots == {source}:
+                    self.same[result] = self.same.get(source, source)
                 del self.sources[result]
                 self.above[result] = frozenset((result,))
                 self.mixed.discard(result)
@@ -237,10 +266,10 @@ class Land:
 
     def pieces(self) -> list[Piece]:
         """The pieces that no reading explains, in the order of their ends; each once."""
-        found = {piece.target: piece for piece in self.found}
+        found = {(piece.source, piece.target): piece for piece in self.found}
         for value in self.exits:
             for piece in self._pieces_to(value):
-                found.setdefault(piece.target, piece)
+                found.setdefault((piece.source, piece.target), piece)
         return sorted(found.values(), key=lambda piece: piece.end)
 
     def _pieces_to(self, value: int) -> Iterator[Piece]:
@@ -253,8 +282,9 @@ class Land:
             if self._size(item) is None:
                 continue
             call = self.trace.calls[self.made[item]]
-            if call.is_site and call.kind not in _LAYERS and before is not None and self._direct(call, before, run):
+            if call.is_site and not call.guess and call.kind not in _LAYERS and before is not None and self._direct(call, before, run):
                 yield from self._piece(before, run, roots)
+                yield from self._sliced(before, item)
                 before, run = item, []
             else:
                 run.append(item)
@@ -271,7 +301,6 @@ class Land:
         last = self._size(run[-1])
         if last is None:
             return
-        first = next(item for item in run if (self._size(item) or last)[0] == last[0])
         reason = None
         if before is None:
             before = max(roots, key=lambda root: self.values[root].numel)
@@ -281,18 +310,41 @@ class Land:
         size, was_last = self.size(before) or self.grid(before)
         if last[0][0] * last[0][1] >= size[0] * size[1]:
             return
-        calls = self._calls(before, first)
-        covers = tuple(number for number in calls if self.trace.calls[number].is_site)
-        target = self._size(first) or last
-        if self._keeps_all(before, first) and not reason:
-            if any(self.trace.calls[number].kind == "subsample" for number in covers):
+        yield from self._from_origin(before, run[-1])
+        ends = [item for item in run if (self._size(item) or last)[0] == last[0]]
+        for end in ends[:CHOICES]:
+            calls = self._calls(before, end)
+            covers = tuple(number for number in calls if self.trace.calls[number].is_site)
+            target = self._size(end) or last
+            if self._keeps_all(before, end) and not reason:
+                if any(self.trace.calls[number].kind == "subsample" for number in covers):
+                    return
+                yield Piece(before, end, calls, (was_last, target[1]), KEEPS_ALL, covers)
                 return
-            reason = KEEPS_ALL
-        yield Piece(before, first, calls, (was_last, target[1]), reason, covers)
+            yield Piece(before, end, calls, (was_last, target[1]), reason, covers, choice=ends[0])
+            if reason is not None:
+                return
+
+    def _from_origin(self, before: int, end: int) -> Iterator[Piece]:
+        """The same from the map of which a map was made by signs, sums and moves alone: the whole that is one site."""
+        origin, target = self.same.get(before), self._size(end)
+        if origin is None or origin == before or target is None:
+            return
+        calls = self._calls(origin, end)
+        covers = tuple(number for number in calls if self.trace.calls[number].is_site)
+        yield Piece(origin, end, calls, (self.maps[origin], target[1]), None, covers, optional=True)
+
+    def _sliced(self, before: int, item: int) -> Iterator[Piece]:
+        """A slice of a map that was made of moved copies of another: a filter that somebody wrote out."""
+        if self.trace.calls[self.made[item]].kind != "subsample" or before not in self.same:
+            return
+        calls = [self.trace.calls[number] for number in self._calls(self.same[before], before)]
+        if any(call.cuts or call.name in _MIXING for call in calls):
+            yield from self._from_origin(before, item)
 
     def _explained(self, item: int) -> bool:
         call = self.trace.calls[self.made[item]]
-        return call.link or call.is_site or call.cuts
+        return call.link or (call.is_site and not call.guess) or call.cuts
 
     def _keeps_all(self, before: int, after: int) -> bool:
         moved = {self.trace.calls[number].name for number in self._calls(before, after)}
@@ -303,7 +355,7 @@ class Land:
         wanted, seen, numbers = [after], {before}, set()
         while wanted:
             item = wanted.pop()
-            if item in seen or item not in self.sources:
+            if item in seen or item not in self.made or (item not in self.sources and item not in self.same):
                 continue
             seen.add(item)
             number = self.made[item]
@@ -321,8 +373,8 @@ def _split(shape: Sequence[int], last: bool) -> tuple[int, int, int]:
 
 
 _LAYERS = {"conv"}
+_MIXING = {"roll", "cat", "matmul", "einsum", "unfold", "bmm"}
 _JOINS = {"cat", "concat", "concatenate"}
-_PRODUCTS = {"matmul", "bmm", "mm", "einsum", "tensordot", "baddbmm"}
 NO_MAPS = {"linear", "scaled_dot_product_attention", "multi_head_attention_forward"}
 """Layers of tokens: what they make smaller are no maps."""
 

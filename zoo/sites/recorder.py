@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sampling import Taps
-from invariscope.zoo.sites.functions import reader_of, rearranged, unknown_use
+from invariscope.zoo.sites.functions import explains, reader_of, rearranged, unknown_use
 from invariscope.zoo.sites.rearranging import VIEWS, Rearranged, follow, space_to_depth
 from invariscope.zoo.sites.replaying import Replayer
 from invariscope.zoo.sites.trace import Call, Trace, cuts, mark, name_of, tensors
@@ -167,9 +167,9 @@ class Recorder(TorchFunctionMode):
         else:
             use = self._rearranged(func, args, result) or unknown_use(func, args, result)
         if call is not None:
-            call.read = call.read or (reader is not None and func is not Tensor.__getitem__)
+            call.read = call.read or explains(func, reader, use)
             call.cuts = cuts(call.name, args)
-            mark(call, use)
+            mark(call, use, self._images)
         number = self._number
         if use is not None and func is Tensor.__getitem__ and isinstance(use, Sampled):
             if self._slices and args[0] is not self._slices[0][0]:
@@ -269,7 +269,7 @@ class Recorder(TorchFunctionMode):
         """Put a module into the trace as one call, and what it did into the sites."""
         if self._trace is not None and any(True for _ in tensors(output)):
             call = self._trace.add(name, list(tensors(given)), list(tensors(output)))
-            mark(call, use)
+            mark(call, use, self._images)
             call.read = use is not None
             if self._replayer is not None:
                 module = self._stack[-1].module

@@ -8,27 +8,28 @@ float64, and accepted only where they say all of what the piece did. For max, ph
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from invariscope.zoo.sampling import Taps
+from invariscope.zoo.sampling import Taps, take
 from invariscope.zoo.sites.pieces import Piece
 from invariscope.zoo.sites.trace import Trace, tensors
 from invariscope.zoo.sites.uses import Sampled, Size, Use, unmeasured
 
-LARGEST = 1 << 27
-"""Elements of a map, times the passes that its reading takes, from which it is not replayed: 1 GiB in float64."""
+AT_ONCE = 1 << 22
+"""Elements of a map from which its images are read a few at a time."""
+
+LARGEST = 1 << 25
+"""Elements from which a map that cannot be cut into images is not replayed: 256 MiB in float64."""
 
 WIDEST = 4
 """Windows that overlap up to so many of their neighbours along an axis are told apart."""
 
 RESIDUAL = 1e-5
 """Largest relative difference between what the weights say and what the piece gave."""
-
-MOST_TAPS = 128
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class Replay:
     steps: Sequence[Step]
     held: Mapping[int, Tensor]
     least: int
+    images: slice | None = None
+    """The images to run it on, where they are not all: what is held fixed is cut where its batch is theirs."""
 
     def run(self, x: Tensor) -> Tensor:
         """The piece on the map ``x (N, C, H, W)``, in float64: ``(N, C, H', W')``."""
@@ -116,7 +119,7 @@ class Replay:
             return
 
         def get(number: int) -> Tensor:
-            return made[number] if number in made else _wide(self.held[number])
+            return made[number] if number in made else _wide(self._cut(self.held[number]))
 
         args, kwargs = _filled(step.args, get), _filled(step.kwargs, get)
         if step.writes:
@@ -127,6 +130,13 @@ class Replay:
         for number, tensor in zip(step.results, tensors(result), strict=True):
             if self.trace.values[number].carries:
                 made[number] = tensor
+
+
+    def _cut(self, tensor: Tensor) -> Tensor:
+        batch = self.trace.values[self.piece.source].shape[0]
+        if self.images is None or tensor.dim() == 0 or len(tensor) != batch:
+            return tensor
+        return tensor[self.images]
 
 
 _WEIGHTS = {"softmax", "sigmoid", "exp", "tanh", "log", "norm", "vector_norm", "hardsigmoid", "argmax", "std", "var"}
@@ -166,12 +176,9 @@ def _rows(y: Tensor, x: Tensor, wide: int, generator: torch.Generator) -> tuple[
             lead = share.flatten(0, 1).gather(0, place[None])[0]
             found = mixed.flatten(0, 1).gather(0, place[None])[0] / lead
             taken = size > 1e-12
-            near = torch.searchsorted(ranked, found.nan_to_num(1.0).contiguous()).clamp(1, len(ranked) - 1) if len(
-                ranked
-            ) > 1 else torch.zeros_like(place)
-            if len(ranked) > 1:
-                near = torch.where((found - ranked[near - 1]).abs() < (found - ranked[near]).abs(), near - 1, near)
-            owner = order[near]
+            near = torch.searchsorted(ranked, found.nan_to_num(1.0).contiguous()).clamp(max=len(ranked) - 1)
+            before = (near - 1).clamp(min=0)
+            owner = order[torch.where((found - ranked[before]).abs() < (found - ranked[near]).abs(), before, near)]
             wrong = (mixed - share * code[owner]).abs() > 1e-7 * size.clamp(min=1e-300)
             if bool((wrong & taken).any()):
                 return None
@@ -189,34 +196,44 @@ def _sums(owners: Tensor, shares: Tensor, outputs: int) -> Tensor:
     return total[..., :outputs]
 
 
-def _index(owners: Sequence[Tensor], size: Size, out: Size, stride: Size) -> Tensor:
-    """Pixels of every output's window ``(L, K)``: where any output of any image was seen to reach, and round the edge.
+def _places(owners: Sequence[Tensor], size: Size, out: Size, stride: Size, wide: int) -> tuple[Tensor, list[bool]]:
+    """Places of a window from its stride cell's corner, ``(K, 2)``; and whether windows go round, per axis.
 
-    A place of the window that is seen at one output is one of all of them.
+    A place that is seen at one output is one of all of them.
     """
-    height, width = size
     pixel, output = [], []
-    for owner in owners:
-        for each in owner:
-            taken = each >= 0
+    for each in owners:
+        for owner in each:
+            taken = owner >= 0
             pixel.append(taken.nonzero()[:, 0])
-            output.append(each[taken])
+            output.append(owner[taken])
     pixels, outputs = torch.cat(pixel), torch.cat(output)
-    down = pixels // width - stride[0] * (outputs // out[1])
-    right = pixels % width - stride[1] * (outputs % out[1])
-    down = (down + height // 2) % height - height // 2
-    right = (right + width // 2) % width - width // 2
-    places = torch.stack([down, right], 1).unique(dim=0)
-    if len(places) > MOST_TAPS:
-        raise Unreadable("its windows are too wide")
-    every = torch.arange(out[0] * out[1], device=pixels.device)
+    axes, round_ = [], []
+    for axis, (whole, source, made) in enumerate((
+        (size[0], pixels // size[1], outputs // out[1]),
+        (size[1], pixels % size[1], outputs % out[1]),
+    )):  # fmt: skip
+        raw = source - stride[axis] * made
+        reach = wide * stride[axis]
+        place = torch.where(raw > reach, raw - whole, torch.where(raw < -reach, raw + whole, raw))
+        round_.append(bool((place != raw).any()))
+        axes.append(place)
+    places = torch.stack(axes, 1).unique(dim=0)
+    for axis in (0, 1):
+        if int(places[:, axis].max() - places[:, axis].min()) >= wide * stride[axis]:
+            raise Unreadable("its windows are not those of a stride")
+    return places, round_
+
+
+def _index(places: Tensor, round_: Sequence[bool], size: Size, out: Size, stride: Size) -> Tensor:
+    """Pixels of every output's window: ``(L, K)``, -1 outside the map."""
+    every = torch.arange(out[0] * out[1], device=places.device)
     rows = stride[0] * (every // out[1])[:, None] + places[None, :, 0]
     columns = stride[1] * (every % out[1])[:, None] + places[None, :, 1]
-    flat = (rows % height) * width + columns % width
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    seen = torch.zeros(len(every), height * width, dtype=torch.bool, device=pixels.device)
-    seen[outputs, pixels] = True
-    return torch.where(inside | seen.gather(1, flat), flat, -1)
+    flat = (rows % size[0]) * size[1] + columns % size[1]
+    inside_rows = (rows >= 0) & (rows < size[0]) | round_[0]
+    inside_columns = (columns >= 0) & (columns < size[1]) | round_[1]
+    return torch.where(inside_rows & inside_columns, flat, -1)
 
 
 def read_rows(replay: Replay, x: Tensor, y: Tensor) -> Rows:
@@ -237,16 +254,19 @@ def read_rows(replay: Replay, x: Tensor, y: Tensor) -> Rows:
     eps = torch.finfo(y.dtype).eps if y.is_floating_point() else 1e-6
     if actual.shape != expected.shape or not _near(actual, expected, max(256 * eps, 1e-9)):
         raise Unreadable("it gives something else when it is run again")
-    size, out = (int(x.shape[2]), int(x.shape[3])), (int(y.shape[2]), int(y.shape[3]))
+    out = int(y.shape[2]), int(y.shape[3])
+    why = "its outputs are no mixtures of the pixels of a window"
     for wide in range(1, WIDEST + 1):
-        if x.numel() * wide * wide > LARGEST:
-            raise Unreadable("the map is too large to be run again: take a smaller batch")
-        if wide > max(out):
+        if wide > 2 * max(out):
             break
-        both = [_rows(result, source, wide, generator) for result, source in ((made, given), (probed, probe))]
-        if both[0] is not None and both[1] is not None:
-            return _checked(both[0], both[1], given.detach(), actual, (probe.detach(), probed.detach()), size, out)
-    raise Unreadable("its outputs are no mixtures of the pixels of a window")
+        both = _rows(made, given, wide, generator), _rows(probed, probe, wide, generator)
+        if both[0] is None or both[1] is None:
+            continue
+        try:
+            return _checked(both[0], both[1], (given.detach(), actual), (probe.detach(), probed.detach()))
+        except Unreadable as problem:
+            why = str(problem)
+    raise Unreadable(why)
 
 
 def _run(replay: Replay, x: Tensor) -> Tensor:
@@ -272,17 +292,14 @@ def stride_of(size: Size, out: Size) -> Size:
 
 
 def _checked(
-    given: tuple[Tensor, Tensor],
-    probed: tuple[Tensor, Tensor],
-    x: Tensor,
-    y: Tensor,
-    probe: tuple[Tensor, Tensor],
-    size: Size,
-    out: Size,
+    given: tuple[Tensor, Tensor], probed: tuple[Tensor, Tensor], at: tuple[Tensor, Tensor], probe: tuple[Tensor, Tensor]
 ) -> Rows:
+    """The rows of owners and shares, once they say all of what a piece did to its map and to the probe."""
+    x, y = at
+    size, out = (int(x.shape[2]), int(x.shape[3])), (int(y.shape[2]), int(y.shape[3]))
     outputs = out[0] * out[1]
     sums = _sums(*given, outputs)
-    for (owners, shares), source, result in ((given, x, y), (probed, *probe)):
+    for (owners, shares), (source, result) in ((given, at), (probed, probe)):
         if float(shares.min()) < -1e-9 * float(shares.abs().max()):
             raise Unreadable("it gives some pixels a negative weight")
         if not _near(_sums(owners, shares * source.flatten(2), outputs), result.flatten(2), RESIDUAL):
@@ -291,9 +308,9 @@ def _checked(
         raise Unreadable("the sum of its weights depends on the values")
     if not bool((sums > 0).any()):
         raise Unreadable("it samples nothing")
-    stride = stride_of(size, out)
-    index = _index((given[0], probed[0]), size, out, stride)
-    wide = round(len(given[0]) ** 0.5)
+    stride, wide = stride_of(size, out), round(len(given[0]) ** 0.5)
+    places, round_ = _places((given[0], probed[0]), size, out, stride, wide)
+    index = _index(places, round_, size, out, stride)
     every = torch.arange(outputs, device=index.device)
     sets = (every // out[1]) % wide * wide + (every % out[1]) % wide
     weights = x.new_zeros(*x.shape[:2], *index.shape)
@@ -301,51 +318,73 @@ def _checked(
         here = (sets == number).nonzero()[:, 0]
         pixels = index[here].clamp(min=0)
         taken = share[:, :, pixels.flatten()].unflatten(2, pixels.shape)
-        mine = (owner[pixels] == here[:, None]) & (index[here] >= 0)
-        weights[:, :, here] = taken * mine
+        weights[:, :, here] = taken * ((owner[pixels] == here[:, None]) & (index[here] >= 0))
     mass = weights.sum(3)
     if not _near(mass, sums, 1e-6):
         raise Unreadable("its windows could not be told apart")
     return Rows(index, weights / mass.clamp(min=1e-300)[..., None], sums)
 
 
-def kind_of(rows: Rows, x: Tensor, y: Tensor) -> str:
-    """What a piece is, by its weights: the same everywhere, one pixel of each window, its maximum, a phase, a mixture."""
+def kind_of(rows: Rows, x: Tensor) -> str:
+    """What a piece is by its weights: the same everywhere, the maximum, one phase of each image, or a mixture."""
     weights = rows.weights
     single = bool((weights.amax(3) > 1 - 1e-9)[rows.sums > 0].all())
-    fixed = bool(((weights - weights[:1, :1]).abs() < 1e-9).all())
-    if fixed:
+    if bool(((weights - weights[:1, :1]).abs() < 1e-9).all()):
         if single:
             return "subsample"
         positive = weights[0, 0][weights[0, 0] > 1e-12]
         return "avg" if float(positive.max() - positive.min()) < 1e-9 else "blur"
-    if single:
-        values = x.flatten(2)[:, :, rows.index.clamp(min=0).flatten()].unflatten(2, rows.index.shape)
-        best = values.masked_fill(rows.index < 0, float("-inf")).amax(3)
-        return "max" if bool((values * weights).sum(3).sub(best).abs().max() < 1e-5) else "phase"
-    return "mixture"
+    values = take(x.double(), rows.index, fill=float("-inf"))
+    on_maximum = (weights * (values == values.amax(3, keepdim=True))).sum(3)
+    if bool((on_maximum > 1 - 1e-9)[rows.sums > 0].all()):
+        return "max"
+    return "phase" if single else "mixture"
 
 
 def behaved(replay: Replay, x: Tensor, y: Tensor, kind: str | None) -> Sampled:
     """The use of a piece from ``x (N, C, H, W)`` to ``y``, with the weights that its behaviour shows.
 
+    Large maps are read a few images at a time, when they are asked for.
+
     Raises:
         Unreadable: where it shows none.
     """
-    rows = read_rows(replay, x, y)
     size, out = (int(x.shape[2]), int(x.shape[3])), (int(y.shape[2]), int(y.shape[3]))
-    stride = stride_of(size, out)
-    if kind is None:
-        kind = kind_of(rows, x, y)
+    some = max(AT_ONCE * len(x) // max(x.numel(), 1), 1)
+    read: dict[tuple[int, int], Rows] = {}
+
+    def rows_of(images: slice) -> Rows:
+        start, stop, _ = images.indices(len(x))
+        if (start, stop) not in read:
+            read.clear()
+            part = replace(replay, images=slice(start, stop))
+            read[start, stop] = read_rows(part, x[start:stop], y[start:stop])
+        return read[start, stop]
+
+    whole = None
+    if some < len(x):
+        try:
+            first = rows_of(slice(0, some))
+        except Unreadable:
+            some = len(x)
+    if some >= len(x):
+        if x.numel() > LARGEST:
+            raise Unreadable("the map is too large to be run again as a whole: take a smaller batch")
+        whole = first = read_rows(replay, x, y)
 
     def taps(images: slice, outputs: Tensor | None) -> Taps:
+        index, weights = (whole.index, whole.weights[images]) if whole is not None else _of(rows_of(images))
         if outputs is None:
-            return Taps(rows.index, rows.weights[images])
-        outputs = outputs.to(rows.index.device)
-        return Taps(rows.index[outputs], rows.weights[images][:, :, outputs])
+            return Taps(index, weights)
+        outputs = outputs.to(index.device)
+        return Taps(index[outputs], weights[:, :, outputs])
 
-    kernel = _reach(rows.index, size)
-    return Sampled(kind, kernel, stride, len(x), int(x.shape[1]), size, out, x=x, y=y, taps=taps)
+    kind, kernel = kind or kind_of(first, x[: len(first.weights)]), _reach(first.index, size)
+    return Sampled(kind, kernel, stride_of(size, out), len(x), int(x.shape[1]), size, out, x=x, y=y, taps=taps)
+
+
+def _of(rows: Rows) -> tuple[Tensor, Tensor]:
+    return rows.index, rows.weights
 
 
 def _reach(index: Tensor, size: Size) -> Size:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from invariscope.zoo.sites.pieces import KEEPS_ALL, Piece, Plan
+from invariscope.zoo.sites.pieces import KEEPS_ALL, Key, Piece, Plan
 from invariscope.zoo.sites.replay import Replay, Step, Unreadable, behaved, template, unexplained
 from invariscope.zoo.sites.trace import Call, Trace, tensors
 from invariscope.zoo.sites.uses import Use, unmeasured
@@ -31,9 +31,9 @@ class Verdict:
 class Replayer:
     """Follows one pass by a plan. Without ``verdicts`` it is there to find them, and keeps them in its own."""
 
-    def __init__(self, plan: Plan, verdicts: Mapping[int, Verdict] | None) -> None:
+    def __init__(self, plan: Plan, verdicts: Mapping[Key, Verdict] | None) -> None:
         self.plan = plan
-        self.verdicts: dict[int, Verdict] = dict(verdicts or {})
+        self.verdicts: dict[Key, Verdict] = dict(verdicts or {})
         self.judging = verdicts is None
         self.changed = False
         """Whether the pass was not the one that was planned."""
@@ -79,7 +79,7 @@ class Replayer:
             held.permute(0, 3, 1, 2) if last else held
             for held, last in zip((self._held[piece.source], self._held[piece.target]), piece.last, strict=True)
         )
-        verdict = self.verdicts.get(piece.target)
+        verdict = self.verdicts.get(piece.key)
         if piece.reason is not None:
             return listed(piece, x, y)
         if not self.judging and verdict is not None:
@@ -97,9 +97,9 @@ class Replayer:
                 why = str(problem)
                 continue
             stride = use.stride or (1, 1)
-            self.verdicts[piece.target] = Verdict(use.kind, whole, cell=stride[0] * stride[1])
+            self.verdicts[piece.key] = Verdict(use.kind, whole, cell=stride[0] * stride[1])
             return use
-        self.verdicts[piece.target] = Verdict(reason=why)
+        self.verdicts[piece.key] = Verdict(reason=why)
         return unexplained(x, y, why)
 
     def _replay(self, piece: Piece, trace: Trace, y: Tensor, whole: bool) -> Replay:
@@ -118,13 +118,17 @@ def listed(piece: Piece, x: Tensor, y: Tensor) -> Use:
     return unexplained(x, y, str(piece.reason))
 
 
-def refined(plan: Plan, verdicts: Mapping[int, Verdict], kinds: Sequence[str | None]) -> Plan:
+def refined(plan: Plan, verdicts: Mapping[Key, Verdict], kinds: Sequence[str | None]) -> Plan:
     """The plan once it is known which pieces can be read; ``kinds`` are those of the sites read of the calls.
 
     A piece that cannot be read and holds sites leaves these to themselves, as parallel branches. Where one of several
     pieces of one map is read, the others are its other bands.
     """
-    plan = replace(plan, pieces=tuple(_phases_together(plan.pieces, verdicts)))
+    whole = [piece for piece in plan.pieces if piece.optional and _kind(piece, verdicts) is not None]
+    inner = {number for piece in whole for number in piece.calls}
+    pieces = [piece for piece in plan.pieces if piece in whole or not (piece.optional or piece.end in inner)]
+    plan = replace(plan, pieces=tuple(pieces))
+    plan = replace(plan, pieces=tuple(_phases_together(_chosen(plan.pieces, verdicts), verdicts)))
     read = [piece for piece in plan.pieces if _kind(piece, verdicts) is not None and piece.reason is None]
     kept: list[Piece] = []
     reasons = dict(plan.reasons)
@@ -146,22 +150,33 @@ def refined(plan: Plan, verdicts: Mapping[int, Verdict], kinds: Sequence[str | N
     return Plan(plan.names, tuple(kept), silent, reasons)
 
 
-def _phases_together(pieces: Sequence[Piece], verdicts: Mapping[int, Verdict]) -> Iterator[Piece]:
+def _chosen(pieces: Sequence[Piece], verdicts: Mapping[Key, Verdict]) -> list[Piece]:
+    """One piece of each choice: the first that can be read, or the first."""
+    chosen: list[Piece] = []
+    for piece in pieces:
+        same = [other for other in pieces if other.choice == piece.choice and other.choice]
+        readable = [other for other in same if _kind(other, verdicts) is not None]
+        if not same or piece is (readable or same)[0]:
+            chosen.append(piece)
+    return chosen
+
+
+def _phases_together(pieces: Sequence[Piece], verdicts: Mapping[Key, Verdict]) -> Iterator[Piece]:
     """The pieces, but all phases of a map as one that keeps every pixel."""
     for piece in pieces:
         same = [other for other in pieces if _is_phase(other, verdicts) and other.source == piece.source]
-        if not _is_phase(piece, verdicts) or len(same) != verdicts[piece.target].cell:
+        if not _is_phase(piece, verdicts) or len(same) != verdicts[piece.key].cell:
             yield piece
         elif piece is same[0]:
             yield replace(piece, reason=KEEPS_ALL)
 
 
-def _is_phase(piece: Piece, verdicts: Mapping[int, Verdict]) -> bool:
+def _is_phase(piece: Piece, verdicts: Mapping[Key, Verdict]) -> bool:
     return _kind(piece, verdicts) == "subsample"
 
 
 PARALLEL = "parallel: it is one of several branches of one map that come together in a way that is not known here"
 
 
-def _kind(piece: Piece, verdicts: Mapping[int, Verdict]) -> str | None:
-    return verdicts[piece.target].kind if piece.target in verdicts else None
+def _kind(piece: Piece, verdicts: Mapping[Key, Verdict]) -> str | None:
+    return verdicts[piece.key].kind if piece.key in verdicts else None

@@ -49,6 +49,8 @@ class Call:
     reason: str | None = None
     link: bool = False
     read: bool = False
+    guess: bool = False
+    """Whether the site is one that no reading gives weights to, and another look might."""
     cuts: bool = False
     """Whether it only cuts a part out of a map, at step 1."""
 
@@ -134,12 +136,13 @@ def name_of(func: Any) -> str:
 _REFLECTED = {"add", "sub", "mul", "truediv", "div", "matmul", "pow"}
 
 
-def mark(call: Call, use: Use | None) -> None:
-    """Note on a call what was read of it."""
+def mark(call: Call, use: Use | None, images: int) -> None:
+    """Note on a call what was read of it, in a pass over so many images."""
     if use is None:
         return
     if use.downsamples:
         call.kind, call.reason = use.kind, use.reason
+        call.guess = use.rows != images or use.kind == call.name
     elif isinstance(use, Sampled) and use.stride == (1, 1):
         call.link = True
 
