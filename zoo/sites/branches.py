@@ -20,8 +20,10 @@ def carrying(trace: Trace, call: Call, item: int, result: int) -> bool:
     whole = values[result].numel
     if call.name in ELEMENTWISE and values[item].numel < whole:
         return not any(values[other].numel == whole for other in call.args if other != item)
-    if call.name in PRODUCTS and values[item].numel < whole:
-        return not any(values[other].numel >= whole for other in call.args if other != item)
+    if call.name in PRODUCTS and len(call.args) > 1 and values[item].numel < whole:
+        # A weight for each image, channel and phase; attention's weights are for pixels, whose number its result has.
+        own, sizes = values[item].shape[2:], values[result].shape[-2:]
+        return any(size in sizes for size in own) or not any(values[other].numel >= whole for other in call.args)
     return call.name not in CONVOLUTIONS or item == call.args[0]
 
 

@@ -103,6 +103,8 @@ class Land:
         """What was padded, pooled or filtered by a function that takes maps alone."""
         self.mixed: set[int] = set()
         """Products of two derived values, as in attention: no maps."""
+        self.computed = set(trace.images)
+        """All that was computed of the images."""
         self.same: dict[int, int] = {}
         """The map of which a whole map was made by plain functions alone."""
         self.exits: dict[int, bool] = {}
@@ -157,11 +159,13 @@ class Land:
 
     def _follow(self, number: int, call: Call) -> None:
         known = [value for value in call.args if value in self.maps or value in self.sources]
+        if any(value in self.computed for value in call.args):
+            self.computed.update(call.results)
         if not known:
             return
         plain = call.name in PLAIN and not (call.read and not (call.is_site or call.link))
         plain = (plain or call.link or call.is_site) and call.kind not in _LAYERS
-        if call.name in CONVOLUTIONS and len(call.args) > 1 and not self.values[call.args[1]].constant:
+        if call.name in CONVOLUTIONS and len(call.args) > 1 and call.args[1] in self.computed:
             # Weights that the network computes of its images are no layer's, but those of a mixture.
             plain = True
         consumed = call.name in MAP_LAYERS
@@ -310,6 +314,8 @@ class Land:
         size, was_last = self.size(before) or self.grid(before)
         if last[0][0] * last[0][1] >= size[0] * size[1]:
             return
+        if self._is_crop(before, run[-1]):
+            return
         yield from self._from_origin(before, run[-1])
         ends = [item for item in run if (self._size(item) or last)[0] == last[0]]
         for end in ends[:CHOICES]:
@@ -345,6 +351,13 @@ class Land:
     def _explained(self, item: int) -> bool:
         call = self.trace.calls[self.made[item]]
         return call.link or (call.is_site and not call.guess) or call.cuts
+
+    def _is_crop(self, before: int, after: int) -> bool:
+        """Whether a map was only moved about and cut as a map."""
+        calls = [self.trace.calls[number] for number in self._calls(before, after)]
+        cut = [call for call in calls if call.cuts]
+        whole = all(len(self.values[call.args[0]].shape) <= 4 for call in cut)
+        return bool(cut) and whole and all(call.cuts or (call.name in MOVES - {"getitem"}) for call in calls)
 
     def _keeps_all(self, before: int, after: int) -> bool:
         moved = {self.trace.calls[number].name for number in self._calls(before, after)}
