@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from invariscope.zoo.sites.branches import CONVOLUTIONS, PRODUCTS, carrying, side_calls
+from invariscope.zoo.sites.functions import OTHERWISE
 from invariscope.zoo.sites.trace import Call, Trace
 from invariscope.zoo.sites.uses import Size
 
@@ -164,7 +165,7 @@ class Land:
         if not known:
             return
         plain = call.name in PLAIN and not (call.read and not (call.is_site or call.link))
-        plain = (plain or call.link or call.is_site) and call.kind not in _LAYERS
+        plain = (plain or call.link or call.is_site) and call.kind not in _LAYERS and call.name != "operator"
         if call.name in CONVOLUTIONS and len(call.args) > 1 and call.args[1] in self.computed:
             # Weights that the network computes of its images are no layer's, but those of a mixture.
             plain = True
@@ -286,7 +287,7 @@ class Land:
             if self._size(item) is None:
                 continue
             call = self.trace.calls[self.made[item]]
-            if call.is_site and not call.guess and call.kind not in _LAYERS and before is not None and self._direct(call, before, run):
+            if call.is_site and not _guessed(call) and call.kind not in _LAYERS and before is not None and self._direct(call, before, run):
                 yield from self._piece(before, run, roots)
                 yield from self._sliced(before, item)
                 before, run = item, []
@@ -300,7 +301,7 @@ class Land:
         return bool(known) and known[0] in (before, *run)
 
     def _piece(self, before: int | None, run: Sequence[int], roots: frozenset[int]) -> Iterator[Piece]:
-        if not run or all(self._explained(item) for item in run):
+        if not run or not self._shrinks(before, run):
             return
         last = self._size(run[-1])
         if last is None:
@@ -348,9 +349,19 @@ class Land:
         if any(call.cuts or call.name in _MIXING for call in calls):
             yield from self._from_origin(before, item)
 
+    def _shrinks(self, before: int | None, run: Sequence[int]) -> bool:
+        """Whether one of the values is smaller than what came before it, and no reading says why."""
+        size = self.size(before) if before is not None else None
+        for item in run:
+            now = self._size(item)
+            if not self._explained(item) and (size is None or now is None or now[0] != size[0]):
+                return True
+            size = now
+        return False
+
     def _explained(self, item: int) -> bool:
         call = self.trace.calls[self.made[item]]
-        return call.link or (call.is_site and not call.guess) or call.cuts
+        return call.link or (call.is_site and not _guessed(call)) or call.cuts
 
     def _is_crop(self, before: int, after: int) -> bool:
         """Whether a map was only moved about and cut as a map."""
@@ -378,6 +389,11 @@ class Land:
 
 
 KEEPS_ALL = "it keeps every pixel, as channels: nothing is sampled"
+
+
+def _guessed(call: Call) -> bool:
+    """Whether a site was only listed, and another look may explain it."""
+    return call.guess or (call.reason == OTHERWISE and call.name in PLAIN)
 
 
 def _split(shape: Sequence[int], last: bool) -> tuple[int, int, int]:

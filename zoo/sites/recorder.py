@@ -271,9 +271,6 @@ class Recorder(TorchFunctionMode):
             call = self._trace.add(name, list(tensors(given)), list(tensors(output)))
             mark(call, use, self._images)
             call.read = use is not None
-            if self._replayer is not None:
-                module = self._stack[-1].module
-                self._replay(module.forward, (given,) if isinstance(given, Tensor) else given, {}, output, call)
         if use is not None:
             self._found(use, self._number)
 

@@ -25,6 +25,9 @@ AT_ONCE = 1 << 22
 LARGEST = 1 << 25
 """Elements from which a map that cannot be cut into images is not replayed: 256 MiB in float64."""
 
+SEEN, MOST_PROBES = 1 << 12, 8
+"""Outputs to see in order to know all places of a window, in so many probes at most."""
+
 WIDEST = 4
 """Windows that overlap up to so many of their neighbours along an axis are told apart."""
 
@@ -245,25 +248,28 @@ def read_rows(replay: Replay, x: Tensor, y: Tensor) -> Rows:
     if x.shape[:2] != y.shape[:2]:
         raise Unreadable("its channels are not those of the map that it takes")
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device)
-    with torch.enable_grad():
-        given = x.detach().double().requires_grad_()
-        probe = noise.requires_grad_()
-        made, probed = _run(replay, given), _run(replay, probe)
-    actual, expected = made.detach(), y.double()
+    out = int(y.shape[2]), int(y.shape[3])
+    probes = min(max(SEEN // max(y.numel(), 1), 1), MOST_PROBES)
+    pairs = []
+    for number in range(probes + 1):
+        noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device)
+        with torch.enable_grad():
+            given = (noise if number else x.detach().double()).requires_grad_()
+            pairs.append((given, _run(replay, given)))
+    actual, expected = pairs[0][1].detach(), y.double()
     eps = torch.finfo(y.dtype).eps if y.is_floating_point() else 1e-6
     if actual.shape != expected.shape or not _near(actual, expected, max(256 * eps, 1e-9)):
         raise Unreadable("it gives something else when it is run again")
-    out = int(y.shape[2]), int(y.shape[3])
     why = "its outputs are no mixtures of the pixels of a window"
     for wide in range(1, WIDEST + 1):
         if wide > 2 * max(out):
             break
-        both = _rows(made, given, wide, generator), _rows(probed, probe, wide, generator)
-        if both[0] is None or both[1] is None:
+        found = [_rows(result, source, wide, generator) for source, result in pairs]
+        known = [rows for rows in found if rows is not None]
+        if len(known) < len(found):
             continue
         try:
-            return _checked(both[0], both[1], (given.detach(), actual), (probe.detach(), probed.detach()))
+            return _checked(known, [(source.detach(), result.detach()) for source, result in pairs])
         except Unreadable as problem:
             why = str(problem)
     raise Unreadable(why)
@@ -291,25 +297,23 @@ def stride_of(size: Size, out: Size) -> Size:
     return max(round(size[0] / out[0]), 1), max(round(size[1] / out[1]), 1)
 
 
-def _checked(
-    given: tuple[Tensor, Tensor], probed: tuple[Tensor, Tensor], at: tuple[Tensor, Tensor], probe: tuple[Tensor, Tensor]
-) -> Rows:
-    """The rows of owners and shares, once they say all of what a piece did to its map and to the probe."""
-    x, y = at
+def _checked(found: Sequence[tuple[Tensor, Tensor]], at: Sequence[tuple[Tensor, Tensor]]) -> Rows:
+    """The rows of the first owners and shares, once they all say all of what a piece did to its map and the probes."""
+    (x, y), given = at[0], found[0]
     size, out = (int(x.shape[2]), int(x.shape[3])), (int(y.shape[2]), int(y.shape[3]))
     outputs = out[0] * out[1]
     sums = _sums(*given, outputs)
-    for (owners, shares), (source, result) in ((given, at), (probed, probe)):
+    for (owners, shares), (source, result) in zip(found, at, strict=True):
         if float(shares.min()) < -1e-9 * float(shares.abs().max()):
             raise Unreadable("it gives some pixels a negative weight")
         if not _near(_sums(owners, shares * source.flatten(2), outputs), result.flatten(2), RESIDUAL):
             raise Unreadable("its outputs are no mixtures of pixels")
-    if not _near(_sums(*probed, outputs), sums, 1e-6):
-        raise Unreadable("the sum of its weights depends on the values")
+        if not _near(_sums(owners, shares, outputs), sums, 1e-6):
+            raise Unreadable("the sum of its weights depends on the values")
     if not bool((sums > 0).any()):
         raise Unreadable("it samples nothing")
     stride, wide = stride_of(size, out), round(len(given[0]) ** 0.5)
-    places, round_ = _places((given[0], probed[0]), size, out, stride, wide)
+    places, round_ = _places([owners for owners, _ in found], size, out, stride, wide)
     index = _index(places, round_, size, out, stride)
     every = torch.arange(outputs, device=index.device)
     sets = (every // out[1]) % wide * wide + (every % out[1]) % wide
@@ -379,8 +383,11 @@ def behaved(replay: Replay, x: Tensor, y: Tensor, kind: str | None) -> Sampled:
         outputs = outputs.to(index.device)
         return Taps(index[outputs], weights[:, :, outputs])
 
-    kind, kernel = kind or kind_of(first, x[: len(first.weights)]), _reach(first.index, size)
-    return Sampled(kind, kernel, stride_of(size, out), len(x), int(x.shape[1]), size, out, x=x, y=y, taps=taps)
+    kind, kernel, stride = kind or kind_of(first, x[: len(first.weights)]), _reach(first.index, size), stride_of(size, out)
+    if kind not in ("subsample", "avg", "blur"):
+        # A phase that one image has not chosen is one that it could have.
+        kernel = max(kernel[0], stride[0]), max(kernel[1], stride[1])
+    return Sampled(kind, kernel, stride, len(x), int(x.shape[1]), size, out, x=x, y=y, taps=taps)
 
 
 def _of(rows: Rows) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,7 @@ class Call:
     link: bool = False
     read: bool = False
     guess: bool = False
-    """Whether the site is one that no reading gives weights to, and another look might."""
+    """Whether the site's batch is not that of the images, so that it may be one part of another."""
     cuts: bool = False
     """Whether it only cuts a part out of a map, at step 1."""
 
@@ -142,7 +142,7 @@ def mark(call: Call, use: Use | None, images: int) -> None:
         return
     if use.downsamples:
         call.kind, call.reason = use.kind, use.reason
-        call.guess = use.rows != images or use.kind == call.name
+        call.guess = use.rows != images
     elif isinstance(use, Sampled) and use.stride == (1, 1):
         call.link = True
 
