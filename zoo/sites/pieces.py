@@ -70,6 +70,8 @@ class Plan:
 
 def plan_of(trace: Trace) -> Plan:
     """The plan of a network whose pass was traced."""
+    if _is_ordinary(trace):
+        return Plan()
     side = side_calls(trace)
     pieces = []
     for piece in Land(trace).pieces():
@@ -82,6 +84,33 @@ def plan_of(trace: Trace) -> Plan:
     ends = {piece.end for piece in pieces}
     reasons = {number: reason for number, reason in reasons.items() if number not in silent | ends}
     return Plan(tuple(call.name for call in trace.calls), tuple(pieces), silent, reasons)
+
+
+def _is_ordinary(trace: Trace) -> bool:
+    """Whether a network is layers and sums of their results alone, which need no second look."""
+    pooled: set[int] = set()
+    for call in trace.calls:
+        if call.name not in ORDINARY:
+            return False
+        shapes = [trace.values[item].shape for item in call.args]
+        if call.name == "add" and (
+            len(set(shapes)) > 1 or not pooled.isdisjoint(call.args)
+        ):
+            return False
+        if call.name in ("mean", "flatten") and len(trace.values[call.results[0]].shape) > 2:
+            return False
+        if call.guess:
+            return False
+        if call.is_site and call.name.endswith("pool2d"):
+            pooled.update(call.results)
+    return len(trace.outputs) < 2
+
+
+ORDINARY = {
+    "conv2d", "batch_norm", "relu", "linear", "flatten", "dropout", "add", "max_pool2d", "avg_pool2d", "pad", "mean",
+    "adaptive_avg_pool2d", "operator", "gelu", "silu", "leaky_relu", "relu6", "elu", "layer_norm", "group_norm",
+    "opaque",
+}  # fmt: skip
 
 
 class Land:

@@ -151,9 +151,10 @@ class Recorder(TorchFunctionMode):
         """Put a call that made or changed a tensor into the trace."""
         if self._trace is None:
             return None
-        writes = _writes_first(func, kwargs)
-        made = list(tensors(result)) or ([args[0]] if writes else [])
-        return self._trace.add(name_of(func), list(tensors((args, kwargs))), made) if made else None
+        made = tensors(result)
+        if not made and result is None and _writes_first(func, kwargs):
+            made = [args[0]]
+        return self._trace.add(name_of(func), tensors(*args, kwargs), made) if made else None
 
     def _read(
         self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, call: Call | None
@@ -194,7 +195,7 @@ class Recorder(TorchFunctionMode):
         if number in self._replayer.starts:
             self._starts[number] = self._stack[-1] if self._stack else _Frame(self._model, "")
         writes = _writes_first(func, kwargs)
-        made = list(tensors(result)) or [args[0]]
+        made = tensors(result) or [args[0]]
         for piece, use in self._replayer.step(number, func, args, kwargs, call, made, writes, self._trace):
             if self._slices:
                 self._end_slices()
@@ -267,8 +268,8 @@ class Recorder(TorchFunctionMode):
 
     def _whole(self, name: str, given: Any, output: Any, use: Use | None) -> None:
         """Put a module into the trace as one call, and what it did into the sites."""
-        if self._trace is not None and any(True for _ in tensors(output)):
-            call = self._trace.add(name, list(tensors(given)), list(tensors(output)))
+        if self._trace is not None and tensors(output):
+            call = self._trace.add(name, tensors(given), tensors(output))
             mark(call, use, self._images)
             call.read = use is not None
         if use is not None:

@@ -65,7 +65,7 @@ class Replayer:
         numbers = iter(call.args)
         step_args, step_kwargs = template(args, numbers), template(kwargs, numbers)
         self._steps[number] = Step(call.name, func, step_args, step_kwargs, call.results, writes)
-        for value, tensor in zip(call.args, tensors((args, kwargs)), strict=True):
+        for value, tensor in zip(call.args, tensors(*args, kwargs), strict=True):
             self._held.setdefault(value, tensor)
         for value, tensor in zip(call.results, results, strict=True):
             self._held[value] = tensor

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +16,7 @@ from invariscope.zoo.sites.uses import Sampled, Use
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """A tensor of the pass. ``carries``: it holds values (real, quantised or complex) and no indices or masks.
 
     ``constant``: it is nothing that the pass computed, but a parameter, a buffer or an argument.
@@ -84,7 +83,7 @@ class Trace:
         """A new number for a tensor that was made, or written to."""
         dtype = tensor.dtype
         real = dtype.is_floating_point or tensor.is_quantized
-        self.values.append(Value(tuple(tensor.shape), real or dtype.is_complex, real, constant))
+        self.values.append(Value(tensor.shape, real or dtype.is_complex, real, constant))
         number = len(self.values) - 1
         self._known[id(tensor)] = (weakref.ref(tensor), number)
         return number
@@ -108,16 +107,18 @@ class Trace:
         self.outputs = {key: [self.number(tensor) for tensor in tensors(part)] for key, part in parts}
 
 
-def tensors(item: Any) -> Iterator[Tensor]:
-    """The tensors in an argument or a result: alone, in lists, in mappings."""
-    if isinstance(item, Tensor):
-        yield item
-    elif isinstance(item, (list, tuple)):
-        for part in item:
-            yield from tensors(part)
-    elif isinstance(item, Mapping):
-        for part in item.values():
-            yield from tensors(part)
+def tensors(*items: Any) -> list[Tensor]:
+    """The tensors in arguments or results: alone, in lists, in mappings."""
+    found: list[Tensor] = []
+    for item in items:
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif isinstance(item, (list, tuple)):
+            if item and type(item) is not torch.Size:
+                found += tensors(*item)
+        elif isinstance(item, Mapping):
+            found += tensors(*item.values())
+    return found
 
 
 def name_of(func: Any) -> str:
