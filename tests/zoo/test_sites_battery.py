@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from invariscope.collectors.measure.msb import measure_msb
 from invariscope.collectors.schema import MSB_READINGS
 from invariscope.zoo.operators import build_operator
-from invariscope.zoo.sites import find_sites
 
 N, C, SIZE = 8, 3, 16
 IMAGES = torch.randn(N, C, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
@@ -146,6 +145,11 @@ def one_axis_after_the_other(x: Tensor) -> Tensor:
     return torch.maximum(lines[..., ::2], lines[..., 1::2])
 
 
+def means_of_lines(x: Tensor) -> Tensor:
+    lines = (x[:, :, ::2] + x[:, :, 1::2]) / 2
+    return (lines[..., ::2] + lines[..., 1::2]) / 2
+
+
 def channels_last(x: Tensor) -> Tensor:
     last = x.permute(0, 2, 3, 1)
     return last.reshape(N, SIZE // 2, 2, SIZE // 2, 2, C).amax((2, 4)).permute(0, 3, 1, 2)
@@ -210,7 +214,7 @@ WAYS: list[tuple[str, str, Function]] = [
     ("matrices", "avg", lambda x: AVERAGE @ x @ AVERAGE.T),
     ("einsum", "avg", lambda x: torch.einsum("nchw,ih,jw->ncij", x, AVERAGE, AVERAGE)),
     ("unfold mean", "avg", lambda x: x.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2))),
-    ("means of lines", "avg", lambda x: (lambda y: (y[..., ::2] + y[..., 1::2]) / 2)((x[:, :, ::2] + x[:, :, 1::2]) / 2)),
+    ("means of lines", "avg", means_of_lines),
     ("one channel at a time", "avg",
      lambda x: F.conv2d(x.reshape(-1, 1, SIZE, SIZE), torch.full((1, 1, 2, 2), 0.25), stride=2).view(N, C, 8, 8)),
     ("Haar", "avg", haar),
@@ -252,8 +256,10 @@ def expected(spec: str) -> list[float]:
     operator = {"lps": LPS, "tips": TIPS}.get(spec)
     if operator is None:
         name, _, rest = spec.partition("(")
-        operator = build_operator(spec, C) if "=reflect" not in rest else build_operator(
-            f"{name}(3)", C, padding_mode="reflect"
+        operator = (
+            build_operator(spec, C)
+            if "=reflect" not in rest
+            else build_operator(f"{name}(3)", C, padding_mode="reflect")
         )
     (row,) = measure_msb(operator, IMAGES).to_dict("records")
     return [row[name] for name in ("n_windows", "flat_fraction", *MSB_READINGS)]

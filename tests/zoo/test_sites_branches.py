@@ -70,7 +70,8 @@ class Pyramid(nn.Module):
         self.convs = nn.ModuleList(nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU()) for _ in pools)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = [F.interpolate(c(p(x)), size=x.shape[2:], mode="bilinear") for c, p in zip(self.convs, self.pools)]
+        both = zip(self.convs, self.pools, strict=True)
+        parts = [F.interpolate(conv(pool(x)), size=x.shape[2:], mode="bilinear") for conv, pool in both]
         return sum(parts, x) if self.add else torch.cat([x, *parts], 1)
 
 

@@ -1,15 +1,19 @@
-"""Side branches of a network: what comes back only as a weight, a gate, a pyramid's context or another head's output."""
+"""Side branches of a network: what comes back only as a weight, a gate or a pyramid, or feeds another head."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from invariscope.zoo.sites.trace import Call, Trace
+from invariscope.zoo.sites.vocabulary import CONVOLUTIONS, ELEMENTWISE, PASSES, POOLS, PRODUCTS, SQUASHING, UPSAMPLING
 
-GATE = "side branch: it comes back only as a weight or a gate"
-PYRAMID = "side branch: a pyramid, that comes back upsampled to the map that it pools"
-HEAD = "side branch: it leads only to an output beside the main one"
-LOGITS = "side branch: poolings of one map side by side, that are flattened into logits"
+SIDE = "side branch"
+"""How the reason of a site begins that is not on the main path, and so none of the network's."""
+
+GATE = f"{SIDE}: it comes back only as a weight or a gate"
+PYRAMID = f"{SIDE}: a pyramid, that comes back upsampled to the map that it pools"
+HEAD = f"{SIDE}: it leads only to an output beside the main one"
+LOGITS = f"{SIDE}: poolings of one map side by side, that are flattened into logits"
 
 
 def carrying(trace: Trace, call: Call, item: int, result: int) -> bool:
@@ -165,16 +169,3 @@ def _flattened(trace: Trace, number: int, uses: Mapping[int, Sequence[int]]) -> 
     beside = [trace.calls[user] for user in uses.get(call.args[0], ())]
     pools = [other for other in beside if other.name in POOLS and vectors(other)]
     return len(pools) > 1 and call in pools
-
-
-POOLS = {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "amax"}
-UPSAMPLING = {"interpolate", "upsample", "upsample_bilinear", "upsample_nearest"}
-CONVOLUTIONS = {"conv2d", "convolution"}
-SQUASHING = {"sigmoid", "softmax", "hardsigmoid", "tanh", "relu6", "hardtanh"}
-ELEMENTWISE = {"add", "sub", "mul", "div", "truediv", "true_divide", "where", "lerp", "addcmul", "maximum", "minimum"}
-PRODUCTS = {"matmul", "bmm", "mm", "einsum", "tensordot", "baddbmm"}
-PASSES = {
-    "interpolate", "view", "reshape", "expand", "expand_as", "unsqueeze", "squeeze", "getitem", "permute", "transpose",
-    "flatten", "unflatten", "repeat", "mul", "div", "truediv", "add", "to", "float", "contiguous", "upsample", "chunk",
-    "split",
-}  # fmt: skip

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from invariscope.base.errors import InputError, ModelError
-from invariscope.zoo.sites.pieces import Key, Plan, plan_of
+from invariscope.zoo.sites.pieces import plan_of
+from invariscope.zoo.sites.plan import Key, Plan
 from invariscope.zoo.sites.recorder import Consumer, Recorder, Site
 from invariscope.zoo.sites.replaying import Replayer, Verdict, refined
 from invariscope.zoo.sites.trace import Trace
@@ -87,13 +88,14 @@ def record(
             return output
         if again is not None:
             again()
+    at_once = again is not None and watch.plan is None
     trace = Trace()
-    output = _run(model, arguments, consume if again is not None else _ignore, trace)
+    output = _run(model, arguments, consume if at_once else _ignore, trace)
     plan = plan_of(trace)
     if plan.is_plain:
         watch.plan = plan
-        return output if again is not None else _run(model, arguments, consume)
-    if again is not None:
+        return output if at_once else _run(model, arguments, consume)
+    if at_once and again is not None:
         again()
     judge = Replayer(plan, None)
     if plan.pieces:

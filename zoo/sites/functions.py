@@ -112,7 +112,8 @@ def _adaptive_max_pool2d(result: Any, input: Tensor, output_size: Any, return_in
 def fixed_filter(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor | None:
     """The one filter ``(kh, kw)`` of a depthwise averaging, as public BlurPool layers call it; None for all else.
 
-    That is: a filter that is not learned (no parameter, or a frozen one), not negative, sums to 1 and is the same in every channel; no bias.
+    That is: a filter that is not learned (no parameter, or a frozen one), not negative, sums to 1 and is the same in
+    every channel; no bias.
     """
     learned = isinstance(weight, nn.Parameter) and weight.requires_grad
     if bias is not None or learned or weight.shape[:2] != (groups, 1) or groups != x.shape[1]:
@@ -208,7 +209,12 @@ def _getitem(result: Tensor, input: Tensor, index: Any) -> Use | None:
     One axis alone is left out: that is how rotary position embeddings split their channels.
     """
     parts = index if isinstance(index, tuple) else (index,)
-    if not isinstance(input, Tensor) or input.dim() != 4 or not (input.is_floating_point() or input.is_quantized) or 0 in result.shape:
+    if (
+        not isinstance(input, Tensor)
+        or input.dim() != 4
+        or not (input.is_floating_point() or input.is_quantized)
+        or 0 in result.shape
+    ):
         return None
     if not all(part is Ellipsis or isinstance(part, slice) for part in parts) or parts.count(Ellipsis) > 1:
         return None

@@ -156,9 +156,7 @@ class Recorder(TorchFunctionMode):
             made = [args[0]]
         return self._trace.add(name_of(func), tensors(*args, kwargs), made) if made else None
 
-    def _read(
-        self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, call: Call | None
-    ) -> None:
+    def _read(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, call: Call | None) -> None:
         """See what one call did."""
         if self._stack and isinstance(result, (Tensor, tuple, list)):
             self._stack[-1].calls += 1
@@ -190,7 +188,8 @@ class Recorder(TorchFunctionMode):
 
     def _replay(self, func: Any, args: Any, kwargs: Any, result: Any, call: Call) -> None:
         """Take note of a call of a planned piece, and list the pieces that end with it."""
-        assert self._replayer is not None and self._trace is not None
+        assert self._replayer is not None
+        assert self._trace is not None
         number = self._number
         if number in self._replayer.starts:
             self._starts[number] = self._stack[-1] if self._stack else _Frame(self._model, "")
@@ -291,6 +290,8 @@ class Recorder(TorchFunctionMode):
             if use.stride == (1, 1):
                 self._link = use
                 return
+        if self._replayer is not None and self._replayer.changed:
+            return
         if not use.downsamples or (self._replayer is not None and number in self._replayer.plan.silent):
             return
         reason = use.reason

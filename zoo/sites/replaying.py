@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from invariscope.zoo.sites.pieces import KEEPS_ALL, Key, Piece, Plan
-from invariscope.zoo.sites.replay import Replay, Step, Unreadable, behaved, template, unexplained
+from invariscope.zoo.sites.branches import SIDE
+from invariscope.zoo.sites.jacobian import Unreadable
+from invariscope.zoo.sites.plan import KEEPS_ALL, Key, Piece, Plan
+from invariscope.zoo.sites.replay import Replay, Step, behaved, template, unexplained
 from invariscope.zoo.sites.trace import Call, Trace, tensors
 from invariscope.zoo.sites.uses import Use, unmeasured
 
@@ -64,7 +66,7 @@ class Replayer:
             return []
         numbers = iter(call.args)
         step_args, step_kwargs = template(args, numbers), template(kwargs, numbers)
-        self._steps[number] = Step(call.name, func, step_args, step_kwargs, call.results, writes)
+        self._steps[number] = Step(call.name, func, step_args, step_kwargs, call.args, call.results, writes)
         for value, tensor in zip(call.args, tensors(*args, kwargs), strict=True):
             self._held.setdefault(value, tensor)
         for value, tensor in zip(call.results, results, strict=True):
@@ -106,14 +108,14 @@ class Replayer:
         if any(number not in self._steps for number in piece.calls):
             raise Unreadable("a part of it cannot be run on its own")
         least = y.numel() if whole else y.numel() // max(len(y), 1)
-        return Replay(piece, trace, [self._steps[number] for number in piece.calls], self._held, least)
+        return Replay(piece, trace, [self._steps[number] for number in piece.calls], dict(self._held), least)
 
 
 def listed(piece: Piece, x: Tensor, y: Tensor) -> Use:
     """The use of a piece that is not replayed, with its reason."""
     if piece.reason == KEEPS_ALL:
         return unmeasured("space_to_depth", x, y, KEEPS_ALL)
-    if piece.reason and piece.reason.startswith("side branch"):
+    if piece.reason and piece.reason.startswith(SIDE):
         return unmeasured("unexplained", x, y, piece.reason)
     return unexplained(x, y, str(piece.reason))
 
