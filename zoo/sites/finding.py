@@ -146,6 +146,12 @@ def find_sites(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[Site
     too, and nearest-neighbour reduction) and this project's operators; stride-1 pooling or blur and padding directly
     before one of them are parts of it. Global pooling is no site, nor is a stride on a map of one pixel.
 
+    Every other way to make a map smaller is followed through its calls: slices that are mixed or one of them picked,
+    views that are reduced, indices, matrix products, poolings that are added, exported graphs. Where what it does to a
+    map shows its sampling weights (:mod:`invariscope.zoo.sites.jacobian`) it is a site by its behaviour: ``max``,
+    ``avg``, ``blur``, ``subsample``, ``phase`` (one of each image), ``mixture``; else it is listed as ``unexplained``.
+    Poolings of gates, pyramids and other heads are listed with a reason that begins "side branch".
+
     Listed with the reason why it has no MSB is what makes maps smaller in another way. ``space_to_depth``
     (``pixel_unshuffle``, patch merging by slices of all phases or by reshaping) is such a site: it drops no pixel, so
     that nothing is sampled, and a convolution at stride 1 after it is none. Compiled networks and traced or exported

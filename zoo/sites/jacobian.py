@@ -124,8 +124,10 @@ def _index(places: Tensor, round_: Sequence[bool], size: Size, out: Size, stride
     return torch.where(inside_rows & inside_columns, flat, -1)
 
 
-def read_rows(run: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Rows:
+def read_rows(run: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, judged: bool = False) -> Rows:
     """The weights of a piece, which ``run`` makes again, at the map ``x``, of which it made ``y``: ``(N, C, H, W)``.
+
+    ``judged``: another batch has shown already that the weights do not hang on the values.
 
     Raises:
         Unreadable: where they are no sampling weights, with the reason.
@@ -134,7 +136,7 @@ def read_rows(run: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Rows:
         raise Unreadable("its channels are not those of the map that it takes")
     generator = torch.Generator().manual_seed(0)
     out = int(y.shape[2]), int(y.shape[3])
-    probes = min(max(SEEN // max(y.numel(), 1), 1), MOST_PROBES)
+    probes = min(max(SEEN // max(y.numel(), 1), 0 if judged else 1), MOST_PROBES)
     pairs = []
     for number in range(probes + 1):
         noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device)

@@ -126,13 +126,13 @@ class Land:
 
     def _joins(self, call: Call, known: Sequence[int]) -> bool:
         """Whether maps of one size are joined along their channels, which no piece reaches over."""
-        sizes = {self.size(value) for value in known}
+        sizes = [self.size(value) for value in known]
         shape = self.values[call.results[0]].shape
-        if len(sizes) != 1 or None in sizes or len(known) != len(call.args) or len(shape) != 4:
+        if sizes[0] is None or any(size != sizes[0] for size in sizes) or len(known) != len(call.args):
             return False
-        ((size, last),) = sizes
-        whole = _split(shape, last)
-        return whole[:2] == size and shape[0] == self.values[known[0]].shape[0]
+        size, last = sizes[0]
+        batch = self.values[known[0]].shape[0]
+        return len(shape) == 4 and shape[0] == batch and _split(shape, last)[:2] == size
 
     def _exit(self, values: Iterable[int], consumed: bool) -> None:
         for value in values:

@@ -136,7 +136,13 @@ class Replay:
         batch = self.trace.values[self.piece.source].shape[0]
         if self.images is None or tensor.dim() == 0 or len(tensor) != batch:
             return tensor
-        return tensor[self.images]
+        part = tensor[self.images]
+        if not tensor.is_floating_point() and tensor.numel() == batch:
+            counted = torch.arange(batch, device=tensor.device)
+            if bool((tensor.flatten() == counted).all()):
+                # The numbers of the images, as an index that picks one value of each has them.
+                return tensor[: len(part)]
+        return part
 
 
 _WEIGHTS = {"softmax", "sigmoid", "exp", "tanh", "log", "norm", "vector_norm", "hardsigmoid", "argmax", "std", "var"}
@@ -175,25 +181,34 @@ def behaved(replay: Replay, x: Tensor, y: Tensor, kind: str | None) -> Sampled:
     size, out = (int(x.shape[2]), int(x.shape[3])), (int(y.shape[2]), int(y.shape[3]))
     some = max(AT_ONCE * len(x) // max(x.numel(), 1), 1)
     read: dict[tuple[int, int], Rows] = {}
+    known: list[bool] = []
 
     def rows_of(images: slice) -> Rows:
         start, stop, _ = images.indices(len(x))
         if (start, stop) not in read:
             read.clear()
             part = replace(replay, images=slice(start, stop))
-            read[start, stop] = read_rows(part.run, x[start:stop], y[start:stop])
+            try:
+                read[start, stop] = read_rows(part.run, x[start:stop], y[start:stop], kind is not None)
+            except Unreadable:
+                if not known:
+                    raise
+                rows = read_rows(replay.run, x, y, kind is not None)
+                read[start, stop] = replace(rows, weights=rows.weights[start:stop])
         return read[start, stop]
 
     whole = None
     if some < len(x):
         try:
+            rows_of(slice(len(x) - some, len(x)))
             first = rows_of(slice(0, some))
+            known.append(True)
         except Unreadable:
             some = len(x)
     if some >= len(x):
         if x.numel() > LARGEST:
             raise Unreadable("the map is too large to be run again as a whole: take a smaller batch")
-        whole = first = read_rows(replay.run, x, y)
+        whole = first = read_rows(replay.run, x, y, kind is not None)
 
     def taps(images: slice, outputs: Tensor | None) -> Taps:
         index, weights = (whole.index, whole.weights[images]) if whole is not None else _of(rows_of(images))
