@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.collectors.schema import MSB_READINGS
 from invariscope.zoo.datasets.inputs import place
-from invariscope.zoo.sites import Site, Use, View, record
+from invariscope.zoo.sites import Site, Use, View, Watch, record
 
 if TYPE_CHECKING:
     from invariscope.zoo.datasets.inputs import PreparedImages
@@ -165,6 +165,8 @@ class Tally:
 
     site: Site
     sums: list[Array] = field(default_factory=list)
+    failed: str | None = None
+    """Why a later batch could not be read, where one could not."""
     sampled: int = 0
     """Windows drawn so far, over all images (one for all channels); 0 where all of them are looked at."""
 
@@ -177,8 +179,8 @@ class Tally:
     @property
     def reason(self) -> str | None:
         """Why the site has no readings, where it has none."""
-        if self.site.reason is not None:
-            return self.site.reason
+        if self.site.reason is not None or self.failed is not None:
+            return self.site.reason or self.failed
         count = self.counts
         if (count["windows"] - count["flat"]).any():
             return None
@@ -186,7 +188,7 @@ class Tally:
 
     def ratios(self) -> dict[str, tuple[Array, Array]]:
         """Numerator and denominator of each reading, per image."""
-        count = self.counts
+        count = self.counts if self.failed is None else dict.fromkeys(_SUMS, np.zeros(0))
         mixed = count["windows"] - count["flat"]
         return {
             "msb": (count["equal"], mixed),
@@ -234,6 +236,16 @@ class _Measurement:
     tallies: dict[str, Tally] = field(default_factory=dict)
     start: int = 0
     """Index of the batch's first image."""
+    before: dict[str, Tally] = field(default_factory=dict)
+
+    def begin(self, start: int) -> None:
+        """A batch comes, from this image on."""
+        self.start = start
+        self.before = {name: replace(tally, sums=list(tally.sums)) for name, tally in self.tallies.items()}
+
+    def forget(self) -> None:
+        """Forget what the batch has given so far: it comes again."""
+        self.tallies = {name: replace(tally, sums=list(tally.sums)) for name, tally in self.before.items()}
 
     def __call__(self, site: Site, use: Use) -> None:
         tally = self.tallies.setdefault(site.name, Tally(site))
@@ -243,6 +255,8 @@ class _Measurement:
                 f"number {tally.site.depth} and then {site.depth}): give the network images on which it does the same"
             )
         if site.reason is not None:
+            tally.failed = site.reason
+        if tally.site.reason is not None or tally.failed is not None:
             return
         images = min(use.rows, self.dense_images - self.start) if use.costs_dense else use.rows
         if images <= 0:
@@ -365,10 +379,11 @@ def tally_sites(
         raise InputError(f"seed is {seed}, and must be 0 or more")
     if len(images) == 0:
         raise DataError("there are no images to measure MSB on: give at least one")
-    measurement = _Measurement(dense_images, windows_per_image, seed)
+    measurement, watch = _Measurement(dense_images, windows_per_image, seed), Watch()
     for start in range(0, len(images), batch_size):
-        measurement.start = start
-        output = record(model, place(images[start : start + batch_size], model), measurement)
+        measurement.begin(start)
+        batch = place(images[start : start + batch_size], model)
+        output = record(model, batch, measurement, again=measurement.forget, watch=watch)
         if on_output is not None:
             on_output(start, output)
     return sorted(measurement.tallies.values(), key=lambda tally: tally.site.depth)
