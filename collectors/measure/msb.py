@@ -166,7 +166,9 @@ class Tally:
     site: Site
     sums: list[Array] = field(default_factory=list)
     failed: str | None = None
-    """Why a later batch could not be read, where one could not."""
+    """Why a batch could not be read, where one could not."""
+    explained: str = ""
+    """How the site is explained, where one of the batches says otherwise than the first."""
     sampled: int = 0
     """Windows drawn so far, over all images (one for all channels); 0 where all of them are looked at."""
 
@@ -204,7 +206,6 @@ class Tally:
         site, ratios = self.site, self.ratios()
         windows_of_all = ratios["flat_fraction"][1]
         row: dict[str, Any] = {
-            "depth": site.depth,
             "site": site.name,
             "site_kind": site.kind,
             "kernel": _by(site.kernel),
@@ -219,7 +220,7 @@ class Tally:
             row[name], error = ratio_jackknife(*ratios[name])
             # What happens in none of m windows drawn can still happen in one of m.
             row[f"{name}_se"] = max(error, 1 / self.sampled) if self.sampled and error == error else error
-        return {**row, "reason": self.reason}
+        return {**row, "explained": self.explained or site.explained, "reason": self.reason}
 
 
 def _by(size: tuple[int, int] | None) -> str | None:
@@ -250,12 +251,10 @@ class _Measurement:
     def __call__(self, site: Site, use: Use) -> None:
         tally = self.tallies.setdefault(site.name, Tally(site))
         if tally.site != site:
-            raise ModelError(
-                f"site {site.name} changes from batch to batch ({tally.site.input_size} and then {site.input_size}, as "
-                f"number {tally.site.depth} and then {site.depth}): give the network images on which it does the same"
-            )
+            changed = f"site {site.name} changes from batch to batch ({site.changed_from(tally.site)})"
+            raise ModelError(f"{changed}: give the network images on which it does the same")
         if site.reason is not None:
-            tally.failed = site.reason
+            tally.failed, tally.explained = site.reason, site.explained
         if tally.site.reason is not None or tally.failed is not None:
             return
         images = min(use.rows, self.dense_images - self.start) if use.costs_dense else use.rows
@@ -338,8 +337,9 @@ def measure_msb(
             unshifted images need not be run again for what else is wanted of them.
 
     Returns:
-        The measurement columns of the table ``layers``; readings are NaN, with the ``reason``, where there are none. A
-        network without sites gives one row with a null ``site``.
+        The measurement columns of the table ``layers``; readings are NaN, with the ``reason``, where there are none.
+        Sites on side branches come last and do not count in ``n_sites``. A network without sites gives one row with a
+        null ``site``.
 
     Raises:
         ModelError: when the forward pass fails, or a site holds NaN or infinite values.
@@ -356,7 +356,8 @@ def measure_msb(
     )
     rows = [tally.row() for tally in tallies] or [_no_site(len(images))]
     frame = pd.DataFrame(rows)
-    frame.insert(1, "n_sites", len(tallies))
+    frame.insert(0, "depth", range(len(frame)))
+    frame.insert(1, "n_sites", sum(not tally.site.is_aside for tally in tallies))
     return frame
 
 
@@ -370,7 +371,10 @@ def tally_sites(
     seed: int = 0,
     on_output: Callable[[int, Any], None] | None = None,
 ) -> list[Tally]:
-    """What :func:`measure_msb` makes its rows of: the sums over windows, per site (in forward order) and image."""
+    """What :func:`measure_msb` makes its rows of: the sums over windows, per site and image.
+
+    The network's own sites in forward order, then those on side branches.
+    """
     settings = {"batch_size": batch_size, "dense_images": dense_images, "windows_per_image": windows_per_image}
     for name, value in settings.items():
         if value is not None and value < 1:
@@ -386,11 +390,11 @@ def tally_sites(
         output = record(model, batch, measurement, again=measurement.forget, watch=watch)
         if on_output is not None:
             on_output(start, output)
-    return sorted(measurement.tallies.values(), key=lambda tally: tally.site.depth)
+    return sorted(measurement.tallies.values(), key=lambda tally: (tally.site.is_aside, tally.site.depth))
 
 
 def _no_site(images: int) -> dict[str, Any]:
     """The row of a network without a downsampling site."""
     empty = Site(0, "", "", "", None, None, 0, (0, 0), (0, 0), "the network has no downsampling site")
     row = {**Tally(empty).row(), "n_images": images}
-    return {**row, **dict.fromkeys(("site", "site_kind", "channels", "input_size", "output_size"))}
+    return {**row, **dict.fromkeys(("site", "site_kind", "channels", "input_size", "output_size", "explained"))}

@@ -6,7 +6,7 @@ the call does not downsample (global pooling, a convolution at stride 1). Uses o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invariscope.zoo.sampling import Taps, max_weights, source_index, take, tap_index
-from invariscope.zoo.sites.rearranging import VIEWS
 from invariscope.zoo.sites.uses import Sampled, Size, Use, dense, map_size, sampled, unmeasured
 
 GLOBAL_FROM = 4
@@ -305,30 +304,6 @@ def _volume(result: Any, input: Tensor, *args: Any, **kwargs: Any) -> Use | None
     if input.dim() != 5 or map_size(y) == (1, 1):
         return None
     return unmeasured("volume", input, y, "it works on volumes (N, C, T, H, W), and MSB is defined on images")
-
-
-OTHERWISE = "it makes the map smaller by a function whose sampling is not known here"
-
-
-def unknown_use(func: Any, args: Sequence[Any], result: Any) -> Use | None:
-    """What any other function did that at least halves a map, in height and in width: listed, never dropped."""
-    if not isinstance(result, Tensor) or result.dim() != 4 or not result.is_floating_point():
-        return None
-    x = next((arg for arg in args if isinstance(arg, Tensor)), None)
-    if x is None or x.dim() != 4 or len(x) != len(result) or func in _NO_MAPS:
-        return None
-    size, out = map_size(x), map_size(result)
-    if out == (1, 1) or any(2 * after > before + 1 or before == 1 for before, after in zip(size, out, strict=True)):
-        return None
-    return unmeasured(str(getattr(func, "__name__", "function")).strip("_"), x, result, OTHERWISE)
-
-
-_NO_MAPS = {
-    torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.einsum, F.linear, F.scaled_dot_product_attention,
-    Tensor.__getitem__, Tensor.expand, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty, Tensor.new_full,
-    torch.narrow, Tensor.narrow, *VIEWS,
-}  # fmt: skip
-"""Functions whose four dimensions are mostly those of attention (N, heads, tokens, channels), or that only cut."""
 
 
 def _without_weights(kind: str, reason: str) -> Callable[..., Use | None]:
