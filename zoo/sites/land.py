@@ -207,7 +207,8 @@ class Land:
         self._map(result, last)
         shrinks = any(SMALLER * after <= before for before, after in zip(size, (h, w), strict=True))
         same = value.shape[0] == self.values[source].shape[0]
-        if shrinks and same and not call.is_site and not call.read and call.name not in NO_MAPS and not last:
+        layer = call.name not in NO_MAPS or (call.name == "linear" and source in self.maps)
+        if shrinks and same and not call.is_site and not call.read and layer and not last:
             reason = "by a function whose sampling is not known here"
             self.found.append(Piece(source, result, (number,), (last, last), reason))
         elif call.name in NO_MAPS and shrinks:
