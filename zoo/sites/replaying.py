@@ -154,12 +154,13 @@ def refined(plan: Plan, verdicts: Mapping[Key, Verdict], kinds: Sequence[str | N
 
 
 def _chosen(pieces: Sequence[Piece], verdicts: Mapping[Key, Verdict]) -> list[Piece]:
-    """One piece of each choice: the first that can be read, or the first."""
+    """One piece of each choice: the first that can be read, weights that add up to 1 before sums; or the first."""
     chosen: list[Piece] = []
     for piece in pieces:
         same = [other for other in pieces if other.choice == piece.choice and other.choice]
         readable = [other for other in same if _kind(other, verdicts) is not None]
-        if not same or piece is (readable or same)[0]:
+        means = [other for other in readable if (reading := verdicts[other.key].reading) and reading.is_mean]
+        if not same or piece is (means or readable or same)[0]:
             chosen.append(piece)
     return chosen
 
