@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from invariscope.base.explained import remark
 from invariscope.collectors.measure.msb import measure_msb
+from invariscope.collectors.schema import MSB_READINGS
 from invariscope.zoo.operators import build_operator
 from invariscope.zoo.sites import find_sites, replay
 from tests.zoo.test_sites_battery import WAYS
@@ -146,6 +147,29 @@ def test_a_batch_that_cannot_be_read_takes_the_site_with_it() -> None:
     (row,) = measure_msb(nn.Sequential(Call(signed), nn.ReLU()), images, batch_size=8).to_dict("records")
     assert (row["site_kind"], row["explained"], row["n_windows"]) == ("max", "no", 0)
     assert row["reason"] == "16×16 → 8×8, not explained: in one of the batches it gives some pixels a negative weight"
+
+
+def test_the_places_of_a_window_are_those_of_every_batch() -> None:
+    def function(x: Tensor) -> Tensor:
+        return F.pad(x, (1, 1, 1, 1), value=-1e9).unfold(2, 3, 2).unfold(3, 3, 2).amax((4, 5))
+
+    noise = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    rising = torch.arange(64.0) + torch.arange(64.0)[:, None] + 0.001 * noise
+    images = torch.cat([noise, rising])
+    found = measure_msb(nn.Sequential(Call(function), nn.ReLU()), images, batch_size=2).iloc[0]
+    expected = measure_msb(build_operator("max(kernel=3)", 3), images).iloc[0]
+    for name in ("n_windows", "flat_fraction", *MSB_READINGS):
+        assert found[name] == pytest.approx(expected[name], abs=1e-6), name
+
+
+@pytest.mark.parametrize("name", ["sum of phases", "means of lines", "index_add", "view mean"])
+def test_a_mean_is_compared_with_the_maximum_and_not_its_sum(name: str) -> None:
+    function = next(way[2] for way in WAYS if way[0] == name)
+    images = IMAGES.relu()
+    found = measure_msb(nn.Sequential(Call(function), nn.ReLU()), images).iloc[0]
+    expected = measure_msb(build_operator("avg", 3), images).iloc[0]
+    assert found["msb"] == pytest.approx(expected["msb"], abs=0.01)
+    assert found["msb_all"] == pytest.approx(expected["msb_all"], abs=0.01)
 
 
 class Attention(nn.Module):
