@@ -14,6 +14,7 @@ from invariscope import cli
 from invariscope.analysis import join, load
 from invariscope.collectors.measure.msb import measure_msb
 from invariscope.zoo.loading import build_model
+from invariscope.zoo.sites import find_sites
 
 NETWORKS = """
 import torch
@@ -107,6 +108,7 @@ def test_side_branches_come_last_and_do_not_count() -> None:
             gate = nn.functional.interpolate(nn.functional.avg_pool2d(x, 4), scale_factor=4.0).sigmoid()
             return nn.functional.max_pool2d(x * gate, 2)
 
+    assert [site.name for site in find_sites(Late(), torch.randn(2, 3, 16, 16))] == ["max", "avg"]
     frame = measure_msb(Late(), torch.randn(2, 3, 16, 16))
     assert frame["site"].tolist() == ["max", "avg"]
     assert frame["depth"].tolist() == [0, 1]
