@@ -67,8 +67,19 @@ def aps(x: Tensor) -> Tensor:
 
 
 def test_a_learned_layer_of_an_axis_is_listed() -> None:
-    (site,) = find_sites(nn.Sequential(Call(linear_in_rows), nn.Conv2d(3, 2, 1)), IMAGES)
-    assert (site.output_size, site.explained) == ((16, 8), "no")
+    for before in (nn.Identity(), nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.GELU())):
+        (site,) = find_sites(nn.Sequential(before, Call(linear_in_rows), nn.Conv2d(3, 2, 1)), IMAGES)
+        assert (site.output_size, site.explained) == ((16, 8), "no")
+
+
+def test_layers_of_the_tokens_of_windows_are_none_of_a_map() -> None:
+    def tokens(x: Tensor) -> Tensor:
+        windows = x.view(8, 16, 4, 4, 4, 4).permute(0, 2, 4, 3, 5, 1).reshape(8, 16, 16, 16)
+        wide = F.linear(windows, torch.rand(64, 16)).relu()
+        return (windows + F.linear(wide, torch.rand(16, 64))).view(8, 4, 4, 4, 4, 16).permute(0, 5, 1, 3, 2, 4)
+
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), Call(lambda x: tokens(x).reshape(8, 16, 16, 16)), nn.MaxPool2d(2))
+    assert [site.name for site in find_sites(model, IMAGES)] == ["2"]
 
 
 @pytest.mark.parametrize("function", [

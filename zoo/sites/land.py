@@ -48,6 +48,8 @@ class Land:
         """The call that made a value."""
         self.grids: set[int] = set()
         """What was padded, pooled or filtered by a function that takes maps alone."""
+        self.grown = set(trace.images)
+        """Maps for certain, as no tokens of attention are: images, and what was made of maps by layers of maps."""
         self.mixed: set[int] = set()
         """Products of two derived values, as in attention: no maps."""
         self.computed = set(trace.images)
@@ -207,7 +209,9 @@ class Land:
         self._map(result, last)
         shrinks = any(SMALLER * after <= before for before, after in zip(size, (h, w), strict=True))
         same = value.shape[0] == self.values[source].shape[0]
-        layer = call.name not in NO_MAPS or (call.name == "linear" and source in self.maps)
+        if consumed or (source in self.grown and call.name not in NO_MAPS):
+            self.grown.add(result)
+        layer = call.name not in NO_MAPS or (call.name == "linear" and source in self.grown)
         if shrinks and same and not call.is_site and not call.read and layer and not last:
             reason = "by a function whose sampling is not known here"
             self.found.append(Piece(source, result, (number,), (last, last), reason))
