@@ -108,14 +108,17 @@ def _adaptive_max_pool2d(result: Any, input: Tensor, output_size: Any, return_in
     return _adaptive("max", input, result[0] if isinstance(result, tuple) else result)
 
 
+def _is_learned(weight: Tensor) -> bool:
+    return isinstance(weight, nn.Parameter) and weight.requires_grad
+
+
 def fixed_filter(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor | None:
     """The one filter ``(kh, kw)`` of a depthwise averaging, as public BlurPool layers call it; None for all else.
 
     That is: a filter that is not learned (no parameter, or a frozen one), not negative, sums to 1 and is the same in
     every channel; no bias.
     """
-    learned = isinstance(weight, nn.Parameter) and weight.requires_grad
-    if bias is not None or learned or weight.shape[:2] != (groups, 1) or groups != x.shape[1]:
+    if bias is not None or weight.shape[:2] != (groups, 1) or groups != x.shape[1] or _is_learned(weight):
         return None
     kernel = weight[0, 0].double()
     averages = bool((kernel >= 0).all()) and abs(float(kernel.sum()) - 1) <= 1e-3
@@ -125,9 +128,7 @@ def fixed_filter(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) ->
 def low_band(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> tuple[int, Tensor] | None:
     """Of a fixed transform of every channel into several bands: the one that averages, and its filter ``(kh, kw)``."""
     bands = weight.shape[0] // max(groups, 1)
-    if isinstance(weight, nn.Parameter) and weight.requires_grad:
-        return None
-    if bias is not None or bands < 2 or weight.shape[1] != 1 or groups != x.shape[1]:
+    if bias is not None or bands < 2 or weight.shape[1] != 1 or groups != x.shape[1] or _is_learned(weight):
         return None
     filters = weight[:, 0].double().unflatten(0, (groups, bands))
     averages = (filters >= 0).all(-1).all(-1).all(0) & (filters.sum((-1, -2)) > 0).all(0)

@@ -35,9 +35,10 @@ def _is_ordinary(trace: Trace) -> bool:
     for call in trace.calls:
         if call.name not in ORDINARY:
             return False
-        shapes = [trace.values[item].shape for item in call.args]
-        if call.name == "add" and (len(set(shapes)) > 1 or not pooled.isdisjoint(call.args)):
-            return False
+        if call.name == "add":
+            shapes = {trace.values[item].shape for item in call.args}
+            if len(shapes) > 1 or not pooled.isdisjoint(call.args):
+                return False
         if call.name in ("mean", "flatten") and len(trace.values[call.results[0]].shape) > 2:
             return False
         if call.guess:

@@ -162,10 +162,11 @@ class Recorder(TorchFunctionMode):
         """Put a call that made or changed a tensor into the trace."""
         if self._trace is None:
             return None
-        made = tensors(result)
+        made = [result] if isinstance(result, Tensor) else tensors(result)
         if not made and result is None and _writes_first(func, kwargs):
             made = [args[0]]
-        return self._trace.add(name_of(func), tensors(*args, kwargs), made) if made else None
+        given = tensors(*args, kwargs) if kwargs else tensors(*args)
+        return self._trace.add(name_of(func), given, made) if made else None
 
     def _read(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, call: Call | None) -> None:
         """See what one call did."""

@@ -79,22 +79,25 @@ class Trace:
         known = self._known.get(id(tensor))
         if known is not None and known[0]() is tensor:
             return known[1]
-        return self.new(tensor, constant=True)
+        return self.new(tensor, True)
 
-    def new(self, tensor: Tensor, *, constant: bool = False) -> int:
+    def new(self, tensor: Tensor, constant: bool = False) -> int:
         """A new number for a tensor that was made, or written to."""
-        dtype = tensor.dtype
+        number, dtype = len(self.values), tensor.dtype
         real = dtype.is_floating_point or tensor.is_quantized
-        number = len(self.values)
         self.values.append(Value(tensor.shape, real or dtype.is_complex, real, constant))
         self._known[id(tensor)] = (weakref.ref(tensor), number)
         return number
 
     def add(self, name: str, args: Sequence[Tensor], results: Sequence[Tensor]) -> Call:
         """Note a call."""
-        numbers = () if name in CREATING else tuple([self.number(tensor) for tensor in args])
-        constant = all(self.values[number].constant for number in numbers[: 1 if name in LIKE else None])
-        call = Call(name, numbers, tuple([self.new(tensor, constant=constant) for tensor in results]))
+        numbers = () if name in CREATING else tuple(map(self.number, args))
+        constant = True
+        for number in numbers[:1] if name in LIKE else numbers:
+            if not self.values[number].constant:
+                constant = False
+                break
+        call = Call(name, numbers, tuple([self.new(tensor, constant) for tensor in results]))
         self.calls.append(call)
         return call
 
@@ -158,11 +161,16 @@ def mark(call: Call, use: Use | None, images: int) -> None:
         call.link = True
 
 
+_CUTTING = {"slice", "getitem", "narrow", "split", "chunk", "tensor_split"}
+
+
 def cuts(name: str, args: Sequence[Any]) -> bool:
     """Whether a call only cuts a part out of a tensor, with a step of 1."""
+    if name not in _CUTTING:
+        return False
     if name == "slice":
         return len(args) < 5 or args[4] == 1
     if name != "getitem":
-        return name in ("narrow", "split", "chunk", "tensor_split")
+        return True
     parts = args[1] if isinstance(args[1], tuple) else (args[1],)
     return all(part is Ellipsis or (isinstance(part, slice) and part.step in (None, 1)) for part in parts)
