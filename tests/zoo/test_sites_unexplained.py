@@ -181,6 +181,17 @@ def test_a_mean_is_compared_with_the_maximum_and_not_its_sum(name: str) -> None:
     assert found["msb_all"] == pytest.approx(expected["msb_all"], abs=0.01)
 
 
+def test_a_low_pass_is_no_part_of_a_pool_of_values_after_it() -> None:
+    for pool, kinds in ((nn.MaxPool2d(2), ["max"]), (build_operator("soft(beta=2)", 3), ["soft"])):
+        frame = measure_msb(nn.Sequential(nn.AvgPool2d(3, 1, 1), pool), IMAGES)
+        assert frame["site_kind"].tolist() == kinds
+        alone = measure_msb(pool, F.avg_pool2d(IMAGES, 3, 1, 1))
+        assert frame["msb_corrected"][0] == pytest.approx(alone["msb_corrected"][0], abs=1e-12)
+    for last, kind in ((nn.AvgPool2d(1, 2), "avg+avg"), (build_operator("aps", 3), "avg+aps")):
+        assert [site.kind for site in find_sites(nn.Sequential(nn.AvgPool2d(3, 1, 1), last), IMAGES)] == [kind]
+    assert [site.kind for site in find_sites(nn.Sequential(nn.MaxPool2d(2, 1), nn.AvgPool2d(2)), IMAGES)] == ["max+avg"]
+
+
 class Attention(nn.Module):
     """Keys and values of a reduced map, attended to from every pixel: these values are on the main path."""
 

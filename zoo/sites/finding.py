@@ -139,12 +139,13 @@ def _run(
 
 
 def find_sites(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[Site]:
-    """The downsampling sites of any network, in the order of its forward pass, found in one pass over ``example``.
+    """The downsampling sites of any network, in the order of its forward pass over ``example``.
 
     Found are ``max``, ``avg`` (pooling modules and functions), ``conv`` (strided convolutions, any kind), ``blur``
     (depthwise strided convolutions with one fixed averaging filter), ``subsample`` (``x[..., ::s, ::s]``, channels last
     too, and nearest-neighbour reduction) and this project's operators; stride-1 pooling or blur and padding directly
-    before one of them are parts of it. Global pooling is no site, nor is a stride on a map of one pixel.
+    before one of them are parts of it, but no low pass before a maximum, or another pool of values. Global pooling is
+    no site, nor is a stride on a map of one pixel.
 
     Every other way to make a map smaller is followed through its calls: slices that are mixed or one of them picked,
     views that are reduced, indices, matrix products, poolings that are added, exported graphs. Where what it does to a

@@ -301,7 +301,7 @@ class Recorder(TorchFunctionMode):
     def _found(self, use: Use, number: int | None, frame: _Frame | None = None) -> None:
         """Report a use, of a call by its number or of a piece that began in a ``frame``, if it makes a map smaller."""
         if isinstance(use, Sampled):
-            if number is not None and self._link is not None and self._link.y is use.x:
+            if number is not None and self._link is not None and self._link.y is use.x and _one_site(self._link, use):
                 use = use.after(self._link)
             if use.stride == (1, 1):
                 self._link = use
@@ -325,6 +325,15 @@ class Recorder(TorchFunctionMode):
         sizes = (use.kernel, use.stride, use.channels, use.input_size, use.output_size)
         self._depth += 1
         self._consume(Site(self._depth - 1, name, frame.path, use.kind, *sizes, reason, use.explained), use)
+
+
+_LINEAR = {"pad", "avg", "blur", "subsample", "aps", "lps", "tips", "ddac"}
+"""What mixes pixels of a map by weights that are not those of the window's values."""
+
+
+def _one_site(first: Sampled, second: Sampled) -> bool:
+    """Whether what follows a link is one site with it: a low pass before a pool of the values is no part of that."""
+    return second.kind in _LINEAR or {"avg", "blur"}.isdisjoint(first.kind.split("+"))
 
 
 _NO_MAPS = {torch.Size, int, float, bool, str, torch.dtype, torch.device, torch.layout}
