@@ -166,9 +166,11 @@ class Land:
         elif len(roots) > 1 and all(self.size(item) for item in carried):
             # Maps that come together are a new one, and no part of the piece of either.
             self._exit((item for item in carried if item in self.sources), False)
-            sizes = [self.size(item) for item in carried]
-            if len(value.shape) == 4 and sizes[0] is not None:
-                self._map(result, sizes[0][1])
+            known = self.size(carried[0])
+            if len(value.shape) == 4 and known is not None:
+                size, last = known
+                # A permutation has moved the channels.
+                self._map(result, last == (_split(value.shape, last)[:2] == size))
                 return
         self.sources[result] = frozenset(roots)
         if (call.link or call.is_site) and call.name not in MOVES and len(value.shape) == 4:
