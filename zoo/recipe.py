@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +14,7 @@ from invariscope.base.errors import InputError, ModelError, OperatorError, Recip
 from invariscope.zoo.manifest import check_zoo_model
 from invariscope.zoo.model_string import Argument, ModelString
 from invariscope.zoo.operators import STRIDED, OperatorSpec, read_downsampling
+from invariscope.zoo.run_names import slug
 from invariscope.zoo.sampling import PADDING_MODES
 from invariscope.zoo.user_code import find_code
 from invariscope.zoo.yaml_lines import Located, Scalar, read_yaml
@@ -49,9 +48,6 @@ RUN_FACTORS = (
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 """Of the forward passes of training; weights, loss and optimizer stay in float32."""
-
-LONGEST_NAME = 120
-"""Characters of an operator's specification, or of a label, in the name of a run: file systems take 255 in all."""
 
 _NOT_OF_WEIGHTS = ("evaluate_as", "draw", "factors", "folder")
 """Fields that the weights do not follow from."""
@@ -134,8 +130,8 @@ class Run:
     @property
     def id(self) -> str:
         """Name of the run and of its files: ``smallcnn-soft-beta4-circular-s0`` or ``smallcnn-P017-circular-s1017``."""
-        operator = _slug(self.draw or _short(self.operator))
-        parts = [_slug(self.architecture_name), operator, self.padding_mode, f"s{self.seed}", _slug(self.label)]
+        operator = slug(self.draw or _short(self.operator))
+        parts = [slug(self.architecture_name), operator, self.padding_mode, f"s{self.seed}", slug(self.label)]
         return "-".join(part for part in parts if part)
 
     @property
@@ -153,7 +149,7 @@ class Run:
     def snapshot_name(self, epoch: int, evaluate_as: OperatorSpec | str | None = None) -> str:
         """Name of the checkpoint after an epoch, or of that checkpoint with another operator."""
         name = f"{self.id}-e{epoch:03d}"
-        return name if evaluate_as is None else f"{name}-as-{_slug(_short(evaluate_as))}"
+        return name if evaluate_as is None else f"{name}-as-{slug(_short(evaluate_as))}"
 
     @property
     def snapshot_epochs(self) -> tuple[int, ...]:
@@ -389,18 +385,3 @@ def _mark(value: Any) -> str:
     if isinstance(value, tuple):
         return "+".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _slug(text: str) -> str:
-    """Text for a file name: ``soft(beta=4)`` -> ``soft-beta4``, ``tips(pool=phase)`` -> ``tips-phase``.
-
-    A minus is written out, ``soft(-4)`` -> ``soft-minus4``, and a long text ends in a digest of the whole.
-    """
-    whole = text
-    text = re.sub(r"(?<![\w.])-(?=[\d.i])", "minus", text)
-    text = re.sub(r"(\w+)=true", r"\1", text, flags=re.IGNORECASE)
-    text = re.sub(r"\w+=(?=[A-Za-z])", "", text)
-    text = re.sub(r"[^\w.+]+", "-", text.replace("=", "")).strip("-")
-    if len(text) <= LONGEST_NAME:
-        return text
-    return f"{text[:LONGEST_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
