@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from invariscope.collectors.engine.planning import _tasks
+from invariscope.collectors.engine.planning import _code, _tasks
 from invariscope.collectors.engine.run import plan_run
 from invariscope.collectors.options import Options
 from invariscope.zoo.checkpoint import Checkpoint
@@ -22,7 +22,7 @@ SWAPS = Options(("swaps",), swap_images=100)
 SCENES = Options(("checkpoints", "layers", "segmentation"), shift=("circular", "zero", "crop"), msb_images=100)
 OTHERS = Options(("predictions", "robustness", "cost"), shift=("circular", "zero", "reflect", "replicate", "crop"))
 
-SCENES_KEYS = "2a5087db7230c3811fd9f33dbeba0bb59ad32c7515b55ea11f4ece5266e805ed"
+SCENES_KEYS = "4a1f59eb804627d5f621b28608c4c8cc6fef470635af09fedc749a4e2aa3d3a7"
 OTHERS_KEYS = "6234d0f1359bc98b5829dcfb3392eac198d59eb3bb9353ee1c4e6c4a702a14fe"
 
 
@@ -77,7 +77,7 @@ def test_keys_of_published_tables_whose_weights_are_gone(
         checkpoint = Checkpoint(
             row["checkpoint"], row["model"], folder / "gone", like, factors=json.loads(row["factors"]), folder=code
         )
-        for task in _tasks(checkpoint, row["sha256"], images, options):
+        for task in _tasks(checkpoint, row["sha256"], images, options, _code(checkpoint)):
             found += task.key in stored[task.collector]
     assert found == sum(map(len, stored.values())) == count
 
@@ -103,7 +103,7 @@ def test_a_change_of_what_a_file_imports_is_another_task(repository: Path, tmp_p
     options = Options(("layers",))
 
     def keys() -> set[str]:
-        return {task.key for task in _tasks(checkpoint, "0" * 64, "f", options)}
+        return {task.key for task in _tasks(checkpoint, "0" * 64, "f", options, _code(checkpoint))}
 
     before = keys()
     assert keys() == before

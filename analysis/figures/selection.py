@@ -135,7 +135,7 @@ def copies_told(frame: pd.DataFrame) -> list[str]:
     """The sentence on networks of several names; none where there are none."""
     names = frame.attrs.get(COPIES, [])
     return (
-        [f"Copies of another checkpoint (the same weights and model), not counted: {', '.join(names)}."]
+        [f"Copies of another checkpoint (the same weights and function), not counted: {', '.join(names)}."]
         if names
         else []
     )

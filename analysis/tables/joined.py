@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from invariscope.analysis.tables.checkpoints import FACTORS, NETWORK, with_checkpoints
 from invariscope.analysis.tables.load import Tables
-from invariscope.analysis.tables.plans import filled, shifted
+from invariscope.analysis.tables.plans import filled, keeps_size, shifted
+from invariscope.analysis.tables.sites import network_readings, own_sites
 from invariscope.base.errors import TableError
-from invariscope.collectors.schema import MSB_READINGS, PLAN_COLUMNS, PRIMARY_READING, SCORES
+from invariscope.collectors.schema import PLAN_COLUMNS, PRIMARY_READING, SCORES
 
 PIXEL_SCORES = ("consistency_pixel", "fidelity_pixel")
 """Scores of pixels that have the place of consistency and fidelity in :func:`join_pixels`; mIoU has accuracy's."""
@@ -28,11 +30,13 @@ def join(tables: Tables) -> pd.DataFrame:
     ``consistency_se``), ``accuracy`` from the unshifted images, ``n_images``, ``n_pairs``; every MSB reading and
     ``flat_fraction`` as the unweighted mean over the measured sites, with ``_se`` = the mean of the sites' standard
     errors (the sites see the same images, so their errors are correlated by an unknown amount: this is the largest that
-    the error of the mean can be); ``n_sites``, ``n_sites_unmeasured``; ``cluster`` and ``final``. What a checkpoint is,
-    and which of its names counts, is said in module :mod:`invariscope.analysis.tables.checkpoints`.
+    the error of the mean can be), missing where a shrink of the network is not explained; ``n_sites``,
+    ``n_sites_unmeasured``, ``n_sites_unexplained``, side branches not counted; ``cluster`` and ``final``. What a
+    checkpoint is, and which of its names counts, is said in module :mod:`invariscope.analysis.tables.checkpoints`.
 
-    MSB and accuracy are taken from the same images where both were measured on them, else (crop shifts are measured on
-    larger images) from the data set of the same name.
+    MSB and accuracy are taken from the same images where both were measured on them, else from the data set of the
+    same name. The views of a kind that does not keep the size (``crop``) are of another scale, and their accuracy is
+    their own, that of the view at the centre; it is missing where it was not measured.
 
     Raises:
         TableError: no checkpoint described, no shift measured, a measured checkpoint that is not described, a name
@@ -55,12 +59,13 @@ def _joined(tables: Tables, table: str, scores: Sequence[str], unshifted: str) -
     """The ``scores`` of ``table`` under its shifts, and ``unshifted``, the one of its rows without a shift."""
     measured: pd.DataFrame = getattr(tables, table)
     moved = shifted(measured)
-    moved = moved[moved["score"].isin([*scores])]
+    moved = moved[moved["score"].isin([*scores, unshifted])]
     if moved.empty:
         raise TableError(f"table {table} holds no shifts; collect `{table}` with at least one shift kind first")
     still = measured[(measured["shift_kind"] == "none") & (measured["score"] == unshifted)]
-    rows = _scores(moved, table, [name for name in scores if name != unshifted])
+    rows = _scores(moved[moved["score"] != unshifted], table, [name for name in scores if name != unshifted])
     rows = _attach(rows, _unshifted(still, table, unshifted))
+    rows = with_own_scores(rows, moved, [unshifted], [*NETWORK, *_DATA, *PLAN_COLUMNS])
     rows = _attach(rows, _readings(tables.layers))
     rows = with_checkpoints(rows, tables, table)
     first = ["checkpoint", *NETWORK, *FACTORS, "cluster", "final", *_DATA, *PLAN_COLUMNS]
@@ -76,7 +81,8 @@ def with_sites(rows: pd.DataFrame, tables: Tables, reading: str = PRIMARY_READIN
     ``rows`` as :func:`join` gives them; a checkpoint with fewer sites than another, or with a site that has no number,
     has a missing value there. Taken from the same images as the mean over the sites.
     """
-    measured = tables.layers[tables.layers["depth"].notna() & tables.layers["site"].notna()]
+    measured = own_sites(tables.layers)
+    measured = measured[measured["depth"].notna() & measured["site"].notna()]
     wide = measured.pivot(index=[*NETWORK, *_DATA], columns="depth", values=reading)
     wide.columns = pd.Index([f"site_{int(depth)}" for depth in wide.columns])
     joined = _attach(rows, wide.reset_index())
@@ -108,6 +114,23 @@ def _scores(moved: pd.DataFrame, table: str, scores: Sequence[str]) -> pd.DataFr
     return rows
 
 
+def with_own_scores(rows: pd.DataFrame, moved: pd.DataFrame, scores: Sequence[str], keys: list[str]) -> pd.DataFrame:
+    """``rows`` whose ``scores`` of unshifted images are, where the views of a kind have their own, those.
+
+    A kind that does not keep the size and has none (older tables) has no number there. ``moved``: the rows of a table
+    under a shift.
+    """
+    rows, moved = filled(rows), filled(moved)
+    wanted = pd.MultiIndex.from_frame(rows[keys])
+    for score in scores:
+        own = moved[moved["score"] == score].set_index(keys)
+        has, other = wanted.isin(own.index), ~rows["shift_kind"].map(keeps_size).to_numpy(dtype=bool)
+        for name, column in ((score, "value"), (f"{score}_se", "se")):
+            views = own[column].reindex(wanted).to_numpy(dtype=float)
+            rows[name] = np.where(has | other, views, rows[name].to_numpy(dtype=float))
+    return rows.assign(fill=rows["fill"].where(rows["fill"] != "", None))
+
+
 def _unshifted(still: pd.DataFrame, table: str, score: str) -> pd.DataFrame:
     _refuse_repeats(still, [*NETWORK, *_DATA], table)
     return still[[*NETWORK, *_DATA, "value", "se"]].rename(columns={"value": score, "se": f"{score}_se"})
@@ -115,14 +138,7 @@ def _unshifted(still: pd.DataFrame, table: str, score: str) -> pd.DataFrame:
 
 def _readings(layers: pd.DataFrame) -> pd.DataFrame:
     _refuse_repeats(layers, [*NETWORK, *_DATA, "depth"], "layers")
-    names = [*MSB_READINGS, "flat_fraction"]
-    values = [column for name in names for column in (name, f"{name}_se")]
-    sites = layers.groupby([*NETWORK, *_DATA], as_index=False)
-    means = sites[values].mean()
-    counts = sites.agg(n_sites=("n_sites", "max"), measured=("msb_weight", "count"))
-    rows = means.merge(counts, on=[*NETWORK, *_DATA])
-    rows["n_sites_unmeasured"] = rows["n_sites"] - rows.pop("measured")
-    return rows
+    return network_readings(layers, [*NETWORK, *_DATA])
 
 
 def _attach(rows: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

@@ -33,7 +33,9 @@ BUSY = "the tables are being compacted: collect when that has ended"
 class CollectOutcome:
     """What a run did: tasks measured now, tasks found done, the failures, and checkpoints that have new weights.
 
-    ``batch_sizes`` holds the checkpoints for whose batches memory ran out, and the size with which each went on.
+    ``batch_sizes`` holds the checkpoints for whose batches memory ran out, and the size with which each went on;
+    ``no_functions`` those whose network gives other logits on a second pass or in other batches; ``remarks``, by
+    collector and checkpoint, what must be said of the rows that were measured.
     """
 
     measured: int = 0
@@ -41,13 +43,19 @@ class CollectOutcome:
     failures: list[Failure] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     batch_sizes: dict[str, int] = field(default_factory=dict)
+    no_functions: list[str] = field(default_factory=list)
+    remarks: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def add(self, report: CheckpointReport) -> None:
         """Count what came of one checkpoint."""
         self.measured += len(report.seconds)
         self.failures += report.failures.values()
+        for collector, remark in report.remarks.items():
+            self.remarks.setdefault(collector, {})[report.checkpoint] = remark
         if report.batch_size is not None:
             self.batch_sizes[report.checkpoint] = report.batch_size
+        if report.deterministic is False and report.checkpoint not in self.no_functions:
+            self.no_functions.append(report.checkpoint)
 
 
 def collect(
@@ -101,6 +109,7 @@ def collect(
         if plan.pending:
             _measure(plan, images, store, runner, options, outcome, log, progress)
         outcome.failures.sort(key=str)
+        outcome.no_functions.sort()
         log.end(f"{outcome.measured} tasks measured, {outcome.found} were done, {len(outcome.failures)} failed")
     return outcome
 
@@ -150,10 +159,14 @@ def _measure(
             bar.update(len(report.keys))
             for key, seconds in report.seconds.items():
                 log.line(f"measured: {report.checkpoint}: {collectors[key]}: {seconds:.2f} s")
+            for collector, remark in report.remarks.items():
+                log.line(f"remark: {report.checkpoint}: {collector}: {remark}")
             for failure in report.failures.values():
                 log.line(f"failed: {failure}")
             if report.batch_size is not None:
                 log.line(f"out of memory: {report.checkpoint}: went on with batches of {report.batch_size}")
+            if report.deterministic is False:
+                log.line(f"no function of the image: {report.checkpoint}")
 
 
 def _bar(total: int, show: bool) -> Any:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from invariscope.analysis.tables.joined import join
 from invariscope.analysis.tables.load import Tables
-from invariscope.collectors.schema import MSB_READINGS, SCHEMA_VERSION, TABLES
+from invariscope.collectors.schema import LATER_COLUMNS, MSB_READINGS, SCHEMA_VERSION, TABLES
 
 # operator -> (specifications with their strength and MSB, whether it selects one input)
 OPERATORS = {
@@ -214,7 +214,7 @@ def _layers(row, rng: np.random.Generator) -> list[dict]:
     shared = {
         **{"checkpoint": row.checkpoint, "sha256": row.sha256, "model": row.model, "n_sites": 3, "kernel": "2x2"},
         **{"stride": "2x2", "channels": 8, "input_size": "32x32", "output_size": "16x16", "n_windows": 1000},
-        **{"n_images": 256, "reason": None},
+        **{"n_images": 256, "explained": "reader", "reason": None},
     }
     return [{**shared, **site} for site in sites]
 
@@ -293,6 +293,7 @@ def _finish(table: str, rows: pd.DataFrame | None) -> pd.DataFrame:
         return schema.empty_table().to_pandas()
     provenance = {"data_fingerprint": "f0", "task": table, "invariscope_version": "0", "torch_version": "0"}
     rows = rows.assign(**{name: value for name, value in provenance.items() if name in schema.names})
+    rows = rows.assign(**{name: None for name in LATER_COLUMNS if name in schema.names and name not in rows})
     return pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).to_pandas()
 
 

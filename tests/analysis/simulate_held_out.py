@@ -28,12 +28,12 @@ PUBLISHED = {
     "ddac(k=3, g=2)": (0.08, 0.2, 0.3),
     "aps": (0.3, 0.95, 0.01),
     "lps": (0.25, 0.93, 0.01),
-    "tips(pool=phase, hard=True)": (0.33, 0.95, 0.01),
+    "tips(pool=phase, hard=true)": (0.33, 0.95, 0.01),
     "tips": (0.2, 0.2, 0.15),
 }
 """Specifications of operators with their MSB, selectivity and equivariance error."""
 
-CONSTRUCTED = ("aps", "lps", "tips(pool=phase, hard=True)")
+CONSTRUCTED = ("aps", "lps", "tips(pool=phase, hard=true)")
 
 
 def study(

@@ -108,7 +108,7 @@ def test_the_caption_says_what_is_left_out(frame: pd.DataFrame, name: str) -> No
     edited = pd.concat([edited, other, wider], ignore_index=True)
     edited.attrs["copies"] = ["twin"]
     caption = DRAWN[name](edited, data="digits").caption.splitlines()
-    assert "Copies of another checkpoint (the same weights and model), not counted: twin." in caption
+    assert "Copies of another checkpoint (the same weights and function), not counted: twin." in caption
     assert f"Not shown: networks from elsewhere ({gone[1]})." in caption
     assert "Left out, accuracy below 0.5: 1 network." in caption
     (told,) = [text for text in caption if text.startswith("Other shift plans in the tables, not shown here: ")]

@@ -11,6 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from invariscope.analysis import TableError, analyze, join, load
+from invariscope.analysis.say.summary import _material
+from invariscope.analysis.tables.frames import site_frame
+from invariscope.analysis.tables.joined import with_sites
 from invariscope.collectors.schema import MSB_READINGS, TABLES
 
 
@@ -132,14 +135,70 @@ def test_a_site_without_a_number_is_counted_and_left_out_of_the_mean(tables):
     assert row["msb_corrected"] == pytest.approx(kept["msb_corrected"].mean(), abs=1e-12)
 
 
-def test_other_images_of_the_same_data_set_serve_where_the_same_were_not_measured(tables):
-    crop = tables.invariance[tables.invariance["shift_kind"] == "zero"].assign(
-        shift_kind="crop", fill=None, data_fingerprint="larger", plan_hash="plan-crop"
+def cropped(tables, *, own):
+    """The tables with crop shifts, of larger images as older versions had them; with their own accuracy or without."""
+    zero = tables.invariance[tables.invariance["shift_kind"] == "zero"]
+    columns = {"shift_kind": "crop", "fill": None, "data_fingerprint": "larger", "plan_hash": "plan-crop"}
+    parts = [tables.invariance, zero.assign(**columns)]
+    if own:
+        plain = tables.invariance[tables.invariance["score"] == "accuracy"]
+        plan = {name: zero[name].iloc[0] for name in ("max_shift", "n_shifts", "plan")}
+        parts.append(plain.assign(value=plain["value"] * 0.85, se=0.01, **plan, **columns))
+    return replace(tables, invariance=pd.concat(parts, ignore_index=True))
+
+
+def test_readings_of_the_same_data_set_serve_where_the_same_images_were_not_measured(tables):
+    pairs = join(cropped(tables, own=False)).pivot(index="checkpoint", columns="shift_kind", values="msb_corrected")
+    assert (pairs["crop"] == pairs["zero"]).all()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_views_of_another_scale_never_have_the_accuracy_of_the_images(tables, own):
+    frame = join(cropped(tables, own=own))
+    accuracy = frame.pivot(index="checkpoint", columns="shift_kind", values="accuracy")
+    assert (accuracy["circular"] == accuracy["zero"]).all()
+    if own:
+        assert accuracy["crop"].to_numpy() == pytest.approx(0.85 * accuracy["zero"].to_numpy(), abs=1e-12)
+        assert frame.loc[frame["shift_kind"] == "crop", "accuracy_se"].eq(0.01).all()
+    else:
+        assert accuracy["crop"].isna().all()
+        assert frame.loc[frame["shift_kind"] == "crop", "consistency"].notna().all()
+
+
+def test_side_branches_are_no_sites_of_the_network(tables):
+    name = tables.layers["checkpoint"].iloc[0]
+    aside = tables.layers[tables.layers["checkpoint"] == name].iloc[:1]
+    aside = aside.assign(depth=3, site="gate", reason="side branch: x")
+    aside[[*MSB_READINGS]] = np.nan
+    more = replace(tables, layers=pd.concat([tables.layers, aside], ignore_index=True))
+    pd.testing.assert_frame_equal(join(more), join(tables))
+    columns = [column for column in with_sites(join(more), more) if column.startswith("site_")]
+    assert columns == ["site_0", "site_1", "site_2"]
+    assert "gate" not in set(site_frame(more)["site"])
+
+
+def test_a_network_with_a_shrink_that_is_not_explained_has_no_mean(tables):
+    layers = tables.layers.copy()
+    name, other = layers["checkpoint"].unique()[:2]
+    lost = (layers["checkpoint"] == name) & (layers["depth"] == 1)
+    layers.loc[lost, [*MSB_READINGS]] = np.nan
+    layers.loc[lost, ["explained", "reason"]] = "no", "16×16 → 8×8, not explained"
+    none = layers["checkpoint"] == other
+    layers = layers[~none | (layers["depth"] == 0)]
+    layers.loc[none, [*MSB_READINGS, "site"]] = np.nan
+    layers.loc[none, "n_sites"] = 0
+    found = join(replace(tables, layers=layers))
+    before = join(tables)
+    row = found.query("checkpoint == @name").iloc[0]
+    assert (row["n_sites"], row["n_sites_unmeasured"], row["n_sites_unexplained"]) == (3, 1, 1)
+    without = found["checkpoint"].isin([name, other])
+    assert found.loc[without, "msb_corrected"].isna().all()
+    pd.testing.assert_frame_equal(found[~without], before[~without])
+    assert _material(found).endswith(
+        "2 checkpoints have no MSB, for want of a measured downsampling site or because a shrink is not explained, and "
+        f"take part in no mean of it: {', '.join(sorted([name, other]))}."
     )
-    frame = join(replace(tables, invariance=pd.concat([tables.invariance, crop], ignore_index=True)))
-    pairs = frame.pivot(index="checkpoint", columns="shift_kind", values=["msb_corrected", "accuracy"])
-    for column in ("msb_corrected", "accuracy"):
-        assert (pairs[column]["crop"] == pairs[column]["zero"]).all()
+    assert "MSB" not in _material(before)
 
 
 def test_without_layers_the_readings_are_missing(tables):
@@ -166,7 +225,7 @@ def test_a_network_of_two_names_counts_once_and_is_told(tables):
     frame = join(replace(tables, checkpoints=pd.concat([twin, tables.checkpoints], ignore_index=True)))
     pd.testing.assert_frame_equal(frame, join(tables))
     assert frame.attrs["copies"] == ["zz-copy"]
-    told = "1 further checkpoint is a copy of another (the same weights and model) and not counted: zz-copy."
+    told = "1 further checkpoint is a copy of another (the same weights and function) and not counted: zz-copy."
     few = frame[frame["final"] & (frame["shift_kind"] == "zero")]
     assert told in analyze(few, scores=["consistency"], resamples=50).summary
 

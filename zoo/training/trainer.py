@@ -17,7 +17,7 @@ from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
 from invariscope.zoo.devices import prepare_device
 from invariscope.zoo.loading import build_model
 from invariscope.zoo.operators.base import Downsample
-from invariscope.zoo.recipe import Run
+from invariscope.zoo.run import Run
 from invariscope.zoo.training.augmentation import augment
 from invariscope.zoo.training.tasks import task_of
 
@@ -67,7 +67,7 @@ class Trainer:
         self.prepared = PreparedImages(images, input_spec(images))
         self.layout = torch.channels_last if run.channels_last else torch.contiguous_format
         model = build_model(run.network(images.images.shape[1], self.task.outputs), run.folder).train()
-        self.model = model.to(device, memory_format=self.layout)
+        self.model: nn.Module = model.to(device, memory_format=self.layout)  # type: ignore[call-overload]
         self.operators = [module for module in self.model.modules() if isinstance(module, Downsample)]
         for operator in self.operators:
             operator.set_input_size((images.images.shape[-2], images.images.shape[-1]))
