@@ -72,7 +72,7 @@ def heldout(
         _settle(axes, networks, score)
         railed = bool(networks["by_construction"].any())
         handles = [*style.operator_handles(networks["name"]), *_handles(chosen), *([rail_handle()] if railed else [])]
-        style.legend_below(figure, handles, width, columns=7 if width == "double" else 3)
+        style.legend_below(figure, handles, width, columns=8 if width == "double" else 3)
         figure.draw_without_rendering()
         for (kind, model), ax in axes.items():
             mine = networks[(networks["kind"] == kind) & (networks["model"] == model)]

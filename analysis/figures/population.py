@@ -84,7 +84,7 @@ def population(
             logit_ticks(ax)
             ax.set_xlabel(style.label(PRIMARY_READING, short=not wide or len(chosen.cells) > 2) if bottom else "")
             ax.set_ylabel(logits_label(score, lines=2) if left else "")
-        _colour_bar(figure, axes.values(), wide)
+        _colour_bar(figure, axes.values(), wide, rows)
         style.legend_below(figure, _handles(shown, fits, bool(apart.any())), width, columns=3 if wide else 2)
         figure.draw_without_rendering()
         for (cell, kind), ax in axes.items():
@@ -189,12 +189,12 @@ def _name(ax: Axes, drawn: pd.DataFrame, held: pd.DataFrame, railed: bool) -> No
     place_names(ax, names, points=np.vstack([around, *curves]), top=RAIL_LINE if railed else 1.0)
 
 
-def _colour_bar(figure: Figure, axes: Iterable[Axes], wide: bool) -> None:
+def _colour_bar(figure: Figure, axes: Iterable[Axes], wide: bool, rows: int) -> None:
     mapped = ScalarMappable(Normalize(0, 1), RAMP)
     where = (
         {"location": "right", "aspect": 32, "pad": 0.015}
         if wide
-        else {"location": "top", "aspect": 45, "shrink": 0.9, "pad": 0.06}
+        else {"location": "top", "aspect": 45, "shrink": 0.9, "pad": 0.07 / rows}
     )
     bar = figure.colorbar(mapped, ax=list(axes), **where)
     bar.set_label("selectivity (1 = one pixel)")

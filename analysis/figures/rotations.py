@@ -63,7 +63,7 @@ def rotations(
         for ax, bottom, left in outer(axes):
             ax.set_xlabel("assigned MSB" if bottom else "")
             ax.set_ylabel(f"{score}, change\nwithin block (logits)" if left else "")
-        _forest(forest, chosen, found)
+        _forest(forest, chosen, found, width)
         style.legend_below(figure, _handles(), width, columns=3 if width == "double" else 2)
     figure.caption = _caption(chosen, found, blocks)
     return figure
@@ -74,9 +74,10 @@ def _layout(
 ) -> tuple[style.CaptionedFigure, dict[tuple[str, str], Axes], Axes]:
     cells, kinds = len(chosen.cells), len(chosen.kinds)
     if width == "single":
-        entries = kinds * (cells + 1)
-        figure = style.new_figure(width, 1.35 + 1.75 * cells + 0.17 * entries)
-        place = figure.add_gridspec(2, 1, height_ratios=[1.75 * cells, 0.55 + 0.17 * entries])
+        forest = 0.35 + 0.17 * kinds * (cells + 2 if cells > 1 else 2)
+        above = 2.1 if cells == 1 else 1.75 * cells
+        figure = style.new_figure(width, 1.9 + above + forest)
+        place = figure.add_gridspec(2, 1, height_ratios=[above, forest])
         return figure, panels(figure, chosen, width, place=place[0]), figure.add_subplot(place[1])
     rows, columns = (kinds, cells) if cells > 1 else (1, kinds)
     figure = style.new_figure(width, 0.6 + 2.3 * rows)
@@ -136,7 +137,9 @@ def _heading(effect: RotationEffect, cell: str, title: str) -> str:
     return f"{title}\nslope {bracketed(row['slope'], row['low'], row['high'])}"
 
 
-def _forest(ax: Axes, chosen: AssignedRows, found: Mapping[str, tuple[RotationEffect, RotationEffect]]) -> None:
+def _forest(
+    ax: Axes, chosen: AssignedRows, found: Mapping[str, tuple[RotationEffect, RotationEffect]], width: style.Width
+) -> None:
     """Slopes of every cell and pooled, by shift kind; hollow: the plain slope."""
     ax.axvspan(-BOUND, BOUND, color=_MATTERS, linewidth=0, zorder=0)
     ax.axvline(0, color=style.GUIDE, linewidth=0.8, zorder=1)
@@ -158,8 +161,9 @@ def _forest(ax: Axes, chosen: AssignedRows, found: Mapping[str, tuple[RotationEf
     for place, tick in enumerate(ax.get_yticklabels()):
         tick.set_fontweight("bold" if place in headings else "normal")
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set_xlabel("slope (logits\nper unit of MSB)")
-    ax.set_title("slopes within blocks,\n95 % intervals", loc="left", fontsize=style.SMALLEST_FONT)
+    joint = "\n" if width == "double" else " "
+    ax.set_xlabel(f"slope (logits{joint}per unit of MSB)")
+    ax.set_title(f"slopes within blocks,{joint}95 % intervals", loc="left", fontsize=style.SMALLEST_FONT)
     ax.locator_params(axis="x", nbins=5)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
