@@ -76,7 +76,7 @@ def heldout(
         figure.draw_without_rendering()
         for (kind, model), ax in axes.items():
             mine = networks[(networks["kind"] == kind) & (networks["model"] == model)]
-            _name(ax, mine, RAIL_LINE if railed else 1.0)
+            _name(ax, mine, RAIL_LINE if mine["by_construction"].any() else 1.0)
     figure.caption = _caption(chosen, found)
     return figure
 
@@ -86,7 +86,7 @@ def _layout(
 ) -> tuple[style.CaptionedFigure, dict[tuple[str, str], Axes]]:
     kinds, wide = chosen.kinds, width == "double"
     figure = style.new_figure(width, (0.85 if wide else 1.35) + (2.7 if wide else 2.1) * len(kinds))
-    axes = figure.subplots(len(kinds), len(models), squeeze=False, sharex=True, sharey=True)
+    axes = figure.subplots(len(kinds), len(models), squeeze=False, sharex="row", sharey="row")
     return figure, {
         (kind, model): axes[row, column] for row, kind in enumerate(kinds) for column, model in enumerate(models)
     }
@@ -110,11 +110,12 @@ def _settle(axes: Mapping[tuple[str, str], Axes], networks: pd.DataFrame, score:
     apart = networks["by_construction"]
     plain = networks[~apart]
     for (kind, model), ax in axes.items():
-        room(ax, [plain["predicted_logit"], plain["observed_logit"]])
+        shown = plain.loc[plain["kind"] == kind, ["predicted_logit", "observed_logit"]]
+        room(ax, [shown.to_numpy(dtype=float)])
         low, high = ax.get_ylim()
         ax.set_xlim(low, high)
         ax.plot([low, high], [low, high], color=style.GUIDE, linewidth=0.8, linestyle=":", zorder=1, label="equal")
-        if apart.any():
+        if apart[networks["kind"] == kind].any():
             mine = networks[apart & (networks["kind"] == kind) & (networks["model"] == model)]
             once = mine.groupby("operator", as_index=False)[["predicted_logit"]].mean()
             once = once.assign(operator=operators_of(once["operator"]))

@@ -124,7 +124,7 @@ def _bars(ax: Axes, chosen: AssignedRows, table: pd.DataFrame, least: float) -> 
             ax.text(
                 start + 1.2, y, f"{start:.0f} %", va="center", fontsize=style.SMALLEST_FONT, fontweight="bold",
             )  # fmt: skip
-    ax.set_xlim(0, 100)
+    ax.set_xlim(0, 113)
     ax.set_xticks([0, 25, 50, 75, 100])
     ax.set_yticks(list(where.values()), [f"{chosen.named(cell)}, {kind}" for kind, cell in where])
     ax.set_ylim(max(where.values()) + 0.6, -0.6)

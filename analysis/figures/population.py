@@ -235,7 +235,7 @@ def _caption(chosen: AssignedRows, fits: Mapping[str, EqualFit], colour: str, no
             f"measured, against {chosen.score}; colour: {what} selectivity. Outlined and named: published operators, "
             "held out of the fit, means over their runs; thin lines join the strengths of one; above the dashed "
             "line, at no scale: those consistent by construction. Networks drawn and specifications "
-            f" held out: {'; '.join(counts)}.",
+            f"held out: {'; '.join(counts)}.",
             chosen.plans(),
             "Logits are of (n c + ½) / (n + 1). Curve: least squares on assigned MSB and its square, low pass, "
             "asymmetry, root of selectivity, padding and augmentation (statement 3), with all but MSB at their means; "

@@ -62,6 +62,7 @@ def rotations(
             room(ax, [everything[MSB]], "x", 0.03)
         for ax, bottom, left in outer(axes):
             ax.set_xlabel("assigned MSB" if bottom else "")
+            ax.locator_params(axis="x", nbins=4)
             ax.set_ylabel(f"{score}, change\nwithin block (logits)" if left else "")
         _forest(forest, chosen, found, width)
         style.legend_below(figure, _handles(), width, columns=3 if width == "double" else 2)
@@ -212,8 +213,8 @@ def _caption(
             )
             parts.append(
                 f"{chosen.named(str(cell.cell))} {bracketed(cell.slope, cell.low, cell.high)} (plain {number(other)}; "
-                f"{counted(cell.n_blocks, 'block')}, {counted(cell.n, 'network')}{incomplete}; {int((own > 0).sum())} "
-                "blocks rise)"
+                f"{counted(cell.n_blocks, 'block')}, {counted(cell.n, 'network')}{incomplete}; {int((own > 0).sum())} of "
+                f"{len(own)} blocks rise)"
             )
         if len(effect.cells) > 1:
             pooled = effect.pooled
