@@ -28,7 +28,7 @@ from invariscope.base.words import counted
 MOST_CELLS = {"double": 4, "single": 3}
 """Data sets that have room at a width; the caption names those that have none."""
 
-SHARES = (50, 90, 99, 75, 25, 95, 99.9, 10, 98, 97, 80, 60, 99.5, 5, 1, 40, 85, 70, 99.99)
+SHARES = (50, 90, 99, 75, 25, 95, 99.9, 10, 98, 97, 80, 60, 99.5, 5, 1, 40, 85, 70, 30, 99.99)
 """Percentages that a logit axis may name; the first ones win."""
 
 
@@ -179,10 +179,11 @@ def outer(axes: Mapping[tuple[str, str], Axes]) -> Iterator[tuple[Axes, bool, bo
             yield ax, place.is_last_row(), place.is_first_col()
 
 
-def logit_ticks(ax: Axes, which: str = "y", *, gap: float = 0.085) -> None:
-    """Name an axis of logits by the percentages that they are of."""
+def logit_ticks(ax: Axes, which: str = "y", *, gap: float = 0.085, top: float = 1.0) -> None:
+    """Name an axis of logits by the percentages that they are of, up to the part ``top`` of its length."""
     axis = ax.yaxis if which == "y" else ax.xaxis
     low, high = ax.get_ylim() if which == "y" else ax.get_xlim()
+    high = low + top * (high - low)
     places = style.spaced(special.logit(np.array(SHARES) / 100), low, high, gap)
     axis.set_major_locator(FixedLocator(places))
     axis.set_minor_locator(NullLocator())

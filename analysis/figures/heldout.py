@@ -115,12 +115,13 @@ def _settle(axes: Mapping[tuple[str, str], Axes], networks: pd.DataFrame, score:
         low, high = ax.get_ylim()
         ax.set_xlim(low, high)
         ax.plot([low, high], [low, high], color=style.GUIDE, linewidth=0.8, linestyle=":", zorder=1, label="equal")
-        if apart[networks["kind"] == kind].any():
+        railed = apart[networks["kind"] == kind].any()
+        if railed:
             mine = networks[apart & (networks["kind"] == kind) & (networks["model"] == model)]
             once = mine.groupby("operator", as_index=False)[["predicted_logit"]].mean()
             once = once.assign(operator=operators_of(once["operator"]))
             rail(ax, once.assign(predicted_logit=once["predicted_logit"].clip(low, high)), "predicted_logit")
-        logit_ticks(ax)
+        logit_ticks(ax, top=RAIL_LINE if railed else 1.0)
         logit_ticks(ax, "x", gap=0.14)
         place = ax.get_subplotspec()
         if place is not None and place.is_last_row():

@@ -81,7 +81,7 @@ def population(
                 held = _parts(chosen, cell, kind)[1]
                 rail(ax, held[held["by_construction"]], PRIMARY_READING)
         for ax, bottom, left in outer(axes):
-            logit_ticks(ax)
+            logit_ticks(ax, top=RAIL_LINE if apart.any() else 1.0)
             ax.set_xlabel(style.label(PRIMARY_READING, short=not wide or len(chosen.cells) > 2) if bottom else "")
             ax.set_ylabel(logits_label(score, lines=2) if left else "")
         _colour_bar(figure, axes.values(), wide, rows)

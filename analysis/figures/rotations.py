@@ -213,7 +213,7 @@ def _caption(
             )
             parts.append(
                 f"{chosen.named(str(cell.cell))} {bracketed(cell.slope, cell.low, cell.high)} (plain {number(other)}; "
-                f"{counted(cell.n_blocks, 'block')}, {counted(cell.n, 'network')}{incomplete}; {int((own > 0).sum())} of "
+                f"{counted(cell.n_blocks, 'block')}, {counted(cell.n, 'network')}{incomplete}; {(own > 0).sum()} of "
                 f"{len(own)} blocks rise)"
             )
         if len(effect.cells) > 1:
