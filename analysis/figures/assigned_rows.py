@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import ArrayLike
 from scipy import special
 
 from invariscope.analysis.designs.assigned import POPULATION, Settings, admitted, cells_of, has_population
@@ -139,16 +140,16 @@ def _of_data(rows: pd.DataFrame, figure: str, data: str | None) -> pd.DataFrame:
     return rows if data is None else rows[rows["data"] == data]
 
 
-def _counts(out: pd.DataFrame) -> Mapping[str, int]:
-    found: Mapping[str, int] = out.drop_duplicates(["checkpoint", "data", "reason"])["reason"].value_counts(sort=False)
-    return found
+def _counts(out: pd.DataFrame) -> dict[str, int]:
+    once = out.drop_duplicates(["checkpoint", "data", "reason"])
+    return {str(reason): len(part) for reason, part in once.groupby("reason", sort=False)}
 
 
 def _with_numbers(rows: pd.DataFrame, figure: str, needed: Sequence[str], notes: list[str]) -> pd.DataFrame:
     for name in needed:
         if name not in rows.columns or not np.isfinite(rows[name].astype(float)).any():
             raise TableError(f"{figure}: {name} was not measured: collect `layers` again with this version")
-    finite = np.isfinite(rows[list(needed)].astype(float)).all(axis=1)
+    finite = pd.Series(np.isfinite(rows[list(needed)].to_numpy(dtype=float)).all(axis=1), index=rows.index)
     if not finite.all():
         lost = rows.loc[~finite, "checkpoint"].nunique()
         notes.append(f"Not shown, for want of {' or '.join(needed)}: {counted(lost, 'checkpoint')}.")
@@ -190,7 +191,7 @@ def logit_ticks(ax: Axes, which: str = "y", *, gap: float = 0.085, top: float = 
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * special.expit(value):.4g}"))
 
 
-def room(ax: Axes, values: Sequence[np.ndarray], which: str = "y", margin: float = 0.06) -> None:
+def room(ax: Axes, values: Sequence[ArrayLike], which: str = "y", margin: float = 0.06) -> None:
     """Limits of an axis round all ``values``."""
     ends = np.concatenate([np.asarray(part, dtype=float).ravel() for part in values])
     ends = ends[np.isfinite(ends)]

@@ -147,13 +147,13 @@ def _name(ax: Axes, networks: pd.DataFrame, top: float) -> None:
 
 
 def _heading(summary: pd.DataFrame, kind: str, model: str, width: style.Width) -> str:
-    mine = summary[summary["model"] == model].set_index("measure")
+    mine = {row["measure"]: row for row in summary[summary["model"] == model].to_dict("records")}
     told = []
-    if _EXPLAINED in mine.index and np.isfinite(mine.loc[_EXPLAINED, "estimate"]):
-        row = mine.loc[_EXPLAINED]
+    row = mine.get(_EXPLAINED)
+    if row is not None and np.isfinite(row["estimate"]):
         told.append(f"R² = {bracketed(row['estimate'], row['low'], row['high'])}")
-    if _ERROR in mine.index:
-        told.append(f"error {mine.loc[_ERROR, 'estimate']:.1f} points")
+    if _ERROR in mine:
+        told.append(f"error {mine[_ERROR]['estimate']:.1f} points")
     joint = " " if width == "double" else "\n"
     return "\n".join([f"by {_WORDS.get(model, model)},{joint}{kind} shift", *told])
 

@@ -117,13 +117,13 @@ def _blocks(ax: Axes, rows: pd.DataFrame) -> None:
 def _pooled(ax: Axes, effect: RotationEffect, cell: str, rows: pd.DataFrame) -> None:
     """The cell's slope through the mean of its blocks, and between the ends of its interval."""
     mine = effect.cells[effect.cells["cell"] == cell]
-    for row in mine.itertuples():
+    for row in mine.to_dict("records"):
         x = np.linspace(rows[MSB].min(), rows[MSB].max(), 61)
         away = x - float(rows[MSB].mean())
-        low, high = _ordered(row.low * away, row.high * away)
+        low, high = _ordered(row["low"] * away, row["high"] * away)
         ax.fill_between(x, low, high, color=style.INK, alpha=_FAN, linewidth=0, zorder=3, label="interval")
-        ax.plot(x, row.slope * away, color="white", linewidth=3.2, zorder=3.8, label="_halo")
-        ax.plot(x, row.slope * away, color=style.INK, linewidth=1.8, zorder=4, label="slope")
+        ax.plot(x, row["slope"] * away, color="white", linewidth=3.2, zorder=3.8, label="_halo")
+        ax.plot(x, row["slope"] * away, color=style.INK, linewidth=1.8, zorder=4, label="slope")
 
 
 def _ordered(one: Array, other: Array) -> tuple[Array, Array]:
@@ -149,11 +149,11 @@ def _forest(
     for kind, (effect, plain) in found.items():
         headings.append(len(names))
         names.append(f"{kind} shift")
-        for cell in effect.cells.itertuples():
-            other = plain.cells.loc[plain.cells["cell"] == cell.cell, "slope"]
-            _estimate(ax, len(names), (cell.slope, cell.low, cell.high), other, "o", chosen.named(str(cell.cell)))
-            names.append(chosen.named(str(cell.cell)))
-        if len(effect.cells) > 1:
+        for row in effect.cells.to_dict("records"):
+            name, other = chosen.named(row["cell"]), plain.cells.loc[plain.cells["cell"] == row["cell"], "slope"]
+            _estimate(ax, len(names), (row["slope"], row["low"], row["high"]), other, "o", name)
+            names.append(name)
+        if effect.pooled.df:
             pooled = effect.pooled
             other = pd.Series([plain.pooled.estimate])
             _estimate(ax, len(names), (pooled.estimate, pooled.low, pooled.high), other, "D", "pooled")
@@ -205,21 +205,19 @@ def _caption(
     told = []
     for kind, (effect, plain) in found.items():
         parts = []
-        for cell in effect.cells.itertuples():
-            own = blocks[str(cell.cell), kind].drop_duplicates(BLOCK)["own"]
-            other = plain.cells.set_index("cell")["slope"].get(cell.cell, np.nan)
-            incomplete = f", {counted(cell.n_incomplete, 'block')} left out that lack a network" * (
-                cell.n_incomplete > 0
-            )
+        plain_slopes = dict(zip(plain.cells["cell"], plain.cells["slope"], strict=True))
+        for row in effect.cells.to_dict("records"):
+            own = blocks[row["cell"], kind].drop_duplicates(BLOCK)["own"].to_numpy(dtype=float)
+            lost = f", {counted(row['n_incomplete'], 'block')} left out that lack a network" * bool(row["n_incomplete"])
             parts.append(
-                f"{chosen.named(str(cell.cell))} {bracketed(cell.slope, cell.low, cell.high)} (plain {number(other)}; "
-                f"{counted(cell.n_blocks, 'block')}, {counted(cell.n, 'network')}{incomplete}; {(own > 0).sum()} of "
-                f"{len(own)} blocks rise)"
+                f"{chosen.named(row['cell'])} {bracketed(row['slope'], row['low'], row['high'])} (plain "
+                f"{number(plain_slopes.get(row['cell'], np.nan))}; {counted(row['n_blocks'], 'block')}, "
+                f"{counted(row['n'], 'network')}{lost}; {(own > 0).sum()} of {len(own)} blocks rise)"
             )
-        if len(effect.cells) > 1:
+        if effect.pooled.df:
             pooled = effect.pooled
             parts.append(f"pooled {bracketed(pooled.estimate, pooled.low, pooled.high)} (Q = {pooled.q:.2f})")
-        parts += [f"{cell}: no slope" for cell in effect.left_out]
+        parts += [f"{chosen.named(cell)}: no slope" for cell in effect.left_out]
         told.append(f"{kind} shifts: {'; '.join(parts)}.")
     return "\n".join(
         [

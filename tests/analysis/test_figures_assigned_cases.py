@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from invariscope.analysis.figures import FIGURES, style
+from invariscope.analysis.figures.assigned_rows import assigned_rows
 from invariscope.analysis.figures.heldout import heldout
 from invariscope.analysis.figures.importance import importance
 from invariscope.analysis.figures.labels import Name, place_names
@@ -114,6 +115,9 @@ def test_the_caption_says_what_is_left_out(frame: pd.DataFrame, name: str) -> No
     (told,) = [text for text in caption if text.startswith("Other shift plans in the tables, not shown here: ")]
     assert "circular (≤ 8 px, 9 per image, sampled)" in told
     assert "zero (≤ 4 px, 9 per image, sampled, fill mean)" in told
+    rows = assigned_rows(edited, name, ["P", "R", "H"], score="consistency", data="digits", width="double").rows
+    assert set(frame.loc[frame["data"] == "digits", "checkpoint"]) - set(rows["checkpoint"]) == set(gone[:2])
+    assert rows.groupby(["checkpoint", "shift_kind"]).size().max() == 1
     with pytest.raises(TableError, match=rf"^{name}: no rows measured on 'cifar'; the tables hold digits, mnist"):
         DRAWN[name](edited, data="cifar")
 
@@ -147,6 +151,11 @@ def test_names_cover_neither_each_other_nor_their_marks(width: style.Width) -> N
         inside = ax.get_window_extent().extents
         centres = ax.transData.transform(marks)
         far = 1.5 * figure.dpi / 72
+        beside = ax.transData.inverted().transform(ax.transData.transform((0.5, 0.5)) + [11 * figure.dpi / 72, 0])
+        near = place_names(ax, [Name("maxblur", 0.5, 0.5), Name("lp", *beside)])
+        long = near[0].get_window_extent().extents
+        x, y = ax.transData.transform(beside)
+        assert not (long[0] < x < long[2] and long[1] < y < long[3])
     assert [text.get_position() for text in texts] == [text.get_position() for text in again]
     for index, (x0, y0, x1, y1) in enumerate(boxes):
         assert x0 > inside[0] - 1
