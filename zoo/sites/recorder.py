@@ -15,11 +15,12 @@ from torch.overrides import TorchFunctionMode
 
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sampling import Taps
+from invariscope.zoo.sites.again import operated
 from invariscope.zoo.sites.functions import explains, reader_of, rearranged, unknown_use
 from invariscope.zoo.sites.rearranging import VIEWS, Rearranged, follow, space_to_depth
 from invariscope.zoo.sites.replaying import Replayer
 from invariscope.zoo.sites.trace import Call, Trace, cuts, mark, name_of, tensors
-from invariscope.zoo.sites.uses import Sampled, Size, Use, sampled
+from invariscope.zoo.sites.uses import Dense, Sampled, Size, Use, sampled
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def operator_use(operator: Downsample, x: Tensor, y: Tensor) -> Sampled:
         return operator.sampling(x[rows], outputs, selection=None if selection is None else selection[rows])
 
     stride = operator.stride, operator.stride
-    return sampled(operator.name, x, y, taps, kernel=operator.support(), stride=stride)
+    again = operated(operator, x)
+    return sampled(operator.name, x, y, taps, kernel=operator.support(), stride=stride, again=again)
 
 
 @dataclass
@@ -286,6 +288,8 @@ class Recorder(TorchFunctionMode):
             if use.stride == (1, 1):
                 self._link = use
                 return
+        elif isinstance(use, Dense) and self._link is not None and self._link.kind == "pad" and self._link.y is use.x:
+            use = use.after(self._link)
         if self._replayer is not None and self._replayer.changed:
             return
         if not use.downsamples or (self._replayer is not None and number in self._replayer.plan.silent):

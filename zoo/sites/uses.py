@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invariscope.zoo.sampling import Taps, tap_index
+from invariscope.zoo.sites.again import Again, convolved
 
 Size = tuple[int, int]
 """Height and width, in pixels of a feature map."""
@@ -47,6 +48,10 @@ class Use:
     input_size: Size
     output_size: Size
     reason: str | None = None
+    maps: tuple[Tensor, Tensor] | None = None
+    """The map that goes in (of a convolution, its input) and the one that comes out, where they are known."""
+    again: Again | None = None
+    """The site's function on other maps, where it can be made again."""
 
     costs_dense: ClassVar[bool] = False
     """Whether a view computes the layer anew, at stride 1."""
@@ -69,7 +74,7 @@ def map_size(x: Tensor) -> Size:
 
 def unmeasured(kind: str, x: Tensor, y: Tensor, reason: str, kernel: Size | None = None) -> Use:
     """A use that is listed with the reason why it has no MSB."""
-    return Use(kind, kernel, None, len(x), int(x.shape[1]), map_size(x), map_size(y), reason)
+    return Use(kind, kernel, None, len(x), int(x.shape[1]), map_size(x), map_size(y), reason, (x, y))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -108,7 +113,9 @@ class Sampled(Use):
             kernel = (self.kernel[0] + first.kernel[0] - 1, self.kernel[1] + first.kernel[1] - 1)
         kind = self.kind if first.kind == "pad" else first.kind if self.kind == "pad" else f"{first.kind}+{self.kind}"
         size = first.input_size
-        return replace(self, kind=kind, kernel=kernel, channels=first.channels, input_size=size, x=first.x, taps=taps)
+        again = first.again.then(self.again) if first.again and self.again else None
+        own = {"x": first.x, "maps": (first.x, self.y), "again": again, "taps": taps}
+        return replace(self, kind=kind, kernel=kernel, channels=first.channels, input_size=size, **own)
 
 
 def sampled(
@@ -121,12 +128,12 @@ def sampled(
     stride: Size,
     origin: Size = (0, 0),
     start: Size = (0, 0),
+    again: Again | None = None,
 ) -> Sampled:
     """A :class:`Sampled` use of ``x`` and ``y``."""
     sizes = map_size(x), map_size(y)
-    return Sampled(
-        kind, kernel, stride, len(x), int(x.shape[1]), *sizes, x=x, y=y, taps=taps, origin=origin, start=start
-    )
+    own = {"x": x, "y": y, "taps": taps, "origin": origin, "start": start, "maps": (x, y), "again": again}
+    return Sampled(kind, kernel, stride, len(x), int(x.shape[1]), *sizes, **own)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -145,6 +152,11 @@ class Dense(Use):
     groups: int
 
     costs_dense: ClassVar[bool] = True
+
+    def after(self, padded: Sampled) -> Dense:
+        """This use behind padding that was a call of its own: the map that goes in is the one before it."""
+        again = padded.again.then(self.again) if padded.again and self.again else None
+        return replace(self, maps=self.maps and (padded.x, self.maps[1]), again=again)
 
     def view(self, rows: slice, outputs: Tensor | None = None) -> View:
         if self.stride is None:
@@ -205,4 +217,6 @@ def dense(
         padding=padding,
         dilation=dilation,
         groups=groups,
+        maps=(x, y),
+        again=convolved(x, weight, stride, padding, dilation, groups),
     )
