@@ -19,6 +19,7 @@ from invariscope.collectors.measure.rivals import Rivals
 from invariscope.collectors.measure.windows import Windows, windows
 from invariscope.zoo.datasets.inputs import place
 from invariscope.zoo.sites import Site, Use, View, Watch, record
+from invariscope.zoo.sites.recorder import Consumer
 
 if TYPE_CHECKING:
     from invariscope.zoo.datasets.inputs import PreparedImages
@@ -382,10 +383,20 @@ def tally_sites(
     for start in range(0, len(images), batch_size):
         measurement.begin(start)
         batch = place(images[start : start + batch_size], model)
-        output = record(model, batch, measurement, again=measurement.forget, watch=watch)
+        output = record(model, batch, _unwatched(measurement), again=measurement.forget, watch=watch)
         if on_output is not None:
             on_output(start, output)
     return sorted(measurement.tallies.values(), key=lambda tally: tally.site.depth)
+
+
+def _unwatched(consume: Consumer) -> Consumer:
+    """A consumer of whose own calls the recorder sees nothing."""
+
+    def quietly(site: Site, use: Use) -> None:
+        with torch._C.DisableTorchFunction():
+            consume(site, use)
+
+    return quietly
 
 
 def _no_site(images: int) -> dict[str, Any]:

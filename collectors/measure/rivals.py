@@ -32,7 +32,7 @@ from invariscope.zoo.sites.uses import Sampled
 
 Array = npt.NDArray[np.float64]
 
-BUDGET = 1 << 21
+BUDGET = 1 << 20
 """Elements of a site's dense output, over images and channels, from which spectra and rolled maps are of fewer."""
 
 FEWEST_IMAGES, FEWEST_CHANNELS = 16, 8
@@ -74,7 +74,7 @@ class Rivals:
         if stride is None:
             return
         uniform = uniform_weights(use)
-        images, channels = self._sample(site, use, start)
+        images, channels = self._sample(site, use, start, len(windows))
         if uniform is not None or use.costs_dense or PIECEWISE.issuperset(use.kind.split("+")):
             self.shares.append(np.stack([corrected, windows]))
         elif again is None or again.operator is None:
@@ -89,8 +89,8 @@ class Rivals:
         with _excused(self.reasons, "see", "see_padding"):
             self._see(use, again, images, channels)
 
-    def _sample(self, site: Site, use: Use, start: int) -> tuple[int, Tensor | None]:
-        """How many images of a use spectra and rolled maps are of, and of which channels; None for all."""
+    def _sample(self, site: Site, use: Use, start: int, rows: int) -> tuple[int, Tensor | None]:
+        """Of how many of the first ``rows`` images spectra and rolled maps are, and of which channels; None for all."""
         area = use.input_size[0] * use.input_size[1]
         most = max(BUDGET // (area * use.channels), FEWEST_IMAGES)
         wide = max(BUDGET // (area * FEWEST_IMAGES), FEWEST_CHANNELS)
@@ -98,7 +98,7 @@ class Rivals:
         if use.channels > wide:
             drawn = np.random.default_rng([self.seed, site.depth]).choice(use.channels, wide, replace=False)
             channels = torch.from_numpy(np.sort(drawn))
-        return min(use.rows, most - start), channels
+        return min(rows, most - start), channels
 
     def _derivative(self, site: Site, operator: Downsample, use: Use, images: int) -> Array:
         """Shares of the derivative on the maximum, on windows without a pixel in common."""

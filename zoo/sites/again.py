@@ -140,6 +140,34 @@ def convolved(x: Tensor, weight: Tensor, stride: Size, padding: Size, dilation: 
     return Again(x, lambda x, channels: valid(x, stride, channels, padding), (stage,))
 
 
+def behaving(
+    x: Tensor, as_is: Callable[[Tensor], Tensor], kind: str, offsets: Tensor, weights: Tensor, stride: Size
+) -> Again:
+    """A site known by what it does to its map.
+
+    Args:
+        as_is: the site on other maps, with a choice of its own.
+        kind: of ``max``, ``avg``, ``blur`` and ``subsample`` the window says all; of others padding cannot be set.
+        offsets: ``(K, 2)``, places of the window from its stride cell's corner.
+        weights: ``(K,)``, the weight of each.
+    """
+    low, high = offsets.amin(0), offsets.amax(0)
+    reach = int(high[0] - low[0]) + 1, int(high[1] - low[1]) + 1
+    closed = bool((low >= 0).all()) and all(int(high[axis]) < stride[axis] for axis in (0, 1))
+    kernel = weights.new_zeros(reach)
+    kernel[offsets[:, 0] - low[0], offsets[:, 1] - low[1]] = weights
+
+    def valid(x: Tensor, stride: Size) -> Tensor:
+        if kind == "max":
+            return torch.max_pool2d(x, reach, stride)
+        return torch.conv2d(x, kernel.to(x).expand(x.shape[1], 1, -1, -1), None, stride, 0, 1, x.shape[1])
+
+    whole = kind in ("avg", "blur", "subsample") or (kind == "max" and len(offsets) == reach[0] * reach[1])
+    before = -int(low[0]), -int(low[1])
+    known = windowed(x, as_is, valid, reach=reach, stride=stride, before=before).stages if whole else None
+    return Again(x, per_channel(as_is), known, closed)
+
+
 def rebuilt(operator: Downsample, **changes: Any) -> Downsample:
     """A copy of an operator with another stride or padding mode, without its hooks and what it kept."""
     common = {"channels": operator.channels, "stride": operator.stride, "padding_mode": operator.padding_mode}

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invariscope.base.errors import ModelError
 from invariscope.zoo.sampling import Taps, take
+from invariscope.zoo.sites.again import Again, behaving
 from invariscope.zoo.sites.jacobian import Rows, Unreadable, read_rows, stride_of
 from invariscope.zoo.sites.plan import Piece
 from invariscope.zoo.sites.trace import Trace, tensors
@@ -86,6 +88,23 @@ class Replay:
     least: int
     images: slice | None = None
     """The images to run it on, where they are not all: what is held fixed is cut where its batch is theirs."""
+    free: bool = False
+    """Whether weights are computed anew."""
+
+    def anew(self, x: Tensor) -> Tensor:
+        """The piece on other maps ``(n, C, H, W)``, with a choice of its own.
+
+        Raises:
+            ModelError: what it chooses by is computed elsewhere, or it cannot be run on so many maps.
+        """
+        made = {self.piece.source, *(number for step in self.steps for number in step.results)}
+        given = {number for step in self.steps for number in step.given}
+        try:
+            if any(not self.trace.values[number].constant for number in given - made):
+                raise Unreadable("what it chooses by is computed elsewhere")
+            return replace(self, free=True, images=slice(0, len(x))).run(x.double())
+        except (Unreadable, RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ModelError(f"it cannot be run on other maps ({' '.join(str(error).split())[:200]})") from error
 
     def run(self, x: Tensor) -> Tensor:
         """The piece on the map ``x (N, C, H, W)``, in float64: ``(N, C, H', W')``."""
@@ -113,7 +132,7 @@ class Replay:
         return (step.name in _WEIGHTS or small) and self.piece.target not in step.results
 
     def _step(self, step: Step, made: dict[int, Tensor]) -> None:
-        if self._is_weight(step):
+        if not self.free and self._is_weight(step):
             return
         if step.name in _CASTS and isinstance(step.args[0], Slot) and step.args[0].number in made:
             made[step.results[0]] = made[step.args[0].number]
@@ -129,7 +148,7 @@ class Replay:
         if result is None or step.writes:
             result = args[0]
         for number, tensor in zip(step.results, tensors(result), strict=True):
-            if self.trace.values[number].carries:
+            if self.free or self.trace.values[number].carries:
                 made[number] = tensor
 
     def _cut(self, tensor: Tensor) -> Tensor:
@@ -225,7 +244,21 @@ def behaved(replay: Replay, x: Tensor, y: Tensor, kind: str | None) -> Sampled:
     if kind not in ("subsample", "avg", "blur"):
         # A phase that one image has not chosen is one that it could have.
         kernel = max(kernel[0], stride[0]), max(kernel[1], stride[1])
-    return Sampled(kind, kernel, stride, len(x), int(x.shape[1]), size, out, x=x, y=y, taps=taps)
+    again = _again(replay, x, kind, first, stride, out)
+    own: Any = {"x": x, "y": y, "taps": taps, "maps": (x, y), "again": again}
+    return Sampled(kind, kernel, stride, len(x), int(x.shape[1]), size, out, **own)
+
+
+def _again(replay: Replay, x: Tensor, kind: str, rows: Rows, stride: Size, out: Size) -> Again | None:
+    """The piece on other maps; None where no window lies wholly inside of the map."""
+    middle = out[0] // 2 * out[1] + out[1] // 2
+    index = rows.index[middle]
+    if bool((index < 0).any()):
+        return None
+    width = int(x.shape[3])
+    corner = torch.tensor([middle // out[1] * stride[0], middle % out[1] * stride[1]], device=index.device)
+    offsets = torch.stack([index // width, index % width], 1) - corner
+    return behaving(x, replay.anew, kind, offsets, rows.weights[0, 0, middle], stride)
 
 
 def _of(rows: Rows) -> tuple[Tensor, Tensor]:
