@@ -125,7 +125,7 @@ PLAN_CONDITIONS = PLAN_COLUMNS[:-1]
 
 PRECISION = optional("precision", TEXT, "", "of the passes: fp32 or bf16; null in tables older than the column")
 
-LATER_COLUMNS = frozenset({"precision"})
+LATER_COLUMNS = frozenset({"precision", "explained"})
 """Columns that the first tables of this schema version lack; they are null there."""
 
 FORMER_COLUMNS = MappingProxyType({"invariscope_version": f"{FORMER_NAME}_version"})
@@ -159,6 +159,7 @@ class Collector:
         alone: what is measured in several processes at once would be wrong.
         keeps_predictions: what other tasks predict under the same shifts is wanted in full.
         default: whether it is measured where nobody says what.
+        remark: what must be said of a task's rows in a few words; None where there is nothing to say.
     """
 
     help: str
@@ -174,6 +175,7 @@ class Collector:
     alone: bool = False
     keeps_predictions: bool = False
     default: bool = False
+    remark: Callable[[pd.DataFrame], str | None] | None = None
 
 
 DESCRIPTION = "checkpoints"

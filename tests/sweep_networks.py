@@ -28,10 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from path_strides import Strides, watch
 
+from invariscope.base.explained import UNEXPLAINED
 from invariscope.collectors.measure.msb import measure_msb
 from invariscope.zoo.loading import build_model
 from invariscope.zoo.sites import Site
-from invariscope.zoo.sites.branches import SIDE
 from invariscope.zoo.surgery import replace_downsampling
 
 TIMM = """
@@ -173,7 +173,7 @@ def right_strides(model: nn.Module, outcome: Outcome, size: int) -> str:
     strides = watch(model, images_of(size))
     sites = [site for site, _ in strides.sizes]
     outcome.sites = len(sites)
-    outcome.unmeasured = sum(site.reason is not None for site in sites)
+    outcome.unmeasured = sum(site.reason is not None and not site.is_aside for site in sites)
     outcome.kinds = ", ".join(sorted({site.kind for site in sites}))
     outcome.shrinks = explained(sites)
     outcome.total_stride = strides.total
@@ -199,12 +199,12 @@ def right_strides(model: nn.Module, outcome: Outcome, size: int) -> str:
 
 
 def explained(sites: Sequence[Site]) -> str:
-    """How every place is explained where a map gets smaller: how many are measured, listed, on side branches or not."""
+    """How every place is explained where a map gets smaller: measured by reader or behaviour, listed, aside, or not."""
     kinds = Counter(
-        "measured" if site.reason is None
-        else "side branch" if site.reason.startswith(SIDE)
-        else "not explained" if site.kind == "unexplained"
-        else "listed"
+        "on side branches" if site.is_aside
+        else "not explained" if site.explained == UNEXPLAINED
+        else f"listed ({site.kind})" if site.reason is not None
+        else f"by {site.explained}"
         for site in sites
     )  # fmt: skip
     return ", ".join(f"{count} {kind}" for kind, count in kinds.items())

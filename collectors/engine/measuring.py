@@ -46,12 +46,14 @@ class Failure:
 class CheckpointReport:
     """What came of one checkpoint's tasks: seconds by collector and task, failures by task, the batches it took.
 
-    ``batch_size`` is given where memory ran out: the size with which it went on.
+    ``remarks``: what must be said of the rows, by collector. ``batch_size`` is given where memory ran out: the size
+    with which it went on.
     """
 
     checkpoint: str
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
     batch_size: int | None = None
 
     @property
@@ -89,7 +91,7 @@ def measure(
             try:
                 subject = subject or _subject(work, images, options)
                 stage = task.collector
-                report.seconds[task.key] = _measure_task(store, work, task, subject)
+                report.seconds[task.key] = _measure_task(store, work, task, subject, report.remarks)
             except OutputError:
                 raise
             except Exception as error:
@@ -114,9 +116,12 @@ def _subject(work: Work, images: ImageSet, options: Options) -> Subject:
     return Subject(work.checkpoint, model, images, passes.batch_size, keeps_predictions=shared)
 
 
-def _measure_task(store: Store, work: Work, task: PlannedTask, subject: Subject) -> float:
+def _measure_task(store: Store, work: Work, task: PlannedTask, subject: Subject, remarks: dict[str, str]) -> float:
     started, clock = datetime.now(UTC), time.perf_counter()
     rows = _rows(subject, task)
+    collector = COLLECTORS[task.collector]
+    if collector.remark is not None and (remark := collector.remark(rows)) is not None:
+        remarks[task.collector] = remark
     columns: dict[str, Any] = {
         "checkpoint": work.checkpoint.name,
         "sha256": work.sha256,
@@ -124,7 +129,7 @@ def _measure_task(store: Store, work: Work, task: PlannedTask, subject: Subject)
         "task": task.key,
         **versions(),
     }
-    if COLLECTORS[task.collector].of_data:
+    if collector.of_data:
         columns |= {"data": subject.images.name, "data_fingerprint": subject.prepared().fingerprint}
     if "precision" in TABLES[task.collector].names:
         columns["precision"] = task.settings["precision"]

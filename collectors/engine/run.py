@@ -33,7 +33,8 @@ BUSY = "the tables are being compacted: collect when that has ended"
 class CollectOutcome:
     """What a run did: tasks measured now, tasks found done, the failures, and checkpoints that have new weights.
 
-    ``batch_sizes`` holds the checkpoints for whose batches memory ran out, and the size with which each went on.
+    ``batch_sizes`` holds the checkpoints for whose batches memory ran out, and the size with which each went on;
+    ``remarks``, by collector and checkpoint, what must be said of the rows that were measured.
     """
 
     measured: int = 0
@@ -41,11 +42,14 @@ class CollectOutcome:
     failures: list[Failure] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     batch_sizes: dict[str, int] = field(default_factory=dict)
+    remarks: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def add(self, report: CheckpointReport) -> None:
         """Count what came of one checkpoint."""
         self.measured += len(report.seconds)
         self.failures += report.failures.values()
+        for collector, remark in report.remarks.items():
+            self.remarks.setdefault(collector, {})[report.checkpoint] = remark
         if report.batch_size is not None:
             self.batch_sizes[report.checkpoint] = report.batch_size
 
@@ -150,6 +154,8 @@ def _measure(
             bar.update(len(report.keys))
             for key, seconds in report.seconds.items():
                 log.line(f"measured: {report.checkpoint}: {collectors[key]}: {seconds:.2f} s")
+            for collector, remark in report.remarks.items():
+                log.line(f"remark: {report.checkpoint}: {collector}: {remark}")
             for failure in report.failures.values():
                 log.line(f"failed: {failure}")
             if report.batch_size is not None:

@@ -14,12 +14,10 @@ from torch import Tensor, nn
 
 from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.collectors.measure.jackknife import ratio_jackknife
-from invariscope.collectors.measure.places import place_keys
-from invariscope.collectors.measure.rivals import Rivals
+from invariscope.collectors.measure.rivals import Rivals, Seen, unwatched
 from invariscope.collectors.measure.windows import Windows, windows
 from invariscope.zoo.datasets.inputs import place
 from invariscope.zoo.sites import Site, Use, View, Watch, record
-from invariscope.zoo.sites.recorder import Consumer
 
 if TYPE_CHECKING:
     from invariscope.zoo.datasets.inputs import PreparedImages
@@ -40,10 +38,6 @@ AT_ONCE = 1 << 18
 """Window entries handled in one go, channel by channel: so many stay in the processor's cache."""
 
 _SUMS = ("windows", "flat", "equal", "weight", "top", "corrected", "selectivity")
-
-
-Seen = Callable[[Tensor, Tensor], None]
-"""Is given the weights ``(n, M, L)`` of the windows that are not flat, summed over channels, and their number."""
 
 
 def window_sums(view: View, places: Windows, seen: Seen | None = None) -> Array:
@@ -134,7 +128,9 @@ class Tally:
     site: Site
     sums: list[Array] = field(default_factory=list)
     failed: str | None = None
-    """Why a later batch could not be read, where one could not."""
+    """Why a batch could not be read, where one could not."""
+    explained: str = ""
+    """How the site is explained, where one of the batches says otherwise than the first."""
     sampled: int = 0
     """Windows drawn so far, over all images (one for all channels); 0 where all of them are looked at."""
     rivals: Rivals | None = None
@@ -179,7 +175,6 @@ class Tally:
         site, ratios = self.site, self.ratios()
         windows_of_all = ratios["flat_fraction"][1]
         row: dict[str, Any] = {
-            "depth": site.depth,
             "site": site.name,
             "site_kind": site.kind,
             "kernel": _by(site.kernel),
@@ -195,7 +190,7 @@ class Tally:
             # What happens in none of m windows drawn can still happen in one of m.
             row[f"{name}_se"] = max(error, 1 / self.sampled) if self.sampled and error == error else error
         rivals = Rivals() if self.rivals is None or self.failed is not None else self.rivals
-        return {**row, **rivals.columns(), "reason": self.reason}
+        return {**row, **rivals.columns(), "explained": self.explained or site.explained, "reason": self.reason}
 
 
 def _by(size: tuple[int, int] | None) -> str | None:
@@ -228,12 +223,10 @@ class _Measurement:
         rivals = Rivals(self.seed) if self.rivals else None
         tally = self.tallies.setdefault(site.name, Tally(site, rivals=rivals))
         if tally.site != site:
-            raise ModelError(
-                f"site {site.name} changes from batch to batch ({tally.site.input_size} and then {site.input_size}, as "
-                f"number {tally.site.depth} and then {site.depth}): give the network images on which it does the same"
-            )
+            changed = f"site {site.name} changes from batch to batch ({site.changed_from(tally.site)})"
+            raise ModelError(f"{changed}: give the network images on which it does the same")
         if site.reason is not None:
-            tally.failed = site.reason
+            tally.failed, tally.explained = site.reason, site.explained
         if tally.site.reason is not None or tally.failed is not None:
             return
         images = min(use.rows, self.dense_images - self.start) if use.costs_dense else use.rows
@@ -249,24 +242,11 @@ class _Measurement:
                     f"site {site.name} has NaN or infinite values: check the network's weights and the images' range"
                 )
             places = windows(view.cells, view.taps.index)
-            sums[rows] += window_sums(view, places, self._seen(tally, use, rows, outputs, places))
+            seen = tally.rivals and tally.rivals.watch(use, self.start + rows.start, outputs, places)
+            sums[rows] += window_sums(view, places, seen)
         tally.sums.append(sums)
         if tally.rivals is not None:
             tally.rivals.read(site, use, self.start, sums[:, 5], sums[:, 0] - sums[:, 1])
-
-    def _seen(self, tally: Tally, use: Use, rows: slice, outputs: Tensor | None, places: Windows) -> Seen | None:
-        """What takes the weights of some windows by their places."""
-        rivals, size, out, stride = tally.rivals, use.input_size, use.output_size, use.stride
-        if rivals is None or stride is None:
-            return None
-        pixels = places.pixels
-        if use.costs_dense and outputs is not None:
-            keys = torch.where(pixels < 0, -1, pixels % (stride[0] * stride[1]))  # a view holds the cells one by one
-        else:
-            every = torch.arange(out[0] * out[1]) if outputs is None else outputs
-            keys = place_keys(pixels, every.to(pixels.device), size, out[1], stride)
-        first = self.start + (rows.start or 0)
-        return lambda weights, count: rivals.places.add(first, keys, weights, count, places.size)
 
     def _drawn(self, use: Use) -> int | None:
         """Output locations to draw per image; None for all."""
@@ -333,8 +313,9 @@ def measure_msb(
             unshifted images need not be run again for what else is wanted of them.
 
     Returns:
-        The measurement columns of the table ``layers``; readings are NaN, with the ``reason``, where there are none. A
-        network without sites gives one row with a null ``site``.
+        The measurement columns of the table ``layers``; readings are NaN, with the ``reason``, where there are none.
+        Sites on side branches come last and do not count in ``n_sites``. A network without sites gives one row with a
+        null ``site``.
 
     Raises:
         ModelError: when the forward pass fails, or a site holds NaN or infinite values.
@@ -352,7 +333,8 @@ def measure_msb(
     )
     rows = [tally.row() for tally in tallies] or [_no_site(len(images))]
     frame = pd.DataFrame(rows)
-    frame.insert(1, "n_sites", len(tallies))
+    frame.insert(0, "depth", range(len(frame)))
+    frame.insert(1, "n_sites", sum(not tally.site.is_aside for tally in tallies))
     return frame
 
 
@@ -367,9 +349,10 @@ def tally_sites(
     on_output: Callable[[int, Any], None] | None = None,
     rivals: bool = False,
 ) -> list[Tally]:
-    """What :func:`measure_msb` makes its rows of: the sums over windows, per site (in forward order) and image.
+    """What :func:`measure_msb` makes its rows of: the sums over windows, per site and image.
 
     ``rivals``: also what else a row holds, :mod:`invariscope.collectors.measure.rivals`.
+    The network's own sites in forward order, then those on side branches.
     """
     settings = {"batch_size": batch_size, "dense_images": dense_images, "windows_per_image": windows_per_image}
     for name, value in settings.items():
@@ -383,24 +366,14 @@ def tally_sites(
     for start in range(0, len(images), batch_size):
         measurement.begin(start)
         batch = place(images[start : start + batch_size], model)
-        output = record(model, batch, _unwatched(measurement), again=measurement.forget, watch=watch)
+        output = record(model, batch, unwatched(measurement), again=measurement.forget, watch=watch)
         if on_output is not None:
             on_output(start, output)
-    return sorted(measurement.tallies.values(), key=lambda tally: tally.site.depth)
-
-
-def _unwatched(consume: Consumer) -> Consumer:
-    """A consumer of whose own calls the recorder sees nothing."""
-
-    def quietly(site: Site, use: Use) -> None:
-        with torch._C.DisableTorchFunction():
-            consume(site, use)
-
-    return quietly
+    return sorted(measurement.tallies.values(), key=lambda tally: (tally.site.is_aside, tally.site.depth))
 
 
 def _no_site(images: int) -> dict[str, Any]:
     """The row of a network without a downsampling site."""
     empty = Site(0, "", "", "", None, None, 0, (0, 0), (0, 0), "the network has no downsampling site")
     row = {**Tally(empty).row(), "n_images": images}
-    return {**row, **dict.fromkeys(("site", "site_kind", "channels", "input_size", "output_size"))}
+    return {**row, **dict.fromkeys(("site", "site_kind", "channels", "input_size", "output_size", "explained"))}

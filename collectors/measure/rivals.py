@@ -23,11 +23,12 @@ from invariscope.collectors.measure.derivative import (
 )
 from invariscope.collectors.measure.equivariance import Errors, cropped, equivariance_errors
 from invariscope.collectors.measure.jackknife import jackknife_error, ratio_jackknife, ratio_without
-from invariscope.collectors.measure.places import PlaceSums, position
-from invariscope.collectors.measure.windows import windows
+from invariscope.collectors.measure.places import PlaceSums, place_keys, position
+from invariscope.collectors.measure.windows import Windows, windows
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sites import Site, Use
 from invariscope.zoo.sites.again import Again, rebuilt
+from invariscope.zoo.sites.recorder import Consumer
 from invariscope.zoo.sites.uses import Sampled
 
 Array = npt.NDArray[np.float64]
@@ -44,6 +45,10 @@ PIECEWISE = {"max", "subsample", "avg", "blur", "phase"}
 NO_TWIN = "the site has no twin at stride 1"
 NO_PADDING = "its padding cannot be set"
 WEIGHTS_ONLY = "its weights are read with what they depend on held fixed"
+
+
+Seen = Callable[[Tensor, Tensor], None]
+"""Is given the weights ``(n, M, L)`` of the windows that are not flat, summed over channels, and their number."""
 
 
 @dataclass
@@ -64,6 +69,18 @@ class Rivals:
         """The same, to be added to apart."""
         lists: dict[str, Any] = {name: list(getattr(self, name)) for name in ("shares", "energies", "around", "own")}
         return replace(self, **lists, places=PlaceSums(list(self.places.parts)), reasons=dict(self.reasons))
+
+    def watch(self, use: Use, first: int, outputs: Tensor | None, window: Windows) -> Seen | None:
+        """What takes the weights of some outputs' windows by their places, of the images from ``first`` on."""
+        stride, out, pixels = use.stride, use.output_size, window.pixels
+        if stride is None:
+            return None
+        if use.costs_dense and outputs is not None:
+            keys = torch.where(pixels < 0, -1, pixels % (stride[0] * stride[1]))  # a view holds the cells one by one
+        else:
+            every = torch.arange(out[0] * out[1]) if outputs is None else outputs
+            keys = place_keys(pixels, every.to(pixels.device), use.input_size, out[1], stride)
+        return lambda weights, count: self.places.add(first, keys, weights, count, window.size)
 
     def read(self, site: Site, use: Use, start: int, corrected: Array, windows: Array) -> None:
         """Measure a use of the site by the images from ``start`` on.
@@ -183,6 +200,16 @@ def _excused(reasons: dict[str, str], *names: str) -> Iterator[None]:
         yield
     except InputError as error:
         reasons.update(dict.fromkeys(names, str(error)))
+
+
+def unwatched(consume: Consumer) -> Consumer:
+    """A consumer of whose own calls the recorder sees nothing."""
+
+    def quietly(site: Site, use: Use) -> None:
+        with torch._C.DisableTorchFunction():
+            consume(site, use)
+
+    return quietly
 
 
 Uniform = Callable[[int], tuple[Tensor, Tensor]]

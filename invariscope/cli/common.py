@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invariscope.base.errors import InputError
+from invariscope.base.words import counted
 
 if TYPE_CHECKING:
     from invariscope.analysis import Frames, Results, Tables
@@ -68,9 +69,22 @@ def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
             f"out of memory: measured {count} checkpoint{'s' * (count > 1)} in smaller batches ({name}: {size} images)",
             file=sys.stderr,
         )
+    for collector, remarks in outcome.remarks.items():
+        print(_remarked(collector, remarks), file=sys.stderr)
     for failure in outcome.failures:
         print(f"failed: {failure}", file=sys.stderr)
     return WITH_FAILURES if outcome.failures else DONE
+
+
+NAMED = 8
+"""Checkpoints that a line names at most."""
+
+
+def _remarked(collector: str, remarks: dict[str, str]) -> str:
+    """One line about the checkpoints of whose rows something must be said."""
+    named = "; ".join(f"{name}: {remark}" for name, remark in sorted(remarks.items())[:NAMED])
+    more = f"; and {len(remarks) - NAMED} others" if len(remarks) > NAMED else ""
+    return f"{collector}: {counted(len(remarks), 'checkpoint')} not fully measured, kept out of means ({named}{more})"
 
 
 def run_analysis(folder: str, out: Path, *, with_power: bool = False) -> tuple[Frames, Results]:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from invariscope.base.explained import remark
 from invariscope.collectors.measure.msb import measure_msb
 from invariscope.zoo.operators import build_operator
-from invariscope.zoo.sites import find_sites, remark, replay
+from invariscope.zoo.sites import find_sites, replay
 
 IMAGES = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(3))
 
@@ -150,8 +151,11 @@ def test_a_network_that_does_something_else_in_another_batch_is_planned_anew() -
 
 
 def test_what_is_said_in_one_line() -> None:
-    assert remark({}) == "it has no downsampling site"
-    assert remark({"a": None, "b": "side branch: it comes back only as a weight or a gate"}) is None
-    assert remark({"b": "side branch: x"}) == "it has no downsampling site, only 1 on side branches"
-    assert remark({"a": None, "b": "why"}) == "1 of 2 downsampling sites not measured: b (why)"
-    assert remark({"b": "why"}) == "none of its downsampling sites is measured: b (why)"
+    measured, aside = ("a", None, "reader"), ("b", "side branch: it comes back only as a gate", "reader")
+    unknown, listed = ("c", "why", "no"), ("d", "it keeps every pixel", "reader")
+    assert remark([]) == "no downsampling site"
+    assert remark([aside]) == "no downsampling site, 1 on side branches"
+    assert remark([measured, aside]) is remark([measured, listed]) is None
+    assert remark([measured, aside, unknown]) == "1 of 2 shrinks not explained: c (why)"
+    assert remark([listed, unknown]) == "none of its 2 downsampling sites is measured: c (why)"
+    assert remark([listed]) == "none of its 1 downsampling sites is measured: d (it keeps every pixel)"

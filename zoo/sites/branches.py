@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from invariscope.base.explained import SIDE
 from invariscope.zoo.sites.trace import Call, Trace
 from invariscope.zoo.sites.vocabulary import CONVOLUTIONS, ELEMENTWISE, PASSES, POOLS, PRODUCTS, SQUASHING, UPSAMPLING
-
-SIDE = "side branch"
-"""How the reason of a site begins that is not on the main path, and so none of the network's."""
 
 GATE = f"{SIDE}: it comes back only as a weight or a gate"
 PYRAMID = f"{SIDE}: a pyramid, that comes back upsampled to the map that it pools"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -150,7 +150,7 @@ def find_sites(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[Site
     views that are reduced, indices, matrix products, poolings that are added, exported graphs. Where what it does to a
     map shows its sampling weights (:mod:`invariscope.zoo.sites.jacobian`) it is a site by its behaviour: ``max``,
     ``avg``, ``blur``, ``subsample``, ``phase`` (one of each image), ``mixture``; else it is listed as ``unexplained``.
-    Poolings of gates, pyramids and other heads are listed with a reason that begins "side branch".
+    Poolings of gates, pyramids and other heads come last, with a reason that begins "side branch".
 
     Listed with the reason why it has no MSB is what makes maps smaller in another way. ``space_to_depth``
     (``pixel_unshuffle``, patch merging by slices of all phases or by reshaping) is such a site: it drops no pixel, so
@@ -162,4 +162,10 @@ def find_sites(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[Site
     """
     sites: list[Site] = []
     record(model, example, lambda site, use: sites.append(site), again=sites.clear)
-    return sites
+    return _numbered(sites)
+
+
+def _numbered(sites: Iterable[Site]) -> list[Site]:
+    """A network's own sites, numbered from 0 in the order of its forward pass; after them those on side branches."""
+    ordered = sorted(sites, key=lambda site: (site.is_aside, site.depth))
+    return [replace(site, depth=depth) for depth, site in enumerate(ordered)]

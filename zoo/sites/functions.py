@@ -6,16 +6,16 @@ the call does not downsample (global pooling, a convolution at stride 1). Uses o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from invariscope.zoo.sampling import Taps, max_weights, source_index, take, tap_index
 from invariscope.zoo.sites.again import moved, windowed
-from invariscope.zoo.sites.rearranging import VIEWS
+from invariscope.zoo.sites.filters import fixed_filter, low_band
 from invariscope.zoo.sites.uses import Sampled, Size, Use, dense, map_size, sampled, unmeasured
 
 GLOBAL_FROM = 4
@@ -131,35 +131,6 @@ def _adaptive_avg_pool2d(result: Tensor, input: Tensor, output_size: Any) -> Use
 
 def _adaptive_max_pool2d(result: Any, input: Tensor, output_size: Any, return_indices: bool = False) -> Use | None:
     return _adaptive("max", input, result[0] if isinstance(result, tuple) else result)
-
-
-def fixed_filter(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor | None:
-    """The one filter ``(kh, kw)`` of a depthwise averaging, as public BlurPool layers call it; None for all else.
-
-    That is: a filter that is not learned (no parameter, or a frozen one), not negative, sums to 1 and is the same in
-    every channel; no bias.
-    """
-    learned = isinstance(weight, nn.Parameter) and weight.requires_grad
-    if bias is not None or learned or weight.shape[:2] != (groups, 1) or groups != x.shape[1]:
-        return None
-    kernel = weight[0, 0].double()
-    averages = bool((kernel >= 0).all()) and abs(float(kernel.sum()) - 1) <= 1e-3
-    return kernel if averages and bool((weight == weight[:1]).all()) else None
-
-
-def low_band(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> tuple[int, Tensor] | None:
-    """Of a fixed transform of every channel into several bands: the one that averages, and its filter ``(kh, kw)``."""
-    bands = weight.shape[0] // max(groups, 1)
-    if isinstance(weight, nn.Parameter) and weight.requires_grad:
-        return None
-    if bias is not None or bands < 2 or weight.shape[1] != 1 or groups != x.shape[1]:
-        return None
-    filters = weight[:, 0].double().unflatten(0, (groups, bands))
-    averages = (filters >= 0).all(-1).all(-1).all(0) & (filters.sum((-1, -2)) > 0).all(0)
-    if not bool((filters == filters[:1]).all()) or int(averages.sum()) != 1:
-        return None
-    band = int(averages.int().argmax())
-    return band, filters[0, band] / filters[0, band].sum()
 
 
 def _conv2d(
@@ -308,7 +279,7 @@ def rearranged(x: Tensor, y: Tensor, stride: Size) -> Use:
     size = map_size(x)
     reason = "it keeps every pixel, as channels: nothing is sampled"
     out = size[0] // stride[0], size[1] // stride[1]
-    return Use("space_to_depth", stride, stride, len(x), int(x.shape[1]), size, out, reason, (x, y))
+    return Use("space_to_depth", stride, stride, len(x), int(x.shape[1]), size, out, reason, maps=(x, y))
 
 
 def _unfold(
@@ -347,30 +318,6 @@ def _volume(result: Any, input: Tensor, *args: Any, **kwargs: Any) -> Use | None
     if input.dim() != 5 or map_size(y) == (1, 1):
         return None
     return unmeasured("volume", input, y, "it works on volumes (N, C, T, H, W), and MSB is defined on images")
-
-
-OTHERWISE = "it makes the map smaller by a function whose sampling is not known here"
-
-
-def unknown_use(func: Any, args: Sequence[Any], result: Any) -> Use | None:
-    """What any other function did that at least halves a map, in height and in width: listed, never dropped."""
-    if not isinstance(result, Tensor) or result.dim() != 4 or not result.is_floating_point():
-        return None
-    x = next((arg for arg in args if isinstance(arg, Tensor)), None)
-    if x is None or x.dim() != 4 or len(x) != len(result) or func in _NO_MAPS:
-        return None
-    size, out = map_size(x), map_size(result)
-    if out == (1, 1) or any(2 * after > before + 1 or before == 1 for before, after in zip(size, out, strict=True)):
-        return None
-    return unmeasured(str(getattr(func, "__name__", "function")).strip("_"), x, result, OTHERWISE)
-
-
-_NO_MAPS = {
-    torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.einsum, F.linear, F.scaled_dot_product_attention,
-    Tensor.__getitem__, Tensor.expand, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty, Tensor.new_full,
-    torch.narrow, Tensor.narrow, *VIEWS,
-}  # fmt: skip
-"""Functions whose four dimensions are mostly those of attention (N, heads, tokens, channels), or that only cut."""
 
 
 def _without_weights(kind: str, reason: str) -> Callable[..., Use | None]:

@@ -30,12 +30,21 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True, eq=False)
+class Places:
+    """The places of a window: steps ``(K, 2)`` from its stride cell's corner; whether windows go round, per axis."""
+
+    steps: Tensor
+    round_: tuple[bool, bool] = (False, False)
+
+
+@dataclass(frozen=True, eq=False)
 class Rows:
     """The rows of a Jacobian: output ``l`` takes ``weights (N, C, L, K)`` of the pixels ``index (L, K)``."""
 
     index: Tensor
     weights: Tensor
     sums: Tensor
+    places: Places
     fixed: bool
     """Whether the weights are the same for every image and channel, and do not depend on the values."""
 
@@ -84,11 +93,8 @@ def _sums(owners: Tensor, shares: Tensor, outputs: int) -> Tensor:
     return total[..., :outputs]
 
 
-def _places(owners: Sequence[Tensor], size: Size, out: Size, stride: Size, wide: int) -> tuple[Tensor, list[bool]]:
-    """Places of a window from its stride cell's corner, ``(K, 2)``; and whether windows go round, per axis.
-
-    A place that is seen at one output is one of all of them.
-    """
+def _places(owners: Sequence[Tensor], size: Size, out: Size, stride: Size, wide: int, known: Places | None) -> Places:
+    """The places of a window: one that is seen at one output, or is ``known``, is one of all of them."""
     pixel, output = [], []
     for each in owners:
         for owner in each:
@@ -106,28 +112,33 @@ def _places(owners: Sequence[Tensor], size: Size, out: Size, stride: Size, wide:
         place = torch.where(raw > reach, raw - whole, torch.where(raw < -reach, raw + whole, raw))
         round_.append(bool((place != raw).any()))
         axes.append(place)
-    places = torch.stack(axes, 1).unique(dim=0)
+    steps = torch.stack(axes, 1)
+    if known is not None:
+        steps = torch.cat([steps, known.steps.to(steps.device)])
+        round_ = [one or other for one, other in zip(round_, known.round_, strict=True)]
+    steps = steps.unique(dim=0)
     for axis in (0, 1):
-        if int(places[:, axis].max() - places[:, axis].min()) >= wide * stride[axis]:
+        if int(steps[:, axis].max() - steps[:, axis].min()) >= wide * stride[axis]:
             raise Unreadable("its windows are not those of a stride")
-    return places, round_
+    return Places(steps, (round_[0], round_[1]))
 
 
-def _index(places: Tensor, round_: Sequence[bool], size: Size, out: Size, stride: Size) -> Tensor:
+def _index(places: Places, size: Size, out: Size, stride: Size) -> Tensor:
     """Pixels of every output's window: ``(L, K)``, -1 outside the map."""
-    every = torch.arange(out[0] * out[1], device=places.device)
-    rows = stride[0] * (every // out[1])[:, None] + places[None, :, 0]
-    columns = stride[1] * (every % out[1])[:, None] + places[None, :, 1]
+    every = torch.arange(out[0] * out[1], device=places.steps.device)
+    rows = stride[0] * (every // out[1])[:, None] + places.steps[None, :, 0]
+    columns = stride[1] * (every % out[1])[:, None] + places.steps[None, :, 1]
     flat = (rows % size[0]) * size[1] + columns % size[1]
-    inside_rows = (rows >= 0) & (rows < size[0]) | round_[0]
-    inside_columns = (columns >= 0) & (columns < size[1]) | round_[1]
+    inside_rows = (rows >= 0) & (rows < size[0]) | places.round_[0]
+    inside_columns = (columns >= 0) & (columns < size[1]) | places.round_[1]
     return torch.where(inside_rows & inside_columns, flat, -1)
 
 
-def read_rows(run: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, judged: bool = False) -> Rows:
+def read_rows(run: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, known: Places | None = None) -> Rows:
     """The weights of a piece, which ``run`` makes again, at the map ``x``, of which it made ``y``: ``(N, C, H, W)``.
 
-    ``judged``: another batch has shown already that the weights do not hang on the values.
+    ``known``: the places that another batch and noise have shown, and with them that their sums do not depend on the
+    values.
 
     Raises:
         Unreadable: where they are no sampling weights, with the reason.
@@ -136,7 +147,7 @@ def read_rows(run: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, judged: boo
         raise Unreadable("its channels are not those of the map that it takes")
     generator = torch.Generator().manual_seed(0)
     out = int(y.shape[2]), int(y.shape[3])
-    probes = min(max(SEEN // max(y.numel(), 1), 0 if judged else 1), MOST_PROBES)
+    probes = 0 if known is not None else min(max(SEEN // max(y.numel(), 1), 1), MOST_PROBES)
     pairs = []
     for number in range(probes + 1):
         noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device)
@@ -152,11 +163,11 @@ def read_rows(run: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, judged: boo
         if wide > 2 * max(out):
             break
         found = [_rows(result, source, wide, generator) for source, result in pairs]
-        known = [rows for rows in found if rows is not None]
-        if len(known) < len(found):
+        told = [rows for rows in found if rows is not None]
+        if len(told) < len(found):
             continue
         try:
-            return _checked(known, [(source.detach(), result.detach()) for source, result in pairs])
+            return _checked(told, [(source.detach(), result.detach()) for source, result in pairs], known)
         except Unreadable as problem:
             why = str(problem)
     raise Unreadable(why)
@@ -184,7 +195,7 @@ def stride_of(size: Size, out: Size) -> Size:
     return max(round(size[0] / out[0]), 1), max(round(size[1] / out[1]), 1)
 
 
-def _checked(found: Sequence[tuple[Tensor, Tensor]], at: Sequence[tuple[Tensor, Tensor]]) -> Rows:
+def _checked(found: Sequence[tuple[Tensor, Tensor]], at: Sequence[tuple[Tensor, Tensor]], known: Places | None) -> Rows:
     """The rows of the first owners and shares, once they all say all of what a piece did to its map and the probes."""
     (x, y), given = at[0], found[0]
     size, out = (int(x.shape[2]), int(x.shape[3])), (int(y.shape[2]), int(y.shape[3]))
@@ -200,8 +211,8 @@ def _checked(found: Sequence[tuple[Tensor, Tensor]], at: Sequence[tuple[Tensor, 
     if not bool((sums > 0).any()):
         raise Unreadable("it samples nothing")
     stride, wide = stride_of(size, out), round(len(given[0]) ** 0.5)
-    places, round_ = _places([owners for owners, _ in found], size, out, stride, wide)
-    index = _index(places, round_, size, out, stride)
+    places = _places([owners for owners, _ in found], size, out, stride, wide, known)
+    index = _index(places, size, out, stride)
     every = torch.arange(outputs, device=index.device)
     sets = (every // out[1]) % wide * wide + (every % out[1]) % wide
     weights = x.new_zeros(*x.shape[:2], *index.shape)
@@ -215,4 +226,4 @@ def _checked(found: Sequence[tuple[Tensor, Tensor]], at: Sequence[tuple[Tensor, 
         raise Unreadable("its windows could not be told apart")
     first = given[1][:, :1, :1]
     fixed = all(bool(((shares - first).abs() < 1e-9).all()) for _, shares in found)
-    return Rows(index, weights / mass.clamp(min=1e-300)[..., None], sums, fixed)
+    return Rows(index, weights / mass.clamp(min=1e-300)[..., None], sums, places, fixed)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from invariscope.zoo.sites.branches import carrying
-from invariscope.zoo.sites.functions import OTHERWISE
 from invariscope.zoo.sites.plan import KEEPS_ALL, Piece
 from invariscope.zoo.sites.trace import Call, Trace
+from invariscope.zoo.sites.unexplained import OTHERWISE
 from invariscope.zoo.sites.uses import Size
 from invariscope.zoo.sites.vocabulary import (
     CONVOLUTIONS,

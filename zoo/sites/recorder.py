@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Self
 
@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from invariscope.base.explained import READER, is_aside
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sampling import Taps
 from invariscope.zoo.sites.again import operated
-from invariscope.zoo.sites.functions import explains, reader_of, rearranged, unknown_use
+from invariscope.zoo.sites.functions import explains, reader_of, rearranged
 from invariscope.zoo.sites.rearranging import VIEWS, Rearranged, follow, space_to_depth
 from invariscope.zoo.sites.replaying import Replayer
 from invariscope.zoo.sites.trace import Call, Trace, cuts, mark, name_of, tensors
+from invariscope.zoo.sites.unexplained import unknown_use
 from invariscope.zoo.sites.uses import Dense, Sampled, Size, Use, sampled
 
 
@@ -29,9 +31,10 @@ class Site:
 
     ``name`` is the path of the module that downsamples, or ``path.kind`` where a module with other modules inside calls
     a function; a second use in the same forward pass is ``name#2``. ``path`` is the innermost module's.
-    Sizes are height x width in pixels of the feature map; a strided convolution's input is its own dense (stride 1)
-    output.
-    ``reason`` says why the site cannot be given an MSB, where it cannot.
+    ``depth`` counts the sites of the forward pass. Sizes are height x width in pixels of the feature map; a strided
+    convolution's input is its own dense (stride 1) output.
+    ``reason`` says why the site cannot be given an MSB, where it cannot; ``explained`` how it is known what it samples:
+    from the arguments of a call (``reader``), from what it does to its map (``behaviour``), or not (``no``).
     """
 
     depth: int
@@ -44,6 +47,18 @@ class Site:
     input_size: Size
     output_size: Size
     reason: str | None = field(default=None, compare=False)
+    explained: str = field(default=READER, compare=False)
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether it is on a side branch, and so none of the network's own sites."""
+        return is_aside(self.reason)
+
+    def changed_from(self, other: Site) -> str:
+        """In what it differs from the same site of another batch."""
+        names = [field.name for field in fields(self) if field.compare]
+        pairs = [(name, getattr(other, name), getattr(self, name)) for name in names]
+        return ", ".join(f"{name} {before} and then {after}" for name, before, after in pairs if before != after)
 
 
 Consumer = Callable[[Site, Use], None]
@@ -138,7 +153,7 @@ class Recorder(TorchFunctionMode):
             self._replayer.before(len(self._trace.calls), _writes_first(func, kwargs), args, self._trace)
         result = func(*args, **kwargs)
         # An operator is one site: what it calls inside is its own business.
-        if self._operator is None:
+        if self._operator is None and type(result) not in _NO_MAPS:
             self.watching = True
             call = self._note(func, args, kwargs, result)
             self._read(func, args, kwargs, result, call)
@@ -308,7 +323,11 @@ class Recorder(TorchFunctionMode):
             name = f"{name}#{self._names[name]}"
         sizes = (use.kernel, use.stride, use.channels, use.input_size, use.output_size)
         self._depth += 1
-        self._consume(Site(self._depth - 1, name, frame.path, use.kind, *sizes, reason), use)
+        self._consume(Site(self._depth - 1, name, frame.path, use.kind, *sizes, reason, use.explained), use)
+
+
+_NO_MAPS = {torch.Size, int, float, bool, str, torch.dtype, torch.device, torch.layout}
+"""What a call gives that only asks for a property."""
 
 
 def _only_asks(func: Any) -> bool:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from invariscope.base.errors import ModelError
+from invariscope.base.explained import BEHAVIOUR
 from invariscope.zoo.sampling import Taps, take
 from invariscope.zoo.sites.again import Again, behaving
-from invariscope.zoo.sites.jacobian import Rows, Unreadable, read_rows, stride_of
+from invariscope.zoo.sites.jacobian import Places, Rows, Unreadable, read_rows, stride_of
 from invariscope.zoo.sites.plan import Piece
 from invariscope.zoo.sites.trace import Trace, tensors
-from invariscope.zoo.sites.uses import Sampled, Size, Use, unmeasured
+from invariscope.zoo.sites.uses import Sampled, Size
 
 AT_ONCE = 1 << 22
 """Elements of a map from which its images are read a few at a time."""
@@ -189,16 +190,27 @@ def kind_of(rows: Rows, x: Tensor, chosen: bool, cell: int) -> str:
     return "phase" if single else "mixture"
 
 
-def behaved(replay: Replay, x: Tensor, y: Tensor, kind: str | None) -> Sampled:
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What one batch has shown of a piece, and what holds in every other."""
+
+    kind: str
+    kernel: Size
+    stride: Size
+    places: Places
+
+
+def behaved(replay: Replay, x: Tensor, y: Tensor, reading: Reading | None = None) -> tuple[Sampled, Reading]:
     """The use of a piece from ``x (N, C, H, W)`` to ``y``, with the weights that its behaviour shows.
 
-    Large maps are read a few images at a time, when they are asked for.
+    Large maps are read a few images at a time, when they are asked for. ``reading``: what another batch has shown.
 
     Raises:
         Unreadable: where it shows none.
     """
     size, out = (int(x.shape[2]), int(x.shape[3])), (int(y.shape[2]), int(y.shape[3]))
     some = max(AT_ONCE * len(x) // max(x.numel(), 1), 1)
+    places = None if reading is None else reading.places
     read: dict[tuple[int, int], Rows] = {}
     known: list[bool] = []
 
@@ -208,11 +220,11 @@ def behaved(replay: Replay, x: Tensor, y: Tensor, kind: str | None) -> Sampled:
             read.clear()
             part = replace(replay, images=slice(start, stop))
             try:
-                read[start, stop] = read_rows(part.run, x[start:stop], y[start:stop], kind is not None)
+                read[start, stop] = read_rows(part.run, x[start:stop], y[start:stop], places)
             except Unreadable:
                 if not known:
                     raise
-                rows = read_rows(replay.run, x, y, kind is not None)
+                rows = read_rows(replay.run, x, y, places)
                 read[start, stop] = replace(rows, weights=rows.weights[start:stop])
         return read[start, stop]
 
@@ -227,7 +239,7 @@ def behaved(replay: Replay, x: Tensor, y: Tensor, kind: str | None) -> Sampled:
     if some >= len(x):
         if x.numel() > LARGEST:
             raise Unreadable("the map is too large to be run again as a whole: take a smaller batch")
-        whole = first = read_rows(replay.run, x, y, kind is not None)
+        whole = first = read_rows(replay.run, x, y, places)
 
     def taps(images: slice, outputs: Tensor | None) -> Taps:
         index, weights = (whole.index, whole.weights[images]) if whole is not None else _of(rows_of(images))
@@ -236,29 +248,30 @@ def behaved(replay: Replay, x: Tensor, y: Tensor, kind: str | None) -> Sampled:
         outputs = outputs.to(index.device)
         return Taps(index[outputs], weights[:, :, outputs])
 
-    kind, kernel, stride = (
-        kind or kind_of(first, x[: len(first.weights)], replay.chosen, prod(stride_of(size, out))),
-        _reach(first.index, size),
-        stride_of(size, out),
-    )
-    if kind not in ("subsample", "avg", "blur"):
-        # A phase that one image has not chosen is one that it could have.
-        kernel = max(kernel[0], stride[0]), max(kernel[1], stride[1])
-    again = _again(replay, x, kind, first, stride, out)
-    own: Any = {"x": x, "y": y, "taps": taps, "maps": (x, y), "again": again}
-    return Sampled(kind, kernel, stride, len(x), int(x.shape[1]), size, out, **own)
+    if reading is None:
+        stride = stride_of(size, out)
+        kind, kernel = kind_of(first, x[: len(first.weights)], replay.chosen, prod(stride)), _reach(first.index, size)
+        if kind not in ("subsample", "avg", "blur"):
+            # A phase that one image has not chosen is one that it could have.
+            kernel = max(kernel[0], stride[0]), max(kernel[1], stride[1])
+        reading = Reading(kind, kernel, stride, first.places)
+    shape = reading.kind, reading.kernel, reading.stride, len(x), int(x.shape[1]), size, out
+    again = _again(replay, x, first, reading, out)
+    return Sampled(*shape, None, BEHAVIOUR, maps=(x, y), again=again, x=x, y=y, taps=taps), reading
 
 
-def _again(replay: Replay, x: Tensor, kind: str, rows: Rows, stride: Size, out: Size) -> Again | None:
+def _again(replay: Replay, x: Tensor, rows: Rows, reading: Reading, out: Size) -> Again | None:
     """The piece on other maps; None where no window lies wholly inside of the map."""
     middle = out[0] // 2 * out[1] + out[1] // 2
     index = rows.index[middle]
     if bool((index < 0).any()):
         return None
     width = int(x.shape[3])
-    corner = torch.tensor([middle // out[1] * stride[0], middle % out[1] * stride[1]], device=index.device)
+    corner = torch.tensor(
+        [middle // out[1] * reading.stride[0], middle % out[1] * reading.stride[1]], device=index.device
+    )
     offsets = torch.stack([index // width, index % width], 1) - corner
-    return behaving(x, replay.anew, kind, offsets, rows.weights[0, 0, middle], stride)
+    return behaving(x, replay.anew, reading.kind, offsets, rows.weights[0, 0, middle], stride)
 
 
 def _of(rows: Rows) -> tuple[Tensor, Tensor]:
@@ -274,10 +287,3 @@ def _reach(index: Tensor, size: Size) -> Size:
         high = places.masked_fill(outside, -1).amax(1)
         most[axis] = int((high - low + 1).mode().values)
     return most[0], most[1]
-
-
-def unexplained(x: Tensor, y: Tensor, why: str) -> Use:
-    """A use that makes a map smaller in a way that is not explained."""
-    use = unmeasured("unexplained", x, y, "")
-    before, after = (f"{size[0]}×{size[1]}" for size in (use.input_size, use.output_size))
-    return unmeasured("unexplained", x, y, f"{before} → {after}, not explained: {why}")

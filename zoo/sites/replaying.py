@@ -8,26 +8,25 @@ from typing import Any
 
 from torch import Tensor
 
-from invariscope.zoo.sites.branches import SIDE
+from invariscope.base.explained import UNEXPLAINED, is_aside
 from invariscope.zoo.sites.jacobian import Unreadable
 from invariscope.zoo.sites.plan import KEEPS_ALL, Key, Piece, Plan
-from invariscope.zoo.sites.replay import Replay, Step, behaved, template, unexplained
+from invariscope.zoo.sites.replay import Reading, Replay, Step, behaved, template
 from invariscope.zoo.sites.trace import Call, Trace, tensors
+from invariscope.zoo.sites.unexplained import unexplained
 from invariscope.zoo.sites.uses import Use, unmeasured
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a piece is read in every batch: as a ``kind``, its weights held fixed as ``whole`` says; or why it is not.
+    """How a piece is read in every batch: as ``reading`` says, its weights held fixed as ``whole`` says; or why not.
 
     ``whole``: what has fewer elements than the whole output is a weight; else, than one image's.
     """
 
-    kind: str | None = None
+    reading: Reading | None = None
     whole: bool = True
     reason: str | None = None
-    cell: int = 1
-    """Pixels of a stride cell."""
 
 
 class Replayer:
@@ -85,21 +84,22 @@ class Replayer:
         if piece.reason is not None:
             return listed(piece, x, y)
         if not self.judging and verdict is not None:
-            if verdict.reason is not None:
-                return unexplained(x, y, verdict.reason)
+            if verdict.reading is None:
+                return unexplained(x, y, str(verdict.reason))
             try:
-                return behaved(self._replay(piece, trace, y, verdict.whole), x, y, verdict.kind)
+                return behaved(self._replay(piece, trace, y, verdict.whole), x, y, verdict.reading)[0]
             except Unreadable as problem:
-                return unexplained(x, y, f"in one of the batches {problem}")
+                known = verdict.reading
+                use = unexplained(x, y, f"in one of the batches {problem}")
+                return replace(use, kind=known.kind, kernel=known.kernel, stride=known.stride)
         why = ""
         for whole in (True, False):
             try:
-                use = behaved(self._replay(piece, trace, y, whole), x, y, None)
+                use, reading = behaved(self._replay(piece, trace, y, whole), x, y)
             except Unreadable as problem:
                 why = str(problem)
                 continue
-            stride = use.stride or (1, 1)
-            self.verdicts[piece.key] = Verdict(use.kind, whole, cell=stride[0] * stride[1])
+            self.verdicts[piece.key] = Verdict(reading, whole)
             return use
         self.verdicts[piece.key] = Verdict(reason=why)
         return unexplained(x, y, why)
@@ -115,8 +115,8 @@ def listed(piece: Piece, x: Tensor, y: Tensor) -> Use:
     """The use of a piece that is not replayed, with its reason."""
     if piece.reason == KEEPS_ALL:
         return unmeasured("space_to_depth", x, y, KEEPS_ALL)
-    if piece.reason and piece.reason.startswith(SIDE):
-        return unmeasured("unexplained", x, y, piece.reason)
+    if is_aside(piece.reason):
+        return unmeasured("unexplained", x, y, str(piece.reason), explained=UNEXPLAINED)
     return unexplained(x, y, str(piece.reason))
 
 
@@ -167,7 +167,8 @@ def _phases_together(pieces: Sequence[Piece], verdicts: Mapping[Key, Verdict]) -
     """The pieces, but all phases of a map as one that keeps every pixel."""
     for piece in pieces:
         same = [other for other in pieces if _is_phase(other, verdicts) and other.source == piece.source]
-        if not _is_phase(piece, verdicts) or len(same) != verdicts[piece.key].cell:
+        reading = verdicts[piece.key].reading if piece.key in verdicts else None
+        if reading is None or piece not in same or len(same) != reading.stride[0] * reading.stride[1]:
             yield piece
         elif piece is same[0]:
             yield replace(piece, reason=KEEPS_ALL)
@@ -181,4 +182,5 @@ PARALLEL = "parallel: it is one of several branches of one map that come togethe
 
 
 def _kind(piece: Piece, verdicts: Mapping[Key, Verdict]) -> str | None:
-    return verdicts[piece.key].kind if piece.key in verdicts else None
+    reading = verdicts[piece.key].reading if piece.key in verdicts else None
+    return reading.kind if reading is not None else None

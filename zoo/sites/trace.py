@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ Shape = tuple[int, ...]
 class Value(NamedTuple):
     """A tensor of the pass. ``carries``: it holds values (real, quantised or complex) and no indices or masks.
 
-    ``constant``: it is nothing that the pass computed, but a parameter, a buffer or an argument.
+    ``constant``: nothing of it was computed of the images.
     """
 
     shape: Shape
@@ -83,15 +84,16 @@ class Trace:
         """A new number for a tensor that was made, or written to."""
         dtype = tensor.dtype
         real = dtype.is_floating_point or tensor.is_quantized
+        number = len(self.values)
         self.values.append(Value(tensor.shape, real or dtype.is_complex, real, constant))
-        number = len(self.values) - 1
         self._known[id(tensor)] = (weakref.ref(tensor), number)
         return number
 
     def add(self, name: str, args: Sequence[Tensor], results: Sequence[Tensor]) -> Call:
         """Note a call."""
         numbers = tuple([self.number(tensor) for tensor in args])
-        call = Call(name, numbers, tuple([self.new(tensor) for tensor in results]))
+        constant = all(self.values[number].constant for number in numbers)
+        call = Call(name, numbers, tuple([self.new(tensor, constant=constant) for tensor in results]))
         self.calls.append(call)
         return call
 
@@ -111,16 +113,23 @@ def tensors(*items: Any) -> list[Tensor]:
     """The tensors in arguments or results: alone, in lists, in mappings."""
     found: list[Tensor] = []
     for item in items:
+        if type(item) in _PLAIN:
+            continue
         if isinstance(item, Tensor):
             found.append(item)
         elif isinstance(item, (list, tuple)):
-            if item and type(item) is not torch.Size:
+            if item:
                 found += tensors(*item)
         elif isinstance(item, Mapping):
             found += tensors(*item.values())
     return found
 
 
+_PLAIN = {type(None), int, float, bool, str, torch.dtype, torch.device, torch.Size, slice}
+"""What holds no tensor, of what most calls are given."""
+
+
+@cache
 def name_of(func: Any) -> str:
     """The plain name of a function: of a method, of an operator of a graph, of a property that is asked for."""
     if isinstance(func, torch._ops.OpOverload):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from invariscope.base.explained import READER
 from invariscope.zoo.sampling import Taps, tap_index
 from invariscope.zoo.sites.again import Again, convolved
 
@@ -48,6 +49,8 @@ class Use:
     input_size: Size
     output_size: Size
     reason: str | None = None
+    explained: str = READER
+    """How it is known what it sampled (:mod:`invariscope.base.explained`)."""
     maps: tuple[Tensor, Tensor] | None = None
     """The map that goes in (of a convolution, its input) and the one that comes out, where they are known."""
     again: Again | None = None
@@ -72,9 +75,11 @@ def map_size(x: Tensor) -> Size:
     return int(x.shape[-2]), int(x.shape[-1])
 
 
-def unmeasured(kind: str, x: Tensor, y: Tensor, reason: str, kernel: Size | None = None) -> Use:
+def unmeasured(
+    kind: str, x: Tensor, y: Tensor, reason: str, kernel: Size | None = None, explained: str = READER
+) -> Use:
     """A use that is listed with the reason why it has no MSB."""
-    return Use(kind, kernel, None, len(x), int(x.shape[1]), map_size(x), map_size(y), reason, (x, y))
+    return Use(kind, kernel, None, len(x), int(x.shape[1]), map_size(x), map_size(y), reason, explained, (x, y))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
