@@ -221,15 +221,23 @@ def uniform_weights(use: Use) -> Uniform | None:
     if not isinstance(use, Sampled) or use.output_size == (1, 1):
         return None
     middle = torch.tensor([use.output_size[0] // 2 * use.output_size[1] + use.output_size[1] // 2])
-    pair = use.taps(slice(0, 1), torch.cat([middle, middle - 1]))
-    if pair.weights.shape[2] != 1 or bool((pair.index < 0).any()):
+    behaves = use.again is not None and use.again.operator is None and use.kind in ("phase", "mixture")
+    taps = use.taps(slice(0, 1), None if behaves else torch.cat([middle, middle - 1]))
+    number = int(middle) if behaves else 0
+    index, weights = taps.index[number], taps.weights
+    if bool((index < 0).any()):
         return None
+    if weights.shape[2] != 1:
+        inside = (taps.index >= 0).all(1).to(weights.device)
+        alike = (weights[:, :, inside] - weights[:, :, number : number + 1]).abs() < 1e-9
+        if not behaves or not bool(alike.all()):
+            return None
 
-    def weights(images: int) -> tuple[Tensor, Tensor]:
+    def of(images: int) -> tuple[Tensor, Tensor]:
         taps = use.taps(slice(0, images), middle)
         return taps.weights[:, :, 0], taps.index[0]
 
-    return weights
+    return of
 
 
 def _input(use: Use) -> Tensor:

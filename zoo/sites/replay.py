@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -92,8 +93,8 @@ class Replay:
     free: bool = False
     """Whether weights are computed anew."""
 
-    def anew(self, x: Tensor) -> Tensor:
-        """The piece on other maps ``(n, C, H, W)``, with a choice of its own.
+    def anew(self, x: Tensor, *, chooses: bool) -> Tensor:
+        """The piece on other maps ``(n, C, H, W)``, with a choice of its own where it ``chooses``.
 
         Raises:
             ModelError: what it chooses by is computed elsewhere, or it cannot be run on so many maps.
@@ -103,6 +104,8 @@ class Replay:
         try:
             if any(not self.trace.values[number].constant for number in given - made):
                 raise Unreadable("what it chooses by is computed elsewhere")
+            if chooses and not any(self._is_weight(step) for step in self.steps):
+                raise Unreadable("what it chooses by is no tensor")
             return replace(self, free=True, images=slice(0, len(x))).run(x.double())
         except (Unreadable, RuntimeError, ValueError, IndexError, TypeError) as error:
             raise ModelError(f"it cannot be run on other maps ({' '.join(str(error).split())[:200]})") from error
@@ -271,7 +274,8 @@ def _again(replay: Replay, x: Tensor, rows: Rows, reading: Reading, out: Size) -
         [middle // out[1] * reading.stride[0], middle % out[1] * reading.stride[1]], device=index.device
     )
     offsets = torch.stack([index // width, index % width], 1) - corner
-    return behaving(x, replay.anew, reading.kind, offsets, rows.weights[0, 0, middle], stride)
+    anew = partial(replay.anew, chooses=reading.kind in ("phase", "mixture"))
+    return behaving(x, anew, reading.kind, offsets, rows.weights[0, 0, middle], reading.stride)
 
 
 def _of(rows: Rows) -> tuple[Tensor, Tensor]:
