@@ -7,7 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.sampling import take
 
 Array = npt.NDArray[np.float64]
 
@@ -65,6 +68,32 @@ def maximum_share(values: Tensor, rows: Tensor, size: Tensor) -> tuple[Array, Ar
     share = (rows * hit).sum(2) / whole
     corrected = torch.where(counted, (share * size - ties) / (size - ties), 0.0)
     return corrected.sum((1, 2)).cpu().numpy(), counted.sum((1, 2)).double().cpu().numpy()
+
+
+class Held(nn.Module):
+    """An operator that is part of another, as the sum under its sampling weights, which are held fixed."""
+
+    def __init__(self, part: Downsample) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:
+        """``(N, C, H, W) -> (N, C, H', W')``."""
+        taps = self.part.sampling(x.detach())
+        height = -(-x.shape[2] // self.part.stride)
+        return (take(x, taps.index) * taps.weights).sum(-1).unflatten(2, (height, -1))
+
+
+def held(operator: Downsample, x: Tensor) -> Downsample:
+    """The operator, those of its parts whose weights are of a whole image held fixed; ``x`` is an example.
+
+    It is changed, and returned.
+    """
+    for parent in list(operator.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Downsample) and child.sampling(x).weights.shape[2] == 1:
+                setattr(parent, name, Held(child))
+    return operator
 
 
 def mixes_channels(run: Callable[[Tensor], Tensor], x: Tensor) -> bool:

@@ -18,6 +18,7 @@ from invariscope.collectors.measure.derivative import (
     MOST_CHANNELS,
     apart,
     derivative_rows,
+    held,
     maximum_share,
     mixes_channels,
 )
@@ -124,8 +125,8 @@ class Rivals:
         window = windows(places.cells, places.taps.index)
         outputs = apart(window.pixels, use.output_size, draw)
         pixels, size = (each[outputs.to(each.device)] for each in (window.pixels, window.size))
-        made = rebuilt(operator).double()
         x = _input(use)[:images].double()
+        made = held(rebuilt(operator).double(), x[:1])
         channels = torch.arange(x.shape[1])
         mixed = x.shape[1] > 1 and mixes_channels(made, x[:1])
         if mixed:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -54,6 +56,8 @@ class LME(PoolingOperator):
 
     name = "lme"
     strength_argument = "beta"
+    examples = ({"beta": 5.0, "kernel": 3}, {"beta": -2.0}, {"beta": 0.0}, {"beta": math.inf}, {"beta": -math.inf})
+    exempt: ClassVar[Mapping[str, str]] = {"weighted sum": "log-mean-exp: its weights are its gradient"}
 
     def __init__(
         self, channels: int, stride: int = 2, padding_mode: str = "zeros", beta: float = 1.0, kernel: int | None = None
@@ -87,6 +91,8 @@ class Lehmer(PoolingOperator):
 
     name = "lehmer"
     strength_argument = "p"
+    examples = ({"p": 3.5, "kernel": 3}, {"p": 1.0}, {"p": math.inf})
+    exempt: ClassVar[Mapping[str, str]] = {"weighted sum": "a mean of relu(x), whose weights these are"}
 
     def __init__(
         self, channels: int, stride: int = 2, padding_mode: str = "zeros", p: float = 2.0, kernel: int | None = None

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invariscope.zoo.operators.base import Downsample, output_size, windows
+from invariscope.zoo.operators.taps import WindowWeights
 from invariscope.zoo.sampling import Taps, max_weights, pad, take, tap_index
 
 LP_FLOOR = 1e-6
@@ -169,6 +170,10 @@ class PoolingOperator(Downsample):
         """``k^2`` per output; nothing for a maximum."""
         return 0 if self.is_maximum else super().multiply_adds(size)
 
+    def window_weights(self) -> WindowWeights | None:
+        """The weights by rank and by place, where the operator is such a sum; None for another."""
+        return None
+
     @property
     def is_maximum(self) -> bool:
         """Whether the values are compared only, at this strength."""
@@ -204,6 +209,10 @@ class Avg(PoolingOperator):
     def weigh(self, values: Tensor, outside: Tensor) -> Tensor:
         inside = (~outside).to(values.dtype)
         return (inside / inside.sum(-1, keepdim=True))[None, None]
+
+    def window_weights(self) -> WindowWeights:
+        taps = self.kernel**2
+        return WindowWeights(self.kernel, places=((1.0, torch.full((taps,), 1 / taps, dtype=torch.float64)),))
 
 
 class Lp(PoolingOperator):

@@ -62,6 +62,24 @@ class Windows(NamedTuple):
         return self.kernel == self.stride and all(self.stride * length == side for length, side in sides)
 
 
+class WindowWeights(NamedTuple):
+    """A weighted sum over square windows by fixed weights: those by rank and those by place, each times its share.
+
+    Weights are in float64 with a sum of 1 over the pixels of a whole window: ``(n,)``, by rank also ``(n, C)``.
+    """
+
+    kernel: int
+    ranks: tuple[tuple[float, Tensor], ...] = ()
+    places: tuple[tuple[float, Tensor], ...] = ()
+
+    def mixed(self, share: float, other: WindowWeights) -> WindowWeights:
+        """``share`` times this sum plus the rest times another over the same windows."""
+        parts = (self, share), (other, 1 - share)
+        ranks = tuple((factor * part, weights) for each, factor in parts for part, weights in each.ranks)
+        places = tuple((factor * part, weights) for each, factor in parts for part, weights in each.places)
+        return WindowWeights(self.kernel, ranks, places)
+
+
 def weigh_taps(x: Tensor, windows: Windows, by_rank: Weights | None, by_place: Weights | None = None) -> Tensor:
     """``y = sum_r w_r x_(r) + sum_p k_p x_p`` over the taps ``x_p`` of every window, ``x_(1) >= x_(2) >= ...``.
 
