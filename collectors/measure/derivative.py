@@ -76,6 +76,8 @@ class Held(nn.Module):
     def __init__(self, part: Downsample) -> None:
         super().__init__()
         self.part = part
+        self.shares_selection = False
+        self.selection: Tensor | None = None
 
     def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:
         """``(N, C, H, W) -> (N, C, H', W')``."""
@@ -93,6 +95,7 @@ def held(operator: Downsample, x: Tensor) -> Downsample:
         for name, child in list(parent.named_children()):
             if isinstance(child, Downsample) and child.sampling(x).weights.shape[2] == 1:
                 setattr(parent, name, Held(child))
+                parent.shares_selection = False  # nothing is chosen any more
     return operator
 
 
