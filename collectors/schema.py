@@ -34,6 +34,7 @@ __all__ = [
     "FORMER_COLUMNS",
     "LATER_COLUMNS",
     "MSB_READINGS",
+    "OTHER_READINGS",
     "PIXEL_SCORES",
     "PLAN_COLUMNS",
     "PRIMARY_READING",
@@ -54,6 +55,9 @@ SCHEMA_VERSION = 1
 
 MSB_READINGS = ("msb", "msb_all", "msb_weight", "msb_top", "msb_corrected")
 """The readings of the maximum-sampling bias, in the order in which they are reported."""
+
+OTHER_READINGS = ("selectivity", "position", "msb_jacobian", "aliasing", "see", "see_padding")
+"""The rival explanations: what else is read of each site, in the order in which it is reported."""
 
 PRIMARY_READING = "msb_corrected"
 PRIMARY_SCORE = "consistency"
@@ -125,7 +129,10 @@ PLAN_CONDITIONS = PLAN_COLUMNS[:-1]
 
 PRECISION = optional("precision", TEXT, "", "of the passes: fp32 or bf16; null in tables older than the column")
 
-LATER_COLUMNS = frozenset({"precision", "explained"})
+LATER_COLUMNS = frozenset(
+    {"precision", "explained", "not_applicable"}
+    | {column for name in OTHER_READINGS for column in (name, f"{name}_se")}
+)
 """Columns that the first tables of this schema version lack; they are null there."""
 
 FORMER_COLUMNS = MappingProxyType({"invariscope_version": f"{FORMER_NAME}_version"})
