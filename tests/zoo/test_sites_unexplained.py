@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -12,8 +13,10 @@ from torch.nn import functional as F
 
 from invariscope.base.explained import remark
 from invariscope.collectors.measure.msb import measure_msb
+from invariscope.collectors.schema import MSB_READINGS
 from invariscope.zoo.operators import build_operator
 from invariscope.zoo.sites import find_sites, replay
+from tests.zoo.test_sites_battery import WAYS
 
 IMAGES = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(3))
 
@@ -51,6 +54,10 @@ def negative_phases(x: Tensor) -> Tensor:
     return x[:, :, ::2, ::2] - x[:, :, 1::2, 1::2]
 
 
+def linear_in_rows(x: Tensor) -> Tensor:
+    return F.linear(x, torch.rand(8, 16))
+
+
 def stack_of_phases(x: Tensor) -> Tensor:
     return torch.stack([x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], 1)
 
@@ -58,6 +65,11 @@ def stack_of_phases(x: Tensor) -> Tensor:
 def aps(x: Tensor) -> Tensor:
     phases = stack_of_phases(x)
     return phases[torch.arange(len(x)), phases.flatten(2).norm(dim=2).argmax(1)]
+
+
+def test_a_learned_layer_of_an_axis_is_listed() -> None:
+    (site,) = find_sites(nn.Sequential(Call(linear_in_rows), nn.Conv2d(3, 2, 1)), IMAGES)
+    assert (site.output_size, site.explained) == ((16, 8), "no")
 
 
 @pytest.mark.parametrize("function", [
@@ -70,6 +82,7 @@ def aps(x: Tensor) -> Tensor:
 def test_a_shrink_that_is_not_explained_is_listed(function: Callable[[Tensor], Tensor]) -> None:
     model = nn.Sequential(Call(function), nn.Conv2d(3, 2, 1))
     (site,) = find_sites(model, IMAGES)
+    assert site.explained == "no"
     assert str(site.reason).startswith("16×16 → 8×8, not explained: ")
     assert measure_msb(model, IMAGES, batch_size=8)["reason"].tolist() == [site.reason]
 
@@ -109,11 +122,121 @@ def test_parallel_poolings_of_which_that_is_not_known_are_marked() -> None:
     assert frame["msb_corrected"].isna().all()
 
 
-def test_two_images_stacked_in_the_batch() -> None:
-    model = nn.Sequential(Call(lambda x: torch.cat([x, x.flip(-1)])), nn.MaxPool2d(2))
+@pytest.mark.parametrize("layer", [nn.MaxPool2d(2), nn.Conv2d(3, 4, 2, 2), Call(aps), build_operator("tips", 3)])
+def test_two_images_stacked_in_the_batch(layer: nn.Module) -> None:
+    model = nn.Sequential(Call(lambda x: torch.cat([x, x.flip(-1)])), layer, nn.ReLU())
     frame = measure_msb(model, IMAGES, batch_size=5)
-    assert frame["site"].tolist() == ["1"]
+    assert frame["site"].tolist() == ["1"] if not isinstance(layer, Call) else len(frame) == 1
     assert "no image has its own" in frame["reason"][0]
+    assert frame["msb_corrected"].isna().all()
+
+
+def test_no_identity_holds_free_text() -> None:
+    (site,) = find_sites(nn.MaxPool2d(2), IMAGES)
+    assert site == replace(site, reason="why", explained="no")
+    changed = replace(site, kind="avg", input_size=(8, 8))
+    assert site.changed_from(changed) == "kind avg and then max, input_size (8, 8) and then (16, 16)"
+
+
+def test_a_batch_that_cannot_be_read_takes_the_site_with_it() -> None:
+    def signed(x: Tensor) -> Tensor:
+        sign = torch.where(x.mean() > 3, -1.0, 1.0)
+        return (x.view(-1, 3, 8, 2, 8, 2) * sign).amax((3, 5))
+
+    images = torch.cat([IMAGES, IMAGES + 9])
+    (row,) = measure_msb(nn.Sequential(Call(signed), nn.ReLU()), images, batch_size=8).to_dict("records")
+    assert (row["site_kind"], row["explained"], row["n_windows"]) == ("max", "no", 0)
+    assert row["reason"] == "16×16 → 8×8, not explained: in one of the batches it gives some pixels a negative weight"
+
+
+def test_the_places_of_a_window_are_those_of_every_batch() -> None:
+    def function(x: Tensor) -> Tensor:
+        return F.pad(x, (1, 1, 1, 1), value=-1e9).unfold(2, 3, 2).unfold(3, 3, 2).amax((4, 5))
+
+    noise = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    rising = torch.arange(64.0) + torch.arange(64.0)[:, None] + 0.001 * noise
+    images = torch.cat([noise, rising])
+    found = measure_msb(nn.Sequential(Call(function), nn.ReLU()), images, batch_size=2).iloc[0]
+    expected = measure_msb(build_operator("max(kernel=3)", 3), images).iloc[0]
+    for name in ("n_windows", "flat_fraction", *MSB_READINGS):
+        assert found[name] == pytest.approx(expected[name], abs=1e-6), name
+
+
+@pytest.mark.parametrize("name", ["sum of phases", "means of lines", "index_add", "view mean"])
+def test_a_mean_is_compared_with_the_maximum_and_not_its_sum(name: str) -> None:
+    function = next(way[2] for way in WAYS if way[0] == name)
+    images = IMAGES.relu()
+    found = measure_msb(nn.Sequential(Call(function), nn.ReLU()), images).iloc[0]
+    expected = measure_msb(build_operator("avg", 3), images).iloc[0]
+    assert found["msb"] == pytest.approx(expected["msb"], abs=0.01)
+    assert found["msb_all"] == pytest.approx(expected["msb_all"], abs=0.01)
+
+
+class Attention(nn.Module):
+    """Keys and values of a reduced map, attended to from every pixel: these values are on the main path."""
+
+    def __init__(self, reduce: nn.Module, fused: bool) -> None:
+        super().__init__()
+        self.pool, self.reduce, self.fused = nn.MaxPool2d(2), reduce, fused
+        self.query, self.key, self.value = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(x.relu())
+        tokens, small = (y.flatten(2).mT for y in (x, self.reduce(x)))
+        query, key, value = self.query(tokens), self.key(small), self.value(small)
+        if self.fused:
+            return x + F.scaled_dot_product_attention(query, key, value).mT.reshape(x.shape)
+        return x + ((query @ key.mT).softmax(2) @ value).mT.reshape(x.shape)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("reduce", "kind"), [
+    (nn.AvgPool2d(2), "avg"),
+    (nn.Conv2d(3, 3, 2, 2), "conv"),
+    (Call(lambda x: x.view(8, 3, 4, 2, 4, 2).mean((3, 5))), "avg"),
+])  # fmt: skip
+def test_reduced_keys_and_values_of_attention(reduce: nn.Module, kind: str, fused: bool) -> None:
+    model = nn.Sequential(Attention(reduce, fused), nn.Conv2d(3, 2, 3, 2))
+    sites = find_sites(model, IMAGES)
+    assert [(site.kind, site.reason) for site in sites] == [("max", None), (kind, None), ("conv", None)]
+
+
+@pytest.mark.parametrize("name", ["two slices", "APS by index", "einsum", "TIPS stacked"])
+def test_exported_graphs_are_read_alike(name: str) -> None:
+    function = next(way[2] for way in WAYS if way[0] == name)
+    images = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(4))
+    model = nn.Sequential(Call(function), nn.ReLU())
+    frames = [measure_msb(each, images) for each in (model, torch.export.export(model, (images,)).module())]
+    same = [column for column in frames[0] if column != "site"]
+    pd.testing.assert_frame_equal(frames[0][same], frames[1][same], check_dtype=False)
+
+
+class Blur(nn.Module):
+    """One blur: with its filter as a buffer, a frozen parameter, or in a frozen convolution."""
+
+    def __init__(self, keep: str) -> None:
+        super().__init__()
+        weight = (torch.tensor([1.0, 2.0, 1.0])[:, None] * torch.tensor([1.0, 2.0, 1.0]) / 16).repeat(3, 1, 1, 1)
+        self.conv = nn.Conv2d(3, 3, 3, 2, groups=3, bias=False).requires_grad_(False) if keep == "convolution" else None
+        if self.conv is not None:
+            self.conv.weight.copy_(weight)
+        elif keep == "buffer":
+            self.register_buffer("weight", weight)
+        else:
+            self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        return self.conv(x) if self.conv is not None else F.conv2d(x, self.weight, stride=2, groups=3)
+
+
+def test_one_blur_has_one_answer() -> None:
+    networks: list[nn.Module] = [Blur(keep).eval() for keep in ("buffer", "parameter", "convolution")]
+    networks += [torch.export.export(network, (IMAGES,)).module() for network in networks]
+    frames = [measure_msb(network, IMAGES).drop(columns="site") for network in networks]
+    assert frames[0]["site_kind"].tolist() == ["blur"]
+    for frame in frames[1:]:
+        pd.testing.assert_frame_equal(frame, frames[0])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])

@@ -119,7 +119,7 @@ class Land:
         if plain and call.name in JOINS and self._joins(call, known):
             plain = False
         if not plain:
-            self._exit((value for value in known if value in self.sources and self.size(value, consumed)), consumed)
+            self._exit((value for value in known if value in self.sources), consumed)
         for result in call.results:
             self.made[result] = number
             self._result(number, call, result, known, plain, consumed)
@@ -207,7 +207,8 @@ class Land:
         self._map(result, last)
         shrinks = any(SMALLER * after <= before for before, after in zip(size, (h, w), strict=True))
         same = value.shape[0] == self.values[source].shape[0]
-        if shrinks and same and not call.is_site and not call.read and call.name not in NO_MAPS and not last:
+        layer = call.name not in NO_MAPS or (call.name == "linear" and source in self.maps)
+        if shrinks and same and not call.is_site and not call.read and layer and not last:
             reason = "by a function whose sampling is not known here"
             self.found.append(Piece(source, result, (number,), (last, last), reason))
         elif call.name in NO_MAPS and shrinks:
@@ -259,7 +260,7 @@ class Land:
         reason = None
         if before is None:
             before = max(roots, key=lambda root: self.values[root].numel)
-            if any(self.grid(root)[0] == last[0] for root in roots):
+            if any(self.grid(root)[0] == last[0] for root in roots) or self._known_size(before, run[-1], last[0]):
                 return
             reason = "by functions that take several maps at once"
         size, was_last = self.size(before) or self.grid(before)
@@ -281,6 +282,12 @@ class Land:
             yield Piece(before, end, calls, (was_last, target[1]), reason, covers, choice=ends[0])
             if reason is not None:
                 return
+
+    def _known_size(self, before: int, end: int, size: Size) -> bool:
+        """Whether a value on the way has the size already, for a reason that is known."""
+        values = {item for number in self._calls(before, end) for item in self.trace.calls[number].results}
+        sizes = [self.size(item, True) for item in values - {end} if self._explained(item)]
+        return any(known is not None and known[0] == size for known in sizes)
 
     def _from_origin(self, before: int, end: int) -> Iterator[Piece]:
         """The same from the map of which a map was made by signs, sums and moves alone: the whole that is one site."""

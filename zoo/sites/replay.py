@@ -201,6 +201,8 @@ class Reading:
     kernel: Size
     stride: Size
     places: Places
+    is_mean: bool
+    """Whether all weights of an output add up to 1 as they are, so that its value can be that of a pixel."""
 
 
 def behaved(replay: Replay, x: Tensor, y: Tensor, reading: Reading | None = None) -> tuple[Sampled, Reading]:
@@ -257,7 +259,8 @@ def behaved(replay: Replay, x: Tensor, y: Tensor, reading: Reading | None = None
         if kind not in ("subsample", "avg", "blur"):
             # A phase that one image has not chosen is one that it could have.
             kernel = max(kernel[0], stride[0]), max(kernel[1], stride[1])
-        reading = Reading(kind, kernel, stride, first.places)
+        is_mean = bool(((first.sums - 1).abs() < 1e-4)[first.sums > 0].all())
+        reading = Reading(kind, kernel, stride, first.places, is_mean)
     shape = reading.kind, reading.kernel, reading.stride, len(x), int(x.shape[1]), size, out
     again = _again(replay, x, first, reading, out)
     return Sampled(*shape, None, BEHAVIOUR, maps=(x, y), again=again, x=x, y=y, taps=taps), reading

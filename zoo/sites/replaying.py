@@ -19,14 +19,15 @@ from invariscope.zoo.sites.uses import Use, unmeasured
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a piece is read in every batch: as ``reading`` says, its weights held fixed as ``whole`` says; or why not.
-
-    ``whole``: what has fewer elements than the whole output is a weight; else, than one image's.
-    """
+    """How a piece is read in every batch: as ``reading`` says, with what ``held`` names held fixed; or why not."""
 
     reading: Reading | None = None
-    whole: bool = True
+    held: str = ""
     reason: str | None = None
+
+
+HELD = ("output", "image", "nothing")
+"""What of a piece may be weights: all that has fewer elements than the output, than one image's, or nothing."""
 
 
 class Replayer:
@@ -87,27 +88,27 @@ class Replayer:
             if verdict.reading is None:
                 return unexplained(x, y, str(verdict.reason))
             try:
-                return behaved(self._replay(piece, trace, y, verdict.whole), x, y, verdict.reading)[0]
+                return behaved(self._replay(piece, trace, y, verdict.held), x, y, verdict.reading)[0]
             except Unreadable as problem:
                 known = verdict.reading
                 use = unexplained(x, y, f"in one of the batches {problem}")
                 return replace(use, kind=known.kind, kernel=known.kernel, stride=known.stride)
         why = ""
-        for whole in (True, False):
+        for held in HELD:
             try:
-                use, reading = behaved(self._replay(piece, trace, y, whole), x, y)
+                use, reading = behaved(self._replay(piece, trace, y, held), x, y)
             except Unreadable as problem:
-                why = str(problem)
+                why = why or str(problem)
                 continue
-            self.verdicts[piece.key] = Verdict(reading, whole)
+            self.verdicts[piece.key] = Verdict(reading, held)
             return use
         self.verdicts[piece.key] = Verdict(reason=why)
         return unexplained(x, y, why)
 
-    def _replay(self, piece: Piece, trace: Trace, y: Tensor, whole: bool) -> Replay:
+    def _replay(self, piece: Piece, trace: Trace, y: Tensor, held: str) -> Replay:
         if any(number not in self._steps for number in piece.calls):
             raise Unreadable("a part of it cannot be run on its own")
-        least = y.numel() if whole else y.numel() // max(len(y), 1)
+        least = {"output": y.numel(), "image": y.numel() // max(len(y), 1), "nothing": 0}[held]
         return Replay(piece, trace, [self._steps[number] for number in piece.calls], dict(self._held), least)
 
 
@@ -153,12 +154,13 @@ def refined(plan: Plan, verdicts: Mapping[Key, Verdict], kinds: Sequence[str | N
 
 
 def _chosen(pieces: Sequence[Piece], verdicts: Mapping[Key, Verdict]) -> list[Piece]:
-    """One piece of each choice: the first that can be read, or the first."""
+    """One piece of each choice: the first that can be read, weights that add up to 1 before sums; or the first."""
     chosen: list[Piece] = []
     for piece in pieces:
         same = [other for other in pieces if other.choice == piece.choice and other.choice]
         readable = [other for other in same if _kind(other, verdicts) is not None]
-        if not same or piece is (readable or same)[0]:
+        means = [other for other in readable if (reading := verdicts[other.key].reading) and reading.is_mean]
+        if not same or piece is (means or readable or same)[0]:
             chosen.append(piece)
     return chosen
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from invariscope.zoo.sites.uses import Sampled, Use
+from invariscope.zoo.sites.vocabulary import CREATING, LIKE
 
 Shape = tuple[int, ...]
 
@@ -91,8 +92,8 @@ class Trace:
 
     def add(self, name: str, args: Sequence[Tensor], results: Sequence[Tensor]) -> Call:
         """Note a call."""
-        numbers = tuple([self.number(tensor) for tensor in args])
-        constant = all(self.values[number].constant for number in numbers)
+        numbers = () if name in CREATING else tuple([self.number(tensor) for tensor in args])
+        constant = all(self.values[number].constant for number in numbers[: 1 if name in LIKE else None])
         call = Call(name, numbers, tuple([self.new(tensor, constant=constant) for tensor in results]))
         self.calls.append(call)
         return call

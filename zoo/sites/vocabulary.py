@@ -15,6 +15,15 @@ JOINS = {"cat", "concat", "concatenate"}
 NO_MAPS = {"linear", "scaled_dot_product_attention", "multi_head_attention_forward"}
 """Layers of tokens: what they make smaller are no maps."""
 
+CREATING = {
+    "new_zeros", "new_ones", "new_empty", "new_full", "new_tensor", "zeros_like", "ones_like", "empty_like",
+    "full_like", "rand_like", "randn_like", "new_empty_strided",
+}  # fmt: skip
+"""Functions that take a tensor for its type alone: what they make was computed of nothing."""
+
+LIKE = {"view_as", "expand_as", "reshape_as", "type_as", "to"}
+"""Functions that bring the first tensor into the form of another."""
+
 MAP_LAYERS = {"conv2d", "convolution", "batch_norm", "max_pool2d", "avg_pool2d", "interpolate", "group_norm"}
 """Layers that take maps alone: a value that goes into one is a map, whatever its channels."""
 
@@ -34,7 +43,8 @@ PLAIN = MOVES | {
     "ifft", "fft2", "ifft2", "rfft2", "irfft2", "fftn", "ifftn", "rfft", "irfft", "fftshift", "ifftshift", "real",
     "imag", "view_as_real", "view_as_complex", "complex", "roll", "flip", "float", "double", "half", "bfloat16",
     "type", "detach", "data", "copy", "index_put", "scatter", "select_scatter", "slice_scatter", "diagonal", "pad",
-    "constant_pad_nd", "block_diag", "hstack", "vstack", "dstack", "rot90", "mH", "H", "new_tensor", "clamp_min",
+    "constant_pad_nd", "block_diag", "hstack", "vstack", "dstack", "rot90", "mH", "H", "clamp_min", "index_add",
+    "scatter_add", "scatter_reduce", "index_copy", "index_reduce", "index_fill",
     "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "interpolate", "logsumexp",
     "max_pool3d", "avg_pool3d", "adaptive_avg_pool3d", "adaptive_max_pool3d", "max_pool1d", "avg_pool1d",
     "max_pool2d_with_indices", "adaptive_max_pool2d_with_indices", "adaptive_max_pool1d", "adaptive_avg_pool1d",
