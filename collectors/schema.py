@@ -67,6 +67,7 @@ SCORES = (
     "consistency",
     "consistency_to_clean",
     "fidelity",
+    "stability",
     "fidelity_product",
     "worst_case_accuracy",
     "kappa",
@@ -139,6 +140,9 @@ FORMER_COLUMNS = MappingProxyType({"invariscope_version": f"{FORMER_NAME}_versio
 """Columns that had another name in the first tables of this schema version: name -> former name."""
 
 
+WATCHED = "images"
+"""Setting of the tasks of a collector that watches: of how many of the first images."""
+
 Scores = Literal["images", "pixels"]
 """What is predicted: the class of a whole image, or of each of its pixels."""
 
@@ -165,6 +169,8 @@ class Collector:
         replaces: a checkpoint has one task, and a new one replaces the old one's rows.
         alone: what is measured in several processes at once would be wrong.
         keeps_predictions: what other tasks predict under the same shifts is wanted in full.
+        watches: the passes that others make under shifts are watched at the sites; of so many images as the setting
+            :data:`WATCHED` of its tasks says.
         default: whether it is measured where nobody says what.
         remark: what must be said of a task's rows in a few words; None where there is nothing to say.
     """
@@ -181,6 +187,7 @@ class Collector:
     replaces: bool = False
     alone: bool = False
     keeps_predictions: bool = False
+    watches: bool = False
     default: bool = False
     remark: Callable[[pd.DataFrame], str | None] | None = None
 
@@ -227,6 +234,7 @@ COLLECTORS = Registry(
         "checkpoints": f"{_TABLES}.checkpoints:COLLECTOR",
         "layers": f"{_TABLES}.layers:COLLECTOR",  # before the scores, whose unshifted pass it shares
         "invariance": f"{_TABLES}.invariance:COLLECTOR",
+        "drift": f"{_TABLES}.drift:COLLECTOR",  # after the scores, whose passes it watches
         "surface": f"{_TABLES}.surface:COLLECTOR",
         "predictions": f"{_TABLES}.predictions:COLLECTOR",
         "segmentation": f"{_TABLES}.segmentation:COLLECTOR",

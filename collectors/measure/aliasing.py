@@ -44,7 +44,7 @@ def folded_energy(dense: Tensor, stride: tuple[int, int], gain: Tensor | None = 
         gain: of each bin of ``rfft2``, what its energy is multiplied by; broadcasts to ``(n, C, H, W // 2 + 1)``.
     """
     height, width = int(dense.shape[-2]), int(dense.shape[-1])
-    spectrum = torch.fft.rfft2(dense)
+    spectrum = torch.fft.rfft2(dense.to(torch.promote_types(dense.dtype, torch.float32)))
     energy = torch.view_as_real(spectrum).square().sum(-1)
     if gain is not None:
         energy = energy * gain
@@ -62,6 +62,7 @@ def filter_gain(weights: Tensor, pixels: Tensor, size: tuple[int, int]) -> Tenso
 
     ``(n, C, H, W // 2 + 1)``; where the filter sits makes no difference.
     """
+    weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
     kernel = weights.new_zeros(*weights.shape[:2], size[0] * size[1])
     kernel.index_add_(2, pixels, weights)
     return torch.view_as_real(torch.fft.rfft2(kernel.unflatten(2, size))).square().sum(-1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +29,9 @@ from invariscope.collectors.measure.shifts import ShiftPlan, crop_window
 from invariscope.collectors.measure.views import ShiftView, fill_value, image_size, refuse_padded
 from invariscope.collectors.shift_kinds import UNSHIFTED
 from invariscope.zoo.datasets.inputs import PreparedImages, place
+
+if TYPE_CHECKING:
+    from invariscope.collectors.measure.drift import DriftSums
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +105,7 @@ def predict(
     fold: bool = True,
     unshifted: Unshifted | None = None,
     keep_probabilities: bool = True,
+    drift: DriftSums | None = None,
 ) -> Predictions:
     """Predict every image, unshifted and under each of its plan's shifts.
 
@@ -120,6 +126,7 @@ def predict(
         fold: whether batch norms are folded into the convolutions before them.
         unshifted: what the network says of the unshifted images, where that is known; saves a pass.
         keep_probabilities: whether to keep two probabilities for every image and shift; no score needs them.
+        drift: what is to watch the passes; with ``unshifted`` it has seen the unshifted images already.
 
     Raises:
         ModelError: the network fails on the images, or returns something other than finite logits ``(N, classes)``.
@@ -141,8 +148,10 @@ def predict(
             rows = slice(start, start + len(batch))
             start = rows.stop
             batch = place(batch, network)
-            clean = unshifted.rows(rows) if unshifted else _unshifted(network, view.unshifted(batch), int(labels.max()))
-            part = _predict_shifted(network, view, batch, every_offset[rows], clean, batch_size)
+            run = network if drift is None else partial(drift.still.run, network, rows.start)
+            clean = unshifted.rows(rows) if unshifted else _unshifted(run, view.unshifted(batch), int(labels.max()))
+            moved = None if drift is None else partial(drift.run, network, rows.start)
+            part = _predict_shifted(network, view, batch, every_offset[rows], clean, batch_size, moved)
             if not keep_probabilities:
                 del part["probability"], part["drift_probability"]
             for name, values in part.items():
@@ -153,9 +162,9 @@ def predict(
 def score(predictions: Predictions, plan: ShiftPlan) -> pd.DataFrame:
     """Every shift score of METRICS with its standard error and 95 % interval, images as the sampling unit.
 
-    One row per score: ``consistency``, ``consistency_to_clean``, ``fidelity``, ``fidelity_product``,
-    ``worst_case_accuracy``, ``kappa``, ``probability_drift``, and ``flip_rate`` for a path plan. Accuracy is a score of
-    the unshifted images alone: :func:`measure_accuracy`, or the first row of :func:`measure_invariance`.
+    One row per score: ``consistency``, ``consistency_to_clean``, ``fidelity``, ``stability``,
+    ``fidelity_product``, ``worst_case_accuracy``, ``kappa``, ``probability_drift``, and ``flip_rate`` for a path plan.
+    Accuracy is a score of the unshifted images alone: :func:`measure_accuracy`, or the first row of :func:`measure_invariance`.
 
     Returns:
         Columns ``score``, ``value``, ``se``, ``low``, ``high``, ``n_images``, ``n_pairs``; NaN where a score is not
@@ -257,15 +266,22 @@ def _frame(estimates: dict[str, ScoreEstimate], n_images: int) -> pd.DataFrame:
     return pd.DataFrame(rows)[["score", "value", "se", "low", "high", "n_images", "n_pairs"]]
 
 
-def _unshifted(network: nn.Module, seen: Tensor, highest: int) -> Unshifted:
+def _unshifted(network: Callable[[Tensor], Any], seen: Tensor, highest: int) -> Unshifted:
     return Unshifted.of(checked_logits(network, seen, highest))
 
 
 def _predict_shifted(
-    network: nn.Module, view: ShiftView, batch: Tensor, offsets: np.ndarray, clean: Unshifted, batch_size: int
+    network: nn.Module,
+    view: ShiftView,
+    batch: Tensor,
+    offsets: np.ndarray,
+    clean: Unshifted,
+    batch_size: int,
+    moved: Callable[[int, Tensor], Any] | None = None,
 ) -> dict[str, np.ndarray]:
     """What the network says of a batch, by the names of :class:`Predictions`.
 
+    ``moved(count, views)`` stands for the network where the passes are watched; ``count`` views are of one image.
     Few images go through the network under several shifts at once: small batches cost as much as large ones.
     """
     highest = int(clean.prediction.max())
@@ -274,7 +290,8 @@ def _predict_shifted(
     tops, probabilities = [], []
     for start in range(0, offsets.shape[1], together):
         some = offsets[:, start : start + together]
-        logits = checked_logits(network, view.shifted(batch, some), highest)
+        run = network if moved is None else partial(moved, some.shape[1])
+        logits = checked_logits(run, view.shifted(batch, some), highest)
         top = logits.argmax(1, keepdim=True)
         wanted = torch.cat([top, classes.repeat_interleave(some.shape[1], 0)], 1)
         tops.append(top.reshape(len(batch), -1))
