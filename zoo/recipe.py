@@ -15,12 +15,24 @@ from invariscope.zoo.manifest import check_zoo_model
 from invariscope.zoo.model_string import Argument, ModelString
 from invariscope.zoo.operators import STRIDED, OperatorSpec, read_downsampling
 from invariscope.zoo.sampling import PADDING_MODES
-from invariscope.zoo.yaml_lines import Located, read_yaml
+from invariscope.zoo.yaml_lines import Located, Scalar, read_yaml
 
 OPTIMIZERS = ("adamw", "sgd")
 
+DESIGNS = ("population", "rotations", "repeats")
+"""Items of a design's grid that are drawn once, before anything is trained."""
+
+RUN_FACTORS = (
+    *("operator", "operator_spec", "strength", "architecture", "padding_mode", "training_data"),
+    *("seed", "run", "epoch", "draw", "alpha", "failure_weight", "wake_up", "pool", "hard", "failure", "n_params"),
+)
+"""The factors that a manifest has of itself: no recipe can give others under these names."""
+
 PRECISIONS = ("fp32", "bf16", "fp16")
 """Of the forward passes of training; weights, loss and optimizer stay in float32."""
+
+_NOT_OF_WEIGHTS = ("evaluate_as", "draw", "factors")
+"""Fields that the weights do not follow from."""
 
 _LATER = {"later": True}
 """Marks fields that weights files leave out where they have their default: files from before them stay as they are."""
@@ -54,9 +66,12 @@ class Run:
         label_smoothing: of the cross entropy, from 0 to below 1.
         clip_norm: gradients are scaled down to this Euclidean norm over all parameters; 0 leaves them alone.
         precision: ``fp32``, or ``bf16`` or ``fp16`` for forward passes under autocast (``fp16`` with a scaled loss).
+        channels_last: train in the memory layout NHWC, which is faster for some operators.
         evaluate_as: further operator specifications with which the same weights stand in the manifest, for example
             ``tips(hard=true)``.
         label: tells apart runs that differ in other factors than those that make up :attr:`id`.
+        draw: name of a drawn operator, which stands in :attr:`id` in place of its specification and is a factor.
+        factors: further factors for the manifest, which the weights do not follow from.
     """
 
     architecture: str = "smallcnn"
@@ -81,8 +96,11 @@ class Run:
     label_smoothing: float = field(default=0.0, metadata=_LATER)
     clip_norm: float = field(default=0.0, metadata=_LATER)
     precision: str = field(default="fp32", metadata=_LATER)
+    channels_last: bool = field(default=False, metadata=_LATER)
     evaluate_as: tuple[OperatorSpec | str, ...] = ()
     label: str = ""
+    draw: str = ""
+    factors: Mapping[str, Scalar] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operator", read_downsampling(self.operator))
@@ -90,8 +108,9 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Name of the run and of its files, for example ``smallcnn-soft-beta4-circular-s0``."""
-        parts = [self.architecture, _slug(_short(self.operator)), self.padding_mode, f"s{self.seed}", _slug(self.label)]
+        """Name of the run and of its files: ``smallcnn-soft-beta4-circular-s0`` or ``smallcnn-P017-circular-s1017``."""
+        operator = _slug(self.draw or _short(self.operator))
+        parts = [self.architecture, operator, self.padding_mode, f"s{self.seed}", _slug(self.label)]
         return "-".join(part for part in parts if part)
 
     def snapshot_name(self, epoch: int, evaluate_as: OperatorSpec | str | None = None) -> str:
@@ -109,7 +128,8 @@ class Run:
         """What the weights follow from, as plain values; newer fields only where they are not at their default."""
         values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         values |= {"operator": str(self.operator), "snapshots": list(self.snapshots), "model": dict(self.model)}
-        del values["evaluate_as"]
+        for name in _NOT_OF_WEIGHTS:
+            del values[name]
         return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
     def network(
@@ -162,7 +182,7 @@ def read_recipe(path: str | Path) -> list[Run]:
 
 
 def _same(run: Run) -> str:
-    """A key that two runs share when they train the same under different names (``avg`` and ``avg(kernel=2)``)."""
+    """A key that two runs share when they train the same under different names (``soft(2)`` and ``soft(beta=2)``)."""
     return repr({**run.settings, "operator": operator_factors(run.operator)["operator_spec"], "label": ""})
 
 
@@ -174,10 +194,15 @@ _FIELDS = tuple(entry.name for entry in dataclasses.fields(Run))
 _LISTS = ("snapshots", "evaluate_as")
 """Fields whose value is a list: a list of lists varies them."""
 
-_IN_ID = ("architecture", "operator", "padding_mode", "seed", "label")
+_IN_ID = ("architecture", "operator", "padding_mode", "seed", "label", "draw", "factors")
+"""Fields that tell runs apart by name, or are not told in it."""
 
 
 def _expand(grid: Located, defaults: Mapping[str, Any], folder: Path) -> list[Run]:
+    drawn = [key for key in DESIGNS if isinstance(grid.value, dict) and key in grid.value]
+    if drawn:
+        write = f"write it out first with `invariscope draw {grid.path.name} --out RECIPE.yaml`"
+        raise grid.fail(f"{drawn[0]} is a design, and training draws nothing: {write}")
     entries = grid.mapping("the grid", _FIELDS)
     levels = [_levels(key, item, folder) for key, item in entries.items()]
     varied = [key for key, level in zip(entries, levels, strict=True) if len(level) > 1 and key not in _IN_ID]
@@ -208,7 +233,7 @@ def _value(key: str, item: Located, what: str, folder: Path) -> Any:
     match key:
         case "operator":
             return _operator(item, what, folder)
-        case "architecture" | "padding_mode" | "data" | "optimizer" | "label" | "precision":
+        case "architecture" | "padding_mode" | "data" | "optimizer" | "label" | "precision" | "draw":
             return item.text(what)
         case "seed" | "augment_shift" | "wake_up" | "limit":
             return item.integer(what, 0)
@@ -218,7 +243,7 @@ def _value(key: str, item: Located, what: str, folder: Path) -> Any:
             return item.number(what, 0)
         case "momentum" | "alpha" | "label_smoothing":
             return item.number(what, 0, 1)
-        case "augment_flip":
+        case "augment_flip" | "channels_last":
             return item.flag(what)
         case "snapshots":
             epochs = item.items(what) if item.value != [] else []
@@ -227,7 +252,7 @@ def _value(key: str, item: Located, what: str, folder: Path) -> Any:
             operators = item.items(what) if item.value != [] else []
             return tuple(_operator(operator, what, folder) for operator in operators)
         case _:
-            return {name: _argument(entry, f"{what}.{name}") for name, entry in item.mapping(what).items()}
+            return {name: _argument(entry, f"{what}.{name}", key) for name, entry in item.mapping(what).items()}
 
 
 def _operator(item: Located, what: str, folder: Path) -> OperatorSpec | str:
@@ -237,8 +262,11 @@ def _operator(item: Located, what: str, folder: Path) -> OperatorSpec | str:
         raise item.fail(str(problem)) from None
 
 
-def _argument(item: Located, what: str) -> Argument:
+def _argument(item: Located, what: str, key: str) -> Argument:
+    """A value of ``model`` or of ``factors``."""
     value = item.scalar(what)
+    if key == "factors" and what.rpartition(".")[2] in RUN_FACTORS:
+        raise item.fail(f"{what} is what the recipe says of each run already: take another name")
     if value is None:
         raise item.fail(f"{what} has no value: give one or leave it out")
     return value

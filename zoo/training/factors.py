@@ -39,7 +39,9 @@ def run_factors(run: Run, operator: OperatorSpec | str, told: Sequence[str]) -> 
         "training_data": run.data,
         "seed": run.seed,
         "run": run.id,
+        "draw": run.draw or None,
         **{name: value for name, value in _settings(run, operator).items() if name in told},
+        **run.factors,
     }
     return {name: value for name, value in factors.items() if value is not None}
 

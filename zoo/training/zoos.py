@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import joblib
 import torch
+from joblib.externals.loky.process_executor import BrokenProcessPool
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tqdm import tqdm
 
-from invariscope.base.errors import RecipeError
+from invariscope.base.errors import OutputError, RecipeError
 from invariscope.base.files import write_atomic
 from invariscope.base.former import FORMER_NAME
+from invariscope.base.processes import end_with, stopped_by_signals
 from invariscope.base.registry import add_all, added
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import load_dataset
@@ -80,6 +84,7 @@ def train_recipe(
     keeps its state in ``out/.RUN.training``, from which the same call goes on after an interruption, to the same
     weights; a state that is damaged or of other settings is noted and the run starts anew. A run that diverges is
     reported and the others go on. Entries of other recipes in ``zoo.yaml`` stay. The weights do not depend on ``jobs``.
+    SIGTERM and SIGHUP end it as Ctrl-C does; its workers end with it, however it ends.
 
     Args:
         recipe: path of a recipe, or runs.
@@ -91,6 +96,8 @@ def train_recipe(
     Raises:
         RecipeError: for a recipe that is wrong, or a file in ``out`` of the same name with other settings.
         InputError: for data that cannot be loaded, a network that cannot be built, or a broken ``zoo.yaml``.
+        OutputError: ``out`` cannot be written to, or its disk is full; what is there is whole, and is gone on from.
+        Stopped: a signal asked for the end.
     """
     runs = list(recipe) if isinstance(recipe, Sequence) and not isinstance(recipe, str) else read_recipe(recipe)
     out = Path(out)
@@ -111,18 +118,19 @@ def train_recipe(
     failed: list[tuple[str, str]] = []
     notes: list[str] = []
     try:
-        results = _train_all(todo, out, jobs, conditions)
-        for run, error, note in tqdm(results, total=len(todo), unit="run", disable=None if progress else True):
-            notes += [note] if note else []
-            if error is None:
-                trained.append(run.id)
-                finished.add(run.id)
-            else:
-                failed.append((run.id, error))
+        with stopped_by_signals(), closing(_train_all(todo, out, jobs, conditions)) as results:
+            for run, error, note in tqdm(results, total=len(todo), unit="run", disable=None if progress else True):
+                notes += [note] if note else []
+                if error is None:
+                    trained.append(run.id)
+                    finished.add(run.id)
+                else:
+                    failed.append((run.id, error))
     finally:
         told = told_settings(runs)
         entries = [entry for run in runs if run.id in finished for entry in _entries(run, told, out)]
-        write_manifest(out / FILE_NAME, [*others, *entries])
+        with _writing(out):
+            write_manifest(out / FILE_NAME, [*others, *entries])
     skipped = tuple(run.id for run in runs if run.id in finished and run.id not in trained)
     return TrainReport(tuple(trained), skipped, tuple(failed), out / FILE_NAME, tuple(notes))
 
@@ -131,17 +139,39 @@ def _train_all(
     runs: Sequence[Run], out: Path, jobs: int, conditions: Conditions
 ) -> Iterator[tuple[Run, str | None, str | None]]:
     if jobs == 1:
-        return (_train_one(run, out, conditions) for run in runs)
+        yield from (_train_one(run, out, conditions) for run in runs)
+        return
     parallel, names = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered"), added()
-    return parallel(joblib.delayed(_train_in_worker)(names, run, out, conditions) for run in runs)
+    started = (joblib.delayed(_train_in_worker)(os.getpid(), names, run, out, conditions) for run in runs)
+    try:
+        with closing(parallel(started)) as results:
+            yield from results
+    except BrokenProcessPool as problem:
+        raise OutputError(
+            f"{out}: a worker process was killed, as for want of memory; what is there is whole: train again, with "
+            "fewer --jobs"
+        ) from problem
 
 
 def _train_in_worker(
-    names: Mapping[str, Mapping[str, Any]], run: Run, out: Path, conditions: Conditions
+    parent: int, names: Mapping[str, Mapping[str, Any]], run: Run, out: Path, conditions: Conditions
 ) -> tuple[Run, str | None, str | None]:
     """:func:`_train_one` in another process, with what was registered at run time in this one."""
+    end_with(parent)
     add_all(names)
     return _train_one(run, out, conditions)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Make one line of what keeps a file from being written."""
+    try:
+        yield
+    except OSError as problem:
+        raise OutputError(
+            f"{out}: cannot be written to ({problem.strerror or problem}): make room and give the same command, which "
+            "goes on from there"
+        ) from problem
 
 
 def _train_one(run: Run, out: Path, conditions: Conditions) -> tuple[Run, str | None, str | None]:
@@ -160,9 +190,11 @@ def _train_one(run: Run, out: Path, conditions: Conditions) -> tuple[Run, str | 
                     device = {} if conditions.device == "cpu" else {"device": conditions.device}
                     metadata = {**settings, **device, "epoch": epoch.number, "loss": epoch.loss}
                     content = save(trainer.weights(), {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
-                    write_atomic(_file(out, run, epoch.number), content)
+                    with _writing(out):
+                        write_atomic(_file(out, run, epoch.number), content)
                 if epoch.number < run.epochs and (wanted or time.monotonic() - saved >= conditions.save_every):
-                    save_state(trainer, file, origin)
+                    with _writing(out):
+                        save_state(trainer, file, origin)
                     saved = time.monotonic()
         except DivergedError as problem:
             for written in (*(_file(out, run, epoch) for epoch in run.snapshot_epochs), file):
