@@ -42,7 +42,7 @@ class Predictions:
         label: ``(N,)`` labels.
         clean_prediction: ``(N,)`` top-1 class of the unshifted image.
         clean_probability: ``(N,)`` softmax probability of that class there, float32 as the others.
-        offsets: ``(N, K, 2)`` shifts ``(dy, dx)``, in pixels, positive = down / right.
+        offsets: ``(N, K, 2)`` shifts ``(dy, dx)`` as the plan has them, positive = down / right.
         prediction: ``(N, K)`` top-1 class under each shift.
         drift: ``(N,)`` mean absolute change, over the shifts, of the probability of the class predicted without one.
         probability: ``(N, K)`` softmax probability of the top-1 class under each shift; None where not kept.
@@ -164,7 +164,8 @@ def score(predictions: Predictions, plan: ShiftPlan) -> pd.DataFrame:
 
     One row per score: ``consistency``, ``consistency_to_clean``, ``fidelity``, ``stability``,
     ``fidelity_product``, ``worst_case_accuracy``, ``kappa``, ``probability_drift``, and ``flip_rate`` for a path plan.
-    Accuracy is a score of the unshifted images alone: :func:`measure_accuracy`, or the first row of :func:`measure_invariance`.
+    Accuracy is a score of the unshifted images alone: :func:`measure_accuracy`, or the first row of
+    :func:`measure_invariance`.
 
     Returns:
         Columns ``score``, ``value``, ``se``, ``low``, ``high``, ``n_images``, ``n_pairs``; NaN where a score is not
@@ -241,7 +242,9 @@ def measure_surface(
     predictions = predict(model, images, labels, plan, size=size, fill=value, **options)
     agreement = predictions.prediction == predictions.clean_prediction[:, None]
     right = predictions.prediction == predictions.label[:, None]
-    columns: dict[str, Any] = {"dy": plan.offsets[0, :, 0], "dx": plan.offsets[0, :, 1]}
+    columns: dict[str, Any] = {
+        name: plan.offsets[0, :, axis] // plan.rule.steps for axis, name in enumerate(("dy", "dx"))
+    }
     for name, hits in (("agreement", agreement), ("accuracy", right)):
         estimates = [mean_over_images(column) for column in hits.T]
         columns[name] = [estimate.value for estimate in estimates]

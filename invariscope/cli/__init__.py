@@ -21,6 +21,7 @@ from invariscope.cli.demo import Demo
 from invariscope.cli.draw import Draw
 from invariscope.cli.figures import Figures
 from invariscope.cli.flags import FlagError, list_rules
+from invariscope.cli.operators import Operators
 from invariscope.cli.report import Report
 from invariscope.cli.sites import Sites
 from invariscope.cli.status import Status
@@ -35,6 +36,7 @@ def _commands() -> Any:
         Annotated[Demo, subcommand("demo")]
         | Annotated[Draw, subcommand("draw")]
         | Annotated[Train, subcommand("train")]
+        | Annotated[Operators, subcommand("operators")]
         | Annotated[Sites, subcommand("sites")]
         | Annotated[collect.command(), subcommand("collect")]
         | Annotated[Status, subcommand("status")]
@@ -70,7 +72,7 @@ def _description() -> str:
 
 def parse(
     arguments: Sequence[str] | None = None,
-) -> Demo | Draw | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report:
+) -> Demo | Draw | Train | Operators | Sites | Collect | Status | Compact | Analyze | Figures | Report:
     """The command that the arguments ask for; exits with code 2 where they ask for none.
 
     Raises:
@@ -79,8 +81,8 @@ def parse(
     import tyro
 
     try:
-        found: Demo | Draw | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report = tyro.cli(
-            _commands(), prog="invariscope", description=_description(), args=arguments, registry=list_rules()
+        found: Demo | Draw | Train | Operators | Sites | Collect | Status | Compact | Analyze | Figures | Report = (
+            tyro.cli(_commands(), prog="invariscope", description=_description(), args=arguments, registry=list_rules())
         )
     except FlagError as error:
         raise InputError(str(error)) from error
