@@ -242,9 +242,8 @@ def measure_surface(
     predictions = predict(model, images, labels, plan, size=size, fill=value, **options)
     agreement = predictions.prediction == predictions.clean_prediction[:, None]
     right = predictions.prediction == predictions.label[:, None]
-    columns: dict[str, Any] = {
-        name: plan.offsets[0, :, axis] // plan.rule.steps for axis, name in enumerate(("dy", "dx"))
-    }
+    pixels = plan.offsets[0] // plan.rule.steps
+    columns: dict[str, Any] = {"dy": pixels[:, 0], "dx": pixels[:, 1]}
     for name, hits in (("agreement", agreement), ("accuracy", right)):
         estimates = [mean_over_images(column) for column in hits.T]
         columns[name] = [estimate.value for estimate in estimates]

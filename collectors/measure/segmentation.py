@@ -102,9 +102,7 @@ def measure_segmentation(
     truth = _Masks.checked(images, masks, classes)
     size = images.spec.size if size is None and isinstance(images, PreparedImages) else size
     if parts := [plan.kind for plan in plans if plan.rule.steps > 1]:
-        raise ShiftError(
-            f"a {parts[0]} shift brings no pixel to a pixel: measure whole pixels, such as circular shifts"
-        )
+        raise ShiftError(f"a {parts[0]} shift brings no pixel to a pixel: take a kind of whole pixels")
     crops = [plan for plan in plans if not plan.rule.keeps_size]
     for plan in crops:
         crop_window(image_size(images), size, plan.for_rows(0, len(images)))

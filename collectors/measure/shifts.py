@@ -77,9 +77,8 @@ class ShiftPlan:
         largest = max(int(offsets.max()), -int(offsets.min()))
         reach = self.max_shift * self.rule.steps
         if largest > reach:
-            raise ShiftError(
-                f"an offset is {largest / self.rule.steps:g} pixels and max_shift is {self.max_shift}: raise max_shift"
-            )
+            moved = f"{largest / self.rule.steps:g} pixels"
+            raise ShiftError(f"an offset is {moved} and max_shift is {self.max_shift}: raise max_shift")
         # A plan does not change with an array that its maker goes on writing to.
         offsets = np.ascontiguousarray(offsets, dtype=_offset_type(reach))
         if offsets is self.offsets and offsets.flags.writeable:

@@ -70,9 +70,12 @@ def _description() -> str:
     return "\n\n".join([__doc__ or "", about, *(f"{title}: {', '.join(names)}." for title, names in known.items())])
 
 
+Command = Demo | Draw | Train | Operators | Sites | Collect | Status | Compact | Analyze | Figures | Report
+
+
 def parse(
     arguments: Sequence[str] | None = None,
-) -> Demo | Draw | Train | Operators | Sites | Collect | Status | Compact | Analyze | Figures | Report:
+) -> Command:
     """The command that the arguments ask for; exits with code 2 where they ask for none.
 
     Raises:
@@ -81,8 +84,8 @@ def parse(
     import tyro
 
     try:
-        found: Demo | Draw | Train | Operators | Sites | Collect | Status | Compact | Analyze | Figures | Report = (
-            tyro.cli(_commands(), prog="invariscope", description=_description(), args=arguments, registry=list_rules())
+        found: Command = tyro.cli(
+            _commands(), prog="invariscope", description=_description(), args=arguments, registry=list_rules()
         )
     except FlagError as error:
         raise InputError(str(error)) from error

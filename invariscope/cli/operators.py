@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -68,7 +69,7 @@ def _row(text: str) -> dict[str, Any]:
     readings = operator_readings(spec)
     return {
         "operator": text,
-        "formula": first,
+        "formula": re.sub(r" See :func:`\w+`\.|`", "", first),
         "knobs": ", ".join(knobs),
         "msb": readings.msb,
         "selectivity": readings.selectivity,
