@@ -46,7 +46,7 @@ class PlaceSums:
         known = keys.T >= 0
         numbers = keys.T[known]
         places = numbers.bincount().nonzero()[:, 0]
-        uniform = (windows / size)[:, None].expand_as(weights)
+        uniform = (windows.double() / size)[:, None].expand_as(weights)
         made = weights.new_zeros(2, len(weights), int(numbers.max()) + 1, dtype=torch.float64)
         for into, values in zip(made, (weights, uniform), strict=True):
             into.index_add_(1, numbers, values[:, known].double())
