@@ -172,6 +172,8 @@ class Collector:
         watches: the passes that others make under shifts are watched at the sites; of so many images as the setting
             :data:`WATCHED` of its tasks says.
         default: whether it is measured where nobody says what.
+        renewed: a column that every measured row has, and one that older rows lack: what was measured before it was
+            there stays as it is, and is told of.
         remark: what must be said of a task's rows in a few words; None where there is nothing to say.
     """
 
@@ -189,6 +191,7 @@ class Collector:
     keeps_predictions: bool = False
     watches: bool = False
     default: bool = False
+    renewed: tuple[str, str] | None = None
     remark: Callable[[pd.DataFrame], str | None] | None = None
 
 

@@ -104,5 +104,12 @@ def remark(rows: pd.DataFrame) -> str | None:
 
 
 COLLECTOR = Collector(
-    "MSB of every downsampling site", COLUMNS, settings, rows, LayersOptions, default=True, remark=remark
+    "MSB of every downsampling site",
+    COLUMNS,
+    settings,
+    rows,
+    LayersOptions,
+    default=True,
+    remark=remark,
+    renewed=("msb_weight", "selectivity"),
 )

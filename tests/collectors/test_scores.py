@@ -225,3 +225,14 @@ def test_blocks_of_images_change_nothing(monkeypatch: pytest.MonkeyPatch):
     whole = scored(*case)
     monkeypatch.setattr("invariscope.collectors.measure.scores.BLOCK", 7)
     assert scored(*case) == whole
+
+
+def test_stability_as_loops_have_it() -> None:
+    rng = np.random.default_rng(3)
+    prediction, clean, label = rng.integers(0, 3, (7, 5)), rng.integers(0, 3, 7), rng.integers(0, 3, 7)
+    agree = [[prediction[n, k] == prediction[n, j] == clean[n] for k in range(5) for j in range(k)] for n in range(7)]
+    found = shift_scores(prediction, label, clean, np.zeros(7))["stability"]
+    assert found.value == pytest.approx(np.mean(agree))
+    assert found.se == pytest.approx(np.std(np.mean(agree, axis=1), ddof=1) / np.sqrt(7))
+    assert found.n_pairs == 7 * 10
+    assert found.value != shift_scores(prediction, label, clean, np.zeros(7))["fidelity"].value
