@@ -83,6 +83,7 @@ def test_scores_equal_explicit_loops(case):
         "consistency": [pair_share(row) for row in p],
         "consistency_to_clean": [np.mean([p[i, j] == p0[i] for j in range(k)]) for i in range(n)],
         "fidelity": [pair_share(row, label) for row, label in zip(p, y, strict=True)],
+        "stability": [pair_share(row, clean) for row, clean in zip(p, p0, strict=True)],
         "worst_case_accuracy": [float(all(p[i, j] == y[i] for j in range(k))) for i in range(n)],
         "flip_rate": [1 - np.mean([p[i, j] == p[i, j + 1] for j in range(k - 1)]) for i in range(n)],
         "probability_drift": [drift[i].sum() / k for i in range(n)],
@@ -196,6 +197,7 @@ def test_pairs_are_counted():
     assert counted == {
         "consistency": pairs,
         "fidelity": pairs,
+        "stability": pairs,
         "fidelity_product": pairs,
         "kappa": pairs,
         "consistency_to_clean": to_clean,
