@@ -16,14 +16,17 @@ from torch.nn import functional as F
 
 from invariscope.base.errors import ModelError
 from invariscope.collectors.engine.run import collect
+from invariscope.collectors.measure import drift as drift_module
 from invariscope.collectors.measure.border import circularly_padded
 from invariscope.collectors.measure.drift import measure_drift
 from invariscope.collectors.measure.shifts import ShiftPlan, apply_shift
+from invariscope.collectors.measure.tapping import Taps
 from invariscope.collectors.options import Options
 from invariscope.collectors.schema import TABLES
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
 from invariscope.zoo.loading import build_model
+from invariscope.zoo.sites import record
 
 VALUES = ["drift_in", "drift_in_se", "drift_out", "drift_out_se", "blame", "blame_se"]
 
@@ -125,6 +128,25 @@ def test_the_next_site_is_the_one_that_takes_what_comes_out() -> None:
     for depth, following in next_one.items():
         after = frame.loc[following, "drift_in"] if following is not None else frame.loc[4, "drift_out"]
         assert frame.loc[depth, "blame"] == pytest.approx(after - frame.loc[depth, "drift_in"])
+
+
+def test_modules_that_are_sites_are_watched_at_their_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    images, plan = torch.randn(12, 3, 32, 32), ShiftPlan.sampled(12, 4)
+    for spec in ("zoo:resnet20?operator=aps", "zoo:smallcnn?in_channels=3&operator=prefilter(0.5, max)"):
+        model = build_model(spec).eval()
+        calls = []
+        with monkeypatch.context() as patch:
+            patch.setattr(drift_module, "record", lambda *a, **k: calls.append(1) or record(*a, **k))
+            fast = measure_drift(model, images, plan, batch_size=4)
+            assert len(calls) == (1 if "resnet" in spec else 30)  # a prefilter's site is not its module's input
+            patch.setattr(Taps, "of", lambda sites: None)
+            calls.clear()
+            slow_ = measure_drift(model, images, plan, batch_size=4)
+            assert len(calls) == 30
+        assert fast["site"].tolist() == slow_["site"].tolist()
+        assert fast[VALUES].to_numpy() == pytest.approx(slow_[VALUES].to_numpy(), rel=1e-3, abs=1e-6)
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def test_sites_of_other_kinds_and_other_batches() -> None:
