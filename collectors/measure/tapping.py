@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sites import Site
 
 
@@ -55,7 +56,10 @@ class Taps:
         looked = modules if self.last is None else {self.last: modules[self.last]}
         with ExitStack() as hooks:
             for path in self.sites:
-                hooks.callback(modules[path].register_forward_hook(site(path)).remove)
+                module = modules[path]
+                # What an operator filters its map by is no part of the site.
+                tapped = module.site if isinstance(module, Downsample) else module
+                hooks.callback(tapped.register_forward_hook(site(path)).remove)
             for path, module in looked.items():
                 hooks.callback(module.register_forward_hook(last(path)).remove)
             yield seen
