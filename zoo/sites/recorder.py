@@ -272,7 +272,8 @@ class Recorder(TorchFunctionMode):
         if module is self._operator:
             self._stack[-1].calls += 1
             x = args[0] if args else kwargs["x"]
-            use: Use | None = operator_use(module, x, output)
+            with torch._C.DisableTorchFunction():  # what is computed here is no call of the network's
+                use: Use | None = operator_use(module, x, output)
             self._whole("operator", x, output, use)
         elif self._operator is None and not self._stack[-1].calls:
             use = unknown_use(module.forward, args, output)
