@@ -114,7 +114,7 @@ PROVENANCE = (
 )
 
 PLAN = (
-    column("shift_kind", TEXT, "", "none, circular, zero, reflect, replicate, crop or fractional"),
+    column("shift_kind", TEXT, "", f"{', '.join((UNSHIFTED, *SHIFT_KINDS.own))}, or one of another package"),
     optional("fill", TEXT, "", "zero shifts only: `mean` (0 after normalisation) or `black` (0 before it)"),
     column("max_shift", INT, "input pixels", "largest displacement along each axis; 0 without a shift"),
     column("n_shifts", INT, "shifts", "shifts per image; 0 without a shift"),

@@ -12,13 +12,13 @@ import yaml
 
 from invariscope.base.errors import InputError, RecipeError
 from invariscope.base.files import write_atomic
-from invariscope.zoo.population import DrawnOperator, draw_population, draw_repeats, draw_rotations
+from invariscope.zoo.population import TURNS, DrawnOperator, draw_population, draw_repeats, draw_rotations
 from invariscope.zoo.recipe import DESIGNS, Run, read_recipe
 from invariscope.zoo.yaml_lines import Located, read_yaml
 
 _OPTIONS = {
-    "population": ("count", "seed", "name", "training_seed", "zero_padded", "augment_shift"),
-    "rotations": ("blocks", "seed", "name", "training_seed", "pixels", "augment_shift"),
+    "population": ("count", "seed", "name", "first", "training_seed", "zero_padded", "augment_shift"),
+    "rotations": ("blocks", "seed", "name", "first", "training_seed", "pixels", "augment_shift"),
     "repeats": ("of", "count", "seed", "training_seed"),
 }
 """The keys of each design; the first two, and the seed, are required."""
@@ -38,8 +38,9 @@ def write_drawn(design: str | Path, out: str | Path, command: str) -> list[Run]:
     training_seed, zero_padded, augment_shift}`` (:func:`draw_population`), ``rotations: {blocks, seed, name,
     training_seed, pixels, augment_shift}`` (:func:`draw_rotations`) or ``repeats: {of, count, seed, training_seed}``
     (:func:`draw_repeats`, ``of`` a population by name). With ``augment_shift`` half of the networks are trained on
-    images shifted by up to so many pixels and flipped. Everything else, comments included, stays as it is, and the
-    order of the items is the order of training.
+    images shifted by up to so many pixels and flipped; with ``first: n`` the first so many of the drawn operators, or
+    blocks, are written and no others, so that a small zoo can be a part of a large one. Everything else, comments
+    included, stays as it is, and the order of the items is the order of training.
 
     Args:
         command: stands in the head of the recipe.
@@ -144,7 +145,10 @@ def _draw(
                     f"repeats of {of}, which is not drawn above: name one of {', '.join(drawn) or 'them'}"
                 )
             return draw_repeats(drawn[of], **given)
+        first = given.pop("first", None)
         entries = draw_population(**given) if kind == "population" else draw_rotations(**given)
+        if first is not None:
+            entries = _first(entries, first, TURNS if kind == "rotations" else 1)
     except RecipeError as problem:
         raise item.fail(str(problem)) from None
     name = entries[0].factors["population"]
@@ -152,6 +156,13 @@ def _draw(
         raise item.fail(f"{name} is drawn already: give it another name")
     drawn[name] = entries
     return entries
+
+
+def _first(entries: list[DrawnOperator], first: int, size: int) -> list[DrawnOperator]:
+    """The first so many operators, or blocks of operators of this size."""
+    if not 1 <= first * size <= len(entries):
+        raise RecipeError(f"first is {first}, of {len(entries) // size} that are drawn: take from 1 to as many")
+    return entries[: first * size]
 
 
 def _written(entries: Sequence[DrawnOperator], indent: str) -> list[str]:

@@ -115,9 +115,10 @@ def test_parse_refuses(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "max(0)", "avg(-1)", "soft(-1)", "soft(nan)", "lp(0.5)", "lp(nan)", "blur(0)", "maxblur(0)", "maxblur(3, 0)",
-        "ddac(0)", "ddac(3, 0)", "aps(0.5)", "aps(2, 0)", "lps(0)", "lps(filter=0)", "tips(pool=x)",
-        "tips(phase_order=x)", "tips(failure=x)", "tips(undo_shift=1)", "tips(undo_shift=-0.1)",
+        "max(0)", "avg(-1)", "soft(nan)", "lp(0.5)", "lp(nan)", "blur(0)", "maxblur(0)", "maxblur(3, 0)",
+        "ddac(0)", "ddac(3, 0)", "aps(0.5)", "aps(2, 0)", "aps(rank=0)", "aps(rank=5)", "aps(choose=output)", "lps(0)",
+        "lps(filter=0)", "tips(pool=x)", "tips(phase_order=x)", "tips(failure=x)", "tips(undo=x)",
+        "tips(undo_shift=1)", "tips(undo_shift=-0.1)", "lme(nan)", "phase(-1)", "phase(2)", "quantile(0)",
     ],
 )  # fmt: skip
 def test_build_refuses_values(text: str) -> None:

@@ -122,6 +122,9 @@ class Downsample(nn.Module):
     def set_progress(self, fraction: float) -> None:
         """Tell the operator how far training has come (0 to 1), for what it anneals; nothing by default."""
 
+    def set_input_size(self, size: tuple[int, int]) -> None:
+        """Tell the operator height and width of the network's input, for losses that need them; nothing by default."""
+
     @property
     def site(self) -> Downsample:
         """The operator whose window is the downsampling site's: this one, unless it filters its map before that."""

@@ -66,9 +66,11 @@ class Trainer:
         self.task = task_of(run, images)
         self.prepared = PreparedImages(images, input_spec(images))
         self.layout = torch.channels_last if run.channels_last else torch.contiguous_format
-        model = build_model(run.network(images.images.shape[1], self.task.outputs)).train()
+        model = build_model(run.network(images.images.shape[1], self.task.outputs), run.folder).train()
         self.model = model.to(device, memory_format=self.layout)
         self.operators = [module for module in self.model.modules() if isinstance(module, Downsample)]
+        for operator in self.operators:
+            operator.set_input_size((images.images.shape[-2], images.images.shape[-1]))
         self.order = torch.Generator().manual_seed(run.seed)
         self.batch_size = min(run.batch_size, len(images))
         self.steps = len(images) // self.batch_size

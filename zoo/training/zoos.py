@@ -20,7 +20,7 @@ from safetensors.torch import save
 from tqdm import tqdm
 
 from invariscope.base.errors import OutputError, RecipeError
-from invariscope.base.files import write_atomic
+from invariscope.base.files import sha256_file, write_atomic
 from invariscope.base.former import FORMER_NAME
 from invariscope.base.processes import end_with, stopped_by_signals
 from invariscope.base.registry import add_all, added
@@ -34,12 +34,17 @@ from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators import OperatorSpec
 from invariscope.zoo.recipe import LATER, Run, read_recipe
 from invariscope.zoo.training.factors import run_factors, told_settings
+from invariscope.zoo.training.local_files import keep_code, kept_model, located
 from invariscope.zoo.training.state import StateError, restore_state, save_state
 from invariscope.zoo.training.tasks import task_of
 from invariscope.zoo.training.trainer import DivergedError, Trainer, input_spec, reproducible
 
 METADATA_KEY = "invariscope"
 """The one metadata key of every weights file; several would make the file's hash irreproducible."""
+
+
+_CODE_AND_DATA = ("data_fingerprint", "operator_code", "architecture_code")
+"""What weights follow from beside the settings of their run."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,8 @@ def train_recipe(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise RecipeError(f"{out}: cannot make this folder ({problem.strerror}): name another --out") from problem
+    with _writing(out):
+        code = keep_code(runs, out)
     others = _entries_of_others(out, runs)
     finished = {run.id for run in runs if _is_finished(run, out)}
     for run in runs:
@@ -128,7 +135,7 @@ def train_recipe(
                     failed.append((run.id, error))
     finally:
         told = told_settings(runs)
-        entries = [entry for run in runs if run.id in finished for entry in _entries(run, told, out)]
+        entries = [entry for run in runs if run.id in finished for entry in _entries(run, told, out, code)]
         with _writing(out):
             write_manifest(out / FILE_NAME, [*others, *entries])
     skipped = tuple(run.id for run in runs if run.id in finished and run.id not in trained)
@@ -223,7 +230,7 @@ def _started(
 
 
 def _training_images(run: Run) -> ImageSet:
-    return _load(run.data, run.limit or None)
+    return _load(located(run.data, run.folder), run.limit or None)
 
 
 @functools.cache
@@ -235,6 +242,8 @@ def _settings(run: Run) -> dict[str, Any]:
     """What the weights follow from, as it stands in the metadata of their files."""
     code = run.operator.code_sha256 if isinstance(run.operator, OperatorSpec) else None
     settings = {"run": run.settings, "data_fingerprint": _training_images(run).fingerprint}
+    if run.architecture_file is not None:
+        settings["architecture_code"] = sha256_file(run.architecture_file)
     return settings if code is None else {**settings, "operator_code": code}
 
 
@@ -269,7 +278,7 @@ def _is_finished(run: Run, out: Path) -> bool:
 def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
     wanted_run, run = LATER | wanted["run"], LATER | found.get("run", {})
     names = [name for name, value in wanted_run.items() if name not in run or run[name] != value]
-    return names + [name for name in ("data_fingerprint", "operator_code") if found.get(name) != wanted.get(name)]
+    return names + [name for name in _CODE_AND_DATA if found.get(name) != wanted.get(name)]
 
 
 def _network(run: Run, evaluate_as: OperatorSpec | str | None = None, folder: Path | None = None) -> ModelString:
@@ -280,26 +289,26 @@ def _network(run: Run, evaluate_as: OperatorSpec | str | None = None, folder: Pa
 def _check_models(runs: Sequence[Run]) -> None:
     """Build every network, and those that are to be evaluated with the weights of another."""
     with torch.random.fork_rng(devices=[]):
-        networks = {str(network): network for network in map(_network, runs)}
-        for network in networks.values():
-            build_model(network)
-        pairs = ((_network(run), _network(run, other)) for run in runs for other in run.evaluate_as)
-        for trained, other in {(str(trained), str(other)): (trained, other) for trained, other in pairs}.values():
-            if _shapes(trained) != _shapes(other):
+        networks = {(str(network), run.folder): network for run in runs for network in (_network(run),)}
+        for (_, folder), network in networks.items():
+            build_model(network, folder)
+        pairs = ((_network(run), _network(run, other), run.folder) for run in runs for other in run.evaluate_as)
+        for trained, other, folder in {(str(pair[0]), str(pair[1])): pair for pair in pairs}.values():
+            if _shapes(trained, folder) != _shapes(other, folder):
                 raise RecipeError(f"evaluate_as: the weights of {trained} do not fit {other}: leave that operator out")
 
 
-def _shapes(model: ModelString) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in build_model(model).state_dict().items()}
+def _shapes(model: ModelString, folder: Path | None) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in build_model(model, folder).state_dict().items()}
 
 
-def _entries(run: Run, told: Sequence[str], out: Path) -> list[Checkpoint]:
+def _entries(run: Run, told: Sequence[str], out: Path, code: Mapping[str, str]) -> list[Checkpoint]:
     """The manifest entries of a finished run."""
     images = _training_images(run)
     return [
         Checkpoint(
             name=run.snapshot_name(epoch, other),
-            model=str(_network(run, other, out)),
+            model=kept_model(str(_network(run, other, out)), code),
             weights=_file(out, run, epoch),
             input=input_spec(images),
             labels=images.name.partition("/")[0],
