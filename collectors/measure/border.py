@@ -47,13 +47,12 @@ def circularly_padded(model: nn.Module, example: Tensor) -> nn.Module:
     made = copy.deepcopy(model)
     for parent in list(made.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.MaxPool2d | nn.AvgPool2d) and any(_pair(child.padding)):
+            if isinstance(child, nn.MaxPool2d | nn.AvgPool2d) and _pads(child.padding):
                 setattr(parent, name, CircularPool(child))
             elif type(child).__name__.endswith(("Pad1d", "Pad2d", "Pad3d")) and not isinstance(child, nn.CircularPad2d):
                 raise ModelError(f"the padding of its layer {name} ({type(child).__name__}) cannot be set")
     for module in made.modules():
-        pads = isinstance(module, nn.Conv2d) and not isinstance(module.padding, str) and any(_pair(module.padding))
-        if pads or isinstance(module, Downsample):
+        if isinstance(module, Downsample) or (isinstance(module, nn.Conv2d) and _pads(module.padding)):
             module.padding_mode = "circular"
     with evaluating(made), torch.no_grad(), _Paddings() as seen:
         made(example)
@@ -77,7 +76,7 @@ class _Paddings(TorchFunctionMode):
         else:
             at = {"conv2d": 4, "max_pool2d": 3, "avg_pool2d": 3}.get(name, len(args))
             padding = args[at] if at < len(args) else kwargs.get("padding", 0)
-            pads = padding == "same" or (not isinstance(padding, str) and any(_pair(padding)))
+            pads = padding == "same" or _pads(padding)
         if pads:
             self.other = name
         return func(*args, **kwargs)
@@ -102,6 +101,10 @@ def with_border(sums: DriftSums, circular: DriftSums | None, reason: str) -> pd.
             "; ".join(filter(None, (old, f"border: {reason}"))) for old in frame.loc[lacks, "reason"]
         ]
     return frame
+
+
+def _pads(padding: Any) -> bool:
+    return not isinstance(padding, str) and any(_pair(padding))
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -21,21 +21,26 @@ MOST_CHANNELS = 8
 """Channels of which rows are taken, where an output depends on other channels than its own."""
 
 
-def derivative_rows(run: Callable[[Tensor], Tensor], x: Tensor, outputs: Tensor, pixels: Tensor) -> Tensor:
-    """``|dy_o / dx_w|`` for the pixels ``w`` of some outputs' windows, of the output's own channel: ``(n, C, M, L)``.
+def derivative_rows(
+    run: Callable[[Tensor], Tensor], x: Tensor, outputs: Tensor, pixels: Tensor, channels: Tensor
+) -> Tensor:
+    """``|dy_o / dx_w|`` for the pixels ``w`` of some outputs' windows, of the output's own channel: ``(n, c, M, L)``.
 
     Args:
-        run: a site's function, ``(n, C, H, W)`` to ``(n, C, H', W')``, that treats each channel by itself.
+        run: a site's function, ``(n, C, H, W)`` to ``(n, C, H', W')``.
         x: the map, in float64.
         outputs: ``(L,)`` flat indices of outputs whose windows have no pixel in common.
         pixels: ``(L, M)`` flat pixels of each window, -1 for none.
+        channels: ``(c,)`` of the outputs; one, where an output depends on other channels than its own.
     """
     with torch.enable_grad():
         given = torch.where(x == 0, AT_ZERO, x).requires_grad_()
-        wanted = run(given).flatten(2)[:, :, outputs]
+        wanted = run(given)[:, channels].flatten(2)[:, :, outputs]
         (gradient,) = torch.autograd.grad(wanted.sum(), given)
     index = pixels.T
-    rows = gradient.flatten(2).abs().index_select(2, index.clamp(min=0).flatten()).unflatten(2, index.shape)
+    rows = (
+        gradient[:, channels].flatten(2).abs().index_select(2, index.clamp(min=0).flatten()).unflatten(2, index.shape)
+    )
     return rows.masked_fill(index < 0, 0)
 
 
@@ -95,7 +100,8 @@ def held(operator: Downsample, x: Tensor) -> Downsample:
         for name, child in list(parent.named_children()):
             if isinstance(child, Downsample) and child.sampling(x).weights.shape[2] == 1:
                 setattr(parent, name, Held(child))
-                parent.shares_selection = False  # nothing is chosen any more
+                if isinstance(parent, Downsample):
+                    parent.shares_selection = False  # nothing is chosen any more
     return operator
 
 

@@ -242,7 +242,8 @@ class _Measurement:
                     f"site {site.name} has NaN or infinite values: check the network's weights and the images' range"
                 )
             places = windows(view.cells, view.taps.index)
-            seen = tally.rivals and tally.rivals.watch(use, self.start + rows.start, outputs, places)
+            rivals = tally.rivals
+            seen = None if rivals is None else rivals.watch(use, self.start + rows.start, outputs, places)
             sums[rows] += window_sums(view, places, seen)
         tally.sums.append(sums)
         if tally.rivals is not None:

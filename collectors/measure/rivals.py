@@ -134,7 +134,7 @@ class Rivals:
         total = np.zeros((2, images))
         for some in channels.split(1) if mixed else (channels,):
             some = some.to(x.device)
-            rows = derivative_rows(lambda given, some=some: made(given)[:, some], x, outputs, pixels)[:, some]
+            rows = derivative_rows(made, x, outputs, pixels, some)
             index = pixels.T
             values = x[:, some].flatten(2)[:, :, index.clamp(min=0)].masked_fill(index < 0, float("-inf"))
             total += np.stack(maximum_share(values, rows, size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -119,7 +119,7 @@ class Sampled(Use):
         kind = self.kind if first.kind == "pad" else first.kind if self.kind == "pad" else f"{first.kind}+{self.kind}"
         size = first.input_size
         again = first.again.then(self.again) if first.again and self.again else None
-        own = {"x": first.x, "maps": (first.x, self.y), "again": again, "taps": taps}
+        own: Any = {"x": first.x, "maps": (first.x, self.y), "again": again, "taps": taps}
         return replace(self, kind=kind, kernel=kernel, channels=first.channels, input_size=size, **own)
 
 
@@ -137,7 +137,7 @@ def sampled(
 ) -> Sampled:
     """A :class:`Sampled` use of ``x`` and ``y``."""
     sizes = map_size(x), map_size(y)
-    own = {"x": x, "y": y, "taps": taps, "origin": origin, "start": start, "maps": (x, y), "again": again}
+    own: Any = {"x": x, "y": y, "taps": taps, "origin": origin, "start": start, "maps": (x, y), "again": again}
     return Sampled(kind, kernel, stride, len(x), int(x.shape[1]), *sizes, **own)
 
 
