@@ -29,7 +29,20 @@ DESIGNS = ("population", "rotations", "repeats")
 
 RUN_FACTORS = (
     *("operator", "operator_spec", "strength", "architecture", "padding_mode", "training_data"),
-    *("seed", "run", "epoch", "draw", "alpha", "failure_weight", "wake_up", "pool", "hard", "failure", "n_params"),
+    *(
+        "seed",
+        "run",
+        "epoch",
+        "draw",
+        "alpha",
+        "failure_weight",
+        "wake_up",
+        "pool",
+        "hard",
+        "failure",
+        "undo",
+        "n_params",
+    ),
 )
 """The factors that a manifest has of itself: no recipe can give others under these names."""
 

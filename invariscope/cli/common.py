@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invariscope.base.errors import InputError
+from invariscope.base.processes import stopped_by_signals
 from invariscope.base.words import counted
 
 if TYPE_CHECKING:
@@ -50,11 +51,12 @@ def fitting(checkpoints: Sequence[Checkpoint], pattern: str) -> list[Checkpoint]
 def run_collect(
     checkpoints: Sequence[Checkpoint], images: DataSource, out: Path | str, options: Options, **how: Any
 ) -> CollectOutcome:
-    """Measure; where Ctrl-C stops it, say how to go on."""
+    """Measure; where Ctrl-C, SIGTERM or SIGHUP stops it, say how to go on."""
     from invariscope.collectors.engine.run import collect
 
     try:
-        return collect(checkpoints, images, out, options, **how)
+        with stopped_by_signals():
+            return collect(checkpoints, images, out, options, **how)
     except KeyboardInterrupt:
         print(f"\nstopped: the parts in {out} are whole; the same command goes on from there", file=sys.stderr)
         raise

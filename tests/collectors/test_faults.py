@@ -181,6 +181,34 @@ def test_ctrl_c_ends_a_run_of_several_jobs_and_the_next_one_goes_on(
     assert not list(out.rglob("*.tmp"))
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals and process groups of POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_workers_end_with_the_run(zoo: list[Checkpoint], tmp_path: Path, name: str) -> None:
+    write_manifest(tmp_path / "zoo.yaml", zoo)
+    out = tmp_path / "out"
+    code = "import sys; from invariscope import cli; sys.exit(cli.main(sys.argv[1:]))"
+    arguments = ["collect", str(tmp_path), "--data", "digits", "--out", str(out), "--jobs", "2", "--n-shifts", "800"]
+    command = [sys.executable, "-c", code, *arguments]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        waited = time.monotonic() + 120
+        while not any(out.rglob("checkpoints/*.parquet")):
+            assert run.poll() is None
+            assert time.monotonic() < waited
+            time.sleep(0.02)
+        number = getattr(signal, name)
+        run.send_signal(number)
+        assert run.wait(timeout=30) == (-number if name == "SIGKILL" else cli.SIGNALLED + number)
+        deadline = time.monotonic() + 10
+        while group_lives(run.pid):
+            assert time.monotonic() < deadline, "workers measure on"
+            time.sleep(0.1)
+    finally:
+        if group_lives(run.pid):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+
+
 @pytest.mark.parametrize("limit", [0, -1.0, float("nan")])
 def test_a_time_limit_that_is_none_is_refused(images: ImageSet, tmp_path: Path, limit: float) -> None:
     with pytest.raises(InputError, match=r"the time limit is .* give a number above 0"):
