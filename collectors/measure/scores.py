@@ -54,10 +54,12 @@ def shift_scores(
     fidelity = _by_blocks(lambda some, y: pair_hits(some == y[:, None]), prediction, label)
     always_right = _by_blocks(lambda some, y: (some == y[:, None]).all(1), prediction, label)
     as_clean = _by_blocks(lambda some, clean: (some == clean[:, None]).mean(1), prediction, clean_prediction)
+    stable = _by_blocks(lambda some, clean: pair_hits(some == clean[:, None]), prediction, clean_prediction)
     scores = {
         "consistency": mean_over_images(consistent, pairs),
         "consistency_to_clean": mean_over_images(as_clean, to_clean),
         "fidelity": mean_over_images(fidelity, pairs),
+        "stability": mean_over_images(stable, pairs),
         "fidelity_product": fidelity_product(clean_prediction == label, consistent, pairs),
         "worst_case_accuracy": mean_over_images(always_right),
         "kappa": kappa(prediction, pairs),

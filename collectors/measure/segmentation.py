@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from invariscope.base.errors import DataError, ModelError
+from invariscope.base.errors import DataError, ModelError, ShiftError
 from invariscope.collectors.measure.invariance import plan_columns
 from invariscope.collectors.measure.passes import (
     Images,
@@ -102,6 +102,8 @@ def measure_segmentation(
         raise DataError(f"batch_size is {batch_size}: take at least 1")
     truth = _Masks.checked(images, masks, classes)
     size = images.spec.size if size is None and isinstance(images, PreparedImages) else size
+    if parts := [plan.kind for plan in plans if plan.rule.steps > 1]:
+        raise ShiftError(f"a {parts[0]} shift brings no pixel to a pixel: take a kind of whole pixels")
     crops = [plan for plan in plans if not plan.rule.keeps_size]
     for plan in crops:
         crop_window(image_size(images), size, plan.for_rows(0, len(images)))

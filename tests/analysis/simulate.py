@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from invariscope.analysis.tables.joined import join
 from invariscope.analysis.tables.load import Tables
-from invariscope.collectors.schema import LATER_COLUMNS, MSB_READINGS, SCHEMA_VERSION, TABLES
+from invariscope.collectors.schema import LATER_COLUMNS, MSB_READINGS, OTHER_READINGS, SCHEMA_VERSION, TABLES
 
 # operator -> (specifications with their strength and MSB, whether it selects one input)
 OPERATORS = {
@@ -209,6 +209,8 @@ def _layers(row, rng: np.random.Generator) -> list[dict]:
                 "site_kind": row.operator,
                 **readings,
                 **{f"{name}_se": 0.002 for name in (*MSB_READINGS, "flat_fraction")},
+                **{column: np.nan for name in OTHER_READINGS for column in (name, f"{name}_se")},
+                "not_applicable": None,
             }
         )
     shared = {

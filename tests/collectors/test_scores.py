@@ -83,6 +83,7 @@ def test_scores_equal_explicit_loops(case):
         "consistency": [pair_share(row) for row in p],
         "consistency_to_clean": [np.mean([p[i, j] == p0[i] for j in range(k)]) for i in range(n)],
         "fidelity": [pair_share(row, label) for row, label in zip(p, y, strict=True)],
+        "stability": [pair_share(row, clean) for row, clean in zip(p, p0, strict=True)],
         "worst_case_accuracy": [float(all(p[i, j] == y[i] for j in range(k))) for i in range(n)],
         "flip_rate": [1 - np.mean([p[i, j] == p[i, j + 1] for j in range(k - 1)]) for i in range(n)],
         "probability_drift": [drift[i].sum() / k for i in range(n)],
@@ -196,6 +197,7 @@ def test_pairs_are_counted():
     assert counted == {
         "consistency": pairs,
         "fidelity": pairs,
+        "stability": pairs,
         "fidelity_product": pairs,
         "kappa": pairs,
         "consistency_to_clean": to_clean,
@@ -225,3 +227,14 @@ def test_blocks_of_images_change_nothing(monkeypatch: pytest.MonkeyPatch):
     whole = scored(*case)
     monkeypatch.setattr("invariscope.collectors.measure.scores.BLOCK", 7)
     assert scored(*case) == whole
+
+
+def test_stability_as_loops_have_it() -> None:
+    rng = np.random.default_rng(3)
+    prediction, clean, label = rng.integers(0, 3, (7, 5)), rng.integers(0, 3, 7), rng.integers(0, 3, 7)
+    agree = [[prediction[n, k] == prediction[n, j] == clean[n] for k in range(5) for j in range(k)] for n in range(7)]
+    found = shift_scores(prediction, label, clean, np.zeros(7))["stability"]
+    assert found.value == pytest.approx(np.mean(agree))
+    assert found.se == pytest.approx(np.std(np.mean(agree, axis=1), ddof=1) / np.sqrt(7))
+    assert found.n_pairs == 7 * 10
+    assert found.value != shift_scores(prediction, label, clean, np.zeros(7))["fidelity"].value
