@@ -75,6 +75,7 @@ PIXEL_SCORES = (
     "miou",
     "pixel_accuracy",
     "consistency_pixel",
+    "consistency_pixel_corrected",
     "fidelity_pixel",
     "miou_shifted",
     "pixel_accuracy_shifted",
@@ -110,7 +111,7 @@ PROVENANCE = (
 
 PLAN = (
     column("shift_kind", TEXT, "", "none, circular, zero, reflect, replicate or crop"),
-    optional("fill", TEXT, "", "zero shifts only: `mean` (0 after normalisation) or `black` (0 before it)"),
+    optional("fill", TEXT, "", "zero shifts only: `background` of the data, `mean` (0 when normalised) or `black`"),
     column("max_shift", INT, "input pixels", "largest displacement along each axis; 0 without a shift"),
     column("n_shifts", INT, "shifts", "shifts per image; 0 without a shift"),
     column("plan", TEXT, "", "how shifts are chosen: sampled, grid, path or none"),
@@ -159,6 +160,8 @@ class Collector:
         alone: what is measured in several processes at once would be wrong.
         keeps_predictions: what other tasks predict under the same shifts is wanted in full.
         default: whether it is measured where nobody says what.
+        definition: version of what the columns mean; raised where a value is computed otherwise than before, so that
+            the tasks are others and tables measured before are not taken for done.
     """
 
     help: str
@@ -174,6 +177,7 @@ class Collector:
     alone: bool = False
     keeps_predictions: bool = False
     default: bool = False
+    definition: int = 1
 
 
 DESCRIPTION = "checkpoints"
