@@ -15,6 +15,7 @@ from invariscope.analysis.figures import fits, style
 from invariscope.analysis.figures.selection import FigureRows, Snapshots, counts, plan_sentence, select
 from invariscope.analysis.say.numbers import bracketed, coverage
 from invariscope.analysis.stats import regression
+from invariscope.analysis.stats.cells import OPERATOR_CELL, operator_cells
 from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
@@ -39,9 +40,10 @@ def within_between(
 ) -> style.CaptionedFigure:
     """Per shift kind: ``reading`` against ``score`` with a line per operator, and below it every slope as a forest.
 
-    Slopes are those of fractional logits with architecture as a factor, in logits of ``score`` per unit of ``reading``:
-    of each operator alone (:func:`group_slopes`, errors clustered by run), and within and between
-    operators given accuracy (:func:`within_between`, errors clustered by operator). A line runs
+    Slopes are those of fractional logits, in logits of ``score`` per unit of ``reading``: of each operator alone, its
+    pairs of architecture and padding as a factor (:func:`group_slopes`, errors clustered by run), and within and
+    between operators given accuracy and architecture (:func:`within_between`, errors clustered by operator). A line
+    runs
     through its operator's means over the range of its readings. ``frame`` is :func:`join`'s. Raises
     :class:`TableError` when there is nothing to draw.
     """
@@ -80,7 +82,8 @@ def _x_label(reading: str, width: style.Width, panels: int) -> str:
 def _slopes(rows: pd.DataFrame, reading: str, score: str) -> pd.DataFrame:
     """Of each operator and pooled: ``estimate, low, high, spread, coverage, n, n_clusters, reason``."""
     factors = ("architecture",) if "architecture" in rows and rows["architecture"].notna().all() else ()
-    alone = regression.FractionalLogit("slope within each operator", score, (reading,), factors, "cluster")
+    rows = rows.assign(**{OPERATOR_CELL: operator_cells(rows)})
+    alone = regression.FractionalLogit("slope within each operator", score, (reading,), (OPERATOR_CELL,), "cluster")
     of_each = regression.group_slopes(rows, alone, "operator")
     of_each = of_each.set_index(of_each["group"].str.removeprefix("operator="))
     pooled = regression.FractionalLogit("within-between", score, (reading, "accuracy"), factors)
@@ -182,10 +185,11 @@ def _caption(selection: FigureRows, slopes: dict[str, pd.DataFrame], reading: st
             "means outlined. Lines: slopes of the forest below, each through its operator's means; dashed: the slope "
             "between operators, through the mean of the operators' means.",
             plan_sentence(selection),
-            "Forest: slopes of fractional logits with architecture as a factor, with 95 % intervals: bias-reduced "
-            "cluster-robust errors (CR2), t with Satterthwaite's degrees of freedom. Of one operator: errors clustered "
-            "by training run. Within and between operators (Mundlak): given accuracy, errors clustered by operator. An "
-            "arrow marks what leaves the axis, which is drawn for the operators whose "
+            "Forest: slopes of fractional logits with 95 % intervals: bias-reduced cluster-robust errors (CR2), t with "
+            "Satterthwaite's degrees of freedom. Of one operator: within its pairs of architecture and padding, errors "
+            "clustered by training run. Within and between operators (Mundlak): within is in each operator x "
+            "architecture x padding; given accuracy and architecture, errors clustered by operator. An arrow marks "
+            "what leaves the axis, which is drawn for the operators whose "
             f"{style.label(reading, short=True)} has a standard deviation of at least {LEAST_SPREAD}.",
             *sentences,
             *_left_out(selection, slopes),

@@ -70,8 +70,9 @@ def measure_segmentation(
     which two shifts of an image agree, mean over its pairs of shifts and over images (mASCC for ``circular``, mASSC
     for ``zero`` and ``crop``); ``consistency_pixel_corrected``, the same corrected for chance; ``fidelity_pixel``, the
     share on which they agree and are right; ``miou_shifted`` and ``pixel_accuracy_shifted``, of all shifted views, over
-    the pixels of the image that each shows. Void pixels (255) are left out of everything. Definitions and errors: module ``pixel_scores``. Held in memory at once: the
-    logits of ``batch_size`` views, and the uint8 maps of as many images under all their shifts.
+    the pixels of the image that each shows. Void pixels (255) are left out of everything. Definitions and errors:
+    module ``pixel_scores``. Held in memory at once: the logits of ``batch_size`` views, and the uint8
+    maps of as many images under all their shifts.
 
     Args:
         model: a network that returns logits ``(n, classes, H, W)`` of the size of its input, or a mapping whose entry

@@ -17,7 +17,7 @@ from invariscope.analysis.stats.resampling import Array
 
 LEFT_OUT = ("operator", "data", "architecture")
 INFLUENCE_COLUMNS = [
-    *("model", "y", "term", "left_out_kind", "left_out", "estimate", "low", "high", "interval", "change"),
+    *("model", "y", "term", "left_out_kind", "left_out", "estimate", "low", "high", "interval", "df", "change"),
     *("cooks_distance", "n", "n_clusters", "reason"),
 ]
 
@@ -78,7 +78,7 @@ def _record(
     index = list(design.terms).index(model.numeric[0])
     sandwich = (bias_reduced if model.interval == "CR2" else plain)(found.design, design.codes)
     value, half = float(found.params[index]), float(half_widths(sandwich, found.residual)[index])
-    record = {**counts, "estimate": value, "low": value - half, "high": value + half}
+    record = {**counts, "estimate": value, "low": value - half, "high": value + half, "df": float(sandwich.df[index])}
     if not isinstance(reference, str):
         before = float(reference.params[list(all_rows.terms).index(model.numeric[0])])
         record |= {"change": value - before, "cooks_distance": _cook(design, found, all_rows, reference)}
