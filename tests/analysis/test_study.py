@@ -54,8 +54,8 @@ def test_a_negative_slope_is_reported_so(zoos):
     assert slopes["estimate"].between(-3, -2).all()
     line = next(line for line in results.summary.splitlines() if line.startswith("* Zero shifts (up to"))
     assert line.endswith(
-        "more MSB goes with less consistency: all 3 primary intervals exclude zero on the same side, also after Holm's "
-        "correction."
+        "more MSB goes with less consistency: all 3 primary estimates are told from zero, on the same side, also after "
+        "Holm's correction."
     )
     assert "Simpson" not in results.summary
 
@@ -64,7 +64,7 @@ def test_a_null_zoo_is_reported_as_null(zoos):
     results = zoos["null"]
     assert set(results.primary["verdict"]) == {"no difference from zero"}
     in_short = results.summary.split("## In short")[1].split("##")[0]
-    assert "no relation between MSB and consistency is established: all 3 primary intervals include zero" in in_short
+    assert "no relation between MSB and consistency is established: none of the 3 primary statements is" in in_short
     assert "Simpson" not in results.summary
 
 

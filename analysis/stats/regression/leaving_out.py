@@ -93,5 +93,8 @@ def _cook(design: Design, found: Coefficients, all_rows: Design, reference: Coef
     common = [name for name in theirs if name in mine]
     moved = np.array([found.params[mine.index(c)] - reference.params[theirs.index(c)] for c in common])
     places = [theirs.index(name) for name in common]
-    covariance = np.linalg.pinv(reference.design.T @ reference.design)[np.ix_(places, places)] * variance
+    scale = np.linalg.norm(reference.design, axis=0)
+    inverse = np.linalg.inv(np.linalg.qr(reference.design / scale, mode="r"))
+    covariance = (inverse @ inverse.T)[np.ix_(places, places)] * variance
+    moved = moved * scale[places]
     return float(moved @ np.linalg.solve(covariance, moved)) / len(common)
