@@ -26,7 +26,7 @@ from reference.claims import claims
 from reference.correlations import SUBSETS, correlation_tables
 from reference.lookup import rows_where
 from reference.tips import KINDS, where_tips_stands
-from reference.words import markdown, ranged_row
+from reference.words import BAR_SAID, markdown, ranged_row
 
 HERE = Path(__file__).resolve().parents[1] / "data" / "reference"
 RECIPES = ("cifar10", "mnist")
@@ -138,7 +138,8 @@ def _opening(study: Study) -> str:
         f"networks trained from the recipes beside this file: {', '.join(counts)}, "
         f"{study.rows['checkpoint'].nunique()} checkpoints with the snapshots along training. "
         f"{'All planned runs are in.' if whole else '**The study is partial.**'} MSB is the reading `msb_corrected`, "
-        "the mean over a network's sites; brackets are 95 % intervals. What counts was fixed in advance in "
+        "the mean over a network's sites, a property of the weights that an operator declares and not of the function "
+        "that it computes; brackets are 95 % intervals. What counts was fixed in advance in "
         "[docs/analysis-plan.md](../../docs/analysis-plan.md); everything the analysis found stands in "
         "[docs/reference/results/summary.md](../../docs/reference/results/summary.md), the scores of every operator in "
         "every cell in `docs/reference/*/table_classification.md`."
@@ -248,7 +249,8 @@ def _within(study: Study) -> list[str]:
     head = ["shifts", "operators", "n", "slope within", "coverage", "carried by", "slope between"]
     return [
         markdown(head, body),
-        "Logits of consistency per unit of MSB, given accuracy, architecture and data set (not padding), errors "
+        "Logits of consistency per unit of MSB, given accuracy, architecture and data set; the slope within is inside "
+        "each operator x architecture x padding x data set, the slope between is of the operators' means. Errors are "
         "clustered by operator.",
     ]
 
@@ -342,7 +344,7 @@ def _limits(study: Study) -> Iterator[str]:
     yield "Networks were trained in bfloat16 and measured in float32."
     yield (
         "The digits of MNIST stand in an empty margin, so that a circular shift of a few pixels hardly differs from a "
-        "plain one, while a zero shift fills with the mean of the images and not with their background."
+        f"plain one. {BAR_SAID}"
     )
     yield "Networks of one seed share the order of their images and, where shapes agree, initial weights."
     yield (

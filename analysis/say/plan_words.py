@@ -14,8 +14,8 @@ def plan_words(plan: Any) -> str:
 
 
 def plan_on_data(plan: Any) -> str:
-    """``zero shifts up to 2 px on digits/test``."""
-    return f"{plan['shift_kind']} shifts up to {plan['max_shift']} px on {plan['data']}"
+    """``zero shifts up to 2 px on digits/test``, and the fill where it is not the background."""
+    return f"{plan['shift_kind']} shifts up to {plan['max_shift']} px{_other_fill(plan)} on {plan['data']}"
 
 
 def plan_in_caption(plan: Any) -> str:
@@ -31,9 +31,12 @@ def plan_in_menu(plan: Any) -> str:
 
 def panel_title(plan: Any) -> str:
     """``zero shift, ≤ 2 px``, and the fill where it is not the background."""
+    return f"{plan['shift_kind']} shift, ≤ {int(plan['max_shift'])} px{_other_fill(plan)}"
+
+
+def _other_fill(plan: Any) -> str:
     fill = plan["fill"] if isinstance(plan["fill"], str) else ""
-    other = f", {fill} fill" if fill not in ("", FILLS[0]) else ""
-    return f"{plan['shift_kind']} shift, ≤ {int(plan['max_shift'])} px{other}"
+    return f", {fill} fill" if fill not in ("", FILLS[0]) else ""
 
 
 def _fill(plan: Any) -> str:

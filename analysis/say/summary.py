@@ -166,13 +166,13 @@ def _below(p: pd.Series) -> int:
 
 
 def _share_between(rows: pd.DataFrame) -> str:
-    """How much of the variance of MSB lies between operators."""
-    finite = rows[np.isfinite(rows[PRIMARY_READING])].drop_duplicates("checkpoint")
+    """How much of the variance of MSB over the last snapshots lies between operators."""
+    finite = rows[rows["final"] & np.isfinite(rows[PRIMARY_READING])].drop_duplicates("checkpoint")
     total = finite[PRIMARY_READING].var(ddof=0)
     if not total > 0:
         return "MSB does not vary"
     between = finite.groupby("operator")[PRIMARY_READING].transform("mean").var(ddof=0)
-    return f"{100 * between / total:.0f} % of the variance of MSB lies between operators"
+    return f"{100 * between / total:.0f} % of the variance of MSB over the last snapshots lies between operators"
 
 
 def _limits(rows: pd.DataFrame, primary: pd.DataFrame, vocabulary: Vocabulary) -> list[str]:

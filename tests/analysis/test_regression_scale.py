@@ -1,6 +1,4 @@
-"""Regressions in other units, without a spread, and without an end: what is found may not depend on the first, and every
-search stops.
-"""
+"""Regressions in other units and without a spread: nothing found depends on units, and every search stops."""
 
 from __future__ import annotations
 
