@@ -70,12 +70,12 @@ def claims(final: pd.DataFrame, results: Results, frames: Frames) -> list[str]:
         markdown(["claimed", *(name.partition("/")[0] for name in data)], body),
         f"*{HOLDS.capitalize()}*: the 95 % interval has the claimed sign alone, between operators p < {SIZE} by "
         f"permutation; *{OPEN}*: neither the claim nor its opposite is supported. *{FEW.capitalize()}*: no interval, "
-        f"or fewer than {MIN_CLUSTERS} families, from which nothing is concluded, whatever the interval. The statements "
-        "between operators were fixed in advance, but for those on `msb`, the literal reading (no formula of the paper "
-        f"could be read); all others are exploratory, and of {intervals} intervals, none widened for their number, "
-        "some miss by chance. Statements on TIPS speak of other seeds of the cells (architecture, padding) trained here, those "
-        "on doses of other families like these. That the MSB of TIPS is below max pooling's needs no test: max "
-        "pooling's is 1 by definition.",
+        f"or fewer than {MIN_CLUSTERS} families, from which nothing is concluded, whatever the interval. The "
+        "statements between operators were fixed in advance, but for those on `msb`, the literal reading (no formula "
+        f"of the paper could be read); all others are exploratory, and of {intervals} intervals, none widened for "
+        "their number, some miss by chance. Statements on TIPS speak of other seeds of the cells (architecture, "
+        "padding) trained here, those on doses of other families like these. That the MSB of TIPS is below max "
+        "pooling's needs no test: max pooling's is 1 by definition.",
         BAR_SAID,
     ]
 

@@ -33,6 +33,8 @@ _FEWEST = {BETWEEN: MIN_PERMUTED, WITHIN: MIN_CLUSTERS, OVER: MIN_CLUSTERS}
 ENOUGH = 0.8
 """The power that a design is to have."""
 
+_PARTS = {BETWEEN: slice(0, 1), WITHIN: slice(1, 3), OVER: slice(0, 3)}
+"""The variance components that a level is made of."""
 _PERMUTATIONS = 20_000
 
 _NUMBERS = ["level", "r", "n_operators", "runs_per_operator", "snapshots_per_run", "n_checkpoints", "n_clusters"]
@@ -102,22 +104,22 @@ def power(frame: pd.DataFrame, settings: Power | None = None, *, score: str = PR
     """The power of every design at every level, for every data set and shift plan of a frame from
     :func:`invariscope.analysis.tables.joined.join` (``score``: the column of the primary score, of another frame).
 
-    The true correlation is ``r`` in the operators', the runs' and the snapshots' parts alike; for the level ``over
-    checkpoints`` it is scaled so that the correlation over all checkpoints is ``r``; where the parts' sizes do not
-    allow that, one row with the reason stands for the level. Tests, as the analysis makes them: ``between operators``
-    Spearman over operator means, by permutation at 5 %; ``within operators`` Pearson of deviations from the means of
-    the operators' cells (:func:`invariscope.analysis.stats.cells.operator_cells`; as many per operator as in the table,
-    of two runs at least) with runs as clusters, ``over checkpoints`` Pearson with operators as clusters; these find
-    something where their nominal 95 % jackknife interval lies below zero (above, for a positive ``r``), and the first
-    where its coefficient does, too. The level ``within operators`` is the secondary test: not that of statement (c),
-    which takes operators as clusters, and supposes slopes that vary between operators.
+    The true correlation is ``r`` at the level: alike in its parts (the operators'; the runs' and the snapshots'; all
+    three), and scaled so that it is ``r`` in their sum; the parts inside cells are those of the last snapshots where
+    the frame says which they are; where the parts' sizes do not allow that, one row with the reason stands for the
+    level. Tests, as the analysis makes them: ``between operators`` Spearman over operator means, by permutation at 5 %;
+    ``within operators`` Pearson of deviations from the means of the operators' cells
+    (:func:`invariscope.analysis.stats.cells.operator_cells`; as many per operator as in the table, of two runs at
+    least) with runs as clusters, ``over checkpoints`` Pearson with operators as clusters; these find something where
+    their nominal 95 % jackknife interval lies below zero (above, for a positive ``r``), and the first where its
+    coefficient does, too. The level ``within operators`` is the secondary test: not that of statement (c), which takes
+    operators as clusters, and supposes slopes that vary between operators.
 
     Columns: the plan, ``level, r, n_operators, runs_per_operator, snapshots_per_run, n_checkpoints, n_clusters``,
     ``power`` = share of simulations that find it, ``se`` of that share, ``leant_on`` (whether a test with so many
     operators counts: at least ``coverage.MIN_PERMUTED`` between operators, ``coverage.MIN_CLUSTERS`` at the other
-    levels), ``smallest`` (fewest checkpoints
-    of all designs that reach :data:`ENOUGH` and are leant on), ``found`` (the table's own operators and runs),
-    ``reason`` (why there is no power).
+    levels), ``smallest`` (fewest checkpoints of all designs that reach :data:`ENOUGH` and are leant on), ``found``
+    (the table's own operators and runs), ``reason`` (why there is no power).
 
     Raises:
         TableError: the frame holds no shifts, or lacks a column.
@@ -149,7 +151,9 @@ def _of_cell(cell: pd.DataFrame, settings: Power, score: str) -> list[dict[str, 
     operators, runs = cell["operator"].to_numpy(), cell["cluster"].to_numpy()
     x, y = (variance_components(numbers[name].to_numpy(), operators, runs).parts for name in numbers)
     cells = operator_cells(cell).to_numpy()
-    inside = [variance_components(numbers[name].to_numpy(), cells, runs).parts for name in numbers]
+    # Early snapshots are less consistent whatever the run: beside them nothing would be left of the runs' part.
+    last = cell["final"].to_numpy(dtype=bool) if "final" in cell else np.ones(len(cell), dtype=bool)
+    inside = [variance_components(numbers[name].to_numpy()[last], cells[last], runs[last]).parts for name in numbers]
     per_operator = max(1, round(len(np.unique(cells)) / len(np.unique(operators))))
     own = (len(np.unique(operators)), max(2, round(cell["cluster"].nunique() / len(np.unique(operators)))))
     records: list[dict[str, Any]] = []
@@ -174,21 +178,21 @@ def _of_cell(cell: pd.DataFrame, settings: Power, score: str) -> list[dict[str, 
 
 def _obstacle(level: str, x: Array, y: Array, r: float) -> str:
     """Why a level has no correlation ``r`` to be seen."""
-    parts = {BETWEEN: slice(0, 1), WITHIN: slice(1, 3), OVER: slice(0, 3)}[level]
+    parts = _PARTS[level]
     for name, variances in (("MSB", x), ("consistency", y)):
         if not variances[parts].sum() > 0:
             where = level if level == BETWEEN else "inside operators"
             return f"{name} does not vary {where}"
     if not (np.sqrt(x * y)[parts] > 0).any():
         return "MSB and consistency vary at different levels"
-    most = _largest(x, y)
-    if level == OVER and abs(r) > most:
+    most = _largest(x[parts], y[parts])
+    if abs(r) > most:
         return f"r = {r:g} cannot arise from these parts: at most |r| = {most:.3g}"
     return ""
 
 
 def _largest(x: Array, y: Array) -> float:
-    """The correlation over all checkpoints where that in each part is 1."""
+    """The correlation of the sums of these parts where that in each part is 1."""
     return float(np.sqrt(x * y).sum() / np.sqrt(x.sum() * y.sum()))
 
 
@@ -205,8 +209,8 @@ def _one(level: str, x: Array, y: Array, design: tuple[int, int, int], settings:
     """The simulated power of one design at one level, with so many cells of an operator."""
     n_operators, n_runs, n_snapshots = design
     r = settings.r
-    if level == OVER:
-        r /= _largest(x, y)
+    if level != BETWEEN:
+        r /= _largest(x[_PARTS[level]], y[_PARTS[level]])
     rng = np.random.default_rng([settings.seed, LEVELS.index(level), *design])
     if level == BETWEEN:
         # An operator's runs and snapshots enter through its mean alone, which is drawn at once.
