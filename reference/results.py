@@ -26,7 +26,7 @@ from reference.claims import claims
 from reference.correlations import SUBSETS, correlation_tables
 from reference.lookup import rows_where
 from reference.tips import KINDS, where_tips_stands
-from reference.words import BAR_SAID, markdown, ranged_row
+from reference.words import BAR_SAID, kind_on, markdown, ranged_row
 
 HERE = Path(__file__).resolve().parents[1] / "data" / "reference"
 RECIPES = ("cifar10", "mnist")
@@ -184,7 +184,7 @@ def _controlled(study: Study) -> list[str]:
             padded = _one(study.results.regressions, **where, **padding)
             counts = "-" if fit is None else f"{int(fit['n'])}, {int(fit['n_clusters'])}"
             told = [ranged_row(fit), _points(fit), _covered(fit), ranged_row(padded), *_single_data(study, where)]
-            body.append([kind, subset, counts, *told])
+            body.append([kind_on(study.data, kind), subset, counts, *told])
     head = [
         "shifts",
         "operators",
@@ -226,7 +226,7 @@ def _prediction(study: Study) -> list[str]:
                 row = found.iloc[0] if len(found) else None
                 told.append("-" if row is None else f"{row['with_x']:.3f} ({row['baseline']:.3f})")
                 helps += held == "operator" and row is not None and row["with_x"] < row["baseline"]
-            body.append([kind, subset, *told])
+            body.append([kind_on(study.data, kind), subset, *told])
     head = ["shifts", "operators", "deviance R²", "error for an operator left out", "for an architecture left out"]
     return [
         markdown(head, body),
@@ -245,7 +245,8 @@ def _within(study: Study) -> list[str]:
             )
             carried = "-" if within is None else str(within["leading"] or "-")
             operators = "-" if within is None else int(within["n_clusters"])
-            body.append([kind, subset, operators, ranged_row(within), _covered(within), carried, ranged_row(between)])
+            told = [ranged_row(within), _covered(within), carried, ranged_row(between)]
+            body.append([kind_on(study.data, kind), subset, operators, *told])
     head = ["shifts", "operators", "n", "slope within", "coverage", "carried by", "slope between"]
     return [
         markdown(head, body),
@@ -265,7 +266,8 @@ def _layers(study: Study) -> list[str]:
         told = [ranged_row(row.iloc[0]) if len(row) and operators >= FEWEST else "-" for row in terms]
         inflation = group["vif"].max()
         inflated = f"{inflation:.0f}" if np.isfinite(inflation) else "-"
-        body.append([kind, architecture, f"{count:.0f}", operators, *told, inflated])
+        among = rows_where(study.final, architecture=architecture)["data"].unique()
+        body.append([kind_on(among, kind), architecture, f"{count:.0f}", operators, *told, inflated])
     head = ["shifts", "architecture", "sites", "operators", "mean MSB over sites", "late minus early MSB"]
     parts = [
         markdown([*head, "variance inflation of single sites"], body),
@@ -286,7 +288,7 @@ def _swapped_sites(study: Study) -> list[str]:
             if all(len(found) for found in told):
                 first = told[0].iloc[0]
                 numbers = [ranged_row(found.iloc[0]) for found in told]
-                body.append([data, kind, sites, *numbers, int(first["n"]), int(first["n_clusters"])])
+                body.append([data, kind_on(data, kind), sites, *numbers, int(first["n"]), int(first["n_clusters"])])
     if not body:
         return []
     head = ["data", "shifts", "changed", "Spearman", "given accuracy", "swaps", "networks"]

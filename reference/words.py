@@ -28,9 +28,10 @@ def is_bar(data: str, kind: str) -> bool:
     return kind == "zero" and data.partition("/")[0] in PLAIN_BORDER
 
 
-def kind_on(data: str, kind: str) -> str:
-    """A shift kind in the head of a column, marked where it is no shift."""
-    return f"{kind} {BAR}" if is_bar(data, kind) else kind
+def kind_on(data: str | Iterable[str], kind: str) -> str:
+    """A shift kind in the head of a row or column on these data sets, marked where it is no shift on one of them."""
+    names = [data] if isinstance(data, str) else data
+    return f"{kind} {BAR}" if any(is_bar(name, kind) for name in names) else kind
 
 
 def ranged_row(row: pd.Series | None, name: str = "estimate") -> str:
