@@ -109,6 +109,7 @@ sweep: $(VENV)/installed  ## find, measure and replace the downsampling of 150 n
 bench: $(VENV)/installed  ## speed, memory and coverage, as ratios: benchmarks/RESULTS.md (hours, on a quiet machine)
 	$(BIN)/python -m benchmarks.correlation
 	$(BIN)/python -m benchmarks.intervals
+	$(BIN)/python -m benchmarks.assigned
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.engine

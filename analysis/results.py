@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +23,8 @@ class Results:
     (module ``designs``). ``primary``: the statements fixed in advance, (a) Spearman over operator means, (b) the
     fractional logit's slope given accuracy, (c) the slope within operators, with their verdicts, ``p`` (where they can
     be tested) and ``p_holm`` over the primary ones. ``summary``: the same in words, as Markdown. ``headline``: a few
-    lines for a terminal.
+    lines for a terminal. ``statements``: what version 2 of the plan says of drawn operators, without a row where there
+    are none.
     """
 
     correlations: pd.DataFrame
@@ -35,18 +36,21 @@ class Results:
     primary: pd.DataFrame
     summary: str
     headline: list[str]
+    statements: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def write_results(results: Results, folder: Path | str, power: pd.DataFrame | None = None) -> list[Path]:
     """Write a CSV file per table (``correlations``, ``regressions``, ``influence``, ``comparisons``, ``sites``,
-    ``designs``), ``summary.md``, and ``power.csv`` where there is a table of :func:`power`; all of them appear, each
-    whole, or none.
+    ``designs``), ``statements`` where operators were drawn, ``summary.md``, and ``power.csv`` where there is a table of
+    :func:`power`; all of them appear, each whole, or none.
 
     Raises:
         TableError: the folder cannot be written to.
     """
     root = Path(folder)
     files = {f"{name}.csv": _csv(getattr(results, name)) for name in _CSV}
+    if len(results.statements):
+        files["statements.csv"] = _csv(results.statements)
     files["summary.md"] = results.summary.encode()
     if power is not None:
         files["power.csv"] = _csv(power)

@@ -12,8 +12,12 @@ import numpy as np
 import pandas as pd
 
 from invariscope.analysis.designs import design_table, dose_trends, swap_changes
+from invariscope.analysis.designs.assigned import Settings, has_population, published
+from invariscope.analysis.designs.assigned_statements import COLUMNS as STATEMENT_COLUMNS
+from invariscope.analysis.designs.assigned_statements import statements
 from invariscope.analysis.designs.dose import ALIKE
 from invariscope.analysis.results import Results
+from invariscope.analysis.say.assigned_words import assigned_lines, assigned_section
 from invariscope.analysis.say.headline import headline
 from invariscope.analysis.say.summary import write_summary
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary, first_measured
@@ -65,7 +69,9 @@ def analyze(
     one from :func:`swap_frame`. ``vocabulary`` says which columns are score and accuracy, and how they are called;
     ``scores`` takes the place of its scores. ``interval``, ``resamples``, ``permutations`` and ``seed`` are those
     of :func:`correlate`; its ``p_holm`` and ``p_bh`` are taken over all correlations of a cluster
-    design, of whatever cell. Networks from elsewhere (:func:`own`) take part in nothing.
+    design, of whatever cell. Networks from elsewhere (:func:`own`) take part in nothing. Where operators were drawn
+    (factor ``population``), ``statements`` holds what version 2 of the plan says, and everything else is of the
+    published operators alone.
 
     Raises:
         TableError: the frame lacks a column, or holds no shifts.
@@ -73,6 +79,10 @@ def analyze(
     scores = vocabulary.scores if scores is None else scores
     found = [name for name in scores if name in frame.columns]
     frame = own(frame)
+    assigned = _assigned(frame, vocabulary, seed)
+    frame = published(frame)
+    if len(assigned) and frame.empty:
+        return _assigned_alone(assigned, vocabulary)
     rows = _prepare(frame, found, vocabulary)
     if not found:
         raise TableError(f"the frame has none of the scores {', '.join(scores)}; collect `{vocabulary.table}` first")
@@ -95,8 +105,11 @@ def analyze(
         **further,
         designs=designs,
         primary=primary,
-        summary=write_summary(rows, correlations, regressions, primary, designs, vocabulary, **further),
-        headline=headline(correlations, primary, vocabulary),
+        summary=_with_assigned(
+            write_summary(rows, correlations, regressions, primary, designs, vocabulary, **further), assigned
+        ),
+        headline=[*assigned_lines(assigned), *headline(correlations, primary, vocabulary)],
+        statements=assigned,
     )
 
 
@@ -111,6 +124,31 @@ def analyze_tables(tables: Tables | Frames, vocabulary: Vocabulary | None = None
     frame = with_sites(frames[vocabulary.frame], frames.tables)
     swaps = frames["swaps"] if vocabulary is IMAGES else None
     return analyze(frame, swaps=swaps, vocabulary=vocabulary, **options)
+
+
+def _assigned(frame: pd.DataFrame, vocabulary: Vocabulary, seed: int) -> pd.DataFrame:
+    """The statements on drawn operators; no row where there are none, or where the scores are not of whole images."""
+    if vocabulary is not IMAGES or not has_population(frame):
+        return pd.DataFrame(columns=STATEMENT_COLUMNS)
+    return statements(frame, Settings(seed=seed))
+
+
+def _with_assigned(summary: str, assigned: pd.DataFrame) -> str:
+    """The summary with the section on drawn operators before its first own."""
+    if assigned.empty:
+        return summary
+    head, mark, rest = summary.partition("## ")
+    return f"{head}{assigned_section(assigned)}\n\n{mark}{rest}"
+
+
+def _assigned_alone(assigned: pd.DataFrame, vocabulary: Vocabulary) -> Results:
+    """Results of a zoo in which every operator was drawn."""
+    summary = f"# {vocabulary.title}\n\n{assigned_section(assigned)}\n"
+    empty = dict.fromkeys(
+        ("correlations", "regressions", "influence", "comparisons", "sites", "primary"), pd.DataFrame()
+    )
+    lines = assigned_lines(assigned)
+    return Results(**empty, designs=design_table(), summary=summary, headline=lines, statements=assigned)
 
 
 def _designs(

@@ -1,4 +1,4 @@
-"""The data of the reference study: the first 20,000 training images and the test images, all of 32x32 pixels.
+"""The data of the studies: all training and test images of CIFAR-10 and MNIST, of 32x32 pixels.
 
 Run `python -m reference.prepare SOURCE out/reference/data`, where SOURCE holds `cifar10/` and `mnist/`, each with
 `train.parquet` and `test.parquet` in the Hugging Face layout. Images of another size are resized as networks see them
@@ -22,14 +22,13 @@ from invariscope.zoo.datasets import load_dataset
 from invariscope.zoo.datasets.imageset import ImageSet
 
 SIZE = 32
-TRAINING_IMAGES = 20_000
 
 
 def prepare(source: Path, out: Path) -> None:
     """Write ``out/{cifar10,mnist}/{train,test}.parquet``."""
     for name in ("cifar10", "mnist"):
-        for split, limit in (("train", TRAINING_IMAGES), ("test", None)):
-            images = load_dataset(f"parquet:{source / name}", split=split, limit=limit, size=SIZE)
+        for split in ("train", "test"):
+            images = load_dataset(f"parquet:{source / name}", split=split, size=SIZE)
             file = out / name / f"{split}.parquet"
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(file, _parquet(images))

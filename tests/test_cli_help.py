@@ -45,7 +45,7 @@ def test_sites_as_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "train", "sites", "collect", "status", "compact", "analyze", "figures", "report"]
+    "command", ["demo", "draw", "train", "sites", "collect", "status", "compact", "analyze", "figures", "report"]
 )
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -101,8 +101,7 @@ def write_manifest(path: str | Path, checkpoints: Sequence[Checkpoint]) -> None:
         if checkpoint.name in names:
             raise ManifestError(f"{path}: two checkpoints are named {checkpoint.name!r}: rename one")
         names.add(checkpoint.name)
-        code = checkpoint.parts.file(checkpoint.folder)
-        files = [checkpoint.weights, *([] if code is None else [code])]
+        files = [checkpoint.weights, *checkpoint.parts.files(checkpoint.folder)]
         outside |= any(not file.resolve().is_relative_to(folder) for file in files)
         entries.append(_entry(checkpoint, folder))
     content: dict[str, Any] = {"allow_outside": True} if outside else {}
@@ -193,10 +192,10 @@ class _Reader:
 
     def _check_code(self, model: ModelString, item: Located, what: str) -> None:
         """Refuse a Python file that may not run, or is not there; before any of it does."""
-        text, file = str(model), model.file(self._folder)
-        if file is not None and not self._permissions.code:
-            raise item.fail(no_code(f"{what}: {text!r}", file))
-        if file is not None:
+        text = str(model)
+        for file in model.files(self._folder):
+            if not self._permissions.code:
+                raise item.fail(no_code(f"{what}: {text!r}", file))
             named_by_path = model.scheme != "python" or model.target.rpartition(":")[0].endswith(".py")
             if named_by_path or file.is_relative_to(self._folder):  # what is installed lies where it lies
                 self._check_inside(file, item, f"{what}: model")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from invariscope.base.errors import ModelError
 from invariscope.base.names import unknown
-from invariscope.zoo.operators import OperatorSpec, operator_code_file
+from invariscope.zoo.operators import OperatorSpec, operator_code_files
 from invariscope.zoo.user_code import find_code
 
 SCHEMES = ("zoo", "python", "timm", "torchvision")
@@ -75,16 +75,16 @@ class ModelString:
         pairs = "&".join(f"{name}={_value_text(value)}" for name, value in self.arguments.items())
         return f"{self.scheme}:{self.target}" + (f"?{pairs}" if pairs else "")
 
-    def file(self, folder: str | Path | None = None) -> Path | None:
-        """The Python file that builds the network or its operator, found from ``folder``; none where none of them does.
+    def files(self, folder: str | Path | None = None) -> tuple[Path, ...]:
+        """The Python files that build the network or its operator, found from ``folder``; none where none of them do.
 
-        A network of ``zoo:`` has one where its operator is ``python:FILE.py:NAME``.
+        A network of ``zoo:`` has some where its operator is ``python:FILE.py:NAME``, or holds such operators.
         """
         if self.scheme == "zoo":
-            return operator_code_file(self.arguments.get("operator"), folder)
+            return operator_code_files(self.arguments.get("operator"), folder)
         if self.scheme != "python":
-            return None
-        return find_code(self.target.rpartition(":")[0], Path(folder or "."))
+            return ()
+        return (find_code(self.target.rpartition(":")[0], Path(folder or ".")),)
 
 
 def parse_value(text: str) -> Argument:

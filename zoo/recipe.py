@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from invariscope.base.errors import InputError, OperatorError, RecipeError
+from invariscope.base.errors import InputError, ModelError, OperatorError, RecipeError
 from invariscope.zoo.manifest import check_zoo_model
 from invariscope.zoo.model_string import Argument, ModelString
 from invariscope.zoo.operators import STRIDED, OperatorSpec, read_downsampling
 from invariscope.zoo.sampling import PADDING_MODES
-from invariscope.zoo.yaml_lines import Located, read_yaml
+from invariscope.zoo.user_code import find_code
+from invariscope.zoo.yaml_lines import Located, Scalar, read_yaml
 
 OPTIMIZERS = ("adamw", "sgd")
 
+_CODE = "python:"
+"""What the name of an architecture of a Python file begins with."""
+
+DESIGNS = ("population", "rotations", "repeats")
+"""Items of a design's grid that are drawn once, before anything is trained."""
+
+RUN_FACTORS = (
+    *("operator", "operator_spec", "strength", "architecture", "padding_mode", "training_data"),
+    *("seed", "run", "epoch", "draw", "alpha", "failure_weight", "wake_up", "pool", "hard", "failure", "n_params"),
+)
+"""The factors that a manifest has of itself: no recipe can give others under these names."""
+
 PRECISIONS = ("fp32", "bf16", "fp16")
 """Of the forward passes of training; weights, loss and optimizer stay in float32."""
+
+_NOT_OF_WEIGHTS = ("evaluate_as", "draw", "factors", "folder")
+"""Fields that the weights do not follow from."""
 
 _LATER = {"later": True}
 """Marks fields that weights files leave out where they have their default: files from before them stay as they are."""
@@ -31,7 +48,8 @@ class Run:
     """One training run; its weights follow from these values (on one machine and one version of torch).
 
     Attributes:
-        architecture: name in ``invariscope.zoo.architectures.ARCHITECTURES``.
+        architecture: name in ``invariscope.zoo.architectures.ARCHITECTURES``, or ``python:FILE.py:NAME``: a builder
+            that takes what theirs take, ``operator`` as its text.
         operator: operator specification, for example ``soft(beta=4)`` or ``python:my_ops.py:Mine``, which may be given
             as its text; ``strided`` for a published ResNet.
         padding_mode: of convolutions and operators.
@@ -54,9 +72,13 @@ class Run:
         label_smoothing: of the cross entropy, from 0 to below 1.
         clip_norm: gradients are scaled down to this Euclidean norm over all parameters; 0 leaves them alone.
         precision: ``fp32``, or ``bf16`` or ``fp16`` for forward passes under autocast (``fp16`` with a scaled loss).
+        channels_last: train in the memory layout NHWC, which is faster for some operators.
         evaluate_as: further operator specifications with which the same weights stand in the manifest, for example
             ``tips(hard=true)``.
         label: tells apart runs that differ in other factors than those that make up :attr:`id`.
+        draw: name of a drawn operator, which stands in :attr:`id` in place of its specification and is a factor.
+        factors: further factors for the manifest, which the weights do not follow from.
+        folder: the recipe's, in which its Python files and its data are looked for before the working folder.
     """
 
     architecture: str = "smallcnn"
@@ -81,8 +103,12 @@ class Run:
     label_smoothing: float = field(default=0.0, metadata=_LATER)
     clip_norm: float = field(default=0.0, metadata=_LATER)
     precision: str = field(default="fp32", metadata=_LATER)
+    channels_last: bool = field(default=False, metadata=_LATER)
     evaluate_as: tuple[OperatorSpec | str, ...] = ()
     label: str = ""
+    draw: str = ""
+    factors: Mapping[str, Scalar] = field(default_factory=dict)
+    folder: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operator", read_downsampling(self.operator))
@@ -90,9 +116,22 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Name of the run and of its files, for example ``smallcnn-soft-beta4-circular-s0``."""
-        parts = [self.architecture, _slug(_short(self.operator)), self.padding_mode, f"s{self.seed}", _slug(self.label)]
+        """Name of the run and of its files: ``smallcnn-soft-beta4-circular-s0`` or ``smallcnn-P017-circular-s1017``."""
+        operator = _slug(self.draw or _short(self.operator))
+        parts = [_slug(self.architecture_name), operator, self.padding_mode, f"s{self.seed}", _slug(self.label)]
         return "-".join(part for part in parts if part)
+
+    @property
+    def architecture_name(self) -> str:
+        """The architecture, without the path of a Python file."""
+        return self.architecture.rpartition(":")[2]
+
+    @property
+    def architecture_file(self) -> Path | None:
+        """The Python file that builds the network; none for an architecture by name."""
+        if not self.architecture.startswith(_CODE):
+            return None
+        return find_code(self.architecture.removeprefix(_CODE).rpartition(":")[0], self.folder or Path())
 
     def snapshot_name(self, epoch: int, evaluate_as: OperatorSpec | str | None = None) -> str:
         """Name of the checkpoint after an epoch, or of that checkpoint with another operator."""
@@ -109,7 +148,8 @@ class Run:
         """What the weights follow from, as plain values; newer fields only where they are not at their default."""
         values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         values |= {"operator": str(self.operator), "snapshots": list(self.snapshots), "model": dict(self.model)}
-        del values["evaluate_as"]
+        for name in _NOT_OF_WEIGHTS:
+            del values[name]
         return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
     def network(
@@ -124,7 +164,14 @@ class Run:
             operator = operator.seen_from(folder)
         arguments: dict[str, Argument] = {"operator": operator, "padding_mode": self.padding_mode}
         arguments |= {"in_channels": in_channels, "classes": classes, **self.model}
-        return ModelString("zoo", self.architecture, arguments)
+        file = self.architecture_file
+        if file is None:
+            return ModelString("zoo", self.architecture, arguments)
+        target = self.architecture.removeprefix(_CODE)
+        if folder is not None:
+            path = Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix()
+            target = f"{path}:{self.architecture_name}"
+        return ModelString("python", target, {**arguments, "operator": str(operator)})
 
 
 def read_recipe(path: str | Path) -> list[Run]:
@@ -133,7 +180,8 @@ def read_recipe(path: str | Path) -> list[Run]:
     A recipe is a mapping with ``grid``, one mapping or a list of them, and optional ``defaults``. Keys are the
     fields of :class:`Run`. In a grid each value may be a list, and a grid stands for all combinations of its lists,
     the last key varying fastest. (``snapshots`` and ``evaluate_as`` are lists themselves: a list of lists varies them.)
-    The Python file of an operator ``python:FILE.py:NAME`` is relative to the recipe's folder, and its code runs.
+    The Python file of an operator or architecture ``python:FILE.py:NAME`` is relative to the recipe's folder, and its
+    code runs; the files of ``data`` are too, where they are there, and else to the working folder.
 
     Raises:
         RecipeError: for an unknown key, a value of the wrong kind, an unknown architecture or operator, or two runs
@@ -162,22 +210,27 @@ def read_recipe(path: str | Path) -> list[Run]:
 
 
 def _same(run: Run) -> str:
-    """A key that two runs share when they train the same under different names (``avg`` and ``avg(kernel=2)``)."""
+    """A key that two runs share when they train the same under different names (``soft(2)`` and ``soft(beta=2)``)."""
     return repr({**run.settings, "operator": operator_factors(run.operator)["operator_spec"], "label": ""})
 
 
 LATER: dict[str, Any] = {entry.name: entry.default for entry in dataclasses.fields(Run) if "later" in entry.metadata}
 """The defaults of the fields that :attr:`Run.settings` leaves out where they are at it."""
 
-_FIELDS = tuple(entry.name for entry in dataclasses.fields(Run))
+_FIELDS = tuple(entry.name for entry in dataclasses.fields(Run) if entry.name != "folder")
 
 _LISTS = ("snapshots", "evaluate_as")
 """Fields whose value is a list: a list of lists varies them."""
 
-_IN_ID = ("architecture", "operator", "padding_mode", "seed", "label")
+_IN_ID = ("architecture", "operator", "padding_mode", "seed", "label", "draw", "factors")
+"""Fields that tell runs apart by name, or are not told in it."""
 
 
 def _expand(grid: Located, defaults: Mapping[str, Any], folder: Path) -> list[Run]:
+    drawn = [key for key in DESIGNS if isinstance(grid.value, dict) and key in grid.value]
+    if drawn:
+        write = f"write it out first with `invariscope draw {grid.path.name} --out RECIPE.yaml`"
+        raise grid.fail(f"{drawn[0]} is a design, and training draws nothing: {write}")
     entries = grid.mapping("the grid", _FIELDS)
     levels = [_levels(key, item, folder) for key, item in entries.items()]
     varied = [key for key, level in zip(entries, levels, strict=True) if len(level) > 1 and key not in _IN_ID]
@@ -185,7 +238,7 @@ def _expand(grid: Located, defaults: Mapping[str, Any], folder: Path) -> list[Ru
     for combination in itertools.product(*levels):
         values = {**defaults, **dict(zip(entries, combination, strict=True))}
         marks = [values.get("label", ""), *(f"{key}={_mark(values[key])}" for key in varied)]
-        run = Run(**{**values, "label": ",".join(mark for mark in marks if mark)})
+        run = Run(**{**values, "label": ",".join(mark for mark in marks if mark)}, folder=folder)
         _check(run, entries, grid)
         runs.append(run)
     return runs
@@ -208,7 +261,7 @@ def _value(key: str, item: Located, what: str, folder: Path) -> Any:
     match key:
         case "operator":
             return _operator(item, what, folder)
-        case "architecture" | "padding_mode" | "data" | "optimizer" | "label" | "precision":
+        case "architecture" | "padding_mode" | "data" | "optimizer" | "label" | "precision" | "draw":
             return item.text(what)
         case "seed" | "augment_shift" | "wake_up" | "limit":
             return item.integer(what, 0)
@@ -218,7 +271,7 @@ def _value(key: str, item: Located, what: str, folder: Path) -> Any:
             return item.number(what, 0)
         case "momentum" | "alpha" | "label_smoothing":
             return item.number(what, 0, 1)
-        case "augment_flip":
+        case "augment_flip" | "channels_last":
             return item.flag(what)
         case "snapshots":
             epochs = item.items(what) if item.value != [] else []
@@ -227,7 +280,7 @@ def _value(key: str, item: Located, what: str, folder: Path) -> Any:
             operators = item.items(what) if item.value != [] else []
             return tuple(_operator(operator, what, folder) for operator in operators)
         case _:
-            return {name: _argument(entry, f"{what}.{name}") for name, entry in item.mapping(what).items()}
+            return {name: _argument(entry, f"{what}.{name}", key) for name, entry in item.mapping(what).items()}
 
 
 def _operator(item: Located, what: str, folder: Path) -> OperatorSpec | str:
@@ -237,8 +290,11 @@ def _operator(item: Located, what: str, folder: Path) -> OperatorSpec | str:
         raise item.fail(str(problem)) from None
 
 
-def _argument(item: Located, what: str) -> Argument:
+def _argument(item: Located, what: str, key: str) -> Argument:
+    """A value of ``model`` or of ``factors``."""
     value = item.scalar(what)
+    if key == "factors" and what.rpartition(".")[2] in RUN_FACTORS:
+        raise item.fail(f"{what} is what the recipe says of each run already: take another name")
     if value is None:
         raise item.fail(f"{what} has no value: give one or leave it out")
     return value
@@ -262,15 +318,40 @@ def _check(run: Run, entries: Mapping[str, Located], grid: Located) -> None:
         late = f"a snapshot is wanted after epoch {max(run.snapshots)} of {run.epochs}"
         raise fail("snapshots", f"{late}: name an earlier one")
     try:
+        key = "architecture"
+        _check_architecture(run)
         key = "operator"
-        check_zoo_model(run.network(1, 1))
+        _check_network(run)
         key = "evaluate_as"
         for operator in run.evaluate_as:
-            check_zoo_model(run.network(1, 1, operator))
+            _check_network(run, operator)
     except OperatorError as problem:
         raise fail(key, str(problem)) from None
     except InputError as problem:
         raise fail("architecture", str(problem)) from None
+
+
+def _check_network(run: Run, evaluate_as: OperatorSpec | str | None = None) -> None:
+    network = run.network(1, 1, evaluate_as)
+    if network.scheme == "zoo":
+        check_zoo_model(network)
+
+
+def _check_architecture(run: Run) -> None:
+    """Refuse an architecture of a Python file that is not there, or that would have to find another file's operator."""
+    file = run.architecture_file
+    if file is None:
+        return
+    if not all(run.architecture.removeprefix(_CODE).rpartition(":")):
+        raise ModelError(f"architecture {run.architecture!r} names no callable: write it like python:my_nets.py:build")
+    if not file.is_file():
+        raise ModelError(f"architecture {run.architecture!r}: there is no file {file}: correct the path")
+    for operator in (run.operator, *run.evaluate_as):
+        if isinstance(operator, OperatorSpec) and operator.code_files:
+            raise ModelError(
+                f"architecture {run.architecture!r} cannot find the file of the operator {operator}: let the "
+                "architecture's file import that operator, or register it"
+            )
 
 
 def operator_factors(operator: OperatorSpec | str) -> dict[str, Any]:

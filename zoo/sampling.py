@@ -112,6 +112,14 @@ class Taps:
         weights = self.weights[..., None] * inner
         return Taps(index, weights.flatten(3))
 
+    def mixed(self, share: float, other: Taps) -> Taps:
+        """The taps of ``share`` times this operator plus the rest times another, of the same map: their weights add."""
+        if torch.equal(self.index, other.index):
+            return Taps(self.index, share * self.weights + (1 - share) * other.weights)
+        sides = torch.broadcast_shapes(self.weights.shape[:3], other.weights.shape[:3])
+        parts = [share * self.weights.expand(*sides, -1), (1 - share) * other.weights.expand(*sides, -1)]
+        return Taps(torch.cat([self.index, other.index], 1), torch.cat(parts, 3))
+
 
 def max_weights(values: Tensor) -> Tensor:
     """Weights of a maximum over the last dimension: shared evenly by tied maxima; 0 where all is ``-inf``."""

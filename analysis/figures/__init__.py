@@ -93,6 +93,7 @@ FIGURES = Registry(
         "segmentation": _ours("segmentation", "segmentation"),
         "cost": _ours("cost", "cost"),
         "swap": _ours("swap", "swaps"),
+        "drawn": _ours("drawn"),
     },
     TableError,
     group="invariscope.figures",

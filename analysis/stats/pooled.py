@@ -35,11 +35,24 @@ class Pooled:
     random_high: float
 
 
-def pool(estimates: Sequence[float], errors: Sequence[float], level: float = NOMINAL) -> Pooled:
+def pool(
+    estimates: Sequence[float] | Array,
+    errors: Sequence[float] | Array,
+    *,
+    covariance: Array | None = None,
+    level: float = NOMINAL,
+) -> Pooled:
     """The inverse-variance mean of estimates with these standard errors, and the random-effects mean beside it.
 
-    ``tau² = max(0, (Q - df) / (sum w - sum w² / sum w))`` with ``w = 1 / se²``. statsmodels' ``combine_effects`` gives
-    the same where tau² is above 0; it does not bound it there, and then has no error.
+    Weights are ``w = 1 / se²``, whatever the covariance ``V`` of the estimates (cells that share operators are not
+    independent); the error of the mean is ``sqrt(w' V w) / sum w``, and ``Q = d' (C V C')^-1 d`` with the contrasts
+    ``d = C b`` of the estimates, which is Cochran's where ``V`` is diagonal.
+    ``tau² = max(0, (sum w (b - mean)² - tr(A V)) / tr(A))``, ``A = diag(w) - w w' / sum w``: DerSimonian & Laird's
+    where ``V`` is diagonal. statsmodels' ``combine_effects`` gives the same for independent estimates where tau² is
+    above 0; it does not bound it there, and then has no error.
+
+    Args:
+        covariance: of the estimates, ``(k, k)``; without it they are independent.
 
     Raises:
         TableError: for no estimates, or a standard error that is not above 0.
@@ -47,20 +60,21 @@ def pool(estimates: Sequence[float], errors: Sequence[float], level: float = NOM
     values, widths = np.asarray(estimates, dtype=float), np.asarray(errors, dtype=float)
     if not len(values) or not np.isfinite(values).all() or not (widths > 0).all():
         raise TableError("nothing to pool: give estimates with standard errors above 0")
+    spread = np.diag(widths**2) if covariance is None else np.asarray(covariance, dtype=float)
     quantile = float(stats.norm.ppf((1 + level) / 2))
-    mean, se = _mean(values, widths**-2)
-    df = len(values) - 1
     weights = widths**-2
-    q = float(weights @ (values - mean) ** 2)
-    spread = weights.sum() - (weights**2).sum() / weights.sum()
-    tau2 = max(0.0, (q - df) / spread) if df else float("nan")
-    random, random_se = _mean(values, 1 / (widths**2 + tau2)) if df else (mean, se)
+    mean, se = _mean(values, weights, spread)
+    df = len(values) - 1
+    q = _heterogeneity(values, spread) if df else 0.0
+    tau2 = _between(values - mean, weights, spread) if df else float("nan")
+    between = np.eye(len(values)) * (tau2 if df else 0.0)
+    random, random_se = _mean(values, 1 / (widths**2 + np.diag(between)), spread + between)
     return Pooled(
         estimate=mean,
         se=se,
         low=mean - quantile * se,
         high=mean + quantile * se,
-        q=q if df else 0.0,
+        q=q,
         df=df,
         p_heterogeneity=float(stats.chi2.sf(q, df)) if df else float("nan"),
         i2=(max(0.0, (q - df) / q) if q > 0 else 0.0) if df else float("nan"),
@@ -71,8 +85,21 @@ def pool(estimates: Sequence[float], errors: Sequence[float], level: float = NOM
     )
 
 
-def _mean(values: Array, weights: Array) -> tuple[float, float]:
-    return float(weights @ values / weights.sum()), float(weights.sum() ** -0.5)
+def _mean(values: Array, weights: Array, spread: Array) -> tuple[float, float]:
+    shares = weights / weights.sum()
+    return float(shares @ values), float(np.sqrt(shares @ spread @ shares))
+
+
+def _heterogeneity(values: Array, spread: Array) -> float:
+    contrasts = np.eye(len(values))[1:] - np.eye(len(values))[:1]
+    found = contrasts @ values
+    return float(found @ np.linalg.pinv(contrasts @ spread @ contrasts.T) @ found)
+
+
+def _between(deviations: Array, weights: Array, spread: Array) -> float:
+    inner = np.diag(weights) - np.outer(weights, weights) / weights.sum()
+    excess = float(weights @ deviations**2) - float(np.trace(inner @ spread))
+    return max(0.0, excess / float(np.trace(inner)))
 
 
 def equivalence_p(estimate: float, se: float, bound: float, df: float = np.inf) -> float:

@@ -135,12 +135,13 @@ def _tasks(
     codes: dict[tuple[Path, Path], str] | None = None,
 ) -> list[PlannedTask]:
     """The tasks of a checkpoint; ``codes`` keeps what Python files hash to, for the other checkpoints of a plan."""
-    code, hashed = checkpoint.parts.file(checkpoint.folder), None
-    if code is not None:
-        codes = {} if codes is None else codes
+    codes = {} if codes is None else codes
+    hashes = []
+    for code in checkpoint.parts.files(checkpoint.folder):
         if (where := (code, checkpoint.folder)) not in codes:
             codes[where] = _code_hash(*where)
-        hashed = codes[where]
+        hashes.append(codes[where])
+    hashed = "+".join(hashes) or None
     identity = {"sha256": sha256, "model": checkpoint.model, "code": hashed}
     spec = checkpoint.input
     preprocessing = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}

@@ -74,7 +74,7 @@ def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
     chosen, seed = options[SwapsOptions], options[PassOptions].seed
     specs = read_replacements(chosen.swap_to)
     shared = {"seed": seed, "images": chosen.swap_images, "replacements": [spec.canonical for spec in specs]}
-    if code := {spec.canonical: spec.code_sha256 for spec in specs if spec.code_file}:
+    if code := {spec.canonical: spec.code_sha256 for spec in specs if spec.code_files}:
         shared["code"] = code
     windows = options[LayersOptions].windows_per_image
     unshifted = {"kind": UNSHIFTED, "windows": windows, "crop_size": None}

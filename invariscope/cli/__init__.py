@@ -11,12 +11,14 @@ from tyro.conf import OmitArgPrefixes, arg, subcommand
 
 from invariscope.base.errors import InputError
 from invariscope.base.extras import needs_extras
+from invariscope.base.processes import Stopped
 from invariscope.cli import collect
 from invariscope.cli.analyze import Analyze
 from invariscope.cli.collect import Collect
-from invariscope.cli.common import BAD_INPUT, DONE, INTERRUPTED, WITH_FAILURES
+from invariscope.cli.common import BAD_INPUT, DONE, INTERRUPTED, SIGNALLED, WITH_FAILURES
 from invariscope.cli.compact import Compact
 from invariscope.cli.demo import Demo
+from invariscope.cli.draw import Draw
 from invariscope.cli.figures import Figures
 from invariscope.cli.flags import FlagError, list_rules
 from invariscope.cli.report import Report
@@ -31,6 +33,7 @@ def _commands() -> Any:
     """The commands as one type, made when it is wanted: ``collect`` has the options of whatever is registered."""
     return Annotated[
         Annotated[Demo, subcommand("demo")]
+        | Annotated[Draw, subcommand("draw")]
         | Annotated[Train, subcommand("train")]
         | Annotated[Sites, subcommand("sites")]
         | Annotated[collect.command(), subcommand("collect")]
@@ -67,7 +70,7 @@ def _description() -> str:
 
 def parse(
     arguments: Sequence[str] | None = None,
-) -> Demo | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report:
+) -> Demo | Draw | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report:
     """The command that the arguments ask for; exits with code 2 where they ask for none.
 
     Raises:
@@ -76,7 +79,7 @@ def parse(
     import tyro
 
     try:
-        found: Demo | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report = tyro.cli(
+        found: Demo | Draw | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report = tyro.cli(
             _commands(), prog="invariscope", description=_description(), args=arguments, registry=list_rules()
         )
     except FlagError as error:
@@ -99,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"invariscope: {error}", file=sys.stderr)
         return BAD_INPUT
+    except Stopped as stop:
+        return SIGNALLED + stop.number
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # `| head` has read enough

@@ -112,12 +112,15 @@ def command() -> type[Collect]:
 
 def refuse_code(values: Iterable[object]) -> None:
     """Refuse options that name a Python file, an operator or a data set of the user's, under ``--no-code``."""
+    from invariscope.zoo.operators import operator_code_files
     from invariscope.zoo.user_code import no_code
 
     for value in values:
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str) and text.startswith("python:"):
                 raise InputError(no_code(f"{text!r}", Path(text.removeprefix("python:").partition(":")[0])))
+            for file in operator_code_files(text):
+                raise InputError(no_code(f"{text!r}", file))
 
 
 def _say(plan: RunPlan) -> int:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 DONE, BAD_INPUT, WITH_FAILURES, INTERRUPTED = 0, 2, 3, 130
 """Exit codes: all done; bad input (one line says what); done, but some tasks failed; stopped by Ctrl-C."""
 
+SIGNALLED = 128
+"""Plus the signal's number: the exit code of a command that SIGTERM or SIGHUP stopped."""
+
 
 def names(text: str) -> tuple[str, ...]:
     """The names in a list; a comma in brackets, as in ``ddac(3, 2)``, does not end one."""

@@ -40,7 +40,11 @@ class Train:
             raise InputError("--threads is for one job: leave out --jobs or --threads")
         conditions = Conditions(self.device, self.threads, self.save_every)
         jobs = at_least_one("--jobs", self.jobs)
-        report = train_recipe(self.recipe, self.out, jobs=jobs, conditions=conditions)
+        try:
+            report = train_recipe(self.recipe, self.out, jobs=jobs, conditions=conditions)
+        except KeyboardInterrupt:
+            print(f"\nstopped: what is in {self.out} is whole; the same command goes on from there", file=sys.stderr)
+            raise
         for note in report.notes:
             print(note, file=sys.stderr)
         for run, error in report.failed:

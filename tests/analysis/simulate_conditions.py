@@ -7,6 +7,7 @@ logit(per-pixel consistency) = 3 - 1.5 MSB + noise;  logit(mIoU) = 0.8 + noise
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
@@ -24,17 +25,39 @@ COSTS = {"max": 1.0, "avg": 0.97, "soft": 1.4, "tips": 1.8}
 
 
 def with_conditions(tables: Tables, *, n_images: int = 500, seed: int = 0) -> Tables:
-    """``tables`` with the three tables filled for all of their checkpoints."""
+    """``tables`` with the three tables filled for all of their checkpoints; all but the doses are drawn operators."""
     rng = np.random.default_rng(seed)
     frame = join(tables).drop_duplicates("checkpoint")
     identity = frame[["checkpoint", "sha256", "model", "operator", "accuracy", "msb_corrected", "data"]]
     rows = list(identity.itertuples(index=False))
     return dataclasses.replace(
         tables,
+        checkpoints=_drawn(tables.checkpoints, np.random.default_rng(seed + 1)),
         robustness=_finish("robustness", [r for row in rows for r in _robustness(row, rng)], n_images),
         segmentation=_finish("segmentation", [r for row in rows for r in _segmentation(row, rng)], n_images),
         cost=_finish("cost", [r for row in rows for r in _cost(row, rng)], n_images),
     )
+
+
+def _drawn(checkpoints: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Checkpoints with the factors that recipes of drawn operators give: two thirds a population, a third blocks."""
+    told = []
+    for number, (factors, operator) in enumerate(zip(checkpoints["factors"], checkpoints["operator"], strict=True)):
+        if operator in ("soft", "lp"):
+            told.append(factors)
+            continue
+        msb, selectivity, low_pass, asymmetry = rng.uniform(size=4).round(3).tolist()
+        design = {"population": "P", "family": ("rank", "channelranks")[number % 2], "draw": f"P{number:03d}"}
+        if number % 3 == 0:
+            design = {"population": "R", "family": "rank", "draw": f"R{number:03d}", "block": f"R{number // 12:02d}"}
+        assigned = {
+            "assigned_msb": msb,
+            "assigned_selectivity": selectivity,
+            "assigned_lambda": low_pass,
+            "assigned_asymmetry": asymmetry,
+        }
+        told.append(json.dumps({**json.loads(factors), **design, **assigned}))
+    return checkpoints.assign(factors=told)
 
 
 def _identity(row) -> dict:

@@ -6,16 +6,23 @@ import itertools
 
 import numpy as np
 import pandas as pd
+import pingouin
 import pytest
 import statsmodels.api as sm
 from scipy import special, stats
+from statsmodels.stats.mediation import Mediation
 from statsmodels.stats.meta_analysis import combine_effects
 
-from invariscope.analysis.designs.rotations import rotation_effect
+from invariscope.analysis.designs.reliability import intraclass
+from invariscope.analysis.stats import randomisation
 from invariscope.analysis.stats.importance import lmg_shares
+from invariscope.analysis.stats.mediation import indirect_effect
 from invariscope.analysis.stats.pooled import equivalence_p, pool
-from invariscope.analysis.stats.randomisation import within_blocks
+from invariscope.analysis.stats.randomisation import centred, randomised_p, within_blocks
+from invariscope.analysis.stats.ranks import Stratum, stratified_correlation, unit_keys
 from invariscope.analysis.stats.regression.sandwich import bias_reduced
+from invariscope.analysis.stats.resampling import bootstrap_counts
+from invariscope.analysis.stats.robust import fractional, hc3
 from invariscope.base.errors import TableError
 
 
@@ -79,43 +86,146 @@ def test_the_slope_within_blocks_has_the_errors_of_the_dummy_regression() -> Non
     assert found.df == pytest.approx(sandwich.df[0])
 
 
-def test_the_randomisation_holds_its_size_and_is_exact_on_two_blocks() -> None:
+def test_the_randomisation_takes_all_assignments_where_they_are_few() -> None:
+    x, y = np.array([0.0, 1.0, 3.0, 0.0, 1.0, 2.0, 5.0]), np.array([0.3, 0.1, 2.0, 1.0, 0.5, 3.0, 2.0])
+    codes = np.array([0, 0, 0, 1, 1, 1, 1])
+    treated = centred(x, codes)
+    firsts, seconds = itertools.permutations(y[:3]), list(itertools.permutations(y[3:]))
+    sums = [treated @ np.array([*a, *b]) for a in firsts for b in seconds]
+    exact = np.mean(np.abs(sums) >= abs(treated @ y) - 1e-12)
+    assert within_blocks(x, y, codes, draws=1).p == pytest.approx(exact)
+    assert exact * len(sums) == pytest.approx(round(exact * 144))
+
+
+def test_drawn_assignments_come_near_to_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    codes = np.repeat([0, 1, 2], [4, 4, 3])
+    x, y = centred(rng.random(11), codes), centred(rng.random(11), codes)
+    exact = randomised_p(x, y, codes)
+    monkeypatch.setattr(randomisation, "MOST_EXACT", 0)
+    assert randomised_p(x, y, codes, draws=20_000) == pytest.approx(exact, abs=0.015)
+    monkeypatch.setattr(randomisation, "_TABLED", 1)
+    assert randomised_p(x, y, codes, draws=20_000) == pytest.approx(exact, abs=0.015)
+
+
+def test_the_randomisation_holds_its_size() -> None:
     rng = np.random.default_rng(2)
-    codes = np.repeat(np.arange(8), 4).tolist()
-    x = rng.random(32)
-    small = [within_blocks(x, rng.standard_t(2, 32), codes, draws=199, seed=run).p <= 0.05 for run in range(400)]
-    assert abs(np.mean(small) - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 400)
-    x, y = np.array([0.0, 1.0, 3.0, 0.0, 1.0, 2.0]), np.array([0.3, 0.1, 2.0, 1.0, 0.5, 3.0])
-    treated = np.concatenate([part - part.mean() for part in (x[:3], x[3:])])
-    orders = list(itertools.permutations(range(3)))
-    slopes = [treated @ np.concatenate([y[:3][list(a)], y[3:][list(b)]]) for a in orders for b in orders]
-    exact = np.mean(np.abs(slopes) >= abs(treated @ y) - 1e-12)
-    assert within_blocks(x, y, [0, 0, 0, 1, 1, 1], draws=20_000).p == pytest.approx(exact, abs=0.015)
+    codes = np.repeat(np.arange(8), 4)
+    x = centred(rng.random(32), codes)
+    p = [randomised_p(x, centred(rng.standard_t(2, 32), codes), codes, draws=199, seed=run) for run in range(400)]
+    assert abs(np.mean(np.array(p) <= 0.05) - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 400)
 
 
-def _rotated(effect: float, seed: int) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    rows = []
-    for data in ("a", "b", "c"):
-        for block in range(20):
-            weights = np.sort(rng.dirichlet([0.5] * 4))[::-1]
-            shared = rng.normal(0, 0.6)
-            for turn in range(4):
-                msb = (np.roll(weights, turn)[0] - 0.25) / 0.75
-                chance = special.expit(1.5 + shared + effect * msb + rng.normal(0, 0.4))
-                row = {"data": data, "factor_block": f"R{block}", "factor_assigned_msb": msb, "seed": turn}
-                rows.append({**row, "consistency": rng.binomial(1000, chance) / 1000})
-    plan = {"shift_kind": "circular", "max_shift": 4, "n_shifts": 9, "n_images": 1000}
-    return pd.DataFrame(rows).assign(architecture="n", padding_mode="circular", **plan)
+def test_cells_that_share_units_are_pooled_with_their_covariance() -> None:
+    values, errors = np.array([0.1, 0.3, -0.2]), np.array([0.1, 0.2, 0.15])
+    covariance = np.diag(errors**2) + 0.004 * (1 - np.eye(3))
+    shares = errors**-2 / (errors**-2).sum()
+    variance = sum(shares[i] * shares[j] * covariance[i, j] for i in range(3) for j in range(3))
+    found = pool(values, errors, covariance=covariance)
+    assert found.estimate == pytest.approx(shares @ values)
+    assert found.se == pytest.approx(np.sqrt(variance))
+    # Q is the least squares of the estimates about one value, in the metric of their covariance.
+    inverse = np.linalg.inv(covariance)
+    best = inverse.sum(axis=0) @ values / inverse.sum()
+    assert found.q == pytest.approx((values - best) @ inverse @ (values - best))
+    assert pool(values, errors, covariance=np.diag(errors**2)) == pool(values, errors)
 
 
-def test_rotations_find_an_effect_and_rule_one_out() -> None:
-    found = rotation_effect(_rotated(-1.0, 3), draws=999)
-    assert found.pooled.low < -1.0 < found.pooled.high
-    assert found.p == pytest.approx(1 / 1000)
-    assert found.cells["data"].tolist() == ["a", "b", "c"]
-    nothing = rotation_effect(_rotated(0.0, 4), draws=999)
-    assert nothing.p > 0.05
-    assert nothing.p_equivalent < 0.05
-    with pytest.raises(TableError, match="no rotations"):
-        rotation_effect(_rotated(0.0, 4).drop(columns="factor_block"))
+def test_hc3_is_that_of_statsmodels_and_its_influences_add_up() -> None:
+    rng = np.random.default_rng(4)
+    design = np.column_stack([np.ones(40), rng.normal(size=(40, 3))])
+    y = design @ [1, 0.5, 0, -1] + rng.normal(size=40) * (1 + np.abs(design[:, 1]))
+    found, expected = hc3(design, y), sm.OLS(y, design).fit(cov_type="HC3")
+    assert found.params == pytest.approx(expected.params)
+    assert found.errors == pytest.approx(expected.bse)
+    assert found.influences.T @ found.influences == pytest.approx(expected.cov_params())
+
+
+def test_the_fractional_logit_has_hc3_of_its_working_regression() -> None:
+    rng = np.random.default_rng(5)
+    design = np.column_stack([np.ones(60), rng.normal(size=(60, 2))])
+    y = rng.binomial(50, special.expit(design @ [0.5, 1, 0])) / 50
+    fit = sm.GLM(y, design, family=sm.families.Binomial()).fit()
+    leverage = fit.get_influence().hat_matrix_diag
+    bread = np.linalg.inv((design * (fit.mu * (1 - fit.mu))[:, None]).T @ design)
+    meat = sum(
+        np.outer(row, row) * ((v - m) / (1 - h)) ** 2 for row, v, m, h in zip(design, y, fit.mu, leverage, strict=True)
+    )
+    found = fractional(design, y)
+    assert found.params == pytest.approx(fit.params)
+    assert found.errors == pytest.approx(np.sqrt(np.diag(bread @ meat @ bread)), rel=1e-6)
+    assert isinstance(fractional(design, (design[:, 1] > 0).astype(float)), str)
+
+
+def _strata() -> list[Stratum]:
+    rng = np.random.default_rng(6)
+    units = [np.arange(20), np.arange(5, 30), np.arange(0, 30, 3)]
+    shared = rng.normal(size=30)
+    return [Stratum(x := rng.normal(size=len(u)).round(1), x + shared[u] + rng.normal(size=len(u)), u) for u in units]
+
+
+def _pooled_z(strata: list[Stratum], coefficient) -> float:
+    z = [np.arctanh(coefficient(part.x, part.y).statistic) for part in strata]
+    weights = [len(part.units) - 3 for part in strata]
+    return float(np.average(z, weights=weights))
+
+
+@pytest.mark.parametrize(("ranked", "coefficient"), [(True, stats.spearmanr), (False, stats.pearsonr)])
+def test_stratified_correlations_are_those_of_loops(ranked, coefficient) -> None:
+    strata = _strata()
+    found = stratified_correlation(strata, ranked=ranked, draws=100, seed=1)
+    z = _pooled_z(strata, coefficient)
+    without = []
+    for unit in range(30):
+        kept = [part.units != unit for part in strata]
+        left = [Stratum(p.x[k], p.y[k], p.units[k]) for p, k in zip(strata, kept, strict=True)]
+        without.append(_pooled_z(left, coefficient))
+    se = np.sqrt(29 / 30 * ((np.array(without) - np.mean(without)) ** 2).sum())
+    assert (found.z, found.se, found.n_units) == (pytest.approx(z), pytest.approx(se), 30)
+    assert found.high == pytest.approx(np.tanh(z + stats.t.ppf(0.975, 29) * se))
+    reached = 0
+    for keys in unit_keys(30, 100, 1):
+        moved = [Stratum(p.x[np.argsort(keys[p.units])], p.y, p.units) for p in strata]
+        reached += abs(_pooled_z(moved, coefficient)) >= abs(z) - 1e-10
+    assert found.p == pytest.approx((1 + reached) / 101)
+
+
+def test_an_indirect_effect_is_that_of_regressions_on_repeated_rows() -> None:
+    rng = np.random.default_rng(7)
+    x, other = rng.normal(size=(2, 50))
+    mediator = 0.7 * x + 0.3 * other + rng.normal(size=50)
+    y = 1.5 * mediator - 0.5 * x + rng.normal(size=50)
+    covariates = np.column_stack([np.ones(50), other])
+    counts = bootstrap_counts(50, 20, 3)
+    found = indirect_effect(x, mediator, y, covariates, counts)
+
+    def product(rows: np.ndarray) -> float:
+        first = sm.OLS(mediator[rows], np.column_stack([x, covariates])[rows]).fit().params[0]
+        return float(first * sm.OLS(y[rows], np.column_stack([mediator, x, covariates])[rows]).fit().params[0])
+
+    assert found.estimate == pytest.approx(product(np.arange(50)))
+    repeated = [product(np.repeat(np.arange(50), row.astype(int))) for row in counts]
+    assert found.resampled == pytest.approx(np.array(repeated))
+
+
+def test_an_indirect_effect_is_the_mediated_effect_of_statsmodels() -> None:
+    rng = np.random.default_rng(8)
+    rows = pd.DataFrame({"x": rng.normal(size=300)})
+    rows["m"] = 0.7 * rows["x"] + rng.normal(size=300)
+    rows["y"] = 1.5 * rows["m"] - 0.5 * rows["x"] + rng.normal(size=300)
+    models = sm.OLS.from_formula("y ~ m + x", rows), sm.OLS.from_formula("m ~ x", rows)
+    np.random.seed(0)  # noqa: NPY002 - Mediation draws from the global generator
+    expected = Mediation(*models, "x", "m").fit(n_rep=60).summary().loc["ACME (average)", "Estimate"]
+    columns = (rows[name].to_numpy() for name in ("x", "m", "y"))
+    found = indirect_effect(*columns, np.ones((300, 1)), bootstrap_counts(300, 2, 0))
+    assert found.estimate == pytest.approx(expected, abs=0.03)
+
+
+def test_the_intraclass_correlation_is_that_of_pingouin() -> None:
+    rng = np.random.default_rng(9)
+    values = rng.normal(size=(16, 1)) + 0.3 * rng.normal(size=(16, 2))
+    long = pd.DataFrame({"unit": np.repeat(np.arange(16), 2), "rater": np.tile([0, 1], 16), "y": values.ravel()})
+    expected = pingouin.intraclass_corr(long, "unit", "rater", "y").iloc[0]
+    found = intraclass(values)
+    assert found.estimate == pytest.approx(expected["ICC"], abs=1e-6)
+    assert [found.low, found.high] == pytest.approx(list(expected.iloc[-1]), abs=0.006)

@@ -87,6 +87,11 @@ def test_captions_state_n_clusters_interval_and_plan(tables: Tables, name: str) 
     rows = join(tables)
     doses = rows[rows["operator"].isin(["soft", "lp"])]
     runs = (doses if name == "dose_response" else rows)["cluster"].nunique()
+    if name == "drawn":  # of what was assigned; nothing is measured
+        many = rows.loc[~rows["operator"].isin(["soft", "lp"]), "checkpoint"].nunique()
+        assert f"{many} checkpoints, each operator once" in caption
+        assert "Spearman's rho with 95 % interval on Fisher's z" in caption
+        return
     assert f"{runs} " in caption
     assert ("quartiles" if name == "cost" else "95 %") in caption
     assert name == "cost" or "digits test" in caption
@@ -108,6 +113,10 @@ def test_unusual_tables_are_drawn_or_refused_in_one_line(small: Tables, name: st
     edited = _unusual(small, case)
     if name == "dose_response" and case in ("one row", "no operator"):
         with pytest.raises(TableError, match="two strengths or more"):
+            draw(name, edited)
+        return
+    if name == "drawn" and case == "one operator":  # of doses, which were not drawn
+        with pytest.raises(TableError, match="no operator was drawn at random"):
             draw(name, edited)
         return
     figure = draw(name, edited, width="single")

@@ -46,6 +46,21 @@ BY_HAND = {
     "lps(hidden=4)": 80 * (6 * 4 * 9 + 4 * 4 * 9 + 4),
     "tips": 6 * (80 * 9 + 80 + 4 + 80),
     "tips(hard=true)": 6 * (80 * 9 + 80 + 4),
+    "rank": 6 * 20 * 4,
+    "rank((0.5, 0, 0.5, 0))": 6 * 20 * 2,
+    "channelranks": 0,
+    "owa(0)": 0,
+    "owa(0.5)": 6 * 20 * 4,
+    "topk(3)": 6 * 20 * 3,
+    "quantile": 0,
+    "kernel": 6 * 20 * 4,
+    "gauss(0.5)": 6 * 20 * 25,
+    "phase": 0,
+    "lme": 6 * 20 * 4,
+    "lehmer(2)": 6 * 20 * 4,
+    "mix(0.5, avg, blur(3))": 6 * 20 * (4 + 9 + 2),
+    "prefilter(0.5, avg)": 6 * 70 * 9 + 6 * 20 * 4,
+    "prefilter(0, max)": 0,
 }
 
 

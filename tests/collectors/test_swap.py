@@ -297,7 +297,9 @@ def test_a_measure_without_a_number_says_why(images: Tensor, labels: Tensor) -> 
         (["tips"], "tips has parameters of its own"),
         (["avg", "lps"], "lps has parameters of its own"),
         (["ddac(groups=2)"], r"ddac\(groups=2\) has parameters of its own"),
-        (["mix"], "unknown operator 'mix'"),
+        (["mxi"], "unknown operator 'mxi'"),
+        (["mix(0.5, max, prefilter(0.5, tips))"], "filters its map"),
+        (["prefilter(0.5, tips)"], r"then=tips\) has parameters of its own"),
         ([], "nothing to swap to"),
     ],
 )

@@ -222,12 +222,15 @@ def test_the_published_head_is_torchvisions(torchvision: ModuleType) -> None:
         torch.testing.assert_close(network(x), third(second(first(y).relu()).relu()))
 
 
-def test_vgg8_has_one_convolution_per_stage_and_five_sites() -> None:
-    network = ARCHITECTURES["vgg8"](operator="avg", width=2, in_channels=1, classes=3)
+@pytest.mark.parametrize(("name", "widths", "size"), [("vgg7", [2, 4, 8, 16], (2, 4)), ("vgg8", [2, 4, 8, 16, 16], (1, 2))])
+def test_the_small_vggs_have_one_convolution_per_stage_and_a_site_each(
+    name: str, widths: list[int], size: tuple[int, int]
+) -> None:
+    network = ARCHITECTURES[name](operator="avg", width=2, in_channels=1, classes=3)
     kinds = [type(module).__name__ for module in network.features]
-    assert kinds == ["Conv2d", "BatchNorm2d", "ReLU", kinds[3]] * 5
-    assert [module.out_channels for module in network.features if isinstance(module, nn.Conv2d)] == [2, 4, 8, 16, 16]
-    assert network.features(torch.randn(1, 1, 32, 64)).shape == (1, 16, 1, 2)
+    assert kinds == ["Conv2d", "BatchNorm2d", "ReLU", kinds[3]] * len(widths)
+    assert [module.out_channels for module in network.features if isinstance(module, nn.Conv2d)] == widths
+    assert network.features(torch.randn(1, 1, 32, 64)).shape == (1, 16, *size)
 
 
 def shift_error(network: nn.Module, x: Tensor) -> float:

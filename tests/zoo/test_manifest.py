@@ -263,8 +263,8 @@ def test_model_strings_are_taken_apart_and_put_together() -> None:
     assert model.arguments == expected
     assert [type(value) for value in model.arguments.values()] == [type(value) for value in expected.values()]
     assert str(model) == text
-    assert ModelString.parse("python:a/b.py:build?k=1").file("zoo") == Path("zoo/a/b.py")
-    assert ModelString.parse("timm:resnet18").file() is None
+    assert ModelString.parse("python:a/b.py:build?k=1").files("zoo") == (Path("zoo/a/b.py"),)
+    assert ModelString.parse("timm:resnet18").files() == ()
     for bad in ("resnet20", "zoo:", "python:a.py", "python::build", "zoo:a?b", "zoo:a?b=", "zoo:a?=1", "zoo:a?b=1&b=2"):
         with pytest.raises(ModelError):
             ModelString.parse(bad)

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from invariscope.zoo.operators import build_operator
 
-EXACT = ["aps", "aps(p=1)", "aps(p=inf)", "aps(filter=3)", "lps", "lps(hidden=3, filter=4)", "tips(phase, hard=true)"]
+EXACT = [
+    "aps", "aps(p=1)", "aps(p=inf)", "aps(filter=3)", "aps(rank=2)", "aps(rank=4)", "aps(filter=3, choose=input)",
+    "lps", "lps(hidden=3, filter=4)", "tips(phase, hard=true)", "prefilter(0.7, aps(rank=3))",
+]  # fmt: skip
 
 
 class Block(nn.Module):

@@ -26,7 +26,7 @@ from invariscope.zoo.operators import (
     OperatorSpec,
     build_operator,
     checking,
-    operator_code_file,
+    operator_code_files,
     parse_operator,
     register_operator,
 )
@@ -210,12 +210,12 @@ def test_what_a_file_does_not_give(folder: Path, text: str, said: str) -> None:
 
 
 def test_the_file_that_a_specification_runs(folder: Path) -> None:
-    assert operator_code_file("python:a/ops.py:Mine(strength=2)", "zoo") == Path("zoo/a/ops.py")
-    assert operator_code_file(parse_operator("python:ops.py:Mine", folder)) == folder / "ops.py"
+    assert operator_code_files("python:a/ops.py:Mine(strength=2)", "zoo") == (Path("zoo/a/ops.py"),)
+    assert operator_code_files(parse_operator("python:ops.py:Mine", folder)) == (folder / "ops.py",)
     for none in ("max", "soft(4)", "strided", "python:ops.py", None, 3):
-        assert operator_code_file(none, folder) is None
-    assert ModelString.parse("zoo:unet?operator=python:ops.py:Mine").file(folder) == folder / "ops.py"
-    assert ModelString.parse("zoo:unet?operator=max").file(folder) is None
+        assert operator_code_files(none, folder) == ()
+    assert ModelString.parse("zoo:unet?operator=python:ops.py:Mine").files(folder) == (folder / "ops.py",)
+    assert ModelString.parse("zoo:unet?operator=max").files(folder) == ()
 
 
 def test_a_specification_of_a_file_goes_to_other_folders_and_processes(folder: Path) -> None:
@@ -333,3 +333,65 @@ def test_surgery_and_swaps_take_a_file(folder: Path, monkeypatch: pytest.MonkeyP
     assert [spec.canonical for spec in read_replacements(["python:ops.py:Mine", "python:ops.py:Mine(0.5)"])] == [
         "python:ops.py:Mine(strength=0.5)"
     ]
+
+
+# Python files inside of operators.
+
+
+def test_a_file_inside_of_an_operator_runs_counts_and_moves(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "more").mkdir()
+    (folder / "more" / "ops.py").write_text(FILE)
+    text = "mix(0.25, python:ops.py:Mine(1), python:more/ops.py:Mine(strength=0))"
+    files = (folder / "ops.py", folder / "more" / "ops.py")
+    assert operator_code_files(text, folder) == files
+    spec = parse_operator(text, folder)
+    assert spec.code_file is None
+    assert spec.code_files == files
+    assert spec.short == "mix(0.25, Mine(1), Mine(strength=0))"
+    assert spec.canonical == (
+        "mix(a=0.25, first=python:ops.py:Mine(strength=1), second=python:more/ops.py:Mine(strength=0))"
+    )
+    before = {spec.code_sha256}
+    for file in files:
+        file.write_text(f"{FILE}\n# {file}\n")
+        assert spec.code_sha256 not in before
+        before.add(spec.code_sha256)
+    x = torch.randn(2, 3, 6, 6)
+    for used in (spec, parse_operator(spec.canonical, folder), pickle.loads(pickle.dumps(spec))):
+        expected = 0.25 * x.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)) + 0.75 * x[..., ::2, ::2]
+        torch.testing.assert_close(build_operator(used, 3)(x), expected)
+    moved = spec.seen_from(folder / "more")
+    assert str(moved) == "mix(0.25, python:../ops.py:Mine(1), python:ops.py:Mine(strength=0))"
+    assert [file.resolve() for file in moved.code_files] == list(files)
+    torch.testing.assert_close(build_operator(moved, 3)(x), build_operator(spec, 3)(x))
+    one = parse_operator("prefilter(0.5, python:ops.py:Mine)", folder)
+    assert one.code_sha256 == parse_operator("python:ops.py:Mine", folder).code_sha256
+
+
+def test_no_code_inside_of_an_operator_runs_unasked(folder: Path) -> None:
+    from invariscope.base.errors import InputError
+    from invariscope.cli.collect import refuse_code
+
+    ran = folder / "ran"
+    (folder / "ops.py").write_text(f"open({str(ran)!r}, 'w')\n{FILE}")
+    inside = "prefilter(0.5, mix(0.5, max, python:ops.py:Mine))"
+    entry = f"{{name: a, model: 'zoo:smallcnn?operator={inside}&in_channels=1', weights: a.pt, "
+    (folder / "zoo.yaml").write_text(f"checkpoints:\n  - {entry}input: {{size: 8, mean: [0], std: [1]}}}}\n")
+    with pytest.raises(ManifestError, match=r"zoo.yaml:2: .*runs the code of .*ops.py"):
+        read_manifest(folder, missing_weights=True, code=False)
+    with pytest.raises(InputError, match=r"ops.py"):
+        refuse_code([("max", inside)])
+    refuse_code([("max", "mix(0.5, max, avg)"), 3, "zero"])
+    assert not ran.exists()
+    read_manifest(folder, missing_weights=True)
+    assert ran.exists()
+
+
+def test_an_operator_from_outside_is_checked_inside_of_another(folder: Path) -> None:
+    (folder / "ops.py").write_text(FILE.replace("1 - self.strength", "2 - self.strength"))
+    with pytest.raises(OperatorError, match=r"operator 'mine' at .* sum to 2 over"):
+        parse_operator("mix(0.5, python:ops.py:Mine, max)", folder)
+    mixed = build_operator(partial(OPERATORS["mix"], a=0.5, first=Mean, second="max"), 3)
+    assert type(mixed.first_part) is Mean
+    with pytest.raises(OperatorError, match="is off its output"):
+        build_operator(partial(OPERATORS["mix"], first=Doubling), 3)

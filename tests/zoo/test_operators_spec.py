@@ -14,6 +14,7 @@ import invariscope.zoo.operators
 from invariscope.base.errors import OperatorError
 from invariscope.zoo.operators import OPERATORS, OperatorSpec, build_operator, parse_operator
 from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.operators.values import spell
 
 
 def test_names_cost_no_torch() -> None:
@@ -74,8 +75,24 @@ def test_parse(text: str, arguments: dict, canonical: str, strength: float | Non
     ("text", "said"),
     [
         ("sofft", f"did you mean 'soft'.*{', '.join(sorted(OPERATORS))}"),
-        ("soft(4", "cannot be read: write it as"),
-        ("soft((4))", "cannot be read"),
+        ("soft(4", "cannot be read at its end: the parenthesis of character 5 has no end: write it as"),
+        ("soft(4))", "cannot be read at character 8: '\\)' stands after the end of the operator"),
+        ("soft(4) 5", "cannot be read at character 9: '5' stands after the end"),
+        ("soft(beta=)", "cannot be read at character 11: a value is missing"),
+        ("soft(4,)", "cannot be read at character 8: a value is missing"),
+        ("soft(=4)", "cannot be read at character 6: a value is missing"),
+        ("soft(4 (5))", "cannot be read at character 8: '\\(' stands where ',' or '\\)' should"),
+        ("3", "cannot be read at character 1: an operator begins with its name"),
+        ("max and avg", "cannot be read at character 1: an operator begins with its name"),
+        ("(" * 9 + "1", "cannot be read at character 10: parentheses stand 9 deep, more than the 8 allowed"),
+        ("mix(0.5, " * 9 + "max", "parentheses stand 9 deep"),
+        (f"rank(({'0.5, ' * 1000}0.5))", r"rank\(\(.*\.\.\.' has 5011 characters, more than the 4000 allowed: shorten"),
+        ("soft((4))", r"character 6: beta is '\(4\)', and must be of type float"),
+        ("rank(0.5)", r"character 6: w is '0.5', and must be of type tuple of float \| None"),
+        ("rank((0.5, x, 0, 0))", r"character 6: w\[1\] is 'x', and must be of type float"),
+        ("mix(0.5, sofft(4), avg)", "character 10: unknown operator 'sofft': did you mean 'soft'"),
+        ("mix(0.5, (1, 2))", r"character 10: '\(1, 2\)' stands where an operator should"),
+        ("mix(0.5, soft(gamma=1))", "character 21: soft has no argument 'gamma'"),
         ("", "cannot be read"),
         (None, "cannot be read"),
         ("soft(gamma=1)", "soft has no argument 'gamma', it takes beta=1, kernel=none"),
@@ -98,9 +115,10 @@ def test_parse_refuses(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "max(0)", "avg(-1)", "soft(-1)", "soft(nan)", "lp(0.5)", "lp(nan)", "blur(0)", "maxblur(0)", "maxblur(3, 0)",
-        "ddac(0)", "ddac(3, 0)", "aps(0.5)", "aps(2, 0)", "lps(0)", "lps(filter=0)", "tips(pool=x)",
-        "tips(phase_order=x)", "tips(failure=x)", "tips(undo_shift=1)", "tips(undo_shift=-0.1)",
+        "max(0)", "avg(-1)", "soft(nan)", "lp(0.5)", "lp(nan)", "blur(0)", "maxblur(0)", "maxblur(3, 0)",
+        "ddac(0)", "ddac(3, 0)", "aps(0.5)", "aps(2, 0)", "aps(rank=0)", "aps(rank=5)", "aps(choose=output)", "lps(0)",
+        "lps(filter=0)", "tips(pool=x)", "tips(phase_order=x)", "tips(failure=x)", "tips(undo=x)",
+        "tips(undo_shift=1)", "tips(undo_shift=-0.1)", "lme(nan)", "phase(-1)", "phase(2)", "quantile(0)",
     ],
 )  # fmt: skip
 def test_build_refuses_values(text: str) -> None:
@@ -119,3 +137,59 @@ def test_every_operator_refuses_bad_sizes(name: str) -> None:
             operator(torch.zeros(shape))
         with pytest.raises(OperatorError, match=r"must be \(N, 4, H, W\)"):
             operator.sampling(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("rank((.7,0.1 , 1e-1, 0.1))", "rank(w=(0.7, 0.1, 0.1, 0.1))"),
+        ("rank((1, 0, 0, 0), 2)", "rank(w=(1, 0, 0, 0), kernel=2)"),
+        ("rank(none)", "rank"),
+        ("topk", "topk(k=2)"),
+        ("mix", "mix(a=0.5)"),
+        ("mix(0.5, max(), avg)", "mix(a=0.5)"),
+        ("mix(0.25,avg,soft(beta = 4))", "mix(a=0.25, first=avg, second=soft(beta=4))"),
+        (
+            "prefilter(0.971, mix(0.114, kernel((0.1, 0.2, 0.3, 0.4)), rank((0.7, 0.1, 0.1, 0.1))))",
+            "prefilter(low_pass=0.971, then=mix(a=0.114, first=kernel(k=(0.1, 0.2, 0.3, 0.4)), "
+            "second=rank(w=(0.7, 0.1, 0.1, 0.1))))",
+        ),
+    ],
+)
+def test_lists_and_operators_inside_of_operators(text: str, canonical: str) -> None:
+    spec = parse_operator(text)
+    assert spec.canonical == canonical
+    again = parse_operator(canonical)
+    assert again.canonical == canonical
+    assert str(spec) == spec.short == text
+    assert repr(build_operator(spec, 4)) == repr(build_operator(again, 4))
+    assert build_operator(spec, 4).does_as(build_operator(again, 4))
+    assert hash(parse_operator(text)) == hash(spec)
+    assert spec.code_files == ()
+    assert spec.code_sha256 is None
+
+
+def test_every_operator_has_one_spelling_that_reads_back() -> None:
+    for name, cls in OPERATORS.items():
+        for arguments in ({}, *cls.examples):
+            written = ", ".join(f"{key}={spell(value)}" for key, value in arguments.items())
+            spec = parse_operator(f"{name}({written})")
+            again = parse_operator(spec.canonical)
+            assert again.canonical == spec.canonical
+            assert build_operator(again, 4).does_as(cls(4, **arguments))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mix(1.5)", "mix: a is 1.5, and must be from 0 to 1"),
+        ("mix(nan)", "mix: a is nan"),
+        ("mix(0.5, aps, lps)", "mix: aps and lps choose a phase each"),
+        ("mix(0.5, prefilter, max)", r"mix: prefilter filters its map .*: write prefilter\(..., mix\(...\)\)"),
+        ("prefilter(-0.1)", "prefilter: low_pass is -0.1, and must be from 0 to 1"),
+        ("mix(0.5, rank((0.5, 0.5)), max)", "w has 2 weights and the window 4 pixels"),
+    ],
+)
+def test_compositions_that_are_refused(text: str, said: str) -> None:
+    with pytest.raises(OperatorError, match=said):
+        build_operator(text, 4)

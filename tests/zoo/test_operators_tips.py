@@ -55,6 +55,55 @@ def test_undo_loss_is_the_loop(shift: tuple[int, int]) -> None:
     assert float(undo_loss(psi, x, shift)) == pytest.approx(total / psi.numel())
 
 
+@pytest.mark.parametrize("shift", [(0, 0), (1, 0), (0, -2), (-2, 3), (9, -8)])
+def test_the_circular_undo_loss_is_the_loop(shift: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    psi, x = (torch.rand(2, 3, 4, 5, dtype=torch.float64, generator=generator) for _ in range(2))
+    total = sum(
+        (float(psi[n, c, h, w]) - float(x[n, c, (h - shift[0]) % 4, (w - shift[1]) % 5])) ** 2
+        for n in range(2)
+        for c in range(3)
+        for h in range(4)
+        for w in range(5)
+    )
+    assert float(undo_loss(psi, x, shift, "circular")) == pytest.approx(total / psi.numel())
+
+
+def test_circular_shifts_are_a_fraction_of_the_networks_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer = TIPS(3, undo="circular")
+    x = torch.randn(2, 3, 8, 6)
+    layer(x)
+    with pytest.raises(OperatorError, match="whose size is not known: call set_input_size"):
+        layer.losses()
+    layer.set_input_size((40, 32))
+    drawn = []
+
+    def randint(low: int, high: int, size: tuple[int, ...]) -> torch.Tensor:
+        drawn.append((low, high))
+        return torch.tensor(-9)
+
+    monkeypatch.setattr(torch, "randint", randint)
+    found = layer.losses()["undo"]
+    assert drawn == [(-10, 11), (-8, 9)]  # a quarter of 40 x 32, both ends included
+    torch.testing.assert_close(found, undo_loss(layer.logits(x)[0], x, (-1, -3), "circular"))
+
+
+def test_a_training_tells_every_layer_the_size_of_the_input() -> None:
+    from invariscope.zoo.datasets import load_dataset
+    from invariscope.zoo.recipe import Run
+    from invariscope.zoo.training.trainer import Trainer
+
+    images = load_dataset("digits", split="train", limit=16)
+    operator = "mix(0.5, max, tips(undo=circular))"
+    run = Run(operator=operator, data="digits", batch_size=16, epochs=1, wake_up=0, model={"width": 2})
+    trainer = Trainer(run, images)
+    layers = [module for module in trainer.model.modules() if isinstance(module, TIPS)]
+    size = tuple(images.images.shape[-2:])
+    assert [layer.input_size for layer in layers] == [size] * 3
+    next(iter(trainer.epochs()))
+
+
 def test_undo_loss_holds_the_target_constant() -> None:
     psi, x = torch.rand(1, 2, 4, 4, requires_grad=True), torch.rand(1, 2, 4, 4, requires_grad=True)
     undo_loss(psi, x, (1, 1)).backward()

@@ -84,8 +84,11 @@ def test_a_recipe_trains_with_a_python_file(tmp_path: Path) -> None:
     assert first.settings["operator"] == "python:ops.py:Mine"
     assert len(train_recipe(path, tmp_path / "beside", jobs=2, progress=False).trained) == 4
     checkpoints = read_manifest(tmp_path / "beside")
-    wanted = "zoo:smallcnn?operator=python:../study/ops.py:Mine(strength=1)&padding_mode=zeros"
+    (kept,) = (tmp_path / "beside").glob("code-*/*")
+    assert kept.read_text() == FILE
+    wanted = f"zoo:smallcnn?operator=python:{kept.parent.name}/ops.py:Mine(strength=1)&padding_mode=zeros"
     assert any(checkpoint.model.startswith(wanted) for checkpoint in checkpoints)
+    assert len(read_manifest(tmp_path / "beside", allow_outside=False)) == 4
     factors = [checkpoint.factors for checkpoint in checkpoints]
     assert {(each["operator"], each["operator_spec"], each["strength"]) for each in factors} == {
         ("mine", f"python:ops.py:Mine(strength={text})", strength) for text, strength in (("0.5", 0.5), ("1", 1.0))

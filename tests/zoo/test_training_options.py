@@ -84,6 +84,38 @@ def test_mixed_precision_is_near_and_keeps_weights_in_float32(digits: ImageSet, 
     assert {value.dtype for value in mixed.state.values()} == {torch.float32, torch.int64}
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_channels_last_is_near_and_keeps_weights_as_they_are_laid_out(digits: ImageSet, optimizer: str) -> None:
+    run = replace(QUICK, operator="soft(beta=2)", optimizer=optimizer, clip_norm=1.0)
+    with reproducible(0):
+        trainer = Trainer(replace(run, channels_last=True), digits)
+    shapes = [parameter.shape for parameter in trainer.model.parameters() if parameter.ndim == 4]
+    assert len(shapes) > 2
+    kernels = [parameter for parameter in trainer.model.parameters() if parameter.ndim == 4 and parameter.shape[1] > 1]
+    assert all(not kernel.is_contiguous() for kernel in kernels)
+    (full,) = train_run(run, digits)
+    (last,) = train_run(replace(run, channels_last=True), digits)
+    assert last.loss == pytest.approx(full.loss, rel=1e-3)
+    assert all(value.is_contiguous() for value in last.state.values())
+    for name, value in full.state.items():
+        assert torch.allclose(last.state[name].double(), value.double(), rtol=0.05, atol=0.02), name
+
+
+def test_the_network_is_given_images_in_its_layout(digits: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    step = Trainer._step
+    monkeypatch.setattr(
+        Trainer,
+        "_step",
+        lambda self, x, *rest: (
+            seen.append(x.stride() == x.to(memory_format=torch.channels_last).stride()) or step(self, x, *rest)
+        ),
+    )
+    train_run(replace(QUICK, channels_last=True), digits)
+    train_run(QUICK, digits)
+    assert seen == [True] * 4 + [False] * 4
+
+
 def test_limit_takes_the_first_images(digits: ImageSet, tmp_path: Path) -> None:
     train_recipe([QUICK], tmp_path, progress=False)
     (checkpoint,) = read_manifest(tmp_path)

@@ -14,8 +14,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from invariscope.zoo.datasets import load_dataset
 from invariscope.zoo.recipe import Run
 from invariscope.zoo.training import Conditions, train_recipe
+from invariscope.zoo.training.state import restore_state, save_state
+from invariscope.zoo.training.trainer import Trainer, reproducible
 
 QUICK = {"epochs": 4, "batch_size": 64, "model": {"width": 2}, "limit": 256, "wake_up": 1}
 STEPS = 4
@@ -23,6 +26,9 @@ STEPS = 4
 RUNS = {
     "adamw": Run(operator="tips", snapshots=(1,), **QUICK),
     "sgd": Run(operator="lps", optimizer="sgd", lr=0.05, augment_shift=2, augment_flip=True, clip_norm=0.5, **QUICK),
+    "layout": Run(
+        operator="soft(beta=2)", precision="bf16", channels_last=True, snapshots=(2,), clip_norm=1.0, **QUICK
+    ),
     "plain": Run(operator="ddac(groups=2)", optimizer="sgd", momentum=0.0, lr=0.05, precision="bf16", **QUICK),
 }
 
@@ -161,3 +167,18 @@ def test_a_run_that_takes_less_than_a_minute_keeps_no_state(tmp_path: Path, monk
     train_recipe([run], tmp_path / "minute", progress=False)
     train_recipe([run], tmp_path / "always", progress=False, conditions=Conditions(save_every=0))
     assert saved == [1, 1, 2, 3]
+
+
+def test_the_optimiser_goes_on_in_the_layout_of_the_weights(tmp_path: Path) -> None:
+    run = RUNS["layout"]
+    images = load_dataset("digits", split="train", limit=128)
+    with reproducible(run.seed):
+        first, second = Trainer(run, images), Trainer(run, images)
+        next(first.epochs())
+        save_state(first, tmp_path / "state", {})
+        restore_state(second, tmp_path / "state", {})
+    for one, other in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        for name, value in first.optimizer.state[one].items():
+            found = second.optimizer.state[other][name]
+            assert found.stride() == value.stride()
+            assert found.equal(value)

@@ -14,7 +14,7 @@ ARCHITECTURES = Registry(
         **{f"resnet{n}": f"invariscope.zoo.architectures.imagenet:resnet{n}" for n in (18, 34, 50, 101)},
         "unet": "invariscope.zoo.architectures.unet:UNet",
         "deeplabv3plus": "invariscope.zoo.architectures.deeplab:DeepLabV3Plus",
-        **{f"vgg{n}": f"invariscope.zoo.architectures.vgg:vgg{n}" for n in (8, 11, 13, 16, 19)},
+        **{f"vgg{n}": f"invariscope.zoo.architectures.vgg:vgg{n}" for n in (7, 8, 11, 13, 16, 19)},
     },
     ModelError,
 )

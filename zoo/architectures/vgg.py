@@ -12,13 +12,14 @@ from invariscope.zoo.architectures.parts import check_counts, conv3x3
 from invariscope.zoo.operators import Operatorlike, build_operator, parse_operator
 
 STAGES = {
+    7: (1, 1, 1, 1),
     8: (1, 1, 1, 1, 1),
     11: (1, 1, 2, 2, 2),
     13: (2, 2, 2, 2, 2),
     16: (2, 2, 3, 3, 3),
     19: (2, 2, 4, 4, 4),
 }
-"""Depth -> convolutions per stage. 11 to 19 are the columns A, B, D, E of table 1; 8 is a small one for 32x32."""
+"""Depth -> convolutions per stage. 11 to 19 are the columns A, B, D, E of table 1; 7 and 8 are small ones for 32x32."""
 
 WIDTHS = (1, 2, 4, 8, 8)
 """Channels of each stage, in widths: 64, 128, 256, 512 and 512 as published."""
@@ -27,16 +28,16 @@ HEADS = ("average", "published")
 
 
 class VGG(nn.Module):
-    """Five stages of 3x3 convolutions, each with batch norm and ReLU, each stage ending in an operator of stride 2.
+    """Five stages (VGG-7: four) of 3x3 convolutions, each with batch norm and ReLU, each stage ending in an operator of stride 2.
 
     As published where ``operator="max"``; the only subsampling is the operators'. Layers carry the names of the
     public PyTorch networks (torchvision's ``vgg11_bn`` and ``vgg11``), whose checkpoints load where the head is the
-    published one. Sizes that are no multiples of 32 are rounded up on the way, where those networks round down.
+    published one. Sizes that are no multiples of 32 (VGG-7: 16) are rounded up on the way, where those networks round down.
 
     Shape: ``(N, in_channels, H, W) -> (N, classes)`` logits, for any size.
 
     Args:
-        depth: 8, 11, 13, 16 or 19 layers with weights, where the three of the published head are counted.
+        depth: 7, 8, 11, 13, 16 or 19 layers with weights, where the three of the published head are counted.
         width: channels of the first stage; 64 as published.
         batch_norm: a batch norm after every convolution, which the networks of 2015 did not have.
         head: ``average``, a global average and one linear layer; or ``published``, a 7x7 average and three linear
@@ -66,7 +67,7 @@ class VGG(nn.Module):
             raise ModelError(f"head is {head!r}, and must be one of {', '.join(HEADS)}")
         spec = parse_operator(operator)
         layers: list[nn.Module] = []
-        for times, share in zip(STAGES[depth], WIDTHS, strict=True):
+        for times, share in zip(STAGES[depth], WIDTHS[: len(STAGES[depth])], strict=True):
             for _ in range(times):
                 layers += _convolution(in_channels, share * width, padding_mode, batch_norm)
                 in_channels = share * width
@@ -101,6 +102,7 @@ def _head(channels: int, classes: int) -> nn.Sequential:
     )
 
 
+vgg7 = partial(VGG, 7)
 vgg8 = partial(VGG, 8)
 vgg11 = partial(VGG, 11)
 vgg13 = partial(VGG, 13)

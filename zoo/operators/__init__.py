@@ -15,7 +15,7 @@ from invariscope.zoo.operators.specification import (
     Operatorlike,
     OperatorSpec,
     build_operator,
-    operator_code_file,
+    operator_code_files,
     parse_operator,
     read_downsampling,
 )
@@ -34,7 +34,7 @@ __all__ = [
     "OperatorSpec",
     "Operatorlike",
     "build_operator",
-    "operator_code_file",
+    "operator_code_files",
     "parse_operator",
     "read_downsampling",
     "register_operator",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invariscope.base.errors import OperatorError
+from invariscope.zoo.operators.values import Specification, spell
 from invariscope.zoo.sampling import PADDING_MODES, Taps, pad
 
 COMMON = ("channels", "stride", "padding_mode")
@@ -121,6 +122,23 @@ class Downsample(nn.Module):
     def set_progress(self, fraction: float) -> None:
         """Tell the operator how far training has come (0 to 1), for what it anneals; nothing by default."""
 
+    def set_input_size(self, size: tuple[int, int]) -> None:
+        """Tell the operator height and width of the network's input, for losses that need them; nothing by default."""
+
+    @property
+    def site(self) -> Downsample:
+        """The operator whose window is the downsampling site's: this one, unless it filters its map before that."""
+        return self
+
+    def site_input(self, x: Tensor) -> Tensor:
+        """The map that :attr:`site` samples from, for this operator's input: ``x`` itself, or the filtered map."""
+        return x
+
+    @property
+    def exemptions(self) -> Mapping[str, str]:
+        """:attr:`exempt`, with what holds for these arguments alone."""
+        return type(self).exempt
+
     @classmethod
     def arguments(cls) -> dict[str, inspect.Parameter]:
         """The arguments that a specification can give, in the order of its positional values."""
@@ -136,8 +154,8 @@ class Downsample(nn.Module):
         if type(other) is not type(self) or not isinstance(other, Downsample):
             return False
         alike = all(getattr(self, name) == getattr(other, name) for name in COMMON)
-        settings = self.settings()
-        return alike and settings == other.settings() and len(settings) == len(self.arguments())
+        settings, others = ({name: spell(value) for name, value in each.settings().items()} for each in (self, other))
+        return alike and settings == others and len(settings) == len(self.arguments())
 
     def at_least(self, least: float, remark: str = "", **values: float) -> None:
         """Refuse arguments below a value (OperatorError)."""
@@ -167,7 +185,10 @@ class Downsample(nn.Module):
         return {**self.__dict__, **{name: None for name in self._kept if name in self.__dict__}}
 
     def extra_repr(self) -> str:
-        own = "".join(f", {name}={value!r}" for name, value in self.settings().items())
+        own = "".join(
+            f", {name}={spell(value) if isinstance(value, Specification) else repr(value)}"
+            for name, value in self.settings().items()
+        )
         return f"{self.channels}, stride={self.stride}, padding_mode={self.padding_mode!r}{own}"
 
 

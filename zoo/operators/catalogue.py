@@ -24,6 +24,18 @@ OURS = {
     "aps": "invariscope.zoo.operators.polyphase:APS",
     "lps": "invariscope.zoo.operators.polyphase:LPS",
     "tips": "invariscope.zoo.operators.tips:TIPS",
+    "rank": "invariscope.zoo.operators.ranked:Rank",
+    "channelranks": "invariscope.zoo.operators.ranked:ChannelRanks",
+    "owa": "invariscope.zoo.operators.ranked:OWA",
+    "topk": "invariscope.zoo.operators.ranked:TopK",
+    "quantile": "invariscope.zoo.operators.ranked:Quantile",
+    "kernel": "invariscope.zoo.operators.fixed:Kernel",
+    "gauss": "invariscope.zoo.operators.fixed:Gauss",
+    "phase": "invariscope.zoo.operators.fixed:Phase",
+    "lme": "invariscope.zoo.operators.means:LME",
+    "lehmer": "invariscope.zoo.operators.means:Lehmer",
+    "mix": "invariscope.zoo.operators.composed:Mix",
+    "prefilter": "invariscope.zoo.operators.composed:Prefilter",
 }
 """The operators of this project: the one line that a new one takes."""
 

@@ -208,7 +208,7 @@ def _check_evaluation(trial: _Trial, built: Downsample, size: tuple[int, int]) -
         for images in (x, x.round()):  # with ties
             y = _check_forward(trial, built, images)
             _check_sampling(trial, built, images, y)
-        if "weighted sum" in built.exempt:
+        if "weighted sum" in built.exemptions:
             _check_constant(trial, built, size)
 
 
@@ -260,7 +260,7 @@ def _check_sampling(trial: _Trial, built: Downsample, x: Tensor, y: Tensor) -> N
     if not torch.allclose(total, torch.ones_like(total), rtol=0, atol=trial.tolerance):
         worst = float(total.flatten()[(total - 1).abs().argmax()])
         trial.refuse(f"its sampling weights sum to {worst:.6g} over a window", "let them sum to 1")
-    if "weighted sum" not in built.exempt:
+    if "weighted sum" not in built.exemptions:
         summed = (weights * take(x, index)).sum(-1).view_as(y)
         if not torch.allclose(summed, y, rtol=trial.tolerance, atol=trial.tolerance):
             off = float((summed - y).abs().max())
@@ -303,7 +303,7 @@ def _check_gradient(trial: _Trial, built: Downsample, size: tuple[int, int]) -> 
     gradient = _gradient(trial, value, x, mode)
     if not bool(gradient.any()):
         trial.refuse(f"the gradient in the input is 0 everywhere, {mode}", "do not detach, and do not use .data")
-    if "gradient" not in built.exempt:
+    if "gradient" not in built.exemptions:
         for _ in range(2):
             direction = torch.randn_like(x)
             with torch.no_grad():

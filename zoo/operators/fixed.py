@@ -12,67 +12,55 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invariscope.base.errors import OperatorError
-from invariscope.zoo.operators.base import Downsample, output_size, pad_to_multiple
-from invariscope.zoo.operators.pooling import PoolingOperator, continued
-from invariscope.zoo.operators.ranked import checked_weights
-from invariscope.zoo.operators.taps import Windows, weigh_taps
+from invariscope.zoo.operators.base import Downsample, output_size
+from invariscope.zoo.operators.pooling import PoolingOperator
+from invariscope.zoo.operators.taps import WindowWeights
+from invariscope.zoo.operators.windowed import checked_weights, clipped_places, window_pool
 from invariscope.zoo.sampling import Taps, pad, tap_index
 
 GAUSS_REACH = 3.0
 """Standard deviations at which a sampled Gaussian is cut off."""
 
 
-def place_pool(x: Tensor, weights: Tensor, kernel: int = 2, stride: int = 2, padding_mode: str = "zeros") -> Tensor:
-    """``sum_p k_p x_p`` over ``kernel x kernel`` windows, weights ``(n,)`` row-major over the window.
-
-    Under ``zeros`` the weights of the pixels that are there are renormalised; even where these are all 0.
-    """
-    frame = continued(x, kernel, stride, padding_mode)
-    windows = Windows(kernel, stride, frame.size)
-    if frame.outside is None:
-        return weigh_taps(frame.padded, windows, None, weights.tolist())
-    places = place_weights(weights, frame.outside.flatten(1).T).T.unflatten(1, frame.size)
-    return weigh_taps(frame.padded, windows, None, places[:, None, None].to(x))
-
-
-def place_weights(weights: Tensor, outside: Tensor) -> Tensor:
-    """Weights ``(n,)`` over the pixels of each window that are there: ``(L, n)`` from ``outside (L, n)``."""
-    inside = (~outside).to(weights)
-    kept = inside * weights
-    total = kept.sum(-1, keepdim=True)
-    return torch.where(total > 0, kept, inside) / torch.where(total > 0, total, inside.sum(-1, keepdim=True))
-
-
 class Kernel(PoolingOperator):
-    """``sum_p k_p x_p``: one fixed weight per place of the window, row-major. See :func:`place_pool`.
+    """``sum_p k_p x_p``: one fixed weight per place of the window, row-major; even ones by default.
+
+    See :func:`invariscope.zoo.operators.windowed.window_pool`.
 
     Raises:
         OperatorError: for weights that are not one per pixel of the window, are negative, or do not sum to 1.
     """
 
     name = "kernel"
+    examples = (
+        {"k": (0.1, 0.2, 0.3, 0.4), "kernel": 2},
+        {"k": (0.05, 0.1, 0.0, 0.2, 0.3, 0.0, 0.15, 0.1, 0.1), "kernel": 3},
+    )
 
     def __init__(
         self,
         channels: int,
         stride: int = 2,
         padding_mode: str = "zeros",
-        k: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25),
+        k: tuple[float, ...] | None = None,
         kernel: int | None = None,
     ) -> None:
         super().__init__(channels, stride, padding_mode, kernel)
-        self.k = tuple(k)
+        self.k = None if k is None else tuple(k)
         self.place_weights()
 
     def place_weights(self) -> Tensor:
         """``k`` in float64, with a sum of 1."""
         return checked_weights("kernel", "k", self.k, self.kernel**2)
 
+    def window_weights(self) -> WindowWeights:
+        return WindowWeights(self.kernel, places=((1.0, self.place_weights()),))
+
     def pool(self, x: Tensor) -> Tensor:
-        return place_pool(x, self.place_weights(), self.kernel, self.stride, self.padding_mode)
+        return window_pool(x, self.window_weights(), self.stride, self.padding_mode)
 
     def weigh(self, values: Tensor, outside: Tensor) -> Tensor:
-        return place_weights(self.place_weights().to(values), outside)[None, None]
+        return clipped_places(self.place_weights().to(values), outside)[None, None]
 
 
 def gaussian_kernel(sigma: float) -> Tensor:
@@ -95,19 +83,19 @@ class Gauss(Downsample):
 
     name = "gauss"
     strength_argument = "sigma"
-    filter: Tensor
+    examples = ({"sigma": 0.5},)
+    keeps_max = True
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: str = "zeros", sigma: float = 1.0) -> None:
         super().__init__(channels, stride, padding_mode)
         if not 0 < sigma < math.inf:
             raise OperatorError(f"gauss: sigma is {sigma}, and must be above 0")
         self.sigma = float(sigma)
-        self.register_buffer("filter", gaussian_kernel(self.sigma).float(), persistent=False)
-
-    @property
-    def reach(self) -> int:
+        self.reach = math.ceil(GAUSS_REACH * self.sigma)
         """Pixels of the filter on each side of its middle."""
-        return self.filter.shape[0] // 2
+
+    def support(self) -> tuple[int, int]:
+        return 2 * self.reach + 1, 2 * self.reach + 1
 
     def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:
         self.check(x)
@@ -138,28 +126,52 @@ class Gauss(Downsample):
 class Phase(Downsample):
     """One fixed phase, ``P_ij x``: every ``s``-th row from ``i`` and column from ``j`` on; ``subsample`` is (0, 0).
 
+    At stride 1, where there is one phase alone, it is the map of which a stride above ``i`` and ``j`` takes the phase:
+    the input moved up by ``i`` and left by ``j`` pixels.
+
     Raises:
         OperatorError: for an ``i`` or ``j`` outside of the stride cell.
     """
 
     name = "phase"
+    examples = ({"i": 1}, {"i": 1, "j": 1})
+    keeps_max = True
 
     def __init__(self, channels: int, stride: int = 2, padding_mode: str = "zeros", i: int = 0, j: int = 0) -> None:
         super().__init__(channels, stride, padding_mode)
-        if not (0 <= i < self.stride and 0 <= j < self.stride):
+        self.at_least(0, i=i, j=j)
+        if self.stride > 1 and max(i, j) >= self.stride:
             raise OperatorError(f"phase: ({i}, {j}) is no phase of stride {stride}: take 0 to {stride - 1}")
         self.i, self.j = i, j
 
+    def support(self) -> tuple[int, int]:
+        return 1, 1
+
     def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:
         self.check(x)
-        return pad_to_multiple(x, self.stride, self.padding_mode)[..., self.i :: self.stride, self.j :: self.stride]
+        right, bottom = self._after((x.shape[-2], x.shape[-1]))
+        rows, columns = output_size((x.shape[-2], x.shape[-1]), self.stride)
+        padded = pad(x, 0, right, 0, bottom, self.padding_mode)
+        return padded[..., self.i :: self.stride, self.j :: self.stride][..., :rows, :columns]
+
+    def _after(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Pixels by which the map is continued at the right and the bottom."""
+        if self.stride == 1:
+            return self.j, self.i
+        return -size[1] % self.stride, -size[0] % self.stride
 
     def sampling(self, x: Tensor, outputs: Tensor | None = None, selection: Tensor | None = None) -> Taps:
         self.check(x)
-        size, square = (x.shape[-2], x.shape[-1]), (self.stride, self.stride)
+        size, stride = (x.shape[-2], x.shape[-1]), (self.stride, self.stride)
+        right, bottom = self._after(size)
         index = tap_index(
-            size, output_size(size, self.stride), square, square, padding_mode=self.padding_mode, outputs=outputs
+            size,
+            output_size(size, self.stride),
+            (1, 1),
+            stride,
+            (-self.i, -self.j),
+            padding_mode=self.padding_mode,
+            outputs=outputs,
+            after=(bottom, right),
         )
-        weights = torch.zeros(self.stride**2, dtype=x.dtype, device=x.device)
-        weights[self.i * self.stride + self.j] = 1
-        return Taps(index.to(x.device), weights.view(1, 1, 1, -1))
+        return Taps(index.to(x.device), x.new_ones(1, 1, 1, 1))

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.autograd.function import Function
 from torch.nn import functional as F
+
+from invariscope.zoo.operators.taps import is_plain_autograd
 
 LEAST_CHANNELS = 4
 """With fewer channels the innermost loops are too short for this layout to pay."""
@@ -46,9 +47,7 @@ def suits(x: Tensor, *weights: Tensor) -> bool:
         and x.shape[1] >= LEAST_CHANNELS
         and all(each.device.type == "cpu" and each.dtype == torch.float32 for each in tensors)
         and not torch.is_autocast_enabled("cpu")
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
-        and not torch._C._are_functorch_transforms_active()
-        and all(forward_ad.unpack_dual(each).tangent is None for each in tensors)
+        and is_plain_autograd(*tensors)
     )
 
 

@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from invariscope.base.errors import OperatorError
 from invariscope.zoo.operators.base import windows
 from invariscope.zoo.operators.pooling import PoolingOperator, avg_pool, continued, lp_weights, max_pool, soft_weights
+from invariscope.zoo.operators.smooth import Frame, lme_by_taps, suits
+from invariscope.zoo.operators.taps import Windows
 
 
 def lme_pool(x: Tensor, beta: float = 1.0, kernel: int = 2, stride: int = 2, padding_mode: str = "zeros") -> Tensor:
@@ -26,14 +30,20 @@ def lme_pool(x: Tensor, beta: float = 1.0, kernel: int = 2, stride: int = 2, pad
         return -lme_pool(-x, -beta, kernel, stride, padding_mode)
     if beta == math.inf:
         return max_pool(x, kernel, stride, padding_mode)
-    frame = continued(x, kernel, stride, padding_mode)
-    values = windows(frame.padded, kernel, stride, frame.size)
-    count: Tensor | float = float(kernel**2)
-    if frame.outside is not None:
-        values = values.masked_fill(frame.outside, -math.inf)
-        count = (~frame.outside).sum(0).to(x.dtype)
-    sums = torch.logsumexp(beta * values, 0)
-    return (sums - torch.log(torch.as_tensor(count, dtype=x.dtype, device=x.device))) / beta
+    by_taps = suits(x, kernel, stride)
+    frame = continued(x, kernel, stride, padding_mode, fill=torch.finfo(x.dtype).min if by_taps else 0.0)
+    around = Frame(Windows(kernel, stride, frame.size), frame.outside)
+    plain = partial(_plain_lme, frame=around, beta=beta)
+    return lme_by_taps(frame.padded, around, beta, plain) if by_taps else plain(frame.padded)
+
+
+def _plain_lme(padded: Tensor, frame: Frame, beta: float) -> Tensor:
+    values = torch.stack(frame.windows.taps(padded))
+    values = values if frame.outside is None else values.masked_fill(frame.outside, -math.inf)
+    # The difference first: beta * x can overflow where beta * (x - max) only underflows.
+    top = values.detach().amax(0)
+    count = torch.as_tensor(frame.pixels(padded), dtype=padded.dtype, device=padded.device)
+    return top + (torch.logsumexp(beta * (values - top), 0) - count.log()) / beta
 
 
 def lehmer_pool(x: Tensor, p: float = 2.0, kernel: int = 2, stride: int = 2, padding_mode: str = "zeros") -> Tensor:
@@ -54,21 +64,20 @@ class LME(PoolingOperator):
 
     name = "lme"
     strength_argument = "beta"
+    examples = ({"beta": 5.0, "kernel": 3}, {"beta": -2.0}, {"beta": 0.0}, {"beta": math.inf}, {"beta": -math.inf})
+    exempt: ClassVar[Mapping[str, str]] = {"weighted sum": "log-mean-exp: its weights are its gradient"}
 
     def __init__(
         self, channels: int, stride: int = 2, padding_mode: str = "zeros", beta: float = 1.0, kernel: int | None = None
     ) -> None:
         super().__init__(channels, stride, padding_mode, kernel)
-        if math.isnan(beta):
-            raise OperatorError(f"lme: beta is {beta}: give a number")
+        self.at_least(-math.inf, " (inf is the maximum)", beta=beta)
         self.beta = float(beta)
 
     def pool(self, x: Tensor) -> Tensor:
         return lme_pool(x, self.beta, self.kernel, self.stride, self.padding_mode)
 
     def weigh(self, values: Tensor, outside: Tensor) -> Tensor:
-        if self.beta < 0:
-            return soft_weights(-values, -self.beta, outside, -1)
         return soft_weights(values, self.beta, outside, -1)
 
     @property
@@ -87,13 +96,14 @@ class Lehmer(PoolingOperator):
 
     name = "lehmer"
     strength_argument = "p"
+    examples = ({"p": 3.5, "kernel": 3}, {"p": 1.0}, {"p": math.inf})
+    exempt: ClassVar[Mapping[str, str]] = {"weighted sum": "a mean of relu(x), whose weights these are"}
 
     def __init__(
         self, channels: int, stride: int = 2, padding_mode: str = "zeros", p: float = 2.0, kernel: int | None = None
     ) -> None:
         super().__init__(channels, stride, padding_mode, kernel)
-        if not p >= 1:
-            raise OperatorError(f"lehmer: p is {p}, and must be at least 1 (inf is the maximum)")
+        self.at_least(1, " (inf is the maximum)", p=p)
         self.p = float(p)
 
     def pool(self, x: Tensor) -> Tensor:

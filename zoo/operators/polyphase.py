@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from invariscope.base.errors import OperatorError
+from invariscope.base.names import unknown
 from invariscope.zoo.operators.base import Downsample, mix_phases, output_size, pad_to_multiple, phases, select_phase
 from invariscope.zoo.operators.blur import binomial_kernel, blur, blur_taps, filter_adds
 from invariscope.zoo.sampling import Taps, pad, tap_index
+
+CHOICES = ("filtered", "input")
+"""On which map APS compares the phases, where it filters."""
 
 
 def phase_norms(x: Tensor, stride: int, p: float = 2.0) -> Tensor:
@@ -19,14 +25,21 @@ def phase_norms(x: Tensor, stride: int, p: float = 2.0) -> Tensor:
     return torch.linalg.vector_norm(phases(x, stride).to(wide), p, dim=(1, 3, 4))
 
 
-def aps(x: Tensor, stride: int = 2, p: float = 2.0) -> tuple[Tensor, Tensor]:
-    """The polyphase component of greatest ``l_p`` norm, per image; the first of tied ones.
+def aps(x: Tensor, stride: int = 2, p: float = 2.0, rank: int = 1) -> tuple[Tensor, Tensor]:
+    """The polyphase component of greatest ``l_p`` norm, per image, or of the ``rank``-th; the first of tied ones.
 
     ``(N, C, s*u, s*v) -> (N, C, u, v)`` and the index ``(N,)`` of the component, row-major. Chaman and Dokmanic, Truly
     shift-invariant convolutional neural networks, 2021.
     """
-    index = phase_norms(x, stride, p).argmax(1)
+    index = ranked_phase(phase_norms(x, stride, p), rank)
     return select_phase(x, index, stride), index
+
+
+def ranked_phase(norms: Tensor, rank: int) -> Tensor:
+    """Index ``(N,)`` of the ``rank``-th largest of ``norms (N, s*s)``; of tied ones the first comes first."""
+    if rank == 1:
+        return norms.argmax(1)
+    return norms.sort(1, descending=True, stable=True).indices[:, rank - 1]
 
 
 def lps_scores(x: Tensor, stride: int, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
@@ -49,11 +62,21 @@ def pick(x: Tensor, selection: Tensor, stride: int) -> Tensor:
 
 
 def phase_taps(
-    size: tuple[int, int], stride: int, padding_mode: str, weights: Tensor, outputs: Tensor | None = None
+    size: tuple[int, int],
+    stride: int,
+    padding_mode: str,
+    weights: Tensor,
+    outputs: Tensor | None = None,
+    before: tuple[int, int] = (0, 0),
 ) -> Taps:
-    """Taps over the stride cells of a map of ``size`` with phase weights that broadcast to ``(N, C, s*s)``."""
+    """Taps over the stride cells of a map of ``size`` with phase weights that broadcast to ``(N, C, s*s)``.
+
+    ``before``: the part of the padding to a multiple of the stride that lies at the top and the left.
+    """
     square = (stride, stride)
-    index = tap_index(size, output_size(size, stride), square, square, padding_mode=padding_mode, outputs=outputs)
+    index = tap_index(
+        size, output_size(size, stride), square, square, before, padding_mode=padding_mode, outputs=outputs
+    )
     return Taps(index.to(weights.device), weights[:, :, None, :])
 
 
@@ -78,20 +101,24 @@ class _Polyphase(Downsample):
         smooth = blur(x, self.filter, 1, self.padding_mode, self.binomial)
         return pad_to_multiple(smooth, self.stride, self.padding_mode)
 
-    def choose(self, x: Tensor, training: bool) -> Tensor:
-        """Phase indices ``(N,)`` or phase weights ``(N, s*s)`` for a prepared map."""
+    def judged(self, x: Tensor, prepared: Tensor) -> Tensor:
+        """The map whose phases are compared: ``x~`` (``prepared``)."""
+        return prepared
+
+    def select(self, x: Tensor, training: bool) -> Tensor:
+        """Phase indices ``(N,)`` or phase weights ``(N, s*s)`` for a map whose phases are compared."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:
-        x = self.prepare(x)
-        self.selection = self.choose(x, self.training) if selection is None else selection
-        return pick(x, self.selection, self.stride)
+        prepared = self.prepare(x)
+        self.selection = self.select(self.judged(x, prepared), self.training) if selection is None else selection
+        return pick(prepared, self.selection, self.stride)
 
     def sampling(self, x: Tensor, outputs: Tensor | None = None, selection: Tensor | None = None) -> Taps:
         self.check(x)
         size = (x.shape[-2], x.shape[-1])
         if selection is None:
-            selection = self.choose(self.prepare(x), training=False)
+            selection = self.select(self.judged(x, self.prepare(x)), training=False)
         if selection.ndim == 1:
             selection = F.one_hot(selection, self.stride**2)
         weights = selection.to(x.dtype)[:, None]
@@ -109,7 +136,7 @@ class _Polyphase(Downsample):
 
 
 class APS(_Polyphase):
-    """Adaptive polyphase sampling: keeps the phase of greatest ``l_p`` norm. See :func:`aps`.
+    """Adaptive polyphase sampling: keeps the phase of greatest ``l_p`` norm, or of the ``rank``-th. See :func:`aps`.
 
     Under circular shifts the output rolls with the input, exactly where the sizes are divisible by the stride and no
     two norms are equal; elsewhere the padded row or column breaks it.
@@ -117,23 +144,45 @@ class APS(_Polyphase):
     Args:
         p: order of the norm, at least 1; ``inf`` is the largest absolute value.
         filter: ``m`` of a binomial blur at stride 1 before the choice; 1 for none.
+        rank: which of the norms, from 1 (the largest) to ``s * s``; MSB falls with it. At stride 1, where there is one
+            phase alone, any.
+        choose: ``filtered``, to compare the phases of the filtered map, as the layer released with the paper for
+            ImageNet does; ``input``, those of the map before the filter, as the one for CIFAR-10.
 
     Raises:
-        OperatorError: for ``p`` or ``filter`` below 1.
+        OperatorError: for ``p``, ``filter`` or ``rank`` below 1, a ``rank`` above the number of phases, or another
+            ``choose``.
     """
 
     name = "aps"
-    examples = ({"p": 1.0, "filter": 3}, {"p": math.inf})
+    examples = ({"p": 1.0, "filter": 3}, {"p": math.inf}, {"rank": 2}, {"filter": 3, "choose": "input"})
 
     def __init__(
-        self, channels: int, stride: int = 2, padding_mode: str = "zeros", p: float = 2.0, filter: int = 1
+        self,
+        channels: int,
+        stride: int = 2,
+        padding_mode: str = "zeros",
+        p: float = 2.0,
+        filter: int = 1,
+        rank: int = 1,
+        choose: Literal["filtered", "input"] = "filtered",
     ) -> None:
         super().__init__(channels, stride, padding_mode, filter)
         self.at_least(1, " (inf is the largest absolute value)", p=p)
-        self.p = float(p)
+        self.at_least(1, " (1 is the largest norm)", rank=rank)
+        if self.stride > 1 and rank > self.stride**2:
+            raise OperatorError(
+                f"APS: rank is {rank}, and stride {stride} has {self.stride**2} phases: take one of them"
+            )
+        if choose not in CHOICES:
+            raise OperatorError(f"APS: {unknown('choose', str(choose), CHOICES)}")
+        self.p, self.rank, self.choose = float(p), rank, choose
 
-    def choose(self, x: Tensor, training: bool) -> Tensor:
-        return phase_norms(x, self.stride, self.p).argmax(1)
+    def judged(self, x: Tensor, prepared: Tensor) -> Tensor:
+        return prepared if self.choose == "filtered" else pad_to_multiple(x, self.stride, self.padding_mode)
+
+    def select(self, x: Tensor, training: bool) -> Tensor:
+        return ranked_phase(phase_norms(x, self.stride, self.p), min(self.rank, self.stride**2))
 
     def choice_adds(self, size: tuple[int, int]) -> int:
         """1 of the norm per pixel; none of a maximum."""
@@ -176,7 +225,7 @@ class LPS(_Polyphase):
     def set_progress(self, fraction: float) -> None:
         self.tau = 1.0 - 0.99 * min(max(fraction, 0.0), 1.0)
 
-    def choose(self, x: Tensor, training: bool) -> Tensor:
+    def select(self, x: Tensor, training: bool) -> Tensor:
         scores = lps_scores(x, self.stride, self.conv1, self.conv2)
         if not training:
             return scores.argmax(1)

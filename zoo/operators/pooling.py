@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invariscope.zoo.operators.base import Downsample, output_size, windows
+from invariscope.zoo.operators.smooth import Frame, lp_by_taps, soft_by_taps, suits
+from invariscope.zoo.operators.taps import Windows, WindowWeights
 from invariscope.zoo.sampling import Taps, max_weights, pad, take, tap_index
 
 LP_FLOOR = 1e-6
@@ -98,15 +101,25 @@ def lp_pool(x: Tensor, p: float = 2.0, kernel: int = 2, stride: int = 2, padding
     if p == math.inf:
         return max_pool(x.relu(), kernel, stride, padding_mode)
     frame = continued(x.relu(), kernel, stride, padding_mode)
-    values = windows(frame.padded, kernel, stride, frame.size)
+    windows = Windows(kernel, stride, frame.size)
+    plain = partial(_plain_lp, windows=windows, outside=frame.outside, p=p)
+    if suits(frame.padded, kernel, stride):
+        return lp_by_taps(frame.padded, Frame(windows, frame.outside), p, LP_FLOOR, plain)
+    return plain(frame.padded)
+
+
+def _plain_lp(padded: Tensor, windows: Windows, outside: Tensor | None, p: float) -> Tensor:
+    values = torch.stack(windows.taps(padded))
     scale = values.detach().amax(0).clamp(min=LP_FLOOR)
     powers = (values / scale) ** p
-    mean = powers.mean(0) if frame.outside is None else powers.sum(0) / (~frame.outside).sum(0)
+    mean = powers.mean(0) if outside is None else powers.sum(0) / (~outside).sum(0)
     return scale * (mean + (LP_FLOOR / scale) ** p) ** (1 / p)
 
 
 def soft_weights(values: Tensor, beta: float, outside: Tensor | None, dim: int) -> Tensor:
-    """``softmax(beta * x)`` over ``dim``; ``beta = inf`` shares the weight among the maxima."""
+    """``softmax(beta * x)`` over ``dim``; ``beta = inf`` shares the weight among the maxima, ``-inf`` the minima."""
+    if beta < 0:
+        return soft_weights(-values, -beta, outside, dim)
     if outside is not None:
         values = values.masked_fill(outside, -math.inf)
     if beta == math.inf:
@@ -119,12 +132,25 @@ def soft_weights(values: Tensor, beta: float, outside: Tensor | None, dim: int) 
 
 
 def soft_pool(x: Tensor, beta: float = 1.0, kernel: int = 2, stride: int = 2, padding_mode: str = "zeros") -> Tensor:
-    """``sum softmax(beta x) x`` over ``kernel x kernel``: the average at ``beta = 0``, the maximum at ``inf``."""
+    """``sum softmax(beta x) x`` over ``kernel x kernel``: the average at ``beta = 0``, the maximum at ``inf``.
+
+    ``beta < 0`` runs towards the minimum, at ``-inf``.
+    """
+    if beta < 0:
+        return -soft_pool(-x, -beta, kernel, stride, padding_mode)
     if beta == math.inf:
         return max_pool(x, kernel, stride, padding_mode)
-    frame = continued(x, kernel, stride, padding_mode)
-    values = windows(frame.padded, kernel, stride, frame.size)
-    return (soft_weights(values, beta, frame.outside, 0) * values).sum(0)
+    by_taps = suits(x, kernel, stride)
+    frame = continued(x, kernel, stride, padding_mode, fill=torch.finfo(x.dtype).min if by_taps else 0.0)
+    windows = Windows(kernel, stride, frame.size)
+    plain = partial(_plain_soft, windows=windows, outside=frame.outside, beta=beta)
+    return soft_by_taps(frame.padded, Frame(windows, frame.outside), beta, plain) if by_taps else plain(frame.padded)
+
+
+def _plain_soft(padded: Tensor, windows: Windows, outside: Tensor | None, beta: float) -> Tensor:
+    values = torch.stack(windows.taps(padded))
+    values = values if outside is None else values.masked_fill(outside, 0)
+    return (soft_weights(values, beta, outside, 0) * values).sum(0)
 
 
 class PoolingOperator(Downsample):
@@ -169,6 +195,10 @@ class PoolingOperator(Downsample):
         """``k^2`` per output; nothing for a maximum."""
         return 0 if self.is_maximum else super().multiply_adds(size)
 
+    def window_weights(self) -> WindowWeights | None:
+        """The weights by rank and by place, where the operator is such a sum; None for another."""
+        return None
+
     @property
     def is_maximum(self) -> bool:
         """Whether the values are compared only, at this strength."""
@@ -204,6 +234,10 @@ class Avg(PoolingOperator):
     def weigh(self, values: Tensor, outside: Tensor) -> Tensor:
         inside = (~outside).to(values.dtype)
         return (inside / inside.sum(-1, keepdim=True))[None, None]
+
+    def window_weights(self) -> WindowWeights:
+        taps = self.kernel**2
+        return WindowWeights(self.kernel, places=((1.0, torch.full((taps,), 1 / taps, dtype=torch.float64)),))
 
 
 class Lp(PoolingOperator):
@@ -242,15 +276,15 @@ class Lp(PoolingOperator):
 
 
 class Soft(PoolingOperator):
-    """Softmax-weighted mean over ``kernel x kernel``, ``beta >= 0``: the dose operator. See :func:`soft_pool`.
+    """Softmax-weighted mean over ``kernel x kernel``, from minimum to maximum: the dose operator. :func:`soft_pool`.
 
     Raises:
-        OperatorError: for a negative ``beta``.
+        OperatorError: for a ``beta`` that is no number.
     """
 
     name = "soft"
     strength_argument = "beta"
-    examples = ({"beta": 8.0, "kernel": 3}, {"beta": math.inf})
+    examples = ({"beta": 8.0, "kernel": 3}, {"beta": math.inf}, {"beta": -2.0})
 
     def __init__(
         self,
@@ -261,7 +295,7 @@ class Soft(PoolingOperator):
         kernel: int | None = None,
     ) -> None:
         super().__init__(channels, stride, padding_mode, kernel)
-        self.at_least(0, " (inf is the maximum)", beta=beta)
+        self.at_least(-math.inf, " (inf is the maximum)", beta=beta)
         self.beta = float(beta)
 
     def pool(self, x: Tensor) -> Tensor:

@@ -1,11 +1,7 @@
 """Operators that weigh the pixels of a window by their rank: ordered weighted averages (Yager 1988).
 
-Not in the registry yet: specifications have no lists of weights so far.
-
 ``y = sum_r w_r x_(r)`` with ``x_(1) >= x_(2) >= ... >= x_(n)``, ``w >= 0``, ``sum w = 1``. The weight on the maximum is
-``w_1`` by construction, so that the maximum-sampling bias is assigned and not observed. Geometry as in
-:mod:`invariscope.zoo.operators.pooling`; a window that zero padding clips to ``m`` of its ``n`` pixels takes the first
-``m`` weights, renormalised, or its smallest pixel where these are all 0.
+``w_1`` by construction, so that the maximum-sampling bias is assigned and not observed.
 """
 
 from __future__ import annotations
@@ -17,72 +13,34 @@ import torch
 from torch import Tensor
 
 from invariscope.base.errors import OperatorError
-from invariscope.zoo.operators.pooling import PoolingOperator, continued
-from invariscope.zoo.operators.taps import Windows, weigh_taps
-
-SUM_TOLERANCE = 2e-3
-"""How far weights may be from a sum of 1, to which they are brought: they may be written with three digits."""
-
-
-def rank_pool(x: Tensor, weights: Tensor, kernel: int = 2, stride: int = 2, padding_mode: str = "zeros") -> Tensor:
-    """``sum_r w_r x_(r)`` over ``kernel x kernel`` windows, ``(N, C, H, W) -> (N, C, ceil(H/s), ceil(W/s))``.
-
-    ``weights``: ``(n,)`` for every channel, or ``(n, C)``.
-    """
-    frame = continued(x, kernel, stride, padding_mode, fill=torch.finfo(x.dtype).min)
-    windows = Windows(kernel, stride, frame.size)
-    if frame.outside is not None:
-        inside = (~frame.outside).sum(0)[0, 0]
-        return weigh_taps(frame.padded, windows, _clipped(weights, inside).to(x))
-    if weights.ndim == 1:
-        return weigh_taps(frame.padded, windows, weights.tolist())
-    return weigh_taps(frame.padded, windows, weights[:, None, :, None, None].to(x))
-
-
-def rank_weights(values: Tensor, weights: Tensor, outside: Tensor) -> Tensor:
-    """The weight of each of ``values (N, C, L, K)`` by its rank in the last dimension; tied values share theirs.
-
-    ``weights``: ``(K,)`` or ``(K, C)``; ``outside (L, K)``: values that are not there.
-    """
-    values = values.masked_fill(outside, -math.inf)
-    table = _clipped(weights, (~outside).sum(-1)).to(values)  # (K, 1 or C, L)
-    sums = torch.cat([table.new_zeros(1, *table.shape[1:]), table.cumsum(0)]).permute(1, 2, 0)
-    sums = sums.expand(len(values), values.shape[1], -1, -1)
-    above, equal = (torch.zeros(values.shape, dtype=torch.int64, device=values.device) for _ in range(2))
-    for other in values.split(1, -1):
-        above += other > values
-        equal += other == values
-    shared = (sums.gather(-1, above + equal) - sums.gather(-1, above)) / equal
-    return shared.masked_fill(outside, 0)
-
-
-def _clipped(weights: Tensor, inside: Tensor) -> Tensor:
-    """Weights of windows of ``inside (...)`` pixels each: ``(n, 1 or C, ...)``."""
-    columns = weights[:, None] if weights.ndim == 1 else weights
-    count = len(columns)
-    rows = []
-    for m in range(count + 1):
-        kept = columns.clone()
-        kept[m:] = 0
-        total = kept.sum(0)
-        kept[max(m, 1) - 1, total == 0] = 1
-        rows.append(kept / kept.sum(0))
-    table = torch.stack(rows)  # (m, n, C)
-    return table[inside].movedim((-2, -1), (0, 1))
+from invariscope.zoo.operators.pooling import PoolingOperator
+from invariscope.zoo.operators.taps import WindowWeights
+from invariscope.zoo.operators.windowed import checked_weights, rank_weights, window_pool
 
 
 class RankedOperator(PoolingOperator):
-    """Base of the operators that weigh by rank: :meth:`rank_weights` gives ``w``, ``(n,)`` or ``(n, C)``."""
+    """Base of the operators that weigh by rank: :meth:`rank_weights` gives ``w``, ``(n,)`` or ``(n, C)``.
+
+    See :func:`invariscope.zoo.operators.windowed.window_pool`.
+    """
 
     def rank_weights(self) -> Tensor:
         """``w`` in float64, with a sum of 1 over the ranks."""
         raise NotImplementedError
 
+    def window_weights(self) -> WindowWeights:
+        return WindowWeights(self.kernel, ranks=((1.0, self.rank_weights()),))
+
     def pool(self, x: Tensor) -> Tensor:
-        return rank_pool(x, self.rank_weights(), self.kernel, self.stride, self.padding_mode)
+        return window_pool(x, self.window_weights(), self.stride, self.padding_mode)
 
     def weigh(self, values: Tensor, outside: Tensor) -> Tensor:
         return rank_weights(values, self.rank_weights(), outside)
+
+    def multiply_adds(self, size: tuple[int, int], *, chosen: bool = False) -> int:
+        """One per output and rank of positive weight; none where a single pixel is taken, by comparisons alone."""
+        terms = int((self.rank_weights() > 0).sum(0).max())
+        return self.outputs(size) * terms if terms > 1 else 0
 
     @property
     def taps(self) -> int:
@@ -90,45 +48,37 @@ class RankedOperator(PoolingOperator):
         return self.kernel**2
 
 
-def checked_weights(name: str, what: str, weights: Sequence[float], count: int) -> Tensor:
-    """Weights as a tensor with a sum of 1; refuses a wrong number, negative ones, and another sum."""
-    if len(weights) != count:
-        raise OperatorError(f"{name}: {what} has {len(weights)} weights and the window {count} pixels: give {count}")
-    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
-        raise OperatorError(f"{name}: {what} is {tuple(weights)}: weights must be finite and not negative")
-    total = math.fsum(weights)
-    if abs(total - 1) > SUM_TOLERANCE:
-        raise OperatorError(f"{name}: the weights of {what} sum to {total:g}: let them sum to 1")
-    return torch.tensor(weights, dtype=torch.float64) / total
-
-
 class Rank(RankedOperator):
-    """``sum_r w_r x_(r)``: one weight per rank, from the largest pixel to the smallest. See :func:`rank_pool`.
+    """``sum_r w_r x_(r)``: one weight per rank, from the largest pixel to the smallest; even ones by default.
 
     Raises:
         OperatorError: for weights that are not one per pixel of the window, are negative, or do not sum to 1.
     """
 
     name = "rank"
+    examples = (
+        {"w": (0.7, 0.1, 0.1, 0.1), "kernel": 2},
+        {"w": (0.0, 0.5, 0.0, 0.0, 0.1, 0.1, 0.0, 0.0, 0.3), "kernel": 3},
+    )
 
     def __init__(
         self,
         channels: int,
         stride: int = 2,
         padding_mode: str = "zeros",
-        w: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25),
+        w: tuple[float, ...] | None = None,
         kernel: int | None = None,
     ) -> None:
         super().__init__(channels, stride, padding_mode, kernel)
-        self.w = tuple(w)
-        checked_weights("rank", "w", self.w, self.taps)
+        self.w = None if w is None else tuple(w)
+        self.rank_weights()
 
     def rank_weights(self) -> Tensor:
         return checked_weights("rank", "w", self.w, self.taps)
 
 
 class ChannelRanks(RankedOperator):
-    """Each channel takes one pixel by its rank; ranks are dealt to channels in the shares ``v``.
+    """Each channel takes one pixel by its rank; ranks are dealt to channels in the shares ``v``, even ones by default.
 
     By largest remainder, the channels in order of their rank: the literal MSB is ``v_1``, up to the rounding to
     channels, and selectivity is 1 throughout.
@@ -138,18 +88,19 @@ class ChannelRanks(RankedOperator):
     """
 
     name = "channelranks"
+    examples = ({"v": (0.5, 0.0, 0.25, 0.25), "kernel": 2},)
 
     def __init__(
         self,
         channels: int,
         stride: int = 2,
         padding_mode: str = "zeros",
-        v: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25),
+        v: tuple[float, ...] | None = None,
         kernel: int | None = None,
     ) -> None:
         super().__init__(channels, stride, padding_mode, kernel)
-        self.v = tuple(v)
-        checked_weights("channelranks", "v", self.v, self.taps)
+        self.v = None if v is None else tuple(v)
+        self.rank_weights()
 
     def rank_weights(self) -> Tensor:
         shares = checked_weights("channelranks", "v", self.v, self.taps)
@@ -179,18 +130,13 @@ class OWA(RankedOperator):
 
     name = "owa"
     strength_argument = "q"
+    examples = ({"q": 0.3, "kernel": 3}, {"q": 0.0}, {"q": math.inf})
 
     def __init__(
-        self,
-        channels: int,
-        stride: int = 2,
-        padding_mode: str = "zeros",
-        q: float = 1.0,
-        kernel: int | None = None,
+        self, channels: int, stride: int = 2, padding_mode: str = "zeros", q: float = 1.0, kernel: int | None = None
     ) -> None:
         super().__init__(channels, stride, padding_mode, kernel)
-        if not q >= 0:
-            raise OperatorError(f"owa: q is {q}, and must be at least 0")
+        self.at_least(0, " (0 is the maximum)", q=q)
         self.q = float(q)
 
     def rank_weights(self) -> Tensor:
@@ -209,12 +155,13 @@ class TopK(RankedOperator):
 
     name = "topk"
     strength_argument = "k"
+    examples = ({"k": 5, "kernel": 3}, {"k": 1})
 
     def __init__(
         self, channels: int, stride: int = 2, padding_mode: str = "zeros", k: int = 2, kernel: int | None = None
     ) -> None:
         super().__init__(channels, stride, padding_mode, kernel)
-        self.k = _place("topk", "k", k, self.taps)
+        self.k = _rank("topk", "k", k, self.taps)
 
     def rank_weights(self) -> Tensor:
         weights = torch.zeros(self.taps, dtype=torch.float64)
@@ -231,12 +178,13 @@ class Quantile(RankedOperator):
 
     name = "quantile"
     strength_argument = "j"
+    examples = ({"j": 9, "kernel": 3}, {"j": 1})
 
     def __init__(
         self, channels: int, stride: int = 2, padding_mode: str = "zeros", j: int = 2, kernel: int | None = None
     ) -> None:
         super().__init__(channels, stride, padding_mode, kernel)
-        self.j = _place("quantile", "j", j, self.taps)
+        self.j = _rank("quantile", "j", j, self.taps)
 
     def rank_weights(self) -> Tensor:
         weights = torch.zeros(self.taps, dtype=torch.float64)
@@ -244,7 +192,7 @@ class Quantile(RankedOperator):
         return weights
 
 
-def _place(name: str, what: str, value: int, count: int) -> int:
+def _rank(name: str, what: str, value: int, count: int) -> int:
     if not 1 <= value <= count:
         raise OperatorError(f"{name}: {what} is {value}, and must be from 1 to the {count} pixels of the window")
     return value

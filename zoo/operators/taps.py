@@ -6,12 +6,14 @@ time, takes one to three times as long (measured in ``benchmarks``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 Weights = Sequence[float] | Tensor
 """One weight per rank or place; numbers, or a tensor whose first dimension it is and that broadcasts to the output."""
@@ -56,10 +58,40 @@ class Windows(NamedTuple):
         places = [(row, column) for row in range(self.kernel) for column in range(self.kernel)]
         return [x[..., r : r + height : self.stride, c : c + width : self.stride] for r, c in places]
 
+    def scattered(self, parts: Iterable[Tensor], shape: torch.Size, layout: torch.memory_format) -> Tensor:
+        """The padded map of ``shape`` to whose pixels the parts, one tap of every window after the other, are added."""
+        parts = iter(parts)
+        first = next(parts)
+        result = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=layout)
+        tiled = self.tile(shape)
+        if not tiled:
+            result.zero_()
+        for place, part in zip(self.taps(result), chain((first,), parts), strict=True):
+            place.copy_(part) if tiled else place.add_(part)
+        return result
+
     def tile(self, shape: torch.Size) -> bool:
         """Whether every pixel of a map lies in exactly one window."""
         sides = zip(self.size, shape[-2:], strict=True)
         return self.kernel == self.stride and all(self.stride * length == side for length, side in sides)
+
+
+class WindowWeights(NamedTuple):
+    """A weighted sum over square windows by fixed weights: those by rank and those by place, each times its share.
+
+    Weights are in float64 with a sum of 1 over the pixels of a whole window: ``(n,)``, by rank also ``(n, C)``.
+    """
+
+    kernel: int
+    ranks: tuple[tuple[float, Tensor], ...] = ()
+    places: tuple[tuple[float, Tensor], ...] = ()
+
+    def mixed(self, share: float, other: WindowWeights) -> WindowWeights:
+        """``share`` times this sum plus the rest times another over the same windows."""
+        parts = (self, share), (other, 1 - share)
+        ranks = tuple((factor * part, weights) for each, factor in parts for part, weights in each.ranks)
+        places = tuple((factor * part, weights) for each, factor in parts for part, weights in each.places)
+        return WindowWeights(self.kernel, ranks, places)
 
 
 def weigh_taps(x: Tensor, windows: Windows, by_rank: Weights | None, by_place: Weights | None = None) -> Tensor:
@@ -72,8 +104,34 @@ def weigh_taps(x: Tensor, windows: Windows, by_rank: Weights | None, by_place: W
         by_rank: ``w``; no ranks by default.
         by_place: ``k``, row-major; no places by default.
     """
+    if not is_plain_autograd(x):
+        return plainly_weighed(x, windows, by_rank, by_place)
     result: Tensor = _WeighTaps.apply(x, windows, by_rank, by_place)
     return result
+
+
+def plainly_weighed(x: Tensor, windows: Windows, by_rank: Weights | None, by_place: Weights | None) -> Tensor:
+    """:func:`weigh_taps` by a general sort: for transforms of functions, compilers and recorders."""
+    taps = torch.stack(windows.taps(x))
+    ranked = taps.sort(0, descending=True).values
+    terms = [weight * value for weight, value in zip(() if by_rank is None else by_rank, ranked, strict=False)]
+    terms += [weight * value for weight, value in zip(() if by_place is None else by_place, taps, strict=False)]
+    return torch.stack(terms).sum(0)
+
+
+def needed_comparators(count: int, weights: Weights) -> tuple[tuple[int, int], ...]:
+    """The comparators of :func:`sorting_network` without those at its end that order values of one weight."""
+    network = sorting_network(count)
+    if isinstance(weights, Tensor):
+        return network
+    kept: list[tuple[int, int]] = []
+    later: set[int] = set()
+    for pair in reversed(network):
+        if later.isdisjoint(pair) and weights[pair[0]] == weights[pair[1]]:
+            continue
+        later.update(pair)
+        kept.append(pair)
+    return tuple(reversed(kept))
 
 
 class _WeighTaps(torch.autograd.Function):
@@ -84,63 +142,89 @@ class _WeighTaps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, windows: Windows, by_rank: Weights | None, by_place: Weights | None) -> Tensor:
-        taps = [tap.clone(memory_format=_layout(x)) for tap in windows.taps(x)]
+        layout = layout_of(x)
+        taps = windows.taps(x)
         total: Any = None if by_place is None else _weighted(taps, by_place)
-        masks = []
+        network, masks = (), []
         if by_rank is not None:
-            masks = _sort(taps, ctx.needs_input_grad[0])
+            network = needed_comparators(len(taps), by_rank)
+            if layout == torch.contiguous_format:
+                # Slices with a step cannot be vectorised there: each is read once.
+                taps = [tap.clone(memory_format=layout) for tap in taps]
+            masks = _sort(taps, network, ctx.needs_input_grad[0], layout == torch.channels_last)
             total = _weighted(taps, by_rank, total)
         ctx.save_for_backward(*masks)
-        ctx.given = windows, by_rank, by_place, x.shape, _layout(x)
+        ctx.given = windows, by_rank, by_place, network, x.shape, layout
         return torch.as_tensor(total)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        windows, by_rank, by_place, shape, layout = ctx.given
+        windows, by_rank, by_place, network, shape, layout = ctx.given
         gradient = gradients[0].contiguous(memory_format=layout)
-        result = torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=layout)
         parts: list[Tensor] = []
         if by_rank is not None:
             parts = [gradient * weight for weight in by_rank]
-            _unsort(parts, ctx.saved_tensors)
+            parts = _unsorted(parts, network, ctx.saved_tensors)
         if by_place is not None:
             placed = [gradient * weight for weight in by_place]
             parts = [a + b for a, b in zip(parts, placed, strict=True)] if parts else placed
-        tiled = windows.tile(shape)
-        if not tiled:
-            result.zero_()
-        for place, part in zip(windows.taps(result), parts, strict=True):
-            place.copy_(part) if tiled else place.add_(part)
-        return result, None, None, None
+        return windows.scattered(parts, shape, layout), None, None, None
 
 
-def _layout(x: Tensor) -> torch.memory_format:
+def is_plain_autograd(*tensors: Tensor) -> bool:
+    """Whether gradients are taken by backward passes alone: no transform of functions, compiler or recorder is at work.
+
+    A hand-written gradient is for this.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or any(forward_ad.unpack_dual(each).tangent is not None for each in tensors)
+    )
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """The layout of a map: channels-last, or the default one."""
     is_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if is_last else torch.contiguous_format
 
 
-def _sort(values: list[Tensor], keep: bool) -> list[Tensor]:
-    """Sort the maps place by place, descending, in place; where asked, what each comparator found, as 0 and 1."""
+def _sort(values: list[Tensor], network: Sequence[tuple[int, int]], keep: bool, are_views: bool) -> list[Tensor]:
+    """Sort the maps place by place, descending, in the list; where asked, what each comparator found, as 0 and 1.
+
+    ``are_views``: the maps are a part of another, and stay as they are; the others are written on.
+    """
     masks = []
-    spare = torch.empty_like(values[0])
-    for first, second in sorting_network(len(values)):
+    views = set(range(len(values))) if are_views else set()
+    spare = None
+    for first, second in network:
         p, q = values[first], values[second]
         if keep:
             masks.append(torch.ge(p, q, out=torch.empty_like(p)))
-        torch.maximum(p, q, out=spare)
-        torch.minimum(p, q, out=q)
-        values[first], spare = spare, p
+        if views >= {first, second}:
+            values[first], values[second] = torch.maximum(p, q), torch.minimum(p, q)
+        else:
+            spare = torch.maximum(p, q, out=spare)
+            values[second] = torch.minimum(p, q, out=None if second in views else q)
+            values[first], spare = spare, None if first in views else p
+        views -= {first, second}
     return masks
 
 
-def _unsort(values: list[Tensor], masks: Sequence[Tensor]) -> None:
-    """Bring what belongs to ranks back to places, in place."""
-    spare = torch.empty_like(values[0])
-    for (first, second), mask in zip(reversed(sorting_network(len(values))), reversed(masks), strict=True):
+def _unsorted(values: list[Tensor], network: Sequence[tuple[int, int]], masks: Sequence[Tensor]) -> list[Tensor]:
+    """What belongs to ranks, brought back to places; in place, unless the gradient is itself to be differentiated."""
+    again = torch.is_grad_enabled()
+    spare = None
+    for (first, second), mask in zip(reversed(network), reversed(masks), strict=True):
         p, q = values[first], values[second]
-        torch.lerp(q, p, mask, out=spare)
-        torch.lerp(p, q, mask, out=q)
-        values[first], spare = spare, p
+        if again:
+            values[first], values[second] = torch.lerp(q, p, mask), torch.lerp(p, q, mask)
+        else:
+            spare = torch.lerp(q, p, mask, out=spare)
+            values[second] = torch.lerp(p, q, mask, out=q)
+            values[first], spare = spare, p
+    return values
 
 
 def _weighted(values: Sequence[Tensor], weights: Weights, total: Tensor | None = None) -> Tensor:

@@ -24,6 +24,9 @@ PHASE_ORDERS = ("row", "official")
 FAILURE_FORMS = ("published", "both")
 """Forms of the failure-mode loss."""
 
+UNDO_FORMS = ("zeros", "circular")
+"""Shifts of the undo loss."""
+
 
 def tips_psi(x: Tensor, weight: Tensor, padding_mode: str = "zeros") -> Tensor:
     """``psi = relu(depthwise conv(x))`` of the same size; ``weight (C, 1, 3, 3)``."""
@@ -104,13 +107,17 @@ def failure_loss(tau: Tensor, form: str = "published") -> Tensor:
     return (1 - 4 * (1 - norm) * (norm - least) / (1 - least) ** 2).mean()
 
 
-def undo_loss(psi: Tensor, x: Tensor, shift: tuple[int, int]) -> Tensor:
-    """``MSE(psi, shift(x))`` for one zero-filled shift ``(dy, dx)``, positive = down / right; ``x`` is a constant.
+def undo_loss(psi: Tensor, x: Tensor, shift: tuple[int, int], form: str = "zeros") -> Tensor:
+    """``MSE(psi, shift(x))`` for one shift ``(dy, dx)``, positive = down / right; ``x`` is a constant.
+
+    ``form``: ``zeros`` fills what the shift uncovers with 0, ``circular`` rolls the map.
 
     Raises:
-        OperatorError: for a shift that leaves nothing of the map.
+        OperatorError: for a shift with zeros that leaves nothing of the map.
     """
     dy, dx = shift
+    if form == "circular":
+        return F.mse_loss(psi, x.detach().roll(shift, (-2, -1)))
     if abs(dy) >= x.shape[-2] or abs(dx) >= x.shape[-1]:
         raise OperatorError(f"undo loss: shift {shift} leaves the map of {tuple(x.shape[-2:])}, take a smaller one")
     # Negative padding crops: one call shifts and fills.
@@ -130,9 +137,13 @@ class TIPS(Downsample):
         pool: ``quadrant``, as published (``tau`` does not permute with the phases when the map rolls), or ``phase``.
         hard: in evaluation keep one phase for all channels, the greatest channel mean of the logits; with
             ``pool="phase"`` and circular padding that is exactly equivariant, and a shortcut takes this phase too.
-        phase_order: ``row``, or ``official`` for the released code's column-major phases (quadrant form only).
+        phase_order: ``row``, or ``official`` for the released layer: column-major phases (quadrant form), and odd
+            sizes reflected at the left and the top, whatever the padding mode.
         failure: form of the failure-mode loss, see :func:`failure_loss`.
         undo_shift: largest shift of the undo loss, as a fraction of height and width, below 1.
+        undo: ``zeros``, as the released network: zero-filled shifts, a fraction of the layer's map; ``circular``, as
+            the released driver: rolls by up to that fraction of the *network's* input, at every layer, of which
+            :meth:`set_input_size` tells.
 
     Raises:
         OperatorError: for a value of these arguments that is not listed.
@@ -152,19 +163,22 @@ class TIPS(Downsample):
         phase_order: str = "row",
         failure: str = "published",
         undo_shift: float = 0.25,
+        undo: str = "zeros",
     ) -> None:
         super().__init__(channels, stride, padding_mode)
         for kind, value, known in (
             ("pool", pool, POOLS),
             ("phase_order", phase_order, PHASE_ORDERS),
             ("failure", failure, FAILURE_FORMS),
+            ("undo", undo, UNDO_FORMS),
         ):
             if value not in known:
                 raise OperatorError(f"TIPS: {unknown(kind, str(value), known)}")
         if not 0 <= undo_shift < 1:
             raise OperatorError(f"TIPS: undo_shift is {undo_shift}, and must be at least 0 and below 1")
         self.pool, self.hard, self.phase_order = pool, hard, phase_order
-        self.failure, self.undo_shift = failure, undo_shift
+        self.failure, self.undo_shift, self.undo = failure, undo_shift, undo
+        self.input_size: tuple[int, int] | None = None
         # A soft layer on the shortcut has weights of its own; a hard one takes the main branch's phase.
         self.shares_selection = hard
         self.depthwise = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
@@ -176,6 +190,15 @@ class TIPS(Downsample):
     def support(self) -> tuple[int, int]:
         return self.stride, self.stride
 
+    def set_input_size(self, size: tuple[int, int]) -> None:
+        self.input_size = size
+
+    def padded_map(self, x: Tensor) -> Tensor:
+        """The map, padded to a multiple of the stride."""
+        if self.phase_order == "official":
+            return pad(x, -x.shape[-1] % self.stride, 0, -x.shape[-2] % self.stride, 0, "reflect")
+        return pad_to_multiple(x, self.stride, self.padding_mode)
+
     def logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``psi (N, C, H, W)`` and the logits ``(N, C, s*s)`` of a map whose size the stride divides."""
         psi = tips_psi(x, self.depthwise.weight, self.padding_mode)
@@ -183,7 +206,7 @@ class TIPS(Downsample):
 
     def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:
         self.check(x)
-        x = pad_to_multiple(x, self.stride, self.padding_mode)
+        x = self.padded_map(x)
         self.selection = self.psi = self.tau = self.source = None
         if self.hard and not self.training:
             self.selection = self.logits(x)[1].mean(1).argmax(1) if selection is None else selection
@@ -203,13 +226,17 @@ class TIPS(Downsample):
 
     def sampling(self, x: Tensor, outputs: Tensor | None = None, selection: Tensor | None = None) -> Taps:
         self.check(x)
-        padded = pad_to_multiple(x, self.stride, self.padding_mode)
+        padded = self.padded_map(x)
         if self.hard:
             index = self.logits(padded)[1].mean(1).argmax(1) if selection is None else selection
             weights = F.one_hot(index, self.stride**2).to(x.dtype)[:, None]
         else:
             weights = self.logits(padded)[1].softmax(2)
-        return phase_taps((x.shape[-2], x.shape[-1]), self.stride, self.padding_mode, weights, outputs)
+        size = (x.shape[-2], x.shape[-1])
+        if self.phase_order == "official":
+            before = (-size[0] % self.stride, -size[1] % self.stride)
+            return phase_taps(size, self.stride, "reflect", weights, outputs, before)
+        return phase_taps(size, self.stride, self.padding_mode, weights, outputs)
 
     def multiply_adds(self, size: tuple[int, int], *, chosen: bool = False) -> int:
         """``9`` of the convolution, 1 of the means and 1 of the mixture (none where hard) per pixel; ``s^2`` logits."""
@@ -221,10 +248,16 @@ class TIPS(Downsample):
         """``undo`` (a new random shift at every call) and ``failure_modes``; none without a training forward."""
         if self.psi is None or self.tau is None or self.source is None:
             return {}
-        height, width = (int(self.undo_shift * length) for length in self.source.shape[-2:])
+        within = self.source.shape[-2:] if self.undo == "zeros" else self.input_size
+        if within is None:
+            raise OperatorError(
+                "TIPS: undo=circular shifts by a fraction of the network's input, whose size is not known: "
+                "call set_input_size"
+            )
+        height, width = (int(self.undo_shift * length) for length in within)
         dy = int(torch.randint(-height, height + 1, ()))
         dx = int(torch.randint(-width, width + 1, ()))
         return {
-            "undo": undo_loss(self.psi, self.source, (dy, dx)),
+            "undo": undo_loss(self.psi, self.source, (dy, dx), self.undo),
             "failure_modes": failure_loss(self.tau, self.failure),
         }

@@ -50,14 +50,18 @@ Consumer = Callable[[Site, Use], None]
 
 
 def operator_use(operator: Downsample, x: Tensor, y: Tensor) -> Sampled:
-    """The use of one of this project's operators as a whole, with the choice of phase that its forward pass made."""
-    selection = operator.selection if operator.shares_selection else None
+    """The use of one of this project's operators as a whole, with the choice of phase that its forward pass made.
+
+    Of one that filters its map first, it is the use of what samples the filtered map.
+    """
+    site, source = operator.site, operator.site_input(x)
+    selection = site.selection if site.shares_selection else None
 
     def taps(rows: slice, outputs: Tensor | None) -> Taps:
-        return operator.sampling(x[rows], outputs, selection=None if selection is None else selection[rows])
+        return site.sampling(source[rows], outputs, selection=None if selection is None else selection[rows])
 
     stride = operator.stride, operator.stride
-    return sampled(operator.name, x, y, taps, kernel=operator.support(), stride=stride)
+    return sampled(operator.name, source, y, taps, kernel=site.support(), stride=stride)
 
 
 @dataclass

@@ -10,14 +10,14 @@ from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.recipe import Run, operator_factors
 
 _OF_RUN = ("alpha", "failure_weight", "wake_up")
-_OF_OPERATOR = ("pool", "hard", "failure")
+_OF_OPERATOR = ("pool", "hard", "failure", "undo")
 
 
 def told_settings(runs: Sequence[Run]) -> tuple[str, ...]:
     """The settings of an ablation that some run of a recipe has at another value than the default.
 
     They are ``alpha``, ``failure_weight`` and ``wake_up`` of runs whose operator has losses of its own, and ``pool``,
-    ``hard`` and ``failure`` of operators that have such arguments.
+    ``hard``, ``failure`` and ``undo`` of operators that have such arguments, also inside of another.
     """
     defaults = Run()
     found = set()
@@ -34,12 +34,14 @@ def run_factors(run: Run, operator: OperatorSpec | str, told: Sequence[str]) -> 
     """The factors of a run whose network is built with ``operator``; of the settings of an ablation those ``told``."""
     factors = {
         **operator_factors(operator),
-        "architecture": run.architecture,
+        "architecture": run.architecture_name,
         "padding_mode": run.padding_mode,
         "training_data": run.data,
         "seed": run.seed,
         "run": run.id,
+        "draw": run.draw or None,
         **{name: value for name, value in _settings(run, operator).items() if name in told},
+        **run.factors,
     }
     return {name: value for name, value in factors.items() if value is not None}
 
@@ -47,10 +49,16 @@ def run_factors(run: Run, operator: OperatorSpec | str, told: Sequence[str]) -> 
 def _settings(run: Run, operator: OperatorSpec | str) -> dict[str, Any]:
     if not isinstance(operator, OperatorSpec):
         return {}
-    cls = operator.operator_class
-    settings = {name: getattr(run, name) for name in _OF_RUN} if cls.losses is not Downsample.losses else {}
-    return settings | {name: operator.value(name) for name in _OF_OPERATOR if name in cls.arguments()}
+    settings: dict[str, Any] = {}
+    for spec in operator.within():
+        cls = spec.operator_class
+        if cls.losses is not Downsample.losses:
+            settings |= {name: getattr(run, name) for name in _OF_RUN}
+        settings |= {name: spec.value(name) for name in _OF_OPERATOR if name in cls.arguments()}
+    return settings
 
 
 def _default(operator: OperatorSpec | str, name: str) -> Any:
-    return operator.operator_class.arguments()[name].default if isinstance(operator, OperatorSpec) else None
+    specs = operator.within() if isinstance(operator, OperatorSpec) else ()
+    known = (spec.operator_class.arguments() for spec in specs)
+    return next((arguments[name].default for arguments in known if name in arguments), None)

@@ -99,6 +99,12 @@ def _restore(trainer: Trainer, tensors: Mapping[str, Tensor], values: Mapping[st
             state[int(index)][entry] = value
     trainer.model.load_state_dict(model)
     trainer.optimizer.load_state_dict({"state": state, "param_groups": values["groups"]})
+    for parameter, entries in trainer.optimizer.state.items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                entries[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(
+                    value
+                )  # in the layout of its parameter
     trainer.schedule.load_state_dict(values["schedule"])
     trainer.scaler.load_state_dict(values["scaler"])
     trainer.order.set_state(tensors["random.order"])

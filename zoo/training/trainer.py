@@ -65,8 +65,12 @@ class Trainer:
         self.run, self.images, self.device, self.done = run, images, device, 0
         self.task = task_of(run, images)
         self.prepared = PreparedImages(images, input_spec(images))
-        self.model = build_model(run.network(images.images.shape[1], self.task.outputs)).train().to(device)
+        self.layout = torch.channels_last if run.channels_last else torch.contiguous_format
+        model = build_model(run.network(images.images.shape[1], self.task.outputs), run.folder).train()
+        self.model = model.to(device, memory_format=self.layout)
         self.operators = [module for module in self.model.modules() if isinstance(module, Downsample)]
+        for operator in self.operators:
+            operator.set_input_size((images.images.shape[-2], images.images.shape[-1]))
         self.order = torch.Generator().manual_seed(run.seed)
         self.batch_size = min(run.batch_size, len(images))
         self.steps = len(images) // self.batch_size
@@ -100,7 +104,8 @@ class Trainer:
             for operator in self.operators:
                 operator.set_progress(((number - 1) * self.steps + step) / (self.steps * self.run.epochs))
             x, targets = augment(self.prepared[batch], self.task.targets(batch), self.run, self.order)
-            loss, batch_right, batch_counted = self._step(x.to(self.device), targets.to(self.device), number)
+            x = x.to(self.device, memory_format=self.layout)
+            loss, batch_right, batch_counted = self._step(x, targets.to(self.device), number)
             loss_sum += loss
             right += batch_right
             counted += batch_counted

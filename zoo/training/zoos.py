@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import joblib
 import torch
+from joblib.externals.loky.process_executor import BrokenProcessPool
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tqdm import tqdm
 
-from invariscope.base.errors import RecipeError
-from invariscope.base.files import write_atomic
+from invariscope.base.errors import OutputError, RecipeError
+from invariscope.base.files import sha256_file, write_atomic
 from invariscope.base.former import FORMER_NAME
+from invariscope.base.processes import end_with, stopped_by_signals
 from invariscope.base.registry import add_all, added
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import load_dataset
@@ -30,12 +34,17 @@ from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators import OperatorSpec
 from invariscope.zoo.recipe import LATER, Run, read_recipe
 from invariscope.zoo.training.factors import run_factors, told_settings
+from invariscope.zoo.training.local_files import keep_code, kept_model, located
 from invariscope.zoo.training.state import StateError, restore_state, save_state
 from invariscope.zoo.training.tasks import task_of
 from invariscope.zoo.training.trainer import DivergedError, Trainer, input_spec, reproducible
 
 METADATA_KEY = "invariscope"
 """The one metadata key of every weights file; several would make the file's hash irreproducible."""
+
+
+_CODE_AND_DATA = ("data_fingerprint", "operator_code", "architecture_code")
+"""What weights follow from beside the settings of their run."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,7 @@ def train_recipe(
     keeps its state in ``out/.RUN.training``, from which the same call goes on after an interruption, to the same
     weights; a state that is damaged or of other settings is noted and the run starts anew. A run that diverges is
     reported and the others go on. Entries of other recipes in ``zoo.yaml`` stay. The weights do not depend on ``jobs``.
+    SIGTERM and SIGHUP end it as Ctrl-C does; its workers end with it, however it ends.
 
     Args:
         recipe: path of a recipe, or runs.
@@ -91,6 +101,8 @@ def train_recipe(
     Raises:
         RecipeError: for a recipe that is wrong, or a file in ``out`` of the same name with other settings.
         InputError: for data that cannot be loaded, a network that cannot be built, or a broken ``zoo.yaml``.
+        OutputError: ``out`` cannot be written to, or its disk is full; what is there is whole, and is gone on from.
+        Stopped: a signal asked for the end.
     """
     runs = list(recipe) if isinstance(recipe, Sequence) and not isinstance(recipe, str) else read_recipe(recipe)
     out = Path(out)
@@ -101,6 +113,8 @@ def train_recipe(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise RecipeError(f"{out}: cannot make this folder ({problem.strerror}): name another --out") from problem
+    with _writing(out):
+        code = keep_code(runs, out)
     others = _entries_of_others(out, runs)
     finished = {run.id for run in runs if _is_finished(run, out)}
     for run in runs:
@@ -111,18 +125,19 @@ def train_recipe(
     failed: list[tuple[str, str]] = []
     notes: list[str] = []
     try:
-        results = _train_all(todo, out, jobs, conditions)
-        for run, error, note in tqdm(results, total=len(todo), unit="run", disable=None if progress else True):
-            notes += [note] if note else []
-            if error is None:
-                trained.append(run.id)
-                finished.add(run.id)
-            else:
-                failed.append((run.id, error))
+        with stopped_by_signals(), closing(_train_all(todo, out, jobs, conditions)) as results:
+            for run, error, note in tqdm(results, total=len(todo), unit="run", disable=None if progress else True):
+                notes += [note] if note else []
+                if error is None:
+                    trained.append(run.id)
+                    finished.add(run.id)
+                else:
+                    failed.append((run.id, error))
     finally:
         told = told_settings(runs)
-        entries = [entry for run in runs if run.id in finished for entry in _entries(run, told, out)]
-        write_manifest(out / FILE_NAME, [*others, *entries])
+        entries = [entry for run in runs if run.id in finished for entry in _entries(run, told, out, code)]
+        with _writing(out):
+            write_manifest(out / FILE_NAME, [*others, *entries])
     skipped = tuple(run.id for run in runs if run.id in finished and run.id not in trained)
     return TrainReport(tuple(trained), skipped, tuple(failed), out / FILE_NAME, tuple(notes))
 
@@ -131,17 +146,39 @@ def _train_all(
     runs: Sequence[Run], out: Path, jobs: int, conditions: Conditions
 ) -> Iterator[tuple[Run, str | None, str | None]]:
     if jobs == 1:
-        return (_train_one(run, out, conditions) for run in runs)
+        yield from (_train_one(run, out, conditions) for run in runs)
+        return
     parallel, names = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered"), added()
-    return parallel(joblib.delayed(_train_in_worker)(names, run, out, conditions) for run in runs)
+    started = (joblib.delayed(_train_in_worker)(os.getpid(), names, run, out, conditions) for run in runs)
+    try:
+        with closing(parallel(started)) as results:
+            yield from results
+    except BrokenProcessPool as problem:
+        raise OutputError(
+            f"{out}: a worker process was killed, as for want of memory; what is there is whole: train again, with "
+            "fewer --jobs"
+        ) from problem
 
 
 def _train_in_worker(
-    names: Mapping[str, Mapping[str, Any]], run: Run, out: Path, conditions: Conditions
+    parent: int, names: Mapping[str, Mapping[str, Any]], run: Run, out: Path, conditions: Conditions
 ) -> tuple[Run, str | None, str | None]:
     """:func:`_train_one` in another process, with what was registered at run time in this one."""
+    end_with(parent)
     add_all(names)
     return _train_one(run, out, conditions)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Make one line of what keeps a file from being written."""
+    try:
+        yield
+    except OSError as problem:
+        raise OutputError(
+            f"{out}: cannot be written to ({problem.strerror or problem}): make room and give the same command, which "
+            "goes on from there"
+        ) from problem
 
 
 def _train_one(run: Run, out: Path, conditions: Conditions) -> tuple[Run, str | None, str | None]:
@@ -160,9 +197,11 @@ def _train_one(run: Run, out: Path, conditions: Conditions) -> tuple[Run, str | 
                     device = {} if conditions.device == "cpu" else {"device": conditions.device}
                     metadata = {**settings, **device, "epoch": epoch.number, "loss": epoch.loss}
                     content = save(trainer.weights(), {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
-                    write_atomic(_file(out, run, epoch.number), content)
+                    with _writing(out):
+                        write_atomic(_file(out, run, epoch.number), content)
                 if epoch.number < run.epochs and (wanted or time.monotonic() - saved >= conditions.save_every):
-                    save_state(trainer, file, origin)
+                    with _writing(out):
+                        save_state(trainer, file, origin)
                     saved = time.monotonic()
         except DivergedError as problem:
             for written in (*(_file(out, run, epoch) for epoch in run.snapshot_epochs), file):
@@ -191,7 +230,7 @@ def _started(
 
 
 def _training_images(run: Run) -> ImageSet:
-    return _load(run.data, run.limit or None)
+    return _load(located(run.data, run.folder), run.limit or None)
 
 
 @functools.cache
@@ -203,6 +242,8 @@ def _settings(run: Run) -> dict[str, Any]:
     """What the weights follow from, as it stands in the metadata of their files."""
     code = run.operator.code_sha256 if isinstance(run.operator, OperatorSpec) else None
     settings = {"run": run.settings, "data_fingerprint": _training_images(run).fingerprint}
+    if run.architecture_file is not None:
+        settings["architecture_code"] = sha256_file(run.architecture_file)
     return settings if code is None else {**settings, "operator_code": code}
 
 
@@ -237,7 +278,7 @@ def _is_finished(run: Run, out: Path) -> bool:
 def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
     wanted_run, run = LATER | wanted["run"], LATER | found.get("run", {})
     names = [name for name, value in wanted_run.items() if name not in run or run[name] != value]
-    return names + [name for name in ("data_fingerprint", "operator_code") if found.get(name) != wanted.get(name)]
+    return names + [name for name in _CODE_AND_DATA if found.get(name) != wanted.get(name)]
 
 
 def _network(run: Run, evaluate_as: OperatorSpec | str | None = None, folder: Path | None = None) -> ModelString:
@@ -248,26 +289,26 @@ def _network(run: Run, evaluate_as: OperatorSpec | str | None = None, folder: Pa
 def _check_models(runs: Sequence[Run]) -> None:
     """Build every network, and those that are to be evaluated with the weights of another."""
     with torch.random.fork_rng(devices=[]):
-        networks = {str(network): network for network in map(_network, runs)}
-        for network in networks.values():
-            build_model(network)
-        pairs = ((_network(run), _network(run, other)) for run in runs for other in run.evaluate_as)
-        for trained, other in {(str(trained), str(other)): (trained, other) for trained, other in pairs}.values():
-            if _shapes(trained) != _shapes(other):
+        networks = {(str(network), run.folder): network for run in runs for network in (_network(run),)}
+        for (_, folder), network in networks.items():
+            build_model(network, folder)
+        pairs = ((_network(run), _network(run, other), run.folder) for run in runs for other in run.evaluate_as)
+        for trained, other, folder in {(str(pair[0]), str(pair[1])): pair for pair in pairs}.values():
+            if _shapes(trained, folder) != _shapes(other, folder):
                 raise RecipeError(f"evaluate_as: the weights of {trained} do not fit {other}: leave that operator out")
 
 
-def _shapes(model: ModelString) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in build_model(model).state_dict().items()}
+def _shapes(model: ModelString, folder: Path | None) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in build_model(model, folder).state_dict().items()}
 
 
-def _entries(run: Run, told: Sequence[str], out: Path) -> list[Checkpoint]:
+def _entries(run: Run, told: Sequence[str], out: Path, code: Mapping[str, str]) -> list[Checkpoint]:
     """The manifest entries of a finished run."""
     images = _training_images(run)
     return [
         Checkpoint(
             name=run.snapshot_name(epoch, other),
-            model=str(_network(run, other, out)),
+            model=kept_model(str(_network(run, other, out)), code),
             weights=_file(out, run, epoch),
             input=input_spec(images),
             labels=images.name.partition("/")[0],

@@ -1,0 +1,94 @@
+"""The statements of a study with assigned MSB, one row per number, with what each allows to be said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from invariscope.analysis.designs.assigned import CELL, DRAWN, POPULATION, REPEAT, ROTATED, Settings, admitted, cells_of
+from invariscope.analysis.designs.plan_numbers import PlanNumbers
+from invariscope.analysis.designs.reliability import agreement
+from invariscope.analysis.designs.verdicts import judged
+from invariscope.analysis.tables.plans import PLAN, filled, shifted
+
+CEILING, MOST_AT_CEILING = 0.995, 0.25
+"""Where more than this share of a cell's drawn networks reach that score, the cell is at the ceiling."""
+
+COLUMNS = [
+    *("statement", "quantity", *PLAN, "cell", "estimate", "se", "low", "high", "p", "p_holm", "p_equivalent"),
+    *("n", "n_units", "n_cells", "role", "verdict", "note"),
+]
+
+_JUDGED = ("p_holm", "p_equivalent", "role", "verdict")
+_WITHOUT = ", without cells at the ceiling"
+
+
+def statements(frame: pd.DataFrame, settings: Settings | None = None, *, brief: bool = False) -> pd.DataFrame:
+    """Every number of statements 1 to 6, with the columns :data:`COLUMNS`; docs/analysis-plan.md says what each is.
+
+    A row per statement, quantity, shift plan and cell, ``pooled`` for all cells together; after them ``ceiling`` (the
+    share of a cell's drawn networks at or above 0.995), ``reliability`` (two trainings of one operator) and
+    ``left out`` (networks by reason). ``role``, ``p_holm``, ``p_equivalent`` and ``verdict`` are those of
+    :func:`invariscope.analysis.designs.verdicts.judged`. ``brief``: the pooled numbers alone that verdict and cause
+    rest on.
+
+    Args:
+        frame: as ``analysis.join`` gives it, with the factors of drawn operators.
+
+    Raises:
+        TableError: the frame lacks a column.
+    """
+    settings = settings or Settings()
+    rows, left_out = admitted(frame, settings)
+    records: list[dict[str, Any]] = []
+    for labels, members in rows.groupby(PLAN, sort=True):
+        about = dict(zip(PLAN, labels, strict=True))
+        found = list(PlanNumbers(members, settings, brief).records())
+        if not brief:
+            found += _ceilings(members, settings)
+            found += _reliability(frame, about, settings)
+        records += [{**about, **record} for record in found]
+    if not brief:
+        counts = left_out.groupby(["reason", *CELL], sort=True).size()
+        records += [
+            {"statement": "left out", "quantity": reason, "cell": "/".join(map(str, cell)), "n": count}
+            for (reason, *cell), count in counts.items()
+        ]
+    table = pd.DataFrame.from_records(records, columns=[name for name in COLUMNS if name not in _JUDGED])
+    return judged(table.assign(note=table["note"].fillna("")))[COLUMNS]
+
+
+def _ceilings(members: pd.DataFrame, settings: Settings) -> Iterator[dict[str, Any]]:
+    """How many drawn networks are at the ceiling in each cell, and statements 1 to 3 without cells where many are."""
+    drawn = members[members[POPULATION].isin([DRAWN, ROTATED])]
+    full = []
+    for cell, rows in cells_of(drawn):
+        share = float((rows[settings.score] >= CEILING).mean())
+        note = "at the ceiling" if share > MOST_AT_CEILING else ""
+        yield {"statement": "ceiling", "quantity": f"share at or above {CEILING}", "cell": cell, "estimate": share,
+               "n": len(rows), "note": note}  # fmt: skip
+        full += [cell] if note else []
+    kept = [rows for cell, rows in cells_of(drawn) if cell not in full]
+    if full and kept:
+        for record in PlanNumbers(pd.concat(kept), settings, brief=True).records():
+            yield {**record, "quantity": record["quantity"] + _WITHOUT}
+
+
+def _reliability(frame: pd.DataFrame, plan: dict[str, Any], settings: Settings) -> Iterator[dict[str, Any]]:
+    if REPEAT not in frame.columns:
+        return
+    rows = filled(shifted(frame))
+    rows = rows[rows["final"].astype(bool) & (rows[PLAN] == pd.Series(plan)).all(axis=1)]
+    for column in ("msb_corrected", settings.score):
+        for cell, found in agreement(rows, column).items():
+            yield {
+                "statement": "reliability",
+                "quantity": f"intraclass correlation of {column}",
+                "cell": cell,
+                "estimate": found.estimate,
+                "low": found.low,
+                "high": found.high,
+                "n": found.n,
+            }
