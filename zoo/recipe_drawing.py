@@ -39,8 +39,8 @@ def write_drawn(design: str | Path, out: str | Path, command: str) -> list[Run]:
     training_seed, pixels, augment_shift}`` (:func:`draw_rotations`) or ``repeats: {of, count, seed, training_seed}``
     (:func:`draw_repeats`, ``of`` a population by name). With ``augment_shift`` half of the networks are trained on
     images shifted by up to so many pixels and flipped; with ``first: n`` the first so many of the drawn operators, or
-    blocks, are written and no others, so that a small zoo can be a part of a large one. Everything else, comments included, stays as it is, and the
-    order of the items is the order of training.
+    blocks, are written and no others, so that a small zoo can be a part of a large one. Everything else, comments
+    included, stays as it is, and the order of the items is the order of training.
 
     Args:
         command: stands in the head of the recipe.

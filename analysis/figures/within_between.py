@@ -20,7 +20,9 @@ from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 LEAST_SPREAD = 0.02
-"""Slopes of operators whose reading has a smaller standard deviation do not stretch the axis: they run off it."""
+"""Slopes of operators whose reading has a smaller standard deviation inside their pairs of architecture and padding do
+not stretch the axis: they run off it.
+"""
 
 MOST_KINDS = {"double": 5, "single": 3}
 """Shift kinds that stand side by side at a width; the caption names those that do not."""
@@ -90,7 +92,8 @@ def _slopes(rows: pd.DataFrame, reading: str, score: str) -> pd.DataFrame:
     both = regression.within_between(rows, pooled).set_index("term")
     both = both.reindex([f"{reading}_within", f"{reading}_between"]).set_axis([WITHIN, BETWEEN])
     table = pd.concat([of_each, both])[["estimate", "low", "high", "coverage", "n", "n_clusters", "reason"]]
-    return table.assign(spread=rows.groupby("operator")[reading].std(ddof=0).reindex(table.index))
+    inside = rows[reading] - rows.groupby(OPERATOR_CELL)[reading].transform("mean")
+    return table.assign(spread=inside.groupby(rows["operator"]).std(ddof=0).reindex(table.index))
 
 
 def _lines(ax: Axes, rows: pd.DataFrame, slopes: pd.DataFrame, reading: str, score: str) -> None:
@@ -190,7 +193,8 @@ def _caption(selection: FigureRows, slopes: dict[str, pd.DataFrame], reading: st
             "clustered by training run. Within and between operators (Mundlak): within is in each operator x "
             "architecture x padding; given accuracy and architecture, errors clustered by operator. An arrow marks "
             "what leaves the axis, which is drawn for the operators whose "
-            f"{style.label(reading, short=True)} has a standard deviation of at least {LEAST_SPREAD}.",
+            f"{style.label(reading, short=True)} has a standard deviation of at least {LEAST_SPREAD} within "
+            "those pairs.",
             *sentences,
             *_left_out(selection, slopes),
             *selection.notes,

@@ -340,14 +340,6 @@ def test_black_fill_is_said_in_the_heading(frame: pd.DataFrame) -> None:
     assert heading(msb_invariance(black).axes[0]).startswith("zero shift, ≤ 4 px, black")
 
 
-def test_the_background_is_drawn_before_other_fills(frame: pd.DataFrame) -> None:
-    zero = frame[frame["shift_kind"] == "zero"]
-    other = zero.assign(fill="mean", consistency=0.5)
-    ax = msb_invariance(pd.concat([other, zero], ignore_index=True)).axes[0]
-    assert "fill" not in heading(ax)
-    assert heading(msb_invariance(other).axes[0]).startswith("zero shift, ≤ 4 px, mean fill")
-
-
 def test_five_kinds_stand_below_each_other(simulate: ModuleType) -> None:
     kinds = ("circular", "zero", "reflect", "replicate", "crop")
     rows = simulate.simulate_frame(

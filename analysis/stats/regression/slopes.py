@@ -109,8 +109,8 @@ def within_between(
 def group_slopes(frame: pd.DataFrame, model: Model, group: str) -> pd.DataFrame:
     """The model's first slope inside each value of ``group``, fitted on that group's rows alone; one row per value.
 
-    A group where the column's standard deviation is below :data:`MIN_SPREAD` gets no slope but the reason; where no
-    row has a value of ``group``, one row says so.
+    A group where the column's standard deviation inside the levels of the factors is below :data:`MIN_SPREAD` gets no
+    slope but the reason; where no row has a value of ``group``, one row says so.
     """
     need(frame, [group])
     columns, focal = columns_of(frame, model), model.numeric[0]
@@ -118,7 +118,7 @@ def group_slopes(frame: pd.DataFrame, model: Model, group: str) -> pd.DataFrame:
     records = []
     for code, value in enumerate(values):
         rows = {name: column[codes == code] for name, column in columns.items()}
-        spread = np.nanstd(rows[focal]) if np.isfinite(rows[focal]).any() else np.nan
+        spread = _spread(rows, focal, model.factors)
         if spread < MIN_SPREAD:
             reason = f"{focal} hardly varies here (standard deviation {spread:.1g})"
             found: dict[str, Any] = {"term": focal, "n": len(rows[focal]), "reason": reason}
@@ -129,6 +129,15 @@ def group_slopes(frame: pd.DataFrame, model: Model, group: str) -> pd.DataFrame:
         reason = f"no row has a value of {group}: there is no group to fit"
         records.append({"term": focal, "n": 0, "n_missing": len(frame), "n_clusters": 0, "reason": reason})
     return table(model, records)
+
+
+def _spread(rows: dict[str, Array], focal: str, factors: Sequence[str]) -> float:
+    """Standard deviation of a column inside the levels of the factors; NaN where it has no number."""
+    column = pd.Series(rows[focal])
+    if factors:
+        column = column - column.groupby([rows[name] for name in factors], dropna=False).transform("mean")
+    finite = column[np.isfinite(column)]
+    return float(finite.std(ddof=0)) if len(finite) else np.nan
 
 
 def fit_rows(columns: dict[str, Array], model: Model, simulate: bool = True) -> list[dict[str, Any]]:
