@@ -73,9 +73,12 @@ def test_mixed_effects_equal_the_formula_interface(frame):
     level, residual = (table.loc[name, "estimate"] for name in ("sd(intercept | operator)", "sd(residual)"))
     same = frame["operator"].to_numpy()[:, None] == frame["operator"].to_numpy()
     covariance = level**2 * same + residual**2 * np.eye(len(frame))
-    design = np.column_stack([np.ones(len(frame)), data["m"], data["accuracy"], data["architecture"] == "vgg"])
-    errors = np.sqrt(np.diag(np.linalg.inv(design.T @ np.linalg.solve(covariance, design.astype(float)))))
-    assert table.loc[["m", "accuracy", "architecture[vgg]"], "se"].tolist() == pytest.approx(errors[1:], rel=1e-6)
+    factors = (
+        pd.get_dummies(data["architecture"], drop_first=True, dtype=float).add_prefix("architecture[").add_suffix("]")
+    )
+    design = pd.concat([data[["m", "accuracy"]], factors], axis=1).assign(intercept=1.0)
+    errors = np.sqrt(np.diag(np.linalg.inv(design.T @ np.linalg.solve(covariance, design))))
+    assert table.loc[design.columns, "se"].tolist() == pytest.approx(errors.tolist(), rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -222,8 +222,10 @@ def test_the_published_head_is_torchvisions(torchvision: ModuleType) -> None:
         torch.testing.assert_close(network(x), third(second(first(y).relu()).relu()))
 
 
-@pytest.mark.parametrize(("name", "widths", "size"), [("vgg7", [2, 4, 8, 16], (2, 4)), ("vgg8", [2, 4, 8, 16, 16], (1,
-2))]) def test_the_small_vggs_have_one_convolution_per_stage_and_a_site_each(
+@pytest.mark.parametrize(
+    ("name", "widths", "size"), [("vgg7", [2, 4, 8, 16], (2, 4)), ("vgg8", [2, 4, 8, 16, 16], (1, 2))]
+)
+def test_the_small_vggs_have_one_convolution_per_stage_and_a_site_each(
     name: str, widths: list[int], size: tuple[int, int]
 ) -> None:
     network = ARCHITECTURES[name](operator="avg", width=2, in_channels=1, classes=3)

@@ -28,12 +28,12 @@ HEADS = ("average", "published")
 
 
 class VGG(nn.Module):
-    """Five stages (VGG-7: four) of 3x3 convolutions, each with batch norm and ReLU, each stage ending in an operator of
-    stride 2.
+    """Stages of 3x3 convolutions, batch norm and ReLU, each ending in an operator of stride 2: five, VGG-7 four.
 
-    As published where ``operator="max"``; the only subsampling is the operators'. Layers carry the names of the public
-    PyTorch networks (torchvision's ``vgg11_bn`` and ``vgg11``), whose checkpoints load where the head is the published
-    one. Sizes that are no multiples of 32 (VGG-7: 16) are rounded up on the way, where those networks round down.
+    As published where ``operator="max"``; the only subsampling is the operators'. Layers carry the names of the
+    public PyTorch networks (torchvision's ``vgg11_bn`` and ``vgg11``), whose checkpoints load where the head is the
+    published one. Sizes that are no multiples of 32 (VGG-7: 16) are rounded up on the way, where those networks
+    round down.
 
     Shape: ``(N, in_channels, H, W) -> (N, classes)`` logits, for any size.
 
