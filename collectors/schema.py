@@ -110,7 +110,7 @@ PROVENANCE = (
 )
 
 PLAN = (
-    column("shift_kind", TEXT, "", "none, circular, zero, reflect, replicate or crop"),
+    column("shift_kind", TEXT, "", f"{', '.join((UNSHIFTED, *SHIFT_KINDS.own))}, or one of another package"),
     optional("fill", TEXT, "", "zero shifts only: `background` of the data, `mean` (0 when normalised) or `black`"),
     column("max_shift", INT, "input pixels", "largest displacement along each axis; 0 without a shift"),
     column("n_shifts", INT, "shifts", "shifts per image; 0 without a shift"),

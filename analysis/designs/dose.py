@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -138,49 +139,57 @@ class _Doses:
             yield self._rank_correlation(y)
             yield from (self._slope(y, given) for given in ("", self.accuracy))
 
-    def _wide(self, *columns: str) -> tuple[list[pd.DataFrame], int]:
-        """Families × strengths of each column, of the families that have every strength, and how many have not."""
-        finite = np.isfinite(self.runs[list(columns)].to_numpy(float)).all(axis=1)
-        usable = self.runs[finite]
-        wide = [usable.pivot_table(index="family", columns="strength", values=name) for name in columns]
-        strengths = sorted(self.runs["strength"].unique())
-        wide = [table.reindex(columns=strengths) for table in wide]
-        whole = wide[0].notna().all(axis=1)
-        lost = self.runs["family"].nunique() - int(whole.sum())
-        return [table[whole] for table in wide], lost
+    @cached_property
+    def _cells(self) -> tuple[np.ndarray, tuple[int, int], np.ndarray]:
+        """The cell of every run, row-major, in a table of families × strengths; its shape; the strengths in order."""
+        family, families = pd.factorize(self.runs["family"], sort=True)
+        strength, strengths = pd.factorize(self.runs["strength"].to_numpy(float), sort=True)
+        return family * len(strengths) + strength, (len(families), len(strengths)), strengths
+
+    def _wide(self, *columns: str) -> tuple[list[np.ndarray], int]:
+        """Families × strengths of each column, of the families that have every strength, and how many have not.
+
+        Runs of which all the columns are finite count; several in one cell enter as their mean.
+        """
+        cell, shape, _ = self._cells
+        values = self.runs[list(columns)].to_numpy(float)
+        finite = np.isfinite(values).all(axis=1)
+        counts = np.bincount(cell[finite], minlength=shape[0] * shape[1]).reshape(shape)
+        whole = (counts > 0).all(axis=1)
+        sums = [np.bincount(cell[finite], column[finite], counts.size).reshape(shape) for column in values.T]
+        return [total[whole] / counts[whole] for total in sums], int((~whole).sum())
 
     def _along_strength(self, y: str) -> Iterator[dict[str, Any]]:
-        (wide,), lost = self._wide(y)
-        shared = {"x": "strength", "y": y, "n": wide.size, "n_missing": lost, "n_clusters": len(wide)}
-        if wide.empty:
-            reason = f"no family has a finite {y} at all {wide.shape[1]} strengths"
+        (values,), lost = self._wide(y)
+        shared = {"x": "strength", "y": y, "n": values.size, "n_missing": lost, "n_clusters": len(values)}
+        if not values.size:
+            reason = f"no family has a finite {y} at all {values.shape[1]} strengths"
             yield from ({**shared, "statistic": name, "reason": reason} for name in ("trend", "end to end"))
             return
-        values = wide.to_numpy()
         ranks = np.broadcast_to(np.arange(values.shape[1], dtype=float), values.shape)
         yield {**shared, "statistic": "trend", **_mean_spearman(ranks, values, y), "p": page_p(values)}
         ends = clustered_fit(values[:, -1] - values[:, 0], [], np.arange(len(values)))
-        yield {**shared, "statistic": "end to end", **ends, "n": wide.size}
-        for strength, column in zip(wide.columns[1:-1], values.T[1:-1], strict=True):
+        yield {**shared, "statistic": "end to end", **ends, "n": values.size}
+        for strength, column in zip(self._cells[2][1:-1], values.T[1:-1], strict=True):
             share = _share(column - values[:, 0], values[:, -1] - values[:, 0], ends)
             yield {**shared, "statistic": "share reached", "strength": float(strength), **share}
 
     def _rank_correlation(self, y: str) -> dict[str, Any]:
-        (x, wide), lost = self._wide(self.reading, y)
-        shared = {"x": self.reading, "y": y, "n": wide.size, "n_missing": lost, "statistic": "rank correlation"}
-        if wide.empty:
+        (x, values), lost = self._wide(self.reading, y)
+        shared = {"x": self.reading, "y": y, "n": values.size, "n_missing": lost, "statistic": "rank correlation"}
+        if not values.size:
             return {
                 **shared,
                 "n_clusters": 0,
                 "reason": f"no family has finite {self.reading} and {y} at all strengths",
             }
-        return {**shared, "n_clusters": len(wide), **_mean_spearman(x.to_numpy(), wide.to_numpy(), y)}
+        return {**shared, "n_clusters": len(values), **_mean_spearman(x, values, y)}
 
     def _slope(self, y: str, given: str) -> dict[str, Any]:
         names = [self.reading, y, *([given] if given else [])]
         wide, lost = self._wide(*names)
         families = np.repeat(np.arange(len(wide[0])), wide[0].shape[1])
-        centred = [(table.to_numpy() - table.to_numpy().mean(axis=1, keepdims=True)).ravel() for table in wide]
+        centred = [(table - table.mean(axis=1, keepdims=True)).ravel() for table in wide]
         fit = clustered_fit(centred[1], [centred[0], *centred[2:]], families, intercept=False)
         return {"x": self.reading, "y": y, "given": given, "statistic": "slope", "n_missing": lost, **fit}
 

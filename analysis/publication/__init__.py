@@ -59,7 +59,6 @@ __all__ = [
 ]
 _HOMES = {
     **dict.fromkeys(("Column", "PaperTable"), "paper"),
-    **dict.fromkeys(PAPER_TABLES.own, "paper_tables"),
     **dict.fromkeys(("TABLE_FORMATS", "files", "to_csv", "to_latex", "to_markdown"), "writers"),
 }
 
@@ -75,6 +74,8 @@ def register_paper_table(name: str, function: Callable[..., PaperTable], frames:
 
 
 def __getattr__(name: str) -> Any:
+    if name in PAPER_TABLES.own:
+        return PAPER_TABLES[name].load()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -22,9 +22,11 @@ def _empty(name: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables that the analysis reads, each with the columns of :data:`TABLES`; empty where not collected.
+    """The tables that the analysis of this package reads, each with the columns of :data:`TABLES`; empty where not
+    collected.
 
-    :func:`load_table` reads any other one.
+    They are these, whatever collectors are known: :func:`load_table` and :func:`scan` read the table of any other
+    collector from its folder.
     """
 
     checkpoints: pd.DataFrame

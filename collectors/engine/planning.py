@@ -165,7 +165,7 @@ def _code_hash(file: Path, folder: Path) -> str:
         return _hash_of_state(file, tuple(signature(file)))
     hashes = [_hash_of_state(one, tuple(signature(one))) for one in files]
     base = os.path.commonpath([one.parent for one in files])
-    named = sorted((os.path.relpath(one, base), digest) for one, digest in zip(files, hashes, strict=True))
+    named = sorted((one.relative_to(base).as_posix(), digest) for one, digest in zip(files, hashes, strict=True))
     return hashlib.sha256(repr(named).encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,8 +33,8 @@ MODES = ("sampled", "grid", "path")
 class ShiftPlan:
     """The shifts ``(dy, dx)`` of every image, in pixels of the network's input, positive = down / right.
 
-    A plan is a value: stored (:meth:`to_dict`), hashed (:attr:`hash`) and replayed, so that two checkpoints are
-    compared on the same shifts.
+    A plan is a value: the same arguments give the same shifts on every machine, and :attr:`hash` shows that two
+    checkpoints were compared on the same ones.
 
     Attributes:
         kind: a name of :data:`invariscope.collectors.shift_kinds.SHIFT_KINDS`.
@@ -192,26 +192,6 @@ class ShiftPlan:
                 f"the plan has shifts for {len(self.offsets)} images and {stop} are measured: make it longer"
             )
         return self.offsets[start:stop]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as plain values for JSON, with its hash."""
-        names = ("kind", "mode", "max_shift", "fill", "seed")
-        return {**{name: getattr(self, name) for name in names}, "offsets": self.offsets.tolist(), "hash": self.hash}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ShiftPlan:
-        """The plan that :meth:`to_dict` gave; refuses one whose shifts no longer fit its hash."""
-        names = ("kind", "mode", "max_shift", "fill", "seed", "offsets", "hash")
-        if set(values) != set(names):
-            raise ShiftError(f"a stored shift plan has the entries {', '.join(names)}, not {', '.join(sorted(values))}")
-        try:
-            offsets = np.array(values["offsets"])
-        except ValueError as error:
-            raise ShiftError("the stored offsets are ragged: give every image the same number of shifts") from error
-        plan = cls(**{name: values[name] for name in names[:5]}, offsets=offsets)
-        if plan.hash != values["hash"]:
-            raise ShiftError("the stored shift plan was changed: its hash does not fit its shifts; make a new plan")
-        return plan
 
 
 def apply_shift(

@@ -148,7 +148,8 @@ class Store(StoredTasks):
     def lock(self, name: str, *, shared: bool = False, busy: str = "") -> Iterator[None]:
         """Hold one of the folder's locks; the system frees it when the process ends, however it ends.
 
-        Where tables are on no local disk there are no locks, and the caller is to see that runs do not overlap.
+        Where tables are on no local disk, and on Windows, there are no locks, and the caller is to see that runs do
+        not overlap.
 
         Args:
             busy: refuse with this line where another process holds the lock; wait by default.
@@ -173,7 +174,8 @@ class Store(StoredTasks):
         return f"{self.base}/.run.{_unique()}.tmp"
 
     def sweep(self) -> None:
-        """Remove temporary files that a killed run of this machine left behind, and no others."""
+        """Remove temporary files that a killed run of this machine left behind, and no others; on Windows none, where
+        it cannot be asked whether the run lives."""
         if self.folder is None:
             return
         for path in [*self.folder.glob("*/.*.tmp"), *self.folder.glob(".*.tmp")]:
@@ -195,6 +197,8 @@ def _machine() -> str:
 
 
 def _alive(process: int) -> bool:
+    if os.name == "nt":  # there signal 0 is Ctrl-C, sent to every process of the console
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -42,7 +42,7 @@ def open_folder(folder: Path | str) -> tuple[fs.FileSystem, str]:
     """The file system of a folder of tables and the path in it, from a path or a URI.
 
     ``s3://...``, ``gs://...``, ``hdfs://...`` and ``file://...`` are pyarrow's own; any other scheme is looked up in
-    fsspec.
+    fsspec, which the extra ``measure`` brings.
 
     Raises:
         ValueError: for a URI that neither knows; the message is one line.

@@ -12,14 +12,14 @@ from tyro.conf import Positional
 
 from invariscope.base.errors import InputError
 from invariscope.cli.common import DONE, at_least_one, fitting, run_collect, tell_outcome
-from invariscope.cli.flags import chosen, with_groups
+from invariscope.cli.flags import ManifestFlags, chosen, with_groups
 
 if TYPE_CHECKING:
     from invariscope.collectors.engine.planning import RunPlan
 
 
 @dataclass(frozen=True)
-class Collect:
+class Collect(ManifestFlags):
     """Measure every checkpoint of a zoo and write parquet tables; what is done is skipped.
 
     Example: invariscope collect data/zoo --data digits --out out/tables --shift circular,zero
@@ -47,10 +47,6 @@ class Collect:
     """Address of dask's scheduler, for example tcp://127.0.0.1:8786."""
     time_limit: float | None = None
     """Seconds per task: one that takes longer is stopped and is a failure."""
-    code: bool = True
-    """Run the code of python: networks; with --no-code they are refused."""
-    allow_outside: bool = False
-    """Let the manifest name files outside of the zoo's folder."""
     dry_run: bool = False
     """Say what would be measured, and write nothing."""
 
@@ -60,10 +56,8 @@ class Collect:
         from invariscope.collectors.engine.suitable import suitable_collectors
         from invariscope.collectors.options import Options, option_groups
         from invariscope.zoo.datasets.source import DataSource
-        from invariscope.zoo.manifest import read_manifest
 
-        every = read_manifest(self.zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
-        checkpoints = fitting(every, self.only)
+        checkpoints = fitting(self.read(self.zoo), self.only)
         collect = suitable_collectors(checkpoints) if self.collect is None else self.collect
         groups = chosen(self, option_groups())
         if not self.code:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from invariscope.base.errors import InputError
@@ -14,7 +15,25 @@ from invariscope.cli.common import names
 if TYPE_CHECKING:
     from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+    from invariscope.zoo.checkpoint import Checkpoint
+
 Command = TypeVar("Command")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestFlags:
+    """The flags of every command that reads the manifest of a zoo which somebody else may have written."""
+
+    code: bool = True
+    """Run the code of python: networks where it is needed; with --no-code they are refused."""
+    allow_outside: bool = False
+    """Let the manifest name files outside of the zoo's folder."""
+
+    def read(self, zoo: Path) -> list[Checkpoint]:
+        """The checkpoints of a zoo, as far as these flags let its manifest reach."""
+        from invariscope.zoo.manifest import read_manifest
+
+        return read_manifest(zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
 
 
 class FlagError(Exception):

@@ -8,10 +8,11 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from invariscope.cli.common import DONE
+from invariscope.cli.flags import ManifestFlags
 
 
 @dataclass(frozen=True)
-class Status:
+class Status(ManifestFlags):
     """How far a folder of tables is: what is done, what of a zoo is to do, what failed and why.
 
     Example: invariscope status out/tables data/zoo
@@ -21,20 +22,12 @@ class Status:
     """Folder of tables."""
     zoo: Positional[Path | None] = None
     """Zoo whose checkpoints are looked for in the tables."""
-    code: bool = True
-    """Accept python: networks, whose code runs where the manifest leaves their input out."""
-    allow_outside: bool = False
-    """Let the manifest name files outside of the zoo's folder."""
 
     def run(self) -> int:
         """Print the state."""
         from invariscope.collectors.engine.status import status
-        from invariscope.zoo.manifest import read_manifest
 
-        checkpoints = None
-        if self.zoo:
-            checkpoints = read_manifest(self.zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
-        found = status(self.tables, checkpoints)
+        found = status(self.tables, self.read(self.zoo) if self.zoo else None)
         print(f"tables: {self.tables} ({found.parts} parts)")
         for condition in found.conditions:
             print(condition)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from html.parser import HTMLParser
 from types import ModuleType
 
@@ -123,3 +124,15 @@ def page_of(tables: Tables) -> tuple[str, Results]:
     results = analyze(rows, scores=["consistency"], resamples=20)
     drawn = draw_figures(tables, ["msb_by_operator", "shift_surface"])
     return report_page(tables, results=results, drawn=drawn), results
+
+
+@cache
+def small_page(simulate: ModuleType) -> tuple[str, Results]:
+    """:func:`page_of` of :func:`small_zoo`, made once for the modules of a process that look at it."""
+    return page_of(small_zoo(simulate))
+
+
+@cache
+def hostile_page(simulate: ModuleType) -> str:
+    """The page of :func:`hostile_zoo`, made once too."""
+    return page_of(hostile_zoo(simulate))[0]

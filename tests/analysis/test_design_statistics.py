@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 from scipy import stats
 
 from invariscope.analysis.designs.common import clustered_fit, clustered_share
-from invariscope.analysis.designs.dose import page_p
+from invariscope.analysis.designs.dose import dose_trends, page_p
 from invariscope.analysis.say.design_findings import _levels_off
 from invariscope.analysis.say.vocabulary import IMAGES
 
@@ -75,3 +76,21 @@ def test_levelling_off_is_told_by_the_first_dose_that_stays_above() -> None:
             for s, e in ((1.0, 0.92), (2.0, 0.7), (4.0, 0.95), (8.0, 1.02))]  # fmt: skip
     assert "at strength 4 (share reached 0.95 (0.95 to 0.95))" in _levels_off(pd.DataFrame(rows), IMAGES)
     assert "only at the highest strength" in _levels_off(pd.DataFrame(rows[:2]), IMAGES)
+
+
+def test_several_runs_of_one_strength_enter_as_their_mean(simulate: ModuleType) -> None:
+    """Each run twice, a little above and below what it was, and a third whose score is not known."""
+    rows = simulate.simulate_frame(
+        simulate.Zoo(seeds=2, epochs=(8.0,), padding_modes=("zeros",), shift_kinds=("zero",))
+    )
+    scores = ["accuracy", "consistency", "msb_corrected"]
+    both = [rows.assign(**{name: rows[name] + step for name in scores}) for step in (-1e-3, 1e-3)]
+    one, several = (
+        dose_trends(frame, scores=["consistency"])
+        for frame in (rows, pd.concat([*both, rows.assign(consistency=np.nan, accuracy=0.3)], ignore_index=True))
+    )
+    of_score = one["y"] == "consistency"
+    assert of_score.sum() > 8
+    assert several.loc[of_score, "n"].tolist() == one.loc[of_score, "n"].tolist()
+    for name in ("estimate", "low", "high"):
+        np.testing.assert_allclose(several.loc[of_score, name], one.loc[of_score, name], rtol=1e-9, atol=1e-12)

@@ -99,7 +99,7 @@ def test_captions_state_n_clusters_interval_and_plan(tables: Tables, name: str) 
         assert f"{rows['checkpoint'].nunique()} checkpoints, 11 operators" in caption
     if name in ("msb_invariance", "confounding", "within_between", "segmentation"):
         assert "simulated coverage" in caption
-    if name not in ("msb_by_operator", "msb_by_depth", "robustness", "cost"):
+    if all("shift_kind" in FRAMES[frame](tables) for frame in FIGURES[name].frames):
         grid = "9 per image, grid" if name == "shift_surface" else "9 per image, sampled"
         assert f"zero (≤ {1 if name == 'shift_surface' else 4} px, {grid}, fill mean)" in caption
 

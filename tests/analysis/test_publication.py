@@ -22,7 +22,7 @@ from invariscope.analysis import publication
 from invariscope.analysis.drawing import save_figures
 from invariscope.analysis.figures import FIGURES
 from invariscope.analysis.publication import PAPER_TABLES, Column, PaperTable, to_csv, to_latex, to_markdown
-from invariscope.analysis.tables.frames import FRAMES, cost_frame, robustness_frame, segmentation_frame
+from invariscope.analysis.tables.frames import Frames, cost_frame, robustness_frame, segmentation_frame
 from invariscope.analysis.tables.joined import join
 from invariscope.analysis.tables.load import Tables
 from invariscope.base.errors import TableError
@@ -46,7 +46,14 @@ def made(tables: Tables) -> dict[str, PaperTable]:
         factors=[json.dumps({"alpha": 0.0 if seed == 0 else 0.35}) for seed in tables.checkpoints["seed"]]
     )
     tables = dataclasses.replace(tables, checkpoints=settings)
-    return {name: entry.load()(FRAMES[entry.frames[0]](tables)) for name, entry in PAPER_TABLES.items()}
+    frames = Frames(tables)
+    return {name: entry(*(frames[frame] for frame in entry.frames)) for name, entry in PAPER_TABLES.items()}
+
+
+@pytest.mark.parametrize("name", PAPER_TABLES.own)
+def test_every_table_is_imported_by_its_name(name: str) -> None:
+    assert getattr(publication, name) is PAPER_TABLES[name].load()
+    assert getattr(publication, name).__name__ == name
 
 
 def one(table: PaperTable, **wanted: str) -> pd.Series:
@@ -110,7 +117,9 @@ def test_unknown_keys_are_refused(frame: pd.DataFrame, by: tuple[str, ...]) -> N
 
 @pytest.mark.parametrize("name", [name for name in PAPER_TABLES if name != "table_ablation"])
 @pytest.mark.parametrize("case", ["no operator", "one row", "no layers", "no data"])
-def test_unusual_tables_are_made_or_refused_in_one_line(tables: Tables, name: str, case: str) -> None:
+def test_unusual_tables_are_made_or_refused_in_one_line(
+    tables: Tables, made: dict[str, PaperTable], name: str, case: str
+) -> None:
     described, first = tables.checkpoints, tables.checkpoints["sha256"].iloc[0]
     if case == "no operator":
         lost = dict.fromkeys(["operator", "operator_spec", "architecture", "run", "epoch", "strength"])
@@ -125,17 +134,16 @@ def test_unusual_tables_are_made_or_refused_in_one_line(tables: Tables, name: st
         empty = {n: getattr(tables, n).iloc[:0] for n in ("invariance", "robustness", "segmentation", "cost")}
         edited = dataclasses.replace(tables, **empty)
     entry = PAPER_TABLES[name]
-    make, load = entry.load(), FRAMES[entry.frames[0]]
+    frames = Frames(edited)
     if case == "no data":
         with pytest.raises(TableError, match="collect") as error:
-            make(load(edited))
+            entry(*(frames[frame] for frame in entry.frames))
         assert "\n" not in str(error.value)
         return
-    table = make(load(edited))
+    table = entry(*(frames[frame] for frame in entry.frames))
     assert len(table.rows) == (22 if case == "no layers" else 1)
     assert set(publication.files(table)) == {"csv", "md", "tex", "txt"}
-    with_msb = name in ("table_classification", "table_segmentation") and case != "no layers"
-    assert ("msb_corrected" in table.rows) == with_msb
+    assert ("msb_corrected" in table.rows) == ("msb_corrected" in made[name].rows and case != "no layers")
 
 
 def test_segmentation_robustness_and_cost_equal_plain_groupings(tables: Tables, made: dict) -> None:

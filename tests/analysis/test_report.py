@@ -42,8 +42,8 @@ def tables(simulate: ModuleType, pages: ModuleType) -> Tables:
 
 
 @pytest.fixture(scope="module")
-def made(tables: Tables, pages: ModuleType) -> tuple[str, Results]:
-    return pages.page_of(tables)
+def made(simulate: ModuleType, pages: ModuleType) -> tuple[str, Results]:
+    return pages.small_page(simulate)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def page(made: tuple[str, Results], pages: ModuleType):
 
 @pytest.fixture(scope="module")
 def hostile(simulate: ModuleType, pages: ModuleType):
-    return pages.read(pages.page_of(pages.hostile_zoo(simulate))[0])
+    return pages.read(pages.hostile_page(simulate))
 
 
 def test_every_finding_of_the_summary_stands_in_the_page(made: tuple[str, Results], page) -> None:

@@ -91,8 +91,8 @@ def tables(simulate: ModuleType, pages: ModuleType) -> Tables:
 
 
 @pytest.fixture(scope="module")
-def made(tables: Tables, pages: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
-    text, results = pages.page_of(tables)
+def made(simulate: ModuleType, pages: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+    text, results = pages.small_page(simulate)
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(text, encoding="utf-8")
     return path, results
@@ -127,7 +127,7 @@ def test_loads_without_network_errors_or_requests(
     path = made[0]
     if which == "hostile":
         path = tmp_path / "report.html"
-        path.write_text(pages.page_of(pages.hostile_zoo(simulate))[0], encoding="utf-8")
+        path.write_text(pages.hostile_page(simulate), encoding="utf-8")
     browser.open(path)
     assert browser.driver.get_log("browser") == []
     assert browser.ask("performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length") == 0

@@ -61,20 +61,28 @@ def images() -> ImageSet:
     return load_dataset("digits", limit=40)
 
 
+@pytest.fixture(scope="session")
+def make_zoo() -> Callable[[Path], list[Checkpoint]]:
+    def make(folder: Path) -> list[Checkpoint]:
+        checkpoints = []
+        for seed, operator in enumerate(OPERATORS):
+            model = f"zoo:smallcnn?operator={operator}&width=4&in_channels=1"
+            torch.manual_seed(seed)
+            network = build_model(model)
+            weights = folder / f"{operator}.safetensors"
+            save_file(network.state_dict(), weights)
+            factors = {"operator": operator, "seed": seed, "run": f"r{seed}", "note": "one"}
+            checkpoints.append(
+                Checkpoint(operator, model, weights, InputSpec(32, (0.5,), (0.25,)), factors=factors, folder=folder)
+            )
+        return checkpoints
+
+    return make
+
+
 @pytest.fixture
-def zoo(tmp_path: Path) -> list[Checkpoint]:
-    checkpoints = []
-    for seed, operator in enumerate(OPERATORS):
-        model = f"zoo:smallcnn?operator={operator}&width=4&in_channels=1"
-        torch.manual_seed(seed)
-        network = build_model(model)
-        weights = tmp_path / f"{operator}.safetensors"
-        save_file(network.state_dict(), weights)
-        factors = {"operator": operator, "seed": seed, "run": f"r{seed}", "note": "one"}
-        checkpoints.append(
-            Checkpoint(operator, model, weights, InputSpec(32, (0.5,), (0.25,)), factors=factors, folder=tmp_path)
-        )
-    return checkpoints
+def zoo(tmp_path: Path, make_zoo: Callable[[Path], list[Checkpoint]]) -> list[Checkpoint]:
+    return make_zoo(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -274,7 +274,7 @@ def test_every_knob_is_a_flag_with_a_meaning_and_is_there_once() -> None:
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     lines = [line.strip("│ ").rstrip() for line in printed.splitlines()]
     for name, group in option_groups().items():
-        assert f"{name} options" in printed
+        assert f"{name.replace('_', '-')} options" in printed
         for knob in dataclasses.fields(group):
             flag = f"--{knob.name.replace('_', '-')}"
             (line,) = [number for number, text in enumerate(lines) if text.split(" ")[0].rstrip(",") == flag]

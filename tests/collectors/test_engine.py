@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow.dataset as ds
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from invariscope.base.errors import DataError, InputError
-from invariscope.collectors.engine.run import collect
+from invariscope.collectors.engine.run import CollectOutcome, collect
 from invariscope.collectors.measure.invariance import Predictions, measure_accuracy, predict, score
 from invariscope.collectors.measure.msb import measure_msb
 from invariscope.collectors.measure.shifts import ShiftPlan
@@ -26,11 +27,16 @@ from invariscope.zoo.datasets import ImageSet
 from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
 from invariscope.zoo.loading import build_model, load_checkpoint
 
-MEASURED = tuple(name for name in COLLECTORS if name not in ("segmentation", "cost"))
-"""Digits have no masks, and timings are no two times the same."""
+TASKS = {"checkpoints": 1, "layers": 1, "invariance": 4, "surface": 3, "predictions": 3, "swaps": 4, "robustness": 3}
+"""The collectors that are counted, and the tasks of a checkpoint that each has with the options below."""
+
+REPEATABLE = tuple(
+    name for name in COLLECTORS.own if COLLECTORS[name].scores != "pixels" and not COLLECTORS[name].alone
+)
+"""Every collector that measures digits, which have no masks, and gives the same twice, which timings do not."""
 
 EVERYTHING = Options(
-    collect=MEASURED,
+    collect=REPEATABLE,
     shift=("circular", "zero", "crop"),
     msb_images=24,
     surface_images=16,
@@ -44,36 +50,51 @@ EVERYTHING = Options(
     severities=(1, 5),
     robust_images=8,
 )
-WITHOUT_SWAPS = replace(EVERYTHING, collect=tuple(name for name in MEASURED if name != "swaps"))
+WITHOUT_SWAPS = replace(EVERYTHING, collect=tuple(name for name in TASKS if name != "swaps"))
 OPERATORS = ("max", "avg", "aps")
 
 
 def read(out: Path, table: str) -> pd.DataFrame:
     frame = ds.dataset(out / table, format="parquet").to_table().to_pandas()
-    keys = [
-        name
-        for name in ("checkpoint", "task", "depth", "score", "dy", "dx", "image", "measure", "scope", "severity")
-        if name in frame.columns
-    ]
-    if table == "predictions":
-        keys = ["checkpoint", "task", "image"]
-    return frame.sort_values(keys).reset_index(drop=True)
+    return frame.sort_values(["checkpoint", "task"], kind="stable").reset_index(drop=True)
 
 
 def parts(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.parquet")}
 
 
-def test_rows_are_what_the_measuring_functions_give(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
-    outcome = collect(zoo, images, tmp_path / "out", EVERYTHING, progress=False)
-    # Per checkpoint: description, layers, invariance, surface, predictions, swaps, robustness.
-    n_tasks = 1 + 1 + 4 + 3 + 3 + 4 + 3
-    assert (outcome.measured, outcome.found, outcome.failures) == (3 * n_tasks, 0, [])
+class Measured(NamedTuple):
+    """A zoo with everything measured, in one process; to be read only."""
 
-    checkpoint = zoo[0]
+    zoo: list[Checkpoint]
+    out: Path
+    outcome: CollectOutcome
+
+
+@pytest.fixture(scope="module")
+def measured(
+    make_zoo: Callable[[Path], list[Checkpoint]], images: ImageSet, tmp_path_factory: pytest.TempPathFactory
+) -> Measured:
+    folder = tmp_path_factory.mktemp("measured")
+    checkpoints = make_zoo(folder)
+    return Measured(
+        checkpoints, folder / "out", collect(checkpoints, images, folder / "out", EVERYTHING, progress=False)
+    )
+
+
+def test_every_task_is_a_part(measured: Measured) -> None:
+    assert {table: len(list((measured.out / table).glob("*.parquet"))) for table in TASKS} == {
+        table: 3 * count for table, count in TASKS.items()
+    }
+    assert (measured.outcome.found, measured.outcome.failures) == (0, [])
+    assert measured.outcome.measured == sum(len(list((measured.out / table).glob("*.parquet"))) for table in REPEATABLE)
+
+
+def test_rows_are_what_the_measuring_functions_give(measured: Measured, images: ImageSet) -> None:
+    checkpoint, out = measured.zoo[0], measured.out
     model = load_checkpoint(checkpoint)
     prepared = PreparedImages(images, checkpoint.input)
-    rows = read(tmp_path / "out", "invariance").query("checkpoint == 'max'")
+    rows = read(out, "invariance").query("checkpoint == 'max'")
     plan = ShiftPlan.sampled(40, 4, n_shifts=9, kind="zero", seed=0)
     expected = score(predict(model, prepared, images.labels, plan), plan).set_index("score")["value"]
     stored = rows[rows["shift_kind"] == "zero"].set_index("score")["value"]
@@ -81,37 +102,37 @@ def test_rows_are_what_the_measuring_functions_give(zoo: list[Checkpoint], image
     accuracy = measure_accuracy(model, prepared, images.labels)["value"][0]
     assert rows.loc[rows["shift_kind"] == "none", "value"].tolist() == [accuracy]
 
-    layers = read(tmp_path / "out", "layers").query("checkpoint == 'max'")
+    layers = read(out, "layers").query("checkpoint == 'max'")
     assert layers["msb_corrected"].tolist() == [1.0, 1.0, 1.0]
     assert layers["flat_fraction"].tolist() == pytest.approx(
         measure_msb(model, PreparedImages(images.head(24), checkpoint.input))["flat_fraction"].tolist(), abs=1e-12
     )
-    surface = read(tmp_path / "out", "surface").query("checkpoint == 'max' and shift_kind == 'circular'")
+    surface = read(out, "surface").query("checkpoint == 'max' and shift_kind == 'circular'")
     assert len(surface) == 25
     assert surface.query("dy == 0 and dx == 0")["agreement"].tolist() == [1.0]
-    swaps = read(tmp_path / "out", "swaps").query("checkpoint == 'max' and shift_kind in ('none', 'zero')")
+    swaps = read(out, "swaps").query("checkpoint == 'max' and shift_kind in ('none', 'zero')")
     first = PreparedImages(images.head(8), checkpoint.input)
     plan = ShiftPlan.sampled(8, 4, n_shifts=9, kind="zero", seed=0)
     expected = measure_swaps(model, first, images.labels[:8], [plan], ["soft(beta=1)"])
     order = ["depth", "shift_kind", "measure", "scope"]
     stored_swaps, expected = (rows.sort_values(order)["change"].tolist() for rows in (swaps, expected))
     assert stored_swaps == pytest.approx(expected, abs=1e-12, nan_ok=True)
-    predictions = read(tmp_path / "out", "predictions").query("checkpoint == 'max' and shift_kind == 'zero'")
+    predictions = read(out, "predictions").query("checkpoint == 'max' and shift_kind == 'zero'")
     agree = sum(a == b for row in predictions["prediction"] for i, a in enumerate(row) for b in row[i + 1 :])
     assert stored["consistency"] == pytest.approx(agree / (40 * 36), abs=1e-12)
 
 
-def test_rows_carry_their_provenance(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
-    collect(zoo, images, tmp_path / "out", EVERYTHING, progress=False)
-    checkpoints = read(tmp_path / "out", "checkpoints").set_index("checkpoint")
+def test_rows_carry_their_provenance(measured: Measured, images: ImageSet) -> None:
+    zoo, out, _ = measured
+    checkpoints = read(out, "checkpoints").set_index("checkpoint")
     assert checkpoints["n_params"]["max"] == sum(p.numel() for p in load_checkpoint(zoo[0]).parameters())
     assert checkpoints["factors"]["max"] == '{"note": "one", "operator": "max", "run": "r0", "seed": 0}'
     for table in ("layers", "invariance", "surface", "predictions", "swaps"):
-        rows = read(tmp_path / "out", table)
+        rows = read(out, table)
         assert set(rows["checkpoint"]) == set(OPERATORS)
         assert set(rows["data_fingerprint"]) == {PreparedImages(images, zoo[0].input).fingerprint}
         assert set(rows["torch_version"]) == {torch.__version__}
-        names = {path.stem for path in (tmp_path / "out" / table).glob("*.parquet")}
+        names = {path.stem for path in (out / table).glob("*.parquet")}
         assert set(rows["task"]) == names
 
 
@@ -119,17 +140,17 @@ def test_a_second_run_does_nothing(zoo: list[Checkpoint], images: ImageSet, tmp_
     collect(zoo, images, tmp_path / "out", WITHOUT_SWAPS, progress=False)
     before = parts(tmp_path / "out")
     outcome = collect(zoo, images, tmp_path / "out", WITHOUT_SWAPS, progress=False)
-    assert (outcome.measured, outcome.found) == (0, 45)
+    assert (outcome.measured, outcome.found) == (0, 3 * (sum(TASKS.values()) - TASKS["swaps"]))
     assert parts(tmp_path / "out") == before
 
 
 def test_values_depend_on_neither_jobs_nor_batch_size_nor_order(
-    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path
+    measured: Measured, images: ImageSet, tmp_path: Path
 ) -> None:
-    collect(zoo, images, tmp_path / "one", EVERYTHING, progress=False)
+    zoo, out, _ = measured
     collect(zoo[::-1], images, tmp_path / "two", replace(EVERYTHING, batch_size=7), jobs=2, progress=False)
-    for table in MEASURED:
-        pd.testing.assert_frame_equal(read(tmp_path / "one", table), read(tmp_path / "two", table), rtol=0, atol=1e-6)
+    for table in REPEATABLE:
+        pd.testing.assert_frame_equal(read(out, table), read(tmp_path / "two", table), rtol=0, atol=1e-6)
 
 
 def test_a_failure_is_a_row_and_the_others_go_on(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:

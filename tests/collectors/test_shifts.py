@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -221,18 +222,15 @@ def test_paths_walk_one_pixel_at_a_time_in_every_direction():
     assert chisquare(np.bincount(starts, minlength=25)).pvalue > 1e-3
 
 
-def test_plans_are_stored_and_replayed():
-    for plan in (
-        ShiftPlan.sampled(3, 4, kind="zero", fill="black", seed=2),
-        ShiftPlan.grid(2, kind="crop"),
-        ShiftPlan.path(3, 4, 5, kind="reflect"),
+def test_equal_arguments_give_the_same_plan():
+    for make in (
+        lambda: ShiftPlan.sampled(3, 4, kind="zero", fill="black", seed=2),
+        lambda: ShiftPlan.grid(2, kind="crop"),
+        lambda: ShiftPlan.path(3, 4, 5, kind="reflect"),
     ):
-        again = ShiftPlan.from_dict(json.loads(json.dumps(plan.to_dict())))
+        plan, again = make(), make()
         assert again.hash == plan.hash
         np.testing.assert_array_equal(again.offsets, plan.offsets)
-        assert (again.kind, again.mode, again.fill, again.seed, again.max_shift, again.n_shifts) == (
-            plan.kind, plan.mode, plan.fill, plan.seed, plan.max_shift, plan.n_shifts,
-        )  # fmt: skip
 
 
 def test_hash_tells_comparisons_apart():
@@ -249,20 +247,17 @@ def test_hash_tells_comparisons_apart():
     assert ShiftPlan.sampled(3, 4).hash == plans[0].hash
 
 
-def test_a_changed_plan_is_refused():
-    stored = ShiftPlan.sampled(3, 4).to_dict()
+def test_a_plan_that_is_none_is_refused():
+    plan = ShiftPlan.sampled(3, 4)
     for change, message in (
-        ({"kind": "reflect"}, "its hash does not fit"),
-        ({"offsets": [[[0, 0]]]}, "its hash does not fit"),
-        ({"offsets": [[[0, 0]], [[0, 0], [1, 1]]]}, "ragged"),
-        ({"offsets": [[0, 0]]}, r"shape \(images, shifts, 2\)"),
+        ({"offsets": np.array([[0, 0]])}, r"shape \(images, shifts, 2\)"),
+        ({"offsets": np.array([[[0.0, 0.0]]])}, "float64 of shape"),
         ({"max_shift": 1}, "max_shift is 1"),
         ({"max_shift": "4"}, "max_shift is '4': give a whole number"),
-        ({"max_shift": 1 << 40, "offsets": [[[1 << 32, 0]]]}, "a whole number of at most"),
-        ({"more": 1}, "has the entries"),
+        ({"max_shift": 1 << 40, "offsets": np.array([[[1 << 32, 0]]])}, "a whole number of at most"),
     ):
         with pytest.raises(ShiftError, match=message):
-            ShiftPlan.from_dict({**stored, **change})
+            dataclasses.replace(plan, **change)
 
 
 def test_a_plan_cannot_be_changed():

@@ -1,4 +1,8 @@
-"""The wheel is whole, and what it installs works outside of the repository, beside a user's modules of any name."""
+"""The wheel is whole, and what it installs works outside of the repository, beside a user's modules of any name.
+
+What it depends on is not installed with it but taken from this environment, for want of a network: that its metadata
+names all of it is shown by ``test_declared``, that the versions named can be installed by ``test_lock``.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pyarrow.dataset as ds
+import pytest
 
 from tests.packaging.conftest import Distributions, Environment
 
@@ -64,14 +69,15 @@ def test_version_sites_and_imports_beside_hostile_modules(
     for command in ([environment.command], [environment.python, "-m", "invariscope"]):
         done = environment.run(*command, "--version", cwd=hostile)
         assert (done.returncode, done.stdout) == (0, version), done.stderr
-        done = environment.run(*command, "sites", "zoo:resnet8", cwd=hostile)
-        assert done.returncode == 0, done.stderr
-        assert "zoo:resnet8: 4 downsampling sites" in done.stdout
+    done = environment.run(environment.command, "sites", "zoo:resnet8", cwd=hostile)
+    assert done.returncode == 0, done.stderr
+    assert "zoo:resnet8: 4 downsampling sites" in done.stdout
     code = "from invariscope.analysis import load; import invariscope as iv; print(load.__module__, iv.load is load)"
     done = environment.run(environment.python, "-c", code, cwd=hostile)
     assert done.stdout == "invariscope.analysis.tables.load True\n", done.stderr
 
 
+@pytest.mark.slow
 def test_the_demo_beside_hostile_modules(environment: Environment, hostile: Path) -> None:
     before = sources(hostile, "*")
     command = (environment.python, "-m", "invariscope", "demo", "--only", DEMO, "--out", "demo", "--jobs", "2")

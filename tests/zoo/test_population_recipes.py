@@ -88,7 +88,7 @@ def test_training_goes_from_the_primary_experiment_to_repeats(recipe: str) -> No
     order = [str(run.factors["population"]) + "+" * ("repeat" in run.factors) for run in runs_of(recipe)]
     steps = [step for step, _ in itertools.groupby(order)]
     assert steps == [step for step in ("R", "R3x3", "H", "T", "P", "P+") if step in steps]
-    assert {"R", "H", "T", "P", "P+"} <= set(steps)
+    assert {"R", "H", "T", "P"} <= set(steps)
     assert len({run.id for run in runs_of(recipe)}) == len(order)
     text = (FOLDER / f"{recipe}.yaml").read_text()
     assert text.startswith(f"# Written by `invariscope draw {recipe}.design.yaml --out {recipe}.yaml` (invariscope ")
@@ -102,10 +102,10 @@ def test_there_are_as_many_as_the_study_asks_for(recipe: str) -> None:
     bundled = recipe == "population_bundled"
     assert len(members(recipe, "P")) >= (60 if bundled else 160)
     assert len(members(recipe, "R")) >= 4 * (15 if bundled else 40)
-    assert len(members(recipe, "P", repeats=True)) >= 15
     if bundled:
         assert len(runs_of(recipe)) <= 200
     else:
+        assert len(members(recipe, "P", repeats=True)) >= 15
         assert len(members(recipe, "R3x3")) >= 40
 
 
@@ -135,7 +135,8 @@ def test_what_is_dealt_to_the_population_is_in_balance(recipe: str) -> None:
         for name in names:
             counts = Counter(getattr(run, name) for run in of_family)
             assert len(counts) == 2
-            assert max(counts.values()) - min(counts.values()) <= 2
+            # Of the whole of a population; the bundled part of it has been dealt what its operators have there.
+            assert max(counts.values()) - min(counts.values()) <= (12 if recipe == "population_bundled" else 2)
     for run in runs_of(recipe):
         assert ("augmentation" in run.factors) == (recipe.endswith("cifar10") and bool(run.draw))
         if "augmentation" in run.factors:
@@ -149,10 +150,14 @@ def test_the_population_is_the_same_in_every_cell_with_other_seeds() -> None:
     assert told[0] == told[1] == told[2]
     seeds = [{run.seed for run in runs_of(f"population_{cell}")} for cell in CELLS]
     assert not seeds[0] & seeds[1] | seeds[1] & seeds[2] | seeds[0] & seeds[2]
-    bundled = {str(run.operator) for run in runs_of("population_bundled") if run.draw}
-    assert not bundled & {operator for _, operator, _ in told[0]}
     names = [run.id for cell in CELLS for run in runs_of(f"population_{cell}")]
     assert len(set(names)) == len(names)
+
+
+def test_the_bundled_zoo_is_a_part_of_the_study_on_digits() -> None:
+    study = {run.id: run.settings for run in runs_of("population_digits")}
+    for run in runs_of("population_bundled"):
+        assert study[run.id] == run.settings
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -179,8 +184,8 @@ def test_what_is_held_out_is_no_function_twice(recipe: str) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_pairs_share_their_seed_with_what_they_are_compared_to(recipe: str) -> None:
-    trained = {(str(run.operator), run.padding_mode): run.seed for run in members(recipe, "H")}
+    trained = {(str(run.operator), run.padding_mode, run.seed) for run in members(recipe, "H")}
     for run in members(recipe, "T"):
         assert isinstance(run.operator, OperatorSpec)
-        name = {"quantile": "max", "aps": "aps"}.get(run.operator.name, f"soft(beta={run.operator.strength:g})")
-        assert trained[name, run.padding_mode] == run.seed
+        name = {"quantile": "max", "aps": "aps"}.get(run.operator.name) or f"soft(beta={run.operator.strength:g})"
+        assert (name, run.padding_mode, run.seed) in trained

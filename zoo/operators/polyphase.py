@@ -39,7 +39,7 @@ def ranked_phase(norms: Tensor, rank: int) -> Tensor:
     """Index ``(N,)`` of the ``rank``-th largest of ``norms (N, s*s)``; of tied ones the first comes first."""
     if rank == 1:
         return norms.argmax(1)
-    return norms.sort(1, descending=True, stable=True).indices[:, rank - 1]
+    return torch.sort(norms, dim=1, descending=True, stable=True).indices[:, rank - 1]
 
 
 def lps_scores(x: Tensor, stride: int, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
