@@ -41,7 +41,9 @@ def operator_cells(rows: pd.DataFrame, group: str = ALIKE_IN_CELL[0]) -> pd.Seri
     """
     names = [group, *(name for name in ALIKE_IN_CELL[1:] if name in rows.columns and name != group)]
     parts = [rows[name].astype(object).where(rows[name].notna(), NOT_GIVEN).astype(str) for name in names]
-    cells = parts[0].str.cat(parts[1:], sep="|") if len(parts) > 1 else parts[0]
+    cells = parts[0]
+    for part in parts[1:]:
+        cells = cells + "|" + part
     return cells.rename(OPERATOR_CELL)
 
 

@@ -64,7 +64,7 @@ def split(frame: pd.DataFrame, columns: Sequence[str], group: str) -> pd.DataFra
     ``<column>_between_cells``, the mean of the cell less that of its group.
     """
     cell = operator_cells(frame, group)
-    made = {}
+    made: dict[str, pd.Series] = {}
     for name in columns:
         of_group, of_cell = (frame.groupby(key)[name].transform("mean") for key in (group, cell))
         parts = (frame[name] - of_cell, of_group, of_cell - of_group)
