@@ -60,6 +60,7 @@ def analyze(
     resamples: int = 2000,
     permutations: int = 999,
     seed: int = 0,
+    settings: Settings | None = None,
 ) -> Results:
     """Correlations, regressions, designs and the primary statements of a frame from :func:`join`.
 
@@ -71,7 +72,7 @@ def analyze(
     of :func:`correlate`; its ``p_holm`` and ``p_bh`` are taken over all correlations of a cluster
     design, of whatever cell. Networks from elsewhere (:func:`own`) take part in nothing. Where operators were drawn
     (factor ``population``), ``statements`` holds what version 2 of the plan says, and everything else is of the
-    published operators alone.
+    published operators alone; ``settings`` are those of its tests.
 
     Raises:
         TableError: the frame lacks a column, or holds no shifts.
@@ -79,7 +80,7 @@ def analyze(
     scores = vocabulary.scores if scores is None else scores
     found = [name for name in scores if name in frame.columns]
     frame = own(frame)
-    assigned = _assigned(frame, vocabulary, seed)
+    assigned = _assigned(frame, vocabulary, settings)
     frame = published(frame)
     if len(assigned) and frame.empty:
         return _assigned_alone(assigned, vocabulary)
@@ -126,11 +127,11 @@ def analyze_tables(tables: Tables | Frames, vocabulary: Vocabulary | None = None
     return analyze(frame, swaps=swaps, vocabulary=vocabulary, **options)
 
 
-def _assigned(frame: pd.DataFrame, vocabulary: Vocabulary, seed: int) -> pd.DataFrame:
+def _assigned(frame: pd.DataFrame, vocabulary: Vocabulary, settings: Settings | None) -> pd.DataFrame:
     """The statements on drawn operators; no row where there are none, or where the scores are not of whole images."""
     if vocabulary is not IMAGES or not has_population(frame):
         return pd.DataFrame(columns=STATEMENT_COLUMNS)
-    return statements(frame, Settings(seed=seed))
+    return statements(frame, settings)
 
 
 def _with_assigned(summary: str, assigned: pd.DataFrame) -> str:

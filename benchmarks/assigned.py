@@ -38,6 +38,7 @@ RANKS = Truth("other ranks differ, their mean does not from the maximum", ranks=
 SETTINGS = Settings(draws=399)
 
 
+HEADING = "Statements on assigned MSB, where the truth is known"
 _CHUNK = 20
 
 
@@ -88,13 +89,17 @@ def main(simulations: int = 200, workers: int = 2) -> None:
     for number, (truth, design, right) in enumerate(plan):
         rows.append(summary(truth, design, right, simulated(truth, design, sizes[number], workers)))
         print(rows[-1], flush=True)
-    body = (
+    write_section(HEADING, section(rows, simulations))
+
+
+def section(rows: list[dict[str, object]], simulations: int) -> str:
+    """The text of the section."""
+    return (
         f"`python -m benchmarks.assigned {simulations}`: shares of simulated studies (standard error at most "
         f"{0.5 / simulations**0.5:.3f}), {SETTINGS.draws} draws of each randomisation. Residuals from the pilot: "
         f"{STUDY.rotated} logits within blocks, {STUDY.residual} between drawn operators, half of that variance the "
         f"operator's own in all cells. {machine('numpy', 'pandas')}\n\n{table(rows)}"
     )
-    write_section("Statements on assigned MSB, where the truth is known", body)
 
 
 def _share(hits: pd.Series) -> str:

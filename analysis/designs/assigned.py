@@ -75,19 +75,19 @@ def admitted(frame: pd.DataFrame, settings: Settings) -> tuple[pd.DataFrame, pd.
         raise TableError(f"assigned operators need the columns {', '.join(missing)}: give the frame of analysis.join")
     rows = filled(shifted(frame))
     score = rows[settings.score].astype(float)
-    faults = {
+    faults: dict[str, pd.Series] = {
         "not the last snapshot": ~rows["final"].astype(bool),
         "trained a second time": _is_repeat(rows),
         "no function of the image": _is_random(rows),
         f"accuracy below {LEAST_ACCURACY}": rows["accuracy"].astype(float) < LEAST_ACCURACY,
-        f"no {settings.score}": ~np.isfinite(score),
+        f"no {settings.score}": pd.Series(~np.isfinite(score), index=rows.index),
     }
     reason = pd.Series("", index=rows.index, dtype=object)
     for words, mask in reversed(faults.items()):
         reason = reason.mask(mask, words)
     out = rows.assign(reason=reason)[reason != ""][["checkpoint", *CELL, POPULATION, "reason"]].drop_duplicates()
     kept = rows[reason == ""]
-    measured = logits(score[kept.index].to_numpy(), kept["n_images"].to_numpy(dtype=float))
+    measured = logits(*(np.asarray(kept[name], dtype=float) for name in (settings.score, "n_images")))
     return kept.assign(**{LOGIT: measured}), out.reset_index(drop=True)
 
 

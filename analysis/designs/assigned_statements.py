@@ -51,10 +51,15 @@ def statements(frame: pd.DataFrame, settings: Settings | None = None, *, brief: 
             found += _reliability(frame, about, settings)
         records += [{**about, **record} for record in found]
     if not brief:
-        counts = left_out.groupby(["reason", *CELL], sort=True).size()
+        counts = left_out.groupby(["reason", *CELL], sort=True).size().reset_index(name="n")
         records += [
-            {"statement": "left out", "quantity": reason, "cell": "/".join(map(str, cell)), "n": count}
-            for (reason, *cell), count in counts.items()
+            {
+                "statement": "left out",
+                "quantity": row["reason"],
+                "cell": "/".join(str(row[name]) for name in CELL),
+                "n": row["n"],
+            }
+            for row in counts.to_dict("records")
         ]
     table = pd.DataFrame.from_records(records, columns=[name for name in COLUMNS if name not in _JUDGED])
     return judged(table.assign(note=table["note"].fillna("")))[COLUMNS]

@@ -40,7 +40,7 @@ LEAST_HELD_OUT = 5
 """Operators, below which there is no share of variance."""
 
 _SQUARED = "msb_corrected"
-_BY_CONSTRUCTION = re.compile(r"(aps|lps)\b|tips\((?=.*pool=phase)(?=.*hard=True)")
+_BY_CONSTRUCTION = re.compile(r"(aps|lps)\b|tips\((?=.*pool=phase)(?=.*hard=true)")
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ def predict_held_out(rows: pd.DataFrame, settings: Settings | None = None) -> Pr
 
 
 def _predicted(name: str, readings: Sequence[str], cell: str, members: pd.DataFrame) -> list[pd.DataFrame]:
-    known = members[np.isfinite(members[list(readings)].astype(float)).all(axis=1)]
+    known = members.loc[np.isfinite(members[list(readings)].to_numpy(dtype=float)).all(axis=1)]
     kinds = known[POPULATION].astype(str)
-    fitted, held = known[kinds.isin([DRAWN, ROTATED])], known[kinds == HELD_OUT]
+    fitted, held = known.loc[kinds.isin([DRAWN, ROTATED])], known.loc[kinds == HELD_OUT]
     if held.empty or len(fitted) < 10 * (len(readings) + 3):
         return []
     design, new = _design(fitted, readings), _design(held, readings)

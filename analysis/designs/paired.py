@@ -98,7 +98,8 @@ def with_holm(table: pd.DataFrame) -> pd.DataFrame:
 def _side(rows: pd.DataFrame, keys: list[str], dose: Callable[[str], str | None]) -> pd.DataFrame:
     doses = rows["operator_spec"].map(lambda text: dose(str(text)))
     mine = rows.assign(dose=doses)[doses.notna()]
-    return mine.groupby([*keys, "dose"], dropna=False, as_index=False)[LOGIT].mean().rename(columns={LOGIT: "value"})
+    means = mine.groupby([*keys, "dose"], dropna=False)[LOGIT].mean()
+    return means.rename("value").reset_index()
 
 
 def _mean(differences: Array, *, tested: bool, settings: Settings) -> dict[str, Any]:

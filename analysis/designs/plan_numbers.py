@@ -203,8 +203,8 @@ class PlanNumbers:
 
     def _pairs(self) -> Iterator[Record]:
         for row in paired_differences(self.members, self.settings).to_dict("records"):
-            quantity = row.pop("comparison")
-            yield {"statement": "6", "quantity": quantity, "cell": POOLED, **row, "n_units": row["n"]}
+            kept = {name: row[name] for name in ("estimate", "se", "low", "high", "p", "n", "note")}
+            yield {"statement": "6", "quantity": row["comparison"], "cell": POOLED, **kept, "n_units": row["n"]}
 
 
 def _pooled(found: Pooled, left_out: Sequence[str]) -> Record:

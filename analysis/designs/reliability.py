@@ -52,5 +52,5 @@ def intraclass(values: Array, level: float = NOMINAL) -> Agreement:
     ratio, tail = between / within, (1 + level) / 2
     low = ratio / stats.f.ppf(tail, n - 1, n * (k - 1))
     high = ratio * stats.f.ppf(tail, n * (k - 1), n - 1)
-    ends = [float((f - 1) / (f + k - 1)) for f in (ratio, low, high)]
-    return Agreement(*ends, n)
+    estimate, bottom, top = (float((f - 1) / (f + k - 1)) for f in (ratio, low, high))
+    return Agreement(estimate, bottom, top, n)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from invariscope.analysis.designs.verdicts import LEVEL, MSB_SLOPE, TOTAL, WITHI
 from invariscope.analysis.stats.resampling import Array
 
 _PIXELS = 4
-_EQUAL = {
+_EQUAL: dict[str, Any] = {
     **{"architecture": "smallcnn", "final": True, "seed": 0, "accuracy": 0.97},
     **{"max_shift": 4, "n_shifts": 9, "plan": "sampled"},
 }
@@ -199,11 +200,11 @@ def outcomes(truth: Truth, design: SimulatedDesign, seeds: Iterable[int], settin
     records = []
     for seed in seeds:
         table = statements(simulate_study(truth, design, seed), settings, brief=True)
-        found = causes(table).set_index("shift_kind")
-        for kind, members in table.groupby("shift_kind"):
-            row = {"seed": seed, "shift_kind": kind, "named": found.loc[kind, "named"]}
+        for found in causes(table).to_dict("records"):
+            members = table[table["shift_kind"] == found["shift_kind"]]
+            row: dict[str, Any] = {"seed": seed, "shift_kind": found["shift_kind"], "named": found["named"]}
             for quantity, ending in _KEPT.items():
-                one = members[members["quantity"] == quantity].iloc[0]
+                one = members[members["quantity"] == quantity].to_dict("records")[0]
                 row |= {f"{name}{ending}": one[name] for name in ("estimate", "se", "verdict", "p_holm")}
             claimed = min(row["p_holm"], row["p_holm_2"]) <= LEVEL or row["named"] != "nothing"
             records.append({**row, "false_claim": claimed})

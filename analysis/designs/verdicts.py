@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def is_primary_plan(table: pd.DataFrame) -> pd.Series:
     return found & (table["max_shift"] == smallest)
 
 
-def _verdict(row: dict[str, Any]) -> str:
+def _verdict(row: Mapping[Any, Any]) -> str:
     """``below zero`` and ``above zero`` by the interval, and by Holm's p where there is one."""
     estimate, low, high = (float(row[name]) for name in ("estimate", "low", "high"))
     if row["statement"][:1] not in _JUDGED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -58,12 +59,14 @@ def assigned_section(table: pd.DataFrame) -> str:
     )
 
 
-def _primary(table: pd.DataFrame) -> list[dict[str, Any]]:
-    mine = (table["role"] == "primary") if len(table) else []
-    return table[mine & is_primary_plan(table) & (table["cell"] == POOLED)].to_dict("records") if len(table) else []
+def _primary(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    if table.empty:
+        return []
+    mine = (table["role"] == "primary") & is_primary_plan(table) & (table["cell"] == POOLED)
+    return table[mine].to_dict("records")
 
 
-def _number(row: dict[str, Any]) -> str:
+def _number(row: dict[Hashable, Any]) -> str:
     if not np.isfinite(row["estimate"]):
         return f"no number ({row['note']})"
     return ranged(row["estimate"], row["low"], row["high"])
@@ -73,7 +76,7 @@ def _p(value: float) -> str:
     return f"{value:.3g}" if np.isfinite(value) else ""
 
 
-def _count(row: dict[str, Any]) -> str:
+def _count(row: dict[Hashable, Any]) -> str:
     if not np.isfinite(row["n_units"]):
         return ""
     return f"{int(row['n'])} networks, {int(row['n_units'])} {'blocks' if row['statement'] == '1' else 'operators'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -216,7 +217,8 @@ def _joined(frame: pd.DataFrame) -> pd.DataFrame:
 
 def test_a_zoo_with_drawn_operators_has_both_versions_of_the_plan(simulate, frame, tmp_path) -> None:
     held = simulate.simulate_frame(simulate.Zoo(n_operators=4, seeds=1, epochs=(8.0,))).assign(factor_population="H")
-    options = {"scores": ["consistency"], "resamples": 5, "permutations": 0}
+    held = held[held["shift_kind"] == "circular"]
+    options = {"scores": ["consistency"], "resamples": 5, "permutations": 0, "settings": SETTINGS}
     both = analyze(pd.concat([_joined(frame), held], ignore_index=True), **options)
     alone = analyze(held, **options)
     assert both.correlations.equals(alone.correlations)
@@ -235,7 +237,17 @@ def test_a_zoo_with_drawn_operators_has_both_versions_of_the_plan(simulate, fram
 
 
 def test_a_zoo_of_drawn_operators_alone_is_analysed(frame: pd.DataFrame, tmp_path) -> None:
-    found = analyze(_joined(frame), scores=["consistency"])
+    found = analyze(_joined(frame), scores=["consistency"], settings=SETTINGS)
     assert found.correlations.empty
     assert found.summary.count("| below zero |") == 4
     assert len(write_results(found, tmp_path / "results")) == 8
+
+
+def test_the_plan_quotes_the_simulated_power(repository: Path) -> None:
+    results = (repository / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    section = results.split("## Statements on assigned MSB, where the truth is known")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    plan = (repository / "docs" / "analysis-plan.md").read_text(encoding="utf-8")
+    power = plan.split("## Power, simulated at this design")[1].split("\n## ")[0]
+    assert len(rows) == 13
+    assert [line for line in power.splitlines() if line.startswith("|")] == rows
