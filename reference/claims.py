@@ -50,8 +50,10 @@ class Found:
             return BAR
         if self.few or not np.isfinite(self.low):
             return FEW
-        told = self.p < SIZE if np.isfinite(self.p) else self.low > 0 or self.high < 0
-        return OPEN if not told else HOLDS if sign * self.estimate > 0 else OPPOSITE
+        if np.isfinite(self.p):
+            return OPEN if self.p >= SIZE else HOLDS if sign * self.estimate > 0 else OPPOSITE
+        ends = sorted((sign * self.low, sign * self.high))
+        return HOLDS if ends[0] > 0 else OPPOSITE if ends[1] < 0 else OPEN
 
 
 NOTHING = Found(np.nan, np.nan, np.nan, "")
