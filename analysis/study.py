@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,11 @@ def analyze_tables(tables: Tables | Frames, vocabulary: Vocabulary | None = None
     vocabulary = vocabulary or first_measured(frames.tables)
     frame = with_sites(frames[vocabulary.frame], frames.tables)
     swaps = frames["swaps"] if vocabulary is IMAGES else None
-    return analyze(frame, swaps=swaps, vocabulary=vocabulary, **options)
+    found = analyze(frame, swaps=swaps, vocabulary=vocabulary, **options)
+    if not frames.tables.notes:
+        return found
+    left_out = "\n".join(f"* {note}" for note in frames.tables.notes)
+    return replace(found, summary=f"{found.summary.rstrip()}\n\n## Left out\n\n{left_out}\n")
 
 
 def _assigned(frame: pd.DataFrame, vocabulary: Vocabulary, settings: Settings | None) -> pd.DataFrame:

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from invariscope.base.errors import DataError, InputError
+from invariscope.base.errors import DataError, InputError, ShiftError
 from invariscope.base.names import unknown
+from invariscope.base.registry import tell
 from invariscope.collectors.measure.precision import PRECISIONS
 from invariscope.collectors.schema import COLLECTORS, FILLS, SHIFT_KINDS, Collector, default_collectors
 from invariscope.zoo.datasets.inputs import as_size
@@ -34,11 +35,33 @@ def at_least_one(options: object, *names: str) -> None:
             raise DataError(f"{name} is {count}: take at least 1")
 
 
+def at_least_zero(options: object, *names: str) -> None:
+    """Refuse negative numbers, naming the option.
+
+    Raises:
+        DataError: naming the option.
+    """
+    for name in names:
+        if (count := getattr(options, name)) is not None and count < 0:
+            raise DataError(f"{name} is {count}: take at least 0")
+
+
 def one_of(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse names that are not known with an :class:`InputError`."""
+    """Refuse names that are not known with an :class:`InputError`, and a text where names are wanted."""
+    if isinstance(names, str):
+        raise InputError(f"{names!r} stands where names of a {kind} are wanted: write ({names!r},)")
     for name in names:
         if name not in known:
             raise InputError(unknown(kind, name, known))
+
+
+OWN = "own_accuracy"
+"""Setting of the tasks under kinds that do not keep the size: their views have an accuracy of their own."""
+
+
+def with_own_accuracy(settings: dict[str, Any]) -> dict[str, Any]:
+    """A task's settings with :data:`OWN` where its views are not the images."""
+    return settings if SHIFT_KINDS[settings["kind"]].keeps_size else {**settings, OWN: True}
 
 
 @dataclass(frozen=True)
@@ -59,14 +82,20 @@ class ShiftOptions:
     def __post_init__(self) -> None:
         one_of("shift kind", self.shift, SHIFT_KINDS)
         at_least_one(self, "n_shifts", "crop_size")
+        at_least_zero(self, "max_shift")
         one_of("fill", [self.fill], FILLS)
 
     def settings(self, checkpoint: Checkpoint) -> list[dict[str, Any]]:
-        """What a task's key holds of these, one entry per kind."""
+        """What a task's key holds of these, one entry per kind.
+
+        Raises:
+            ShiftError: shifts that the checkpoint's input size, or the size for crops, has no room for.
+        """
         spec = checkpoint.input
         most = self.max_shift if self.max_shift is not None else max(min(spec.height, spec.width) // 8, 1)
         margin = 2 * most  # a window of the input's size can move by the largest shift
         larger = self.crop_size or as_size((spec.height + margin, spec.width + margin), "crop size")
+        self._check_room(checkpoint, most)
         return [
             {
                 "kind": name,
@@ -77,6 +106,26 @@ class ShiftOptions:
             }
             for name in dict.fromkeys(self.shift)
         ]
+
+    def _check_room(self, checkpoint: Checkpoint, most: int) -> None:
+        """Refuse what no image has room for: each would be a failure of its own, once for every checkpoint."""
+        spec, choices = checkpoint.input, (2 * most + 1) ** 2
+        shorter = min(spec.height, spec.width)
+        if self.shift and self.n_shifts > choices:
+            raise ShiftError(
+                f"{checkpoint.name}: n_shifts is {self.n_shifts} and shifts of up to {most} pixels are {choices}: take "
+                "fewer, or a larger max_shift"
+            )
+        if most >= shorter and any(SHIFT_KINDS[name].keeps_size for name in self.shift):
+            raise ShiftError(
+                f"{checkpoint.name}: max_shift is {most} and its images have {shorter} pixels: take less than {shorter}"
+            )
+        has_windows = any(not SHIFT_KINDS[name].keeps_size for name in self.shift)
+        if has_windows and self.crop_size and self.crop_size < shorter + 2 * most:
+            raise ShiftError(
+                f"{checkpoint.name}: crop_size is {self.crop_size}, and a window of {shorter} pixels that moves by "
+                f"{most} needs {shorter + 2 * most}: take at least that, or a smaller max_shift"
+            )
 
 
 @dataclass(frozen=True)
@@ -97,6 +146,7 @@ class PassOptions:
     def __post_init__(self) -> None:
         one_of("precision", [self.precision], PRECISIONS)
         at_least_one(self, "batch_size")
+        at_least_zero(self, "seed")
         check_device(self.device)
 
     def settings(self) -> dict[str, Any]:
@@ -114,13 +164,19 @@ def option_groups() -> dict[str, type[Any]]:
     Raises:
         InputError: for a knob that two groups have.
     """
-    own = {name: COLLECTORS[name].options for name in COLLECTORS}
-    groups = {**SHARED_GROUPS, **{name: group for name, group in own.items() if group is not None}}
-    owners: dict[str, str] = {}
-    for name, group in groups.items():
-        for field in dataclasses.fields(group):
-            if (other := owners.setdefault(field.name, name)) != name:
-                raise InputError(f"{name} and {other} both have an option {field.name!r}: give one another name")
+    own = {name: found.options for name, found in COLLECTORS.working().items() if found.options is not None}
+    groups = dict(SHARED_GROUPS)
+    owners = {field.name: name for name, group in groups.items() for field in dataclasses.fields(group)}
+    for name, group in own.items():
+        fields = [field.name for field in dataclasses.fields(group)]
+        if twice := [one for one in fields if one in owners]:
+            line = f"{name} and {owners[twice[0]]} both have an option {twice[0]!r}: give one another name"
+            if name in COLLECTORS.own or name in COLLECTORS.added:
+                raise InputError(line)
+            tell(f"{line} (the options of {name} are left out)")
+            continue
+        groups[name] = group
+        owners |= dict.fromkeys(fields, name)
     return groups
 
 
@@ -158,6 +214,7 @@ class Options:
     groups: tuple[Any, ...]
 
     def __init__(self, collect: Iterable[str] | None = None, groups: Sequence[Any] = (), **knobs: Any) -> None:
+        collect = (collect,) if isinstance(collect, str) else collect
         wanted = default_collectors() if collect is None else tuple(collect)
         one_of("collector", wanted, COLLECTORS)
         # In the order of the registry: MSB comes before the scores, whose unshifted pass it shares.
@@ -169,6 +226,9 @@ class Options:
         made = []
         for kind in dict.fromkeys(known):
             own = {field.name: knobs.pop(field.name) for field in dataclasses.fields(kind) if field.name in knobs}
+            # A single name where several may stand is that one, and not its letters.
+            lists = {field.name for field in dataclasses.fields(kind) if isinstance(field.default, tuple)}
+            own |= {name: (value,) for name, value in own.items() if name in lists and isinstance(value, str)}
             made.append(dataclasses.replace(given.get(kind, kind()), **own))
         if knobs:
             every = [field.name for kind in known for field in dataclasses.fields(kind)]

@@ -101,13 +101,26 @@ IDENTITY = (
     column("model", TEXT, "", "model string: how the network is built"),
 )
 
-PROVENANCE = (
+ON_DATA = (
     column("data", TEXT, "", "data set measured on, with its split"),
     column("data_fingerprint", TEXT, "hex", "hash of the images, the labels, the input size and the preprocessing"),
-    column("task", TEXT, "hex", "key of the task that wrote the row: its part file's name"),
+    optional("deterministic", pa.bool_(), "", "false: other logits on a second pass, or in other batches"),
+)
+
+TASK = column("task", TEXT, "hex", "key of the task that wrote the row: its part file's name")
+
+VERSIONS = (
     column("invariscope_version", TEXT, "", "version of this package"),
     column("torch_version", TEXT, "", "version of torch, with its build"),
 )
+
+MADE_BY = (
+    optional("code_sha256", TEXT, "hex", "hash of the user's Python files that make the network"),
+    optional("timm_version", TEXT, "", "version of timm, where the network has layers of it"),
+    optional("torchvision_version", TEXT, "", "version of torchvision, where the network has layers of it"),
+)
+
+PROVENANCE = (*ON_DATA, TASK, *VERSIONS, *MADE_BY)
 
 PLAN = (
     column("shift_kind", TEXT, "", f"{', '.join((UNSHIFTED, *SHIFT_KINDS.own))}, or one of another package"),
@@ -126,7 +139,7 @@ PLAN_CONDITIONS = PLAN_COLUMNS[:-1]
 
 PRECISION = optional("precision", TEXT, "", "of the passes: fp32 or bf16; null in tables older than the column")
 
-LATER_COLUMNS = frozenset({"precision"})
+LATER_COLUMNS = frozenset({"precision", "deterministic", "tensors_sha256", "probe", *(field.name for field in MADE_BY)})
 """Columns that the first tables of this schema version lack; they are null there."""
 
 FORMER_COLUMNS = MappingProxyType({"invariscope_version": f"{FORMER_NAME}_version"})
@@ -239,7 +252,9 @@ COLLECTORS = Registry(
 
 def default_collectors(scores: Scores = "images") -> tuple[str, ...]:
     """What is measured where nobody says: of networks that predict the class of an image, or of each pixel."""
-    return tuple(name for name in COLLECTORS if COLLECTORS[name].default and COLLECTORS[name].scores in (None, scores))
+    return tuple(
+        name for name, found in COLLECTORS.working().items() if found.default and found.scores in (None, scores)
+    )
 
 
 _FAILURES = (
@@ -248,9 +263,9 @@ _FAILURES = (
     column("stage", TEXT, "", "what failed: load, or the collector's name"),
     column("error", TEXT, "", "class of the error"),
     column("message", TEXT, "", "its message, one line"),
-    PROVENANCE[0],
+    ON_DATA[0],
     column("task", TEXT, "hex", "key of the task that failed; its success, or other weights, remove the row"),
-    *PROVENANCE[-2:],
+    *VERSIONS,
 )
 
 _TIMINGS = (
@@ -270,7 +285,11 @@ class _Tables(Mapping[str, pa.Schema]):
             columns = {"failures": _FAILURES, "timings": _TIMINGS}[name]
         elif name in COLLECTORS:
             collector = COLLECTORS[name]
-            columns = (*IDENTITY, *collector.columns, *(PROVENANCE if collector.of_data else PROVENANCE[2:]))
+            columns = (
+                *IDENTITY,
+                *collector.columns,
+                *(PROVENANCE if collector.of_data else PROVENANCE[len(ON_DATA) :]),
+            )
         else:
             raise InputError(unknown("table", name, self))
         return pa.schema(columns, metadata={"table": name, "schema_version": str(SCHEMA_VERSION)})
@@ -279,10 +298,10 @@ class _Tables(Mapping[str, pa.Schema]):
         return name in RUN_TABLES or name in COLLECTORS
 
     def __iter__(self) -> Iterator[str]:
-        return iter((*COLLECTORS, *RUN_TABLES))
+        return iter((*COLLECTORS.working(), *RUN_TABLES))
 
     def __len__(self) -> int:
-        return len(COLLECTORS) + len(RUN_TABLES)
+        return sum(1 for _ in self)
 
 
 TABLES: Mapping[str, pa.Schema] = _Tables()

@@ -44,9 +44,7 @@ def test_sites_as_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().err.strip() == f"invariscope: {option} is 0: give a whole number of at least 1"
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "draw", "train", "sites", "collect", "status", "compact", "analyze", "figures", "report"]
-)
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")

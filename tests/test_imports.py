@@ -26,6 +26,7 @@ ALLOWED = {
         "invariscope.base",
         "invariscope.analysis",
         "invariscope.collectors.schema",
+        "invariscope.collectors.store.newest",
         "invariscope.collectors.store.reader",
     ),
     "invariscope.cli": ("invariscope",),

@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from invariscope.base import registry as module
-from invariscope.base.errors import InputError, OperatorError
+from invariscope.base.errors import OperatorError
 from invariscope.base.registry import Registry
 
 OURS = {"root": "math:sqrt", "power": "math:pow"}
@@ -94,12 +94,37 @@ def test_entry_points_are_names_like_ours(names: Registry, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("points", [[("root", "math:sin")], [("sine", "math:sin"), ("sine", "cmath:sin")]])
-def test_an_entry_point_takes_no_name_that_is_taken(
-    names: Registry, monkeypatch: pytest.MonkeyPatch, points: list[tuple[str, str]]
+def test_an_entry_point_whose_name_is_taken_is_told_once_and_the_rest_works(
+    names: Registry, monkeypatch: pytest.MonkeyPatch, points: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    outside(monkeypatch, *points)
-    with pytest.raises(InputError, match=r"is given by .*: uninstall one of the packages"):
-        list(names)
+    import math
+
+    module.tell.cache_clear()
+    outside(monkeypatch, *points, ("cosine", "math:cos"))
+    for _ in range(2):
+        assert list(names) == ["root", "power", "cosine"]
+    assert (names["root"], names["cosine"]) == (math.sqrt, math.cos)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "is given by " in told
+    assert "uninstall one of the packages (left out)" in told
+    if points[0][0] == "sine":
+        with pytest.raises(OperatorError, match=r"'sine' is given by .*: uninstall one of the packages"):
+            names["sine"]
+
+
+def test_what_cannot_be_imported_is_told_once_and_left_out_of_what_works(
+    names: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import math
+
+    module.tell.cache_clear()
+    outside(monkeypatch, ("broken", "no_such_module_anywhere:x"), ("cosine", "math:cos"))
+    for _ in range(2):
+        assert names.working() == {"root": math.sqrt, "power": math.pow, "cosine": math.cos}
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "function 'broken' of the package" in told
 
 
 def test_what_was_added_goes_to_another_process(names: Registry) -> None:

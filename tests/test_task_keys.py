@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from invariscope.collectors.engine.planning import _tasks
+from invariscope.collectors.engine.planning import _code, _tasks
 from invariscope.collectors.engine.run import plan_run
 from invariscope.collectors.options import Options, ShiftOptions
 from invariscope.collectors.schema import COLLECTORS
@@ -25,13 +25,13 @@ SCENES = Options(("checkpoints", "layers", "segmentation"), shift=("circular", "
 OTHERS = Options(("predictions", "robustness", "cost"), shift=("circular", "zero", "reflect", "replicate", "crop"))
 
 FORMER = {
-    "zoo_segmentation": "2a5087db7230c3811fd9f33dbeba0bb59ad32c7515b55ea11f4ece5266e805ed",
+    "zoo_segmentation": "4a1f59eb804627d5f621b28608c4c8cc6fef470635af09fedc749a4e2aa3d3a7",
     "zoo": "6234d0f1359bc98b5829dcfb3392eac198d59eb3bb9353ee1c4e6c4a702a14fe",
 }
 """Of the first definitions, whose scores had t intervals, and of zero shifts filled with the mean."""
 
 CURRENT = {
-    "zoo_segmentation": "1a46efceb8f5b1dc8dc30a0dda068a83b1fe66f7247d76715f52e3c313b7cb25",
+    "zoo_segmentation": "15a986bedf9a57764cb88f353fc71d7463b6cb1df1bec4f9908436d469f229af",
     "zoo": "a6658e1c13451aa9b45bb293011024b94fe36344eaf3464c32765e6a598cd038",
 }
 
@@ -95,7 +95,7 @@ def test_keys_of_published_tables_whose_weights_are_gone(
         checkpoint = Checkpoint(
             row["checkpoint"], row["model"], folder / "gone", like, factors=json.loads(row["factors"]), folder=code
         )
-        for task in _tasks(checkpoint, row["sha256"], images, options):
+        for task in _tasks(checkpoint, row["sha256"], images, options, _code(checkpoint)):
             found += task.key in stored[task.collector]
     assert found == sum(map(len, stored.values())) == count
 
@@ -145,7 +145,7 @@ def test_a_change_of_what_a_file_imports_is_another_task(repository: Path, tmp_p
     options = Options(("layers",))
 
     def keys() -> set[str]:
-        return {task.key for task in _tasks(checkpoint, "0" * 64, "f", options)}
+        return {task.key for task in _tasks(checkpoint, "0" * 64, "f", options, _code(checkpoint))}
 
     before = keys()
     assert keys() == before

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
+import inspect
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,8 +14,9 @@ from typing import Any
 
 import yaml
 
-from invariscope.base.errors import InputError, ManifestError
+from invariscope.base.errors import InputError, ManifestError, ModelError
 from invariscope.base.files import write_atomic
+from invariscope.base.names import unknown
 from invariscope.zoo.architectures import ARCHITECTURES, takes_strided
 from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES, Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec, Size
@@ -28,6 +30,15 @@ FILE_NAME = "zoo.yaml"
 PRETRAINED = "pretrained"
 """In the place of a weights file: the weights that timm or torchvision has for the network, in its local cache."""
 
+_KINDS: Mapping[type, tuple[Any, str]] = MappingProxyType(
+    {bool: (bool, "true or false"), int: (int, "a whole number"), float: ((int, float), "a number")}
+)
+"""What the value of an argument must be where its default is of a type, and in words."""
+
+WHOLE_FACTORS = ("seed",)
+NUMBER_FACTORS = ("epoch", "strength")
+"""The factors that the analysis reckons with; all others may be anything."""
+
 _ENTRY_KEYS = ("name", "model", "weights", "prefix", "input", "labels", "factors")
 
 
@@ -36,22 +47,22 @@ def read_manifest(
     *,
     missing_weights: bool = False,
     operators: bool = True,
-    allow_outside: bool | None = None,
+    allow_outside: bool = False,
     code: bool = True,
 ) -> list[Checkpoint]:
     """Read and validate a manifest, given as its file or as the folder that holds ``zoo.yaml``.
 
     An entry whose ``weights`` is a pattern (``*.safetensors``) gives one checkpoint per matching file, sorted, named by
-    the file's stem, with the entry's ``name`` in front where there is one. Weights may not lie outside of the
-    manifest's folder, unless ``allow_outside: true`` stands at the top; ``weights: pretrained`` is the file that timm
-    or torchvision keeps in its cache. An entry for one of their networks may leave ``input`` out: it is then what the
-    library has on record.
+    the file's stem, with the entry's ``name`` in front where there is one. ``weights: pretrained`` is the file that
+    timm or torchvision keeps in its cache. An entry for one of their networks may leave ``input`` out: it is then what
+    the library has on record.
 
     Args:
         missing_weights: accept entries whose file does not exist.
-        operators: check the operators of ``zoo:`` networks, which imports torch; :func:`check_models` does it later.
-        allow_outside: whether weights and ``python:`` files may lie outside of the folder; by default what the
-            manifest says of itself.
+        operators: check the operators and arguments of ``zoo:`` networks, which imports torch; :func:`check_models`
+            does it later.
+        allow_outside: whether weights and ``python:`` files may lie outside of the manifest's folder. A file grants
+            itself nothing: ``allow_outside: true``, which older manifests have at their top, is without effect.
         code: accept ``python:`` networks, whose file is run.
 
     Raises:
@@ -63,11 +74,9 @@ def read_manifest(
         path = path / FILE_NAME
     root = read_yaml(path, ManifestError, "manifest")
     top = root.mapping("the manifest", ("checkpoints", "allow_outside"), ("checkpoints",))
-    outside = "allow_outside" in top and top["allow_outside"].flag("allow_outside")
-    remedy = "put `allow_outside: true` at the top of the manifest"
-    if allow_outside is not None:
-        outside, remedy = allow_outside, "give --allow-outside"
-    permissions = _Permissions(outside, remedy, missing_weights, operators, code)
+    if "allow_outside" in top:
+        top["allow_outside"].flag("allow_outside")
+    permissions = _Permissions(allow_outside, missing_weights, operators, code)
     reader = _Reader(path, permissions)
     checkpoints: list[Checkpoint] = []
     problems: list[ManifestError] = []
@@ -85,7 +94,8 @@ def read_manifest(
 def write_manifest(path: str | Path, checkpoints: Sequence[Checkpoint]) -> None:
     """Write checkpoints as a manifest (a file, or the folder for a ``zoo.yaml``), whole or not at all.
 
-    What is written reads back as the same checkpoints, as long as their ``folder`` is the manifest's.
+    What is written reads back as the same checkpoints, as long as their ``folder`` is the manifest's; files outside of
+    it only where whoever reads it allows that.
 
     Raises:
         ManifestError: when two checkpoints have the same name.
@@ -96,16 +106,12 @@ def write_manifest(path: str | Path, checkpoints: Sequence[Checkpoint]) -> None:
     folder = path.parent.resolve()
     names: set[str] = set()
     entries = []
-    outside = False
     for checkpoint in checkpoints:
         if checkpoint.name in names:
             raise ManifestError(f"{path}: two checkpoints are named {checkpoint.name!r}: rename one")
         names.add(checkpoint.name)
-        files = [checkpoint.weights, *checkpoint.parts.files(checkpoint.folder)]
-        outside |= any(not file.resolve().is_relative_to(folder) for file in files)
         entries.append(_entry(checkpoint, folder))
-    content: dict[str, Any] = {"allow_outside": True} if outside else {}
-    content["checkpoints"] = entries
+    content = {"checkpoints": entries}
     text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=2**16, allow_unicode=True)
     write_atomic(path, text.encode())
 
@@ -137,7 +143,6 @@ class _Permissions:
     """What a manifest may ask for, and what is looked at: see :func:`read_manifest`."""
 
     outside: bool
-    remedy: str
     missing_weights: bool
     operators: bool
     code: bool
@@ -247,7 +252,8 @@ class _Reader:
     def _check_inside(self, path: Path, item: Located, what: str) -> None:
         if not self._permissions.outside and not path.resolve().is_relative_to(self._folder.resolve()):
             raise item.fail(
-                f"{what}: {path} lies outside of the zoo's folder: move it inside, or {self._permissions.remedy}"
+                f"{what}: {path} lies outside of the zoo's folder: move it inside, or give --allow-outside (in Python "
+                "allow_outside=True)"
             )
 
 
@@ -271,19 +277,34 @@ def check_models(checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def check_zoo_model(model: ModelString, folder: str | Path | None = None) -> None:
-    """Refuse a ``zoo:`` model whose architecture or operator is not known, without building it.
+    """Refuse a ``zoo:`` model whose architecture, operator or arguments are not known, without building it.
 
     An operator of a Python file, which is found from ``folder``, runs.
 
     Raises:
-        ModelError: for an unknown architecture.
+        ModelError: for an unknown architecture, or an argument that it does not have or of another type.
         OperatorError: for an unknown operator, or an argument that it does not have.
     """
-    if model.target not in ARCHITECTURES:
-        ARCHITECTURES[model.target]
+    parameters = inspect.signature(ARCHITECTURES[model.target]).parameters
+    for name, value in model.arguments.items():
+        _check_argument(model, name, value, parameters)
     operator = model.arguments.get("operator")
     if operator is not None and not (operator == "strided" and takes_strided(model)):
         parse_operator(operator if isinstance(operator, OperatorSpec) else str(operator), folder)
+
+
+def _check_argument(model: ModelString, name: str, value: Any, parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Refuse an argument that an architecture lacks, and one that is of another kind than its default."""
+    from invariscope.zoo.sampling import PADDING_MODES  # imports torch, as the architecture did
+
+    if name not in parameters:
+        raise ModelError(f"model {str(model)!r}: {unknown('argument', name, parameters)}")
+    if name == "padding_mode" and value not in PADDING_MODES:
+        raise ModelError(f"model {str(model)!r}: {unknown('padding mode', str(value), PADDING_MODES)}")
+    default = parameters[name].default
+    kind, article = _KINDS.get(type(default), (object, ""))
+    if not isinstance(value, kind) or (isinstance(value, bool) and type(default) is not bool):
+        raise ModelError(f"model {str(model)!r}: {name} is {value!r}, and must be {article}, as {default!r} is")
 
 
 def _stem(file: Path) -> str:
@@ -322,4 +343,26 @@ def _channel_numbers(item: Located, what: str, minimum: float) -> tuple[float, .
 
 
 def _factors(item: Located, what: str) -> dict[str, Scalar]:
-    return {key: value.scalar(f"{what}.{key}") for key, value in item.mapping(what).items()}
+    found = {key: value.scalar(f"{what}.{key}") for key, value in item.mapping(what).items()}
+    for key, value in found.items():
+        if value is None or key not in (*WHOLE_FACTORS, *NUMBER_FACTORS):
+            continue
+        wanted = "a whole number" if key in WHOLE_FACTORS else "a number"
+        if not (_is_whole(value) if key in WHOLE_FACTORS else _is_number(value)):
+            raise item.value[key].fail(
+                f"{what}.{key} is {value!r}, and must be {wanted}: correct it, leave it out, or give that factor "
+                "another name"
+            )
+    return found
+
+
+def _is_whole(value: Scalar) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Scalar) -> bool:
+    """Also ``1e3``, which YAML takes for text; infinity is a strength."""
+    try:
+        return not isinstance(value, bool) and value is not None and not math.isnan(float(value))
+    except ValueError:
+        return False

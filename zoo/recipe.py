@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import os
 import re
@@ -29,12 +30,28 @@ DESIGNS = ("population", "rotations", "repeats")
 
 RUN_FACTORS = (
     *("operator", "operator_spec", "strength", "architecture", "padding_mode", "training_data"),
-    *("seed", "run", "epoch", "draw", "alpha", "failure_weight", "wake_up", "pool", "hard", "failure", "n_params"),
+    *(
+        "seed",
+        "run",
+        "epoch",
+        "draw",
+        "alpha",
+        "failure_weight",
+        "wake_up",
+        "pool",
+        "hard",
+        "failure",
+        "undo",
+        "n_params",
+    ),
 )
 """The factors that a manifest has of itself: no recipe can give others under these names."""
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 """Of the forward passes of training; weights, loss and optimizer stay in float32."""
+
+LONGEST_NAME = 120
+"""Characters of an operator's specification, or of a label, in the name of a run: file systems take 255 in all."""
 
 _NOT_OF_WEIGHTS = ("evaluate_as", "draw", "factors", "folder")
 """Fields that the weights do not follow from."""
@@ -375,7 +392,15 @@ def _mark(value: Any) -> str:
 
 
 def _slug(text: str) -> str:
-    """Text for a file name: ``soft(beta=4)`` -> ``soft-beta4``, ``tips(pool=phase)`` -> ``tips-phase``."""
+    """Text for a file name: ``soft(beta=4)`` -> ``soft-beta4``, ``tips(pool=phase)`` -> ``tips-phase``.
+
+    A minus is written out, ``soft(-4)`` -> ``soft-minus4``, and a long text ends in a digest of the whole.
+    """
+    whole = text
+    text = re.sub(r"(?<![\w.])-(?=[\d.i])", "minus", text)
     text = re.sub(r"(\w+)=true", r"\1", text, flags=re.IGNORECASE)
     text = re.sub(r"\w+=(?=[A-Za-z])", "", text)
-    return re.sub(r"[^\w.+]+", "-", text.replace("=", "")).strip("-")
+    text = re.sub(r"[^\w.+]+", "-", text.replace("=", "")).strip("-")
+    if len(text) <= LONGEST_NAME:
+        return text
+    return f"{text[:LONGEST_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from invariscope.zoo.yaml_lines import Located, read_yaml
 
 _OPTIONS = {
     "population": ("count", "seed", "name", "first", "training_seed", "zero_padded", "augment_shift"),
-    "rotations": ("blocks", "seed", "name", "first", "training_seed", "pixels", "augment_shift"),
+    "rotations": ("blocks", "seed", "name", "part_of", "first", "training_seed", "pixels", "augment_shift"),
     "repeats": ("of", "count", "seed", "training_seed"),
 }
 """The keys of each design; the first two, and the seed, are required."""
@@ -39,8 +40,9 @@ def write_drawn(design: str | Path, out: str | Path, command: str) -> list[Run]:
     training_seed, pixels, augment_shift}`` (:func:`draw_rotations`) or ``repeats: {of, count, seed, training_seed}``
     (:func:`draw_repeats`, ``of`` a population by name). With ``augment_shift`` half of the networks are trained on
     images shifted by up to so many pixels and flipped; with ``first: n`` the first so many of the drawn operators, or
-    blocks, are written and no others, so that a small zoo can be a part of a large one. Everything else, comments
-    included, stays as it is, and the order of the items is the order of training.
+    blocks, are written and no others, so that a small zoo can be a part of a large one; with ``part_of: R`` blocks of
+    another name are of the population ``R``. Everything else, comments included, stays as it is, and the order of the
+    items is the order of training.
 
     Args:
         command: stands in the head of the recipe.
@@ -121,7 +123,7 @@ def _options(item: Located, kind: str) -> dict[str, Any]:
 
 def _option(key: str, item: Located, what: str) -> Any:
     match key:
-        case "name" | "of":
+        case "name" | "of" | "part_of":
             text = item.text(what)
             if not re.fullmatch(r"[A-Za-z]\w*", text):
                 raise item.fail(f"{what} is {text!r}, and must be a word: it begins the names of runs and files")
@@ -145,13 +147,15 @@ def _draw(
                     f"repeats of {of}, which is not drawn above: name one of {', '.join(drawn) or 'them'}"
                 )
             return draw_repeats(drawn[of], **given)
-        first = given.pop("first", None)
+        first, part_of = given.pop("first", None), given.pop("part_of", None)
         entries = draw_population(**given) if kind == "population" else draw_rotations(**given)
         if first is not None:
             entries = _first(entries, first, TURNS if kind == "rotations" else 1)
+        name = entries[0].factors["population"]
+        if part_of is not None:
+            entries = [replace(one, factors={**one.factors, "population": part_of}) for one in entries]
     except RecipeError as problem:
         raise item.fail(str(problem)) from None
-    name = entries[0].factors["population"]
     if name in drawn:
         raise item.fail(f"{name} is drawn already: give it another name")
     drawn[name] = entries

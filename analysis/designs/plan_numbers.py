@@ -48,7 +48,7 @@ class PlanNumbers:
 
     def records(self) -> Iterator[Record]:
         """Statements 1 to 6, one record per number; what cannot be computed has a ``note`` in its place."""
-        kinds = self.members[POPULATION].fillna("").astype(str)  # of published operators beside them: none
+        kinds = self.members[POPULATION].astype(object).where(self.members[POPULATION].notna(), "")
         for name in sorted(kinds.unique()):
             if BLOCK in self.members.columns and self.members.loc[kinds == name, BLOCK].notna().all():
                 yield from self._rotations(self.members[kinds == name], "1" if name == ROTATED else f"1 ({name})")

@@ -135,7 +135,7 @@ def select_unshifted(
 def _copies(frame: pd.DataFrame) -> list[str]:
     names = frame.attrs.get(COPIES, [])
     return (
-        [f"Copies of another checkpoint (the same weights and model), not counted: {', '.join(names)}."]
+        [f"Copies of another checkpoint (the same weights and function), not counted: {', '.join(names)}."]
         if names
         else []
     )

@@ -14,6 +14,7 @@ from invariscope.base.errors import TableError
 from invariscope.base.registry import Registry
 
 if TYPE_CHECKING:
+    from invariscope.analysis.publication.drawn_table import table_drawn
     from invariscope.analysis.publication.paper import Column, PaperTable
     from invariscope.analysis.publication.paper_tables import (
         table_ablation,
@@ -34,6 +35,7 @@ PAPER_TABLES = Registry(
         "table_robustness": FigureEntry(f"{_TABLES}:table_robustness", ("robustness",)),
         "table_cost": FigureEntry(f"{_TABLES}:table_cost", ("cost",)),
         "table_ablation": FigureEntry(f"{_TABLES}:table_ablation"),
+        "table_drawn": FigureEntry("invariscope.analysis.publication.drawn_table:table_drawn"),
     },
     TableError,
     group="invariscope.paper_tables",
@@ -51,6 +53,7 @@ __all__ = [
     "table_ablation",
     "table_classification",
     "table_cost",
+    "table_drawn",
     "table_robustness",
     "table_segmentation",
     "to_csv",

@@ -101,7 +101,7 @@ def _material(rows: pd.DataFrame) -> str:
         copy = "a copy" if len(copies) == 1 else "copies"
         text += (
             f" {counted(len(copies), 'further checkpoint')} {are(len(copies))} {copy} of another (the same weights and "
-            f"model) and not counted: {', '.join(copies)}."
+            f"function) and not counted: {', '.join(copies)}."
         )
     return text
 

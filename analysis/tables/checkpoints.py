@@ -6,7 +6,9 @@ A *network* is a weights file and a model string (:data:`NETWORK`); a *checkpoin
   ``factor_<name>``; an operator that the manifest does not name is missing, and is called :data:`NOT_GIVEN` where it
   is drawn or told;
 * **copies**: a network under several names counts once, under the first of them in the order of the alphabet, whatever
-  name it was measured under; ``attrs["copies"]`` of a frame holds the others;
+  name it was measured under, and so do networks of equal weights that compute the same (``avg``, ``lp(p=1)`` and
+  ``soft(beta=0)`` of one seed): told by the hash of the weights and by what they say of two images of noise.
+  ``attrs["copies"]`` of a frame holds the others;
 * **cluster**: ``operator|run``, the checkpoint's name where no run is given;
 * **final**: the last snapshot of its run among the networks of the frame, so that a run counts with its last snapshot
   that could be measured;
@@ -22,6 +24,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from invariscope.analysis.tables.load import Tables
@@ -51,11 +54,17 @@ FACTORS = [
 """The factors of every checkpoint, in the order of the columns."""
 
 COPIES = "copies"
-"""Key of a frame's ``attrs``: names of networks that have another name as well."""
+"""Key of a frame's ``attrs``: names of networks that have another name as well, under which they count."""
+
+SAME = "same_as"
+"""Column of :func:`describe`: the first name of the networks of equal weights that compute the same as this one."""
+
+CLOSE = 1e-4
+"""Largest difference of what two networks say, relative to the largest number, up to which it is the same."""
 
 
 def describe(tables: Tables) -> pd.DataFrame:
-    """One row per network: ``checkpoint``, :data:`NETWORK`, :data:`FACTORS` and ``factor_<name>``, ordered by name.
+    """One row per network, by name: ``checkpoint``, :data:`NETWORK`, :data:`FACTORS`, ``factor_<name>``, :data:`SAME`.
 
     Raises:
         TableError: no checkpoint described, a name described twice, or factors that are not JSON.
@@ -73,7 +82,7 @@ def describe(tables: Tables) -> pd.DataFrame:
     copies, rows = rows.loc[is_copy, "checkpoint"].tolist(), rows[~is_copy]
     further = pd.DataFrame([_further_factors(row) for row in rows[["checkpoint", "factors"]].itertuples(index=False)])
     further.index = rows.index
-    described = pd.concat([rows[["checkpoint", *NETWORK, *FACTORS]], further], axis=1)
+    described = pd.concat([rows[["checkpoint", *NETWORK, *FACTORS]], further], axis=1).assign(**{SAME: _same(rows)})
     described.attrs[COPIES] = copies
     return described
 
@@ -95,11 +104,35 @@ def with_checkpoints(rows: pd.DataFrame, tables: Tables, table: str) -> pd.DataF
         count = found.loc[lost, NETWORK].drop_duplicates().shape[0]
         raise TableError(
             f"{count} of the networks in table {table} {'is' if count == 1 else 'are'} not in table checkpoints (the "
-            f"first has the model string {found.loc[lost, 'model'].iloc[0]!r}); collect `checkpoints` for the same zoo"
+            f"first has the model string {found.loc[lost, 'model'].iloc[0]!r}); collect `checkpoints` for the same "
+            "zoo, or remove such rows with `invariscope prune`"
         )
-    found = _with_runs(found)
-    found.attrs[COPIES] = described.attrs[COPIES]
+    once = [SAME, "data"] if "data" in found.columns else [SAME]
+    is_first = found["checkpoint"] == found.groupby(once)["checkpoint"].transform("min")
+    copies = sorted({*described.attrs[COPIES], *found.loc[~is_first, "checkpoint"]})
+    found = _with_runs(found[is_first].drop(columns=SAME).reset_index(drop=True))
+    found.attrs[COPIES] = copies
     return found
+
+
+def _same(rows: pd.DataFrame) -> pd.Series:
+    """The name that stands for each network, of rows ordered by name: its own, or that of the first that it equals."""
+    names = rows["checkpoint"].copy()
+    known = rows[rows["tensors_sha256"].notna() & rows["probe"].notna()]
+    for _, group in known[known.duplicated("tensors_sha256", keep=False)].groupby("tensors_sha256"):
+        firsts: list[tuple[str, np.ndarray]] = []
+        for index, name, probe in zip(group.index, group["checkpoint"], group["probe"], strict=True):
+            said = np.asarray(probe, dtype=float)
+            equal = next((first for first, other in firsts if _is_close(said, other)), None)
+            if equal is None:
+                firsts.append((name, said))
+            else:
+                names[index] = equal
+    return names
+
+
+def _is_close(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and bool((np.abs(one - other) <= CLOSE * np.abs(other).max(initial=0)).all())
 
 
 def operators_named(rows: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from invariscope.analysis.tables.checkpoints import with_checkpoints
+from invariscope.analysis.tables.joined import with_own_scores
 from invariscope.analysis.tables.load import Tables
 from invariscope.analysis.tables.plans import PLAN, filled, shifted
 from invariscope.base.errors import TableError
@@ -123,17 +124,20 @@ def segmentation_frame(tables: Tables) -> pd.DataFrame:
     """Table ``segmentation``, scores as columns, with the factors of each checkpoint and its MSB readings.
 
     A row per checkpoint, data set and shift plan. Scores that are taken without a shift (``miou``, ``pixel_accuracy``)
-    stand in every row of the checkpoint; a reading is the mean over the checkpoint's sites on the same data set.
+    stand in every row of the checkpoint, but for plans whose views have their own (:func:`with_own_scores`); a reading
+    is the mean over the checkpoint's sites on the same data set.
     """
     keys = ["sha256", "model", "data"]
     rows = tables.segmentation
     plain, moved = rows[rows["shift_kind"] == "none"], filled(shifted(rows))
-    wide = _wide(moved, [*keys, *PLAN])
+    still = sorted(set(plain["score"]))
+    wide = _wide(moved[~moved["score"].isin(still)], [*keys, *PLAN])
     images = moved.groupby([*keys, *PLAN], as_index=False)["n_images"].max()
     wide = wide.merge(images, on=[*keys, *PLAN])
     readings = tables.layers.groupby(keys, as_index=False)[list(MSB_READINGS)].mean()
     for other in (_wide(plain, keys), readings):
         wide = wide.merge(other, on=keys, how="left")
+    wide = filled(with_own_scores(wide, moved, still, [*keys, *PLAN]))
     return with_checkpoints(wide, tables, "segmentation")
 
 

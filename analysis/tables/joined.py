@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from invariscope.analysis.tables.checkpoints import FACTORS, NETWORK, with_checkpoints
 from invariscope.analysis.tables.load import Tables
-from invariscope.analysis.tables.plans import filled, shifted
+from invariscope.analysis.tables.plans import filled, keeps_size, shifted
 from invariscope.base.errors import TableError
 from invariscope.collectors.schema import MSB_READINGS, PLAN_COLUMNS, PRIMARY_READING, SCORES
 
@@ -31,8 +32,9 @@ def join(tables: Tables) -> pd.DataFrame:
     the error of the mean can be); ``n_sites``, ``n_sites_unmeasured``; ``cluster`` and ``final``. What a checkpoint is,
     and which of its names counts, is said in module :mod:`invariscope.analysis.tables.checkpoints`.
 
-    MSB and accuracy are taken from the same images where both were measured on them, else (crop shifts are measured on
-    larger images) from the data set of the same name.
+    MSB and accuracy are taken from the same images where both were measured on them, else from the data set of the
+    same name. The views of a kind that does not keep the size (``crop``) are of another scale, and their accuracy is
+    their own, that of the view at the centre; it is missing where it was not measured.
 
     Raises:
         TableError: no checkpoint described, no shift measured, a measured checkpoint that is not described, a name
@@ -55,12 +57,13 @@ def _joined(tables: Tables, table: str, scores: Sequence[str], unshifted: str) -
     """The ``scores`` of ``table`` under its shifts, and ``unshifted``, the one of its rows without a shift."""
     measured: pd.DataFrame = getattr(tables, table)
     moved = shifted(measured)
-    moved = moved[moved["score"].isin([*scores])]
+    moved = moved[moved["score"].isin([*scores, unshifted])]
     if moved.empty:
         raise TableError(f"table {table} holds no shifts; collect `{table}` with at least one shift kind first")
     still = measured[(measured["shift_kind"] == "none") & (measured["score"] == unshifted)]
-    rows = _scores(moved, table, [name for name in scores if name != unshifted])
+    rows = _scores(moved[moved["score"] != unshifted], table, [name for name in scores if name != unshifted])
     rows = _attach(rows, _unshifted(still, table, unshifted))
+    rows = with_own_scores(rows, moved, [unshifted], [*NETWORK, *_DATA, *PLAN_COLUMNS])
     rows = _attach(rows, _readings(tables.layers))
     rows = with_checkpoints(rows, tables, table)
     first = ["checkpoint", *NETWORK, *FACTORS, "cluster", "final", *_DATA, *PLAN_COLUMNS]
@@ -106,6 +109,23 @@ def _scores(moved: pd.DataFrame, table: str, scores: Sequence[str]) -> pd.DataFr
     rows = wide[ordered].astype(float).join(counts).reset_index()
     rows["fill"] = rows["fill"].where(rows["fill"] != "", None)
     return rows
+
+
+def with_own_scores(rows: pd.DataFrame, moved: pd.DataFrame, scores: Sequence[str], keys: list[str]) -> pd.DataFrame:
+    """``rows`` whose ``scores`` of unshifted images are, where the views of a kind have their own, those.
+
+    A kind that does not keep the size and has none (older tables) has no number there. ``moved``: the rows of a table
+    under a shift.
+    """
+    rows, moved = filled(rows), filled(moved)
+    wanted = pd.MultiIndex.from_frame(rows[keys])
+    for score in scores:
+        own = moved[moved["score"] == score].set_index(keys)
+        has, other = wanted.isin(own.index), ~rows["shift_kind"].map(keeps_size).to_numpy(dtype=bool)
+        for name, column in ((score, "value"), (f"{score}_se", "se")):
+            views = own[column].reindex(wanted).to_numpy(dtype=float)
+            rows[name] = np.where(has | other, views, rows[name].to_numpy(dtype=float))
+    return rows.assign(fill=rows["fill"].where(rows["fill"] != "", None))
 
 
 def _unshifted(still: pd.DataFrame, table: str, score: str) -> pd.DataFrame:

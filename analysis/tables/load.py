@@ -9,10 +9,14 @@ from typing import Any
 
 import pandas as pd
 
+from invariscope.analysis.tables.truth import functions_only, newest_only
 from invariscope.base.errors import TableError
 from invariscope.base.names import unknown
 from invariscope.collectors.schema import TABLES
 from invariscope.collectors.store.reader import RowFilter, TableReader
+
+NOTES = "notes"
+"""Key of the ``attrs`` of table ``checkpoints``: what :func:`load` left out."""
 
 
 def _empty(name: str) -> pd.DataFrame:
@@ -39,11 +43,25 @@ class Tables:
     cost: pd.DataFrame = field(default_factory=lambda: _empty("cost"))
     failures: pd.DataFrame = field(default_factory=lambda: _empty("failures"))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out of the tables, a line each."""
+        return tuple(self.checkpoints.attrs.get(NOTES, ()))
+
 
 def load(
-    folder: Path | str, *, checkpoints: Collection[str] | None = None, where: Mapping[str, Any] | None = None
+    folder: Path | str,
+    *,
+    checkpoints: Collection[str] | None = None,
+    where: Mapping[str, Any] | None = None,
+    keep_nondeterministic: bool = False,
+    keep_older: bool = False,
 ) -> Tables:
-    """Read ``folder/<table>/*.parquet``, all parts of each table together, each task once.
+    """Read ``folder/<table>/*.parquet``, all parts of each table together, each task once, one truth per network.
+
+    Where a network was measured on data of one name more than once, with other images, preprocessing or code, the
+    newest measurement counts; networks that are marked as no function of the image are left out. ``notes`` of what is
+    returned says of both which they were.
 
     Columns beyond the schema are left out. A table without parts is an empty frame. ``folder`` is a path, or the URI
     of a file system that pyarrow or fsspec knows (``s3://...``).
@@ -52,10 +70,13 @@ def load(
         checkpoints: names; only the networks of these names are read.
         where: column -> value, or a list of them: only such rows are read, of every table that has the column, as in
             ``{"data": "digits/test", "shift_kind": ["none", "circular"]}``. Row groups without such rows are skipped.
+        keep_nondeterministic: also networks whose logits change from pass to pass or from batch to batch.
+        keep_older: also older measurements of what was measured again; most of the analysis refuses them.
 
     Raises:
-        TableError: no such folder, no parts at all, a part that cannot be read, that lacks a column, whose column has
-            another type, or that was written under another schema version; a checkpoint or a column that is not there.
+        TableError: measurements of which no timings say which is newer; no such folder, no parts at all, a part that
+            cannot be read, that lacks a column, whose column has another type, or that was written under another schema
+            version; a checkpoint or a column that is not there.
     """
     reader = TableReader(folder)
     names = [table.name for table in fields(Tables)]
@@ -64,11 +85,21 @@ def load(
     wanted = RowFilter.checked(where, names)
     if checkpoints is not None:
         wanted = replace(wanted, networks=reader.networks(checkpoints))
-    return Tables(**{name: reader.read(name, wanted).to_pandas() for name in names})
+    tables, notes = {name: reader.read(name, wanted).to_pandas() for name in names}, list[str]()
+    if not keep_older:
+        tables, notes = newest_only(tables, reader)
+    if not keep_nondeterministic:
+        tables, more = functions_only(tables)
+        notes += more
+    tables["checkpoints"].attrs[NOTES] = notes
+    return Tables(**tables)
 
 
 def load_table(folder: Path | str, table: str, *, where: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """One table as a frame, whoever's collector filled it; empty where not collected. Arguments as for :func:`scan`."""
+    """One table as a frame, whoever's collector filled it; empty where not collected. Arguments as for :func:`scan`.
+
+    Every row is there, also of measurements that newer ones replace.
+    """
     _check_table(table)
     frame: pd.DataFrame = TableReader(folder).read(table, RowFilter.checked(where, [table])).to_pandas()
     return frame

@@ -50,6 +50,11 @@ def kind_order(kinds: Iterable[str]) -> tuple[str, ...]:
     return (*(kind for kind in SHIFT_KINDS if kind in present), *sorted(present - set(SHIFT_KINDS)))
 
 
+def keeps_size(kind: str) -> bool:
+    """Whether the views of a shift kind are of the images' size and scale; of one that is not registered here, yes."""
+    return kind not in SHIFT_KINDS or SHIFT_KINDS[kind].keeps_size
+
+
 def shifted(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows measured under a shift, of whatever kind."""
     return rows[rows["shift_kind"] != UNSHIFTED]

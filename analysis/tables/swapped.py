@@ -7,11 +7,14 @@ import pandas as pd
 
 from invariscope.analysis.tables.checkpoints import with_checkpoints
 from invariscope.analysis.tables.load import Tables
-from invariscope.analysis.tables.plans import PLAN, filled, shifted
+from invariscope.analysis.tables.plans import PLAN, filled, keeps_size, shifted
 from invariscope.base.errors import TableError
 
 EVERY = "every site at once"
 """What column ``sites`` says where all sites were changed."""
+
+NOTHING = "none"
+"""Measure of the row of a network at which there was nothing to swap."""
 
 _NETWORK = ["sha256", "model", "data"]
 _SWAP = ["depth", "replacement"]
@@ -33,7 +36,7 @@ def swap_frame(tables: Tables) -> pd.DataFrame:
     rows = tables.swaps
     if rows.empty:
         return pd.DataFrame(columns=[*_NETWORK, *_SWAP, *PLAN, "checkpoint", "cluster", "final", "sites"])
-    rows = filled(rows).assign(
+    rows = filled(rows[rows["measure"] != NOTHING]).assign(
         name=rows["measure"].where(rows["scope"] == "network", rows["measure"] + "_site"),
         # A missing depth would drop out of a pivot's index.
         depth=rows["depth"].fillna(-1),
@@ -54,6 +57,10 @@ def swap_frame(tables: Tables) -> pd.DataFrame:
     )
     if "reason_" in both:
         both["reason"] = both["reason"].where(both["reason"] != "", both.pop("reason_").fillna(""))
+    # What the images' accuracy changes by says nothing of views of another scale.
+    of_views = ~both["shift_kind"].map(keeps_size).astype(bool)
+    for name in [name for name in both.columns if name.startswith("accuracy")]:
+        both[name] = both[name].where(~of_views)
     facts = rows.drop_duplicates([*_NETWORK, *_SWAP])[[*_NETWORK, *_SWAP, "n_sites", "site", "site_kind", "n_images"]]
     both = both.merge(facts, on=[*_NETWORK, *_SWAP], how="left", validate="many_to_one")
     both["sites"] = np.select(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -16,17 +17,16 @@ from invariscope.base.errors import OutputError, WeightsError
 from invariscope.base.files import signature
 from invariscope.collectors.engine.planning import PlannedTask, Work
 from invariscope.collectors.engine.sharing import Claims
-from invariscope.collectors.engine.subject import Subject
+from invariscope.collectors.engine.subject import Subject, is_memory
 from invariscope.collectors.options import Options, PassOptions
 from invariscope.collectors.schema import COLLECTORS, TABLES
 from invariscope.collectors.store.parts import Store
 from invariscope.zoo.devices import prepare_device
 
 if TYPE_CHECKING:
-    from invariscope.zoo.datasets import ImageSet
+    from torch import nn
 
-_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
-"""What torch's allocators say, in lower case: most raise a plain RuntimeError."""
+    from invariscope.zoo.datasets import ImageSet
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,15 @@ class Failure:
 class CheckpointReport:
     """What came of one checkpoint's tasks: seconds by collector and task, failures by task, the batches it took.
 
-    ``batch_size`` is given where memory ran out: the size with which it went on.
+    ``batch_size`` is given where memory ran out: the size with which it went on. ``deterministic`` is false for a
+    network that is no function of the image, and None where that was not asked.
     """
 
     checkpoint: str
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     batch_size: int | None = None
+    deterministic: bool | None = None
 
     @property
     def keys(self) -> set[str]:
@@ -97,8 +99,9 @@ def measure(
                 failure = Failure(work.checkpoint.name, stage, type(error).__name__, message[:1000])
                 record_failure(store, work, task, images.name, failure)
                 report.failures[task.key] = failure
-    if subject is not None and subject.halved:
-        report.batch_size = subject.images_per_pass
+    if subject is not None:
+        report.batch_size = subject.images_per_pass if subject.halved else None
+        report.deterministic = subject.known_deterministic
     return report
 
 
@@ -123,9 +126,12 @@ def _measure_task(store: Store, work: Work, task: PlannedTask, subject: Subject)
         "model": work.checkpoint.model,
         "task": task.key,
         **versions(),
+        "code_sha256": work.code_sha256,
+        **builders(subject.model),
     }
     if COLLECTORS[task.collector].of_data:
         columns |= {"data": subject.images.name, "data_fingerprint": subject.prepared().fingerprint}
+        columns["deterministic"] = subject.known_deterministic
     if "precision" in TABLES[task.collector].names:
         columns["precision"] = task.settings["precision"]
     store.write(task.collector, task.slot, rows.assign(**columns))
@@ -146,22 +152,12 @@ def _rows(subject: Subject, task: PlannedTask) -> pd.DataFrame:
     """The task's rows, in batches of half the size for as long as memory runs out."""
     while True:
         try:
+            if COLLECTORS[task.collector].of_data:
+                subject.check_deterministic()
             return COLLECTORS[task.collector].rows(subject, task.settings)
         except Exception as error:
-            if not _is_memory(error) or not subject.halve():
+            if not is_memory(error) or not subject.halve():
                 raise
-
-
-def _is_memory(error: BaseException | None) -> bool:
-    """Whether memory ran out, here or in what this error was raised from."""
-    while error is not None:
-        text = str(error).lower()
-        if isinstance(error, MemoryError) or (
-            isinstance(error, RuntimeError | OSError) and any(word in text for word in _MEMORY)
-        ):
-            return True
-        error = error.__cause__
-    return False
 
 
 def record_failure(store: Store, work: Work, task: PlannedTask, data: str, failure: Failure) -> None:
@@ -176,3 +172,11 @@ def versions() -> dict[str, str]:
     import torch
 
     return {"invariscope_version": version("invariscope"), "torch_version": torch.__version__}
+
+
+def builders(model: nn.Module) -> dict[str, str | None]:
+    """The version of each library that layers of the network are of; None where none is."""
+    used = {type(module).__module__.partition(".")[0] for module in model.modules()}
+    return {
+        f"{name}_version": sys.modules[name].__version__ if name in used else None for name in ("timm", "torchvision")
+    }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from invariscope.base import registry
 from invariscope.base.errors import InputError
+from invariscope.base.processes import end_with
 from invariscope.collectors.engine.measuring import CheckpointReport, Failure, measure, record_failure
 from invariscope.collectors.engine.planning import Work
 from invariscope.collectors.engine.sharing import Claims, read_images, scratch_folder, write_images
@@ -87,7 +88,8 @@ class Runner:
         with _backend(self._cluster), scratch_folder(store) as folder:
             with store.writing():
                 write_images(images, folder)
-            job = _Job(store.name, folder, options, threads, self._time_limit, registry.added())
+            parent = os.getpid() if self._cluster is None else None
+            job = _Job(store.name, folder, options, threads, self._time_limit, registry.added(), parent)
             yield from self._through_deaths(list(pending), job, store, images.name)
 
     def _through_deaths(self, pending: list[Work], job: _Job, store: Store, data: str) -> Iterator[CheckpointReport]:
@@ -147,11 +149,15 @@ class _Job:
     threads: int
     time_limit: float | None
     added: dict[str, dict[str, Any]]
+    parent: int | None = None
+    """The process with which a worker of this machine ends."""
 
 
 def _measure_remote(work: Work, job: _Job) -> CheckpointReport:
     import torch
 
+    if job.parent is not None:
+        end_with(job.parent)
     torch.set_num_threads(job.threads)
     registry.add_all(job.added)
     return measure(

@@ -34,17 +34,18 @@ class PlannedTask:
 
 @dataclass(frozen=True)
 class Work:
-    """The tasks of one checkpoint that are still to do, and what its weights file was like when it was hashed."""
+    """The tasks of one checkpoint that are still to do, what its weights file was like when it was hashed, its code."""
 
     checkpoint: Checkpoint
     sha256: str
     weights: list[int]
     tasks: tuple[PlannedTask, ...]
+    code_sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """A checkpoint whose weights are no longer those that the tables describe."""
+    """A checkpoint whose weights, or whose model string, are no longer those that the tables describe."""
 
     name: str
     sha256: str
@@ -89,7 +90,8 @@ def make_plan(
     codes: dict[tuple[Path, Path], str] = {}
     for checkpoint in checkpoints:
         tasks = []
-        for task in _tasks(checkpoint, hashes[checkpoint.name], fingerprint, options, codes):
+        code = _code(checkpoint, codes)
+        for task in _tasks(checkpoint, hashes[checkpoint.name], fingerprint, options, code):
             if (task.collector, task.key) in claimed:
                 continue
             claimed.add((task.collector, task.key))
@@ -98,7 +100,7 @@ def make_plan(
             else:
                 tasks.append(task)
         if tasks:
-            work = Work(checkpoint, hashes[checkpoint.name], states[checkpoint.name], tuple(tasks))
+            work = Work(checkpoint, hashes[checkpoint.name], states[checkpoint.name], tuple(tasks), code)
             pending.append(work)
     return RunPlan(pending, frozenset(done), replaced, hashes)
 
@@ -116,9 +118,10 @@ def _replaced(
     found = []
     for checkpoint in checkpoints:
         head = described.get(checkpoint_slot(checkpoint.name))
-        if head is None or head["sha256"] == hashes[checkpoint.name]:
+        same_weights = head is not None and head["sha256"] == hashes[checkpoint.name]
+        if head is None or (same_weights and head["model"] == checkpoint.model):
             continue
-        if head["model"] != checkpoint.model:
+        if head["model"] != checkpoint.model and not same_weights:
             raise DataError(
                 f"{checkpoint.name}: {tables} holds another network of this name ({head['model']}): "
                 "rename the checkpoint, or name another --out"
@@ -127,22 +130,22 @@ def _replaced(
     return found
 
 
-def _tasks(
-    checkpoint: Checkpoint,
-    sha256: str,
-    fingerprint: str,
-    options: Options,
-    codes: dict[tuple[Path, Path], str] | None = None,
-) -> list[PlannedTask]:
-    """The tasks of a checkpoint; ``codes`` keeps what Python files hash to, for the other checkpoints of a plan."""
+def _code(checkpoint: Checkpoint, codes: dict[tuple[Path, Path], str] | None = None) -> str | None:
+    """What a checkpoint's Python files hash to, if it has any; ``codes`` keeps that for the others of a plan."""
     codes = {} if codes is None else codes
     hashes = []
-    for code in checkpoint.parts.files(checkpoint.folder):
-        if (where := (code, checkpoint.folder)) not in codes:
+    for file in checkpoint.parts.files(checkpoint.folder):
+        if (where := (file, checkpoint.folder)) not in codes:
             codes[where] = _code_hash(*where)
         hashes.append(codes[where])
-    hashed = "+".join(hashes) or None
-    identity = {"sha256": sha256, "model": checkpoint.model, "code": hashed}
+    return "+".join(hashes) or None
+
+
+def _tasks(
+    checkpoint: Checkpoint, sha256: str, fingerprint: str, options: Options, code: str | None = None
+) -> list[PlannedTask]:
+    """The tasks of a checkpoint, whose Python files hash to ``code``."""
+    identity = {"sha256": sha256, "model": checkpoint.model, "code": code}
     spec = checkpoint.input
     preprocessing = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}
     tasks = []
@@ -187,7 +190,7 @@ def forget_replaced(store: Store, replaced: Sequence[Replaced]) -> None:
     kept = {(head["sha256"], head["model"]) for head in described.values() if head["checkpoint"] not in names}
     gone = {(item.sha256, item.model) for item in replaced} - kept
     store.remove_networks(gone)
-    fixed = [name for name in COLLECTORS if COLLECTORS[name].replaces and name != DESCRIPTION]
+    fixed = [name for name, found in COLLECTORS.working().items() if found.replaces and name != DESCRIPTION]
     for name in (*fixed, DESCRIPTION):
         store.remove(name, {checkpoint_slot(item.name) for item in replaced})
 

@@ -33,7 +33,8 @@ BUSY = "the tables are being compacted: collect when that has ended"
 class CollectOutcome:
     """What a run did: tasks measured now, tasks found done, the failures, and checkpoints that have new weights.
 
-    ``batch_sizes`` holds the checkpoints for whose batches memory ran out, and the size with which each went on.
+    ``batch_sizes`` holds the checkpoints for whose batches memory ran out, and the size with which each went on;
+    ``no_functions`` those whose network gives other logits on a second pass or in other batches.
     """
 
     measured: int = 0
@@ -41,6 +42,7 @@ class CollectOutcome:
     failures: list[Failure] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     batch_sizes: dict[str, int] = field(default_factory=dict)
+    no_functions: list[str] = field(default_factory=list)
 
     def add(self, report: CheckpointReport) -> None:
         """Count what came of one checkpoint."""
@@ -48,6 +50,8 @@ class CollectOutcome:
         self.failures += report.failures.values()
         if report.batch_size is not None:
             self.batch_sizes[report.checkpoint] = report.batch_size
+        if report.deterministic is False and report.checkpoint not in self.no_functions:
+            self.no_functions.append(report.checkpoint)
 
 
 def collect(
@@ -101,6 +105,7 @@ def collect(
         if plan.pending:
             _measure(plan, images, store, runner, options, outcome, log, progress)
         outcome.failures.sort(key=str)
+        outcome.no_functions.sort()
         log.end(f"{outcome.measured} tasks measured, {outcome.found} were done, {len(outcome.failures)} failed")
     return outcome
 
@@ -154,6 +159,8 @@ def _measure(
                 log.line(f"failed: {failure}")
             if report.batch_size is not None:
                 log.line(f"out of memory: {report.checkpoint}: went on with batches of {report.batch_size}")
+            if report.deterministic is False:
+                log.line(f"no function of the image: {report.checkpoint}")
 
 
 def _bar(total: int, show: bool) -> Any:

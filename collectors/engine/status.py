@@ -39,13 +39,14 @@ class MeasuredCondition:
 @dataclass(frozen=True)
 class TablesStatus:
     """The state of a folder of tables: what is measured, how many tasks failed in which way, the number of files, and
-    how the last run ended.
+    how the last run ended; and the tables of collectors that are not installed, with their number of files.
     """
 
     conditions: list[MeasuredCondition]
     failures: dict[Failure, int]
     parts: int
     last_run: str
+    strangers: dict[str, int]
 
 
 def status(root: Path | str, checkpoints: Sequence[Checkpoint] | None = None) -> TablesStatus:
@@ -69,13 +70,14 @@ def status(root: Path | str, checkpoints: Sequence[Checkpoint] | None = None) ->
         (head["sha256"], head["model"]): head["checkpoint"] for head in store.heads(DESCRIPTION, known.head).values()
     }
     conditions = [_condition(DESCRIPTION, "", set(described), wanted)]
-    for table in COLLECTORS:
+    for table in COLLECTORS.working():
         if table != DESCRIPTION and counts[table]:
             conditions += [_condition(table, text, having, wanted) for text, having in _measured(store, table).items()]
     rows = store.rows("failures", ("checkpoint", "stage", "error", "message"))
     counted = Counter(Failure(**{key: row[key] for key in row if key != "part"}) for row in rows)
     failures = dict(sorted(counted.items(), key=lambda item: str(item[0])))
-    return TablesStatus(conditions, failures, sum(counts.values()), _last_run(store))
+    strangers = {name: count for name in store.folders() if name not in counts and (count := len(store.parts(name)))}
+    return TablesStatus(conditions, failures, sum(counts.values()), _last_run(store), strangers)
 
 
 def _condition(table: str, text: str, having: set[Network], wanted: dict[Network, str] | None) -> MeasuredCondition:

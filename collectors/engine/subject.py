@@ -27,9 +27,28 @@ SHARED_IMAGES = 256
 """First images of which one pass serves both MSB and the unshifted predictions: the network as it is, in batches of
 ``MSB_BATCH``. They are run so whether MSB is measured in the same run or not, so that no value depends on that."""
 
+SHARED_CHECK = 32
+"""Images per pass where a network is looked at for whether it is a function of the image, and for a quarter of them."""
+
 BATCH_PIXELS, SMALLEST_BATCH, LARGEST_BATCH = 1 << 19, 8, 64
 """Pixels of a batch of images, where its size is not given, and the bounds of that size. Maps that stay in the caches
 are fast: on one core batches of 64 take 1.2 to 1.4 times as long per image as batches of 8 for ResNet-50 at 224."""
+
+
+_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+"""What torch's allocators say, in lower case: most raise a plain RuntimeError."""
+
+
+def is_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, here or in what this error was raised from."""
+    while error is not None:
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or (
+            isinstance(error, RuntimeError | OSError) and any(word in text for word in _MEMORY)
+        ):
+            return True
+        error = error.__cause__
+    return False
 
 
 @dataclass
@@ -47,6 +66,8 @@ class Subject:
     keeps_predictions: bool = True
     msb_batch: int = MSB_BATCH
     halved: bool = False
+    known_deterministic: bool | None = None
+    _checked: bool = False
     _networks: dict[tuple[str, bool], nn.Module] = field(default_factory=dict)
     _recorded: dict[int, Unshifted] = field(default_factory=dict)
     _unshifted: dict[tuple[str, bool], Unshifted] = field(default_factory=dict)
@@ -70,6 +91,35 @@ class Subject:
             return False
         self.halved = True
         return True
+
+    def check_deterministic(self) -> None:
+        """Find out, once, whether the network is a function of the image: ``known_deterministic``, None where unknown.
+
+        A network that fails here fails where it is measured, and is told of there.
+        """
+        from invariscope.collectors.measure.determinism import is_function_of_image
+
+        if self._checked:
+            return
+        try:
+            size = max(min(SHARED_CHECK, self.maps_per_pass), 2)
+            self.known_deterministic = is_function_of_image(self.model, self.prepared(), batch_size=size)
+        except Exception as error:  # foreign code
+            if is_memory(error):
+                raise
+        self._checked = True
+
+    def probe(self) -> list[float] | None:
+        """What the network says of two images of noise, in a few numbers; None where it cannot be run on them."""
+        from invariscope.collectors.measure.determinism import noise, probe
+
+        spec = self.checkpoint.input
+        try:
+            return probe(self.model, noise(self.images.images.shape[1], spec))
+        except Exception as error:  # foreign code
+            if is_memory(error):
+                raise
+            return None
 
     @property
     def attack_block(self) -> int:

@@ -115,7 +115,7 @@ def attack_images(
 def _attack_block(model: nn.Module, origin: Tensor, labels: Tensor, attack: Attack, first: int) -> Attacked:
     """Attack one block, the first of whose images is the ``first`` of the data set."""
     with torch.no_grad():
-        logits = checked_logits(model, origin, int(labels.max()))
+        logits = checked_logits(model, origin.clone(), int(labels.max()))
     right = logits.argmax(1) == labels
     made = Attacked(origin.clone(), right, ~right, torch.zeros_like(right))
     if attack.epsilon == 0 or not bool(right.any()):
@@ -163,7 +163,7 @@ def _ascent(model: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
     x = x.detach().requires_grad_()
     try:
         with torch.enable_grad():
-            logits = model(x)
+            logits = model(x.clone())  # a network that writes to its input does not write to the leaf
             # In float64, where the loss of a confident network is not rounded to zero.
             loss = F.cross_entropy(logits.double(), labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, x)

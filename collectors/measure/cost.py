@@ -44,8 +44,7 @@ def measure_cost(
     descent, in training mode, both in float32 and by the wall clock. Every pass is timed beside one of the reference,
     whichever first by turns, and ``relative`` is the median of the ratios of the pairs; ``low`` and ``high`` are
     quartiles. Without a reference there are no ratios. Parameters and multiply-adds are the same on every machine;
-    timings are those of this one, and no two runs have the same. The networks' weights stay as they are; their batch
-    norms go on averaging.
+    timings are those of this one, and no two runs have the same. The networks are afterwards what they were.
 
     Args:
         repeats: pairs of passes timed, after two that are not.
@@ -124,7 +123,7 @@ def count_multiply_adds(model: nn.Module, images: Tensor) -> int:
             hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
             hooks.append(module.register_forward_hook(after, with_kwargs=True))
         with evaluating(model), torch.no_grad(), counter:
-            _checked(model(images))
+            _checked(model(images.clone()))
     finally:
         for hook in hooks:
             hook.remove()
@@ -173,7 +172,7 @@ def in_turn(calls: list[Callable[[], None]], repeats: int, device: torch.device)
 def _pass(model: nn.Module, images: Tensor) -> Callable[[], None]:
     def run() -> None:
         with torch.inference_mode():
-            _checked(model(images))
+            _checked(model(images.clone()))
 
     return run
 
@@ -184,7 +183,7 @@ def _step(model: nn.Module, images: Tensor) -> Callable[[], None]:
     optimizer = torch.optim.SGD(learned, lr=0.0) if learned else None
 
     def run() -> None:
-        loss = _checked(model(images)).square().mean()
+        loss = _checked(model(images.clone())).square().mean()
         if optimizer is not None:
             optimizer.zero_grad()
             loss.backward()

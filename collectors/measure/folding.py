@@ -38,7 +38,7 @@ def fold_batch_norms(model: nn.Module, example: Tensor) -> nn.Module:
         return model
     try:
         with torch.no_grad(), _Watch(model) as watch:
-            model(example)
+            model(example.clone())
         return _folded(model, watch.pairs()) if watch.pairs() else model
     except Exception:  # foreign code: the passes proper run the network as it is, and say what is wrong with it
         return model

@@ -178,10 +178,14 @@ def measure_invariance(
     """Accuracy and every shift score of a network, with the plan's columns; ``options`` as for :func:`predict`.
 
     Returns:
-        The columns of :func:`score` and of :func:`plan_columns`, one row per score; ``accuracy`` has kind ``none``.
+        The columns of :func:`score` and of :func:`plan_columns`, one row per score; ``accuracy`` has kind ``none``, but
+        for ``crop``: the views are of another scale than the images, and have an accuracy of their own, that of the
+        window at the centre.
     """
     predictions = predict(model, images, labels, plan, **options)
     unshifted = accuracy_frame(predictions.clean_prediction == predictions.label)
+    if not plan.rule.keeps_size:
+        unshifted = unshifted.assign(**plan_columns(plan))
     return pd.concat([unshifted, score(predictions, plan).assign(**plan_columns(plan))], ignore_index=True)
 
 

@@ -43,7 +43,7 @@ class _Shell(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        logits: Tensor = self.inner(x)
+        logits: Tensor = self.inner(x.clone())
         return logits
 
 
@@ -91,7 +91,7 @@ def _run(
     inside = within_budget(images, origin[rows], attack)
     images = torch.where(inside[:, None, None, None], images.clamp(0, 1), origin[rows])
     with torch.no_grad():
-        wrong = model(images).argmax(1) != labels[rows]
+        wrong = model(images.clone()).argmax(1) != labels[rows]
     made.images[rows] = images
     made.broken[rows[wrong]] = True
 

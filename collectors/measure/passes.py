@@ -16,7 +16,8 @@ from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.base.names import unknown
 from invariscope.collectors.measure.folding import fold_batch_norms
 from invariscope.collectors.measure.precision import PRECISIONS
-from invariscope.zoo.datasets.inputs import PreparedImages, place
+from invariscope.zoo.datasets.inputs import PreparedImages
+from invariscope.zoo.unchanged import unchanged, unshared
 
 Images = Tensor | PreparedImages
 
@@ -63,7 +64,8 @@ def predict_unshifted(
     highest = int(labels.max())
     with evaluating(model), torch.inference_mode():
         parts = [
-            Unshifted.of(checked_logits(model, place(batch, model), highest)) for batch in batches(images, batch_size)
+            Unshifted.of(checked_logits(model, unshared(batch, model), highest))
+            for batch in batches(images, batch_size)
         ]
     return Unshifted.join(parts)
 
@@ -85,12 +87,12 @@ def shift_network(model: nn.Module, images: Tensor, *, precision: str = "fp32", 
     """
     if precision not in PRECISIONS:
         raise InputError(unknown("precision", precision, PRECISIONS))
-    views = place(images[:CHECKED], model)
+    views = unshared(images[:CHECKED], model)
     network = model
     with evaluating(model), torch.no_grad():
         if fold:
             folded = fold_batch_norms(model, views[:1])
-            network = folded if folded is model or _agree(model(views), folded(views)) else model
+            network = folded if folded is model or _agree(model(views.clone()), folded(views.clone())) else model
         return network if precision == "fp32" else _in_bfloat16(network, views)
 
 
@@ -188,20 +190,16 @@ def check_logits(logits: object, name: str, shape: tuple[int, ...], highest: int
 
 
 def evaluating(model: nn.Module) -> AbstractContextManager[None]:
-    """Evaluation mode inside, every module's own mode restored after."""
+    """Evaluation mode inside; the network is :func:`unchanged` after."""
     return in_mode(model, training=False)
 
 
 @contextmanager
 def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """One mode inside, every module's own mode restored after."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.train(training)
-    try:
+    """One mode inside; the network is :func:`unchanged` after."""
+    with unchanged(model):
+        model.train(training)
         yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def check_inputs(images: Images, labels: Tensor | np.ndarray, batch_size: int) -> Tensor:

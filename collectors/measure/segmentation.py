@@ -80,7 +80,8 @@ def measure_segmentation(
         images: ``(N, C, H, W)`` floating-point images as the network wants them (normalised), or ``PreparedImages``.
         masks: ``(N, H, W)`` uint8, class numbers or 255 for void; those of ``PreparedImages`` by default.
         plans: the shifts; of a ``crop`` plan the images and masks are the larger ones.
-        unshifted: whether to measure the unshifted images; of ``crop`` plans' images the window at the centre.
+        unshifted: whether to measure the unshifted images. Of ``crop`` plans' images that is the window at the centre,
+            whose scores have the plan's columns: they are not those of the images.
         batch_size: views per forward pass.
         size: the window of a ``crop`` plan; the network's input size for ``PreparedImages``.
         fill: value(s) of the uncovered strip under kind ``zero``, as for :func:`predict`.
@@ -114,7 +115,8 @@ def measure_segmentation(
     frames = []
     with evaluating(model), torch.inference_mode():
         if unshifted:
-            frames.append(_measure_unshifted(segmenter, images, truth, still))
+            found = _measure_unshifted(segmenter, images, truth, still)
+            frames += [found.assign(**plan_columns(plan)) for plan in crops or (None,)]
         for plan in plans:
             view = ShiftView(plan.kind, fill_value(images, plan, fill), size)
             frames.append(_measure_plan(segmenter, images, truth, plan, view))
@@ -129,7 +131,7 @@ def _measure_unshifted(segmenter: _Segmenter, images: Images, truth: _Masks, vie
         prediction = segmenter.maps(view.unshifted(batch))
         masks = truth.of(rows, prediction.shape[1:])
         counts.append(class_counts(prediction, masks, segmenter.classes))
-    return truth.describe(_accuracies(np.concatenate(counts), "")).assign(**plan_columns(None))
+    return truth.describe(_accuracies(np.concatenate(counts), ""))
 
 
 def _measure_plan(

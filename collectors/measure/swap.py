@@ -25,12 +25,16 @@ from invariscope.zoo.operators import Operatorlike, OperatorSpec, build_operator
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sites import Site, find_sites
 from invariscope.zoo.surgery import replace_downsampling
+from invariscope.zoo.unchanged import unshared
 
 SWAP_SCORES = ("consistency", "fidelity", "fidelity_product", "kappa")
 """The shift scores whose change is measured."""
 
 _LARGEST: dict[str, float | None] = {"kappa": 2.0, **dict.fromkeys(MSB_READINGS)}
 """The largest change of each measure, where that is not 1 and enters its interval."""
+
+NOTHING = "none"
+"""In the place of a measure, where there was nothing to swap."""
 
 Key = tuple[int | None, str, int | None]
 """Position of the plan (None: unshifted images), measure, depth of the site (None: the whole network)."""
@@ -54,8 +58,9 @@ def measure_swaps(
     A swap changes the downsampling operator alone. A pooling layer is replaced as a whole: a max pooling by ``blur(3)``
     becomes the blur, without a maximum before it (that is ``maxblur(3)``). A strided convolution is a dense one and
     plain subsampling, and the subsampling is replaced, right behind the convolution. New operators take the padding
-    mode of the network's convolutions. A site that is the replacement already is no swap and has no row; a network of
-    one site has none for all sites at once.
+    mode of the network's convolutions. A site that does what the replacement does already is no swap and has no row; a
+    network of one site has none for all sites at once. Where nothing is left to swap, one row per plan says so, whose
+    measure is :data:`NOTHING`.
 
     Every measure is taken on the same images and shifts before and after, and ``change = after - before`` has the
     paired standard error of :func:`paired_change`. The network as it was is measured once.
@@ -91,8 +96,9 @@ def measure_swaps(
     before = measurement.of(model)
     example = _example(model, images, plans)
     sites = find_sites(model, example)
-    rows = [row for swap in _swaps(model, sites, specs) for row in _rows(model, swap, example, before, measurement)]
-    frame = pd.DataFrame(rows, columns=_COLUMNS)
+    swaps = _swaps(model, sites, specs, example)
+    rows = [row for swap in swaps for row in _rows(model, swap, example, before, measurement)]
+    frame = pd.DataFrame(rows or _nothing(sites, specs, plans, unshifted), columns=_COLUMNS)
     return frame.assign(n_sites=len(sites), n_images=len(images))
 
 
@@ -198,24 +204,48 @@ class _Swap:
         return changed
 
 
-def _swaps(model: nn.Module, sites: list[Site], specs: Sequence[OperatorSpec]) -> Iterator[_Swap]:
+def _nothing(
+    sites: list[Site], specs: Sequence[OperatorSpec], plans: Sequence[ShiftPlan], unshifted: bool
+) -> list[dict[str, Any]]:
+    """What stands for a network at which there is nothing to swap: a row per plan, without a number."""
+    reason = "every site does what it would be replaced by" if sites else "the network has no downsampling site"
+    shared = {"replacement": ", ".join(spec.canonical for spec in specs), "measure": NOTHING, "scope": "network"}
+    of = [*([None] if unshifted else []), *plans]
+    return [{**shared, **plan_columns(plan), "reason": reason} for plan in of]
+
+
+def _swaps(model: nn.Module, sites: list[Site], specs: Sequence[OperatorSpec], example: Tensor) -> Iterator[_Swap]:
     """Every swap that would change something: site by site, then all sites at once where there are several."""
-    other = {spec.canonical: tuple(site for site in sites if not _is_already(model, site, spec)) for spec in specs}
+    other = {
+        spec.canonical: tuple(site for site in sites if not _is_already(model, site, spec, example)) for spec in specs
+    }
     for site in sites:
         yield from (_Swap(site, spec, (site,)) for spec in specs if site in other[spec.canonical])
     if len(sites) > 1:
         yield from (_Swap(None, spec, chosen) for spec in specs if (chosen := other[spec.canonical]))
 
 
-def _is_already(model: nn.Module, site: Site, spec: OperatorSpec) -> bool:
-    """Whether a site does what the replacement would do there."""
+def _is_already(model: nn.Module, site: Site, spec: OperatorSpec, example: Tensor) -> bool:
+    """Whether a site does what the replacement would do there; of a pooling of others that is tried on noise."""
     old = model.get_submodule(site.path)
-    if not isinstance(old, Downsample):
-        return site.kind == "conv" and spec.name == "subsample"
-    try:
-        return build_operator(spec, old.channels, old.stride, old.padding_mode).does_as(old)
-    except OperatorError:
+    if isinstance(old, Downsample):
+        try:
+            return build_operator(spec, old.channels, old.stride, old.padding_mode).does_as(old)
+        except OperatorError:
+            return False
+    if site.kind == "conv":
+        return spec.name == "subsample"
+    if site.reason is not None or any(old.children()) or any(True for _ in old.parameters()):
         return False
+    try:
+        new = _Swap(site, spec, (site,)).apply(model, example).get_submodule(site.path)
+    except InputError:  # which its row will tell
+        return False
+    shape = (2, site.channels, *site.input_size)
+    noise = place(torch.randn(shape, generator=torch.Generator().manual_seed(0)), model)
+    with torch.no_grad():
+        made, instead = old(noise.clone()), new(noise.clone())
+    return made.shape == instead.shape and torch.allclose(made, instead, rtol=1e-5, atol=1e-6)
 
 
 def _padding_mode(model: nn.Module) -> str | None:
@@ -230,7 +260,7 @@ def _pads(conv: nn.Conv2d) -> bool:
 
 def _example(model: nn.Module, images: Images, plans: Sequence[ShiftPlan]) -> Tensor:
     """One image as the network sees it: of a crop plan's larger images a window of the network's size."""
-    image = place(images[:1], model)
+    image = unshared(images[:1], model)
     if not isinstance(images, Tensor) and not all(plan.rule.keeps_size for plan in plans):
         return image[..., : images.spec.height, : images.spec.width]
     return image

@@ -58,6 +58,11 @@ class StoredTasks:
         """All parts of a table, by name."""
         return list_parts(self.filesystem, self.base, table)
 
+    def folders(self) -> list[str]:
+        """The names of all folders in it, of tables and of others."""
+        found = self.filesystem.get_file_info(fs.FileSelector(self.base, allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+
     def has(self, table: str, slot: str) -> bool:
         """Whether a single part of this name is there."""
         info: fs.FileInfo = self.filesystem.get_file_info(self.path(table, slot))

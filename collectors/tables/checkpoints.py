@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from invariscope.collectors.schema import INT, REAL, TEXT, Collector, column, optional
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from invariscope.collectors.engine.subject import Subject
     from invariscope.collectors.options import Options
@@ -26,6 +31,8 @@ COLUMNS = (
     optional("epoch", REAL, "epochs", "epochs trained at the snapshot"),
     column("n_params", INT, "parameters", "number of parameters"),
     column("factors", TEXT, "JSON", "all factors of the manifest entry, free columns for the analysis"),
+    optional("tensors_sha256", TEXT, "hex", "hash of the weights alone, whatever else their file holds"),
+    optional("probe", pa.list_(REAL), "", "outputs for two images of noise: with equal weights, one network"),
 )
 
 
@@ -49,8 +56,22 @@ def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
         "epoch": _number(factors.get("epoch")),
         "n_params": sum(parameter.numel() for parameter in subject.model.parameters()),
         "factors": json.dumps(factors, sort_keys=True),
+        "tensors_sha256": hash_tensors(subject.model.state_dict()),
+        "probe": subject.probe(),
     }
     return pd.DataFrame([row])
+
+
+def hash_tensors(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a state dict: names, types, shapes and bytes of its tensors, in the order of the names."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _text(value: Any) -> str | None:

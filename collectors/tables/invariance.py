@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from invariscope.collectors.options import PassOptions
+from invariscope.collectors.options import OWN, PassOptions, with_own_accuracy
 from invariscope.collectors.schema import (
     INT,
     PLAN,
@@ -40,17 +40,22 @@ COLUMNS = (
 
 def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
     """A task for the unshifted images, and one per shift kind."""
-    return [{"kind": UNSHIFTED, **options[PassOptions].settings()}, *options.shifts(checkpoint)]
+    return [{"kind": UNSHIFTED, **options[PassOptions].settings()}, *map(with_own_accuracy, options.shifts(checkpoint))]
 
 
 def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
-    """A row per score."""
+    """A row per score; of views of another size than the images, that of the accuracy of the view at the centre too."""
+    import pandas as pd
+
     from invariscope.collectors.measure.invariance import accuracy_frame, plan_columns, score
 
     if settings["kind"] == UNSHIFTED:
         return accuracy_frame(subject.unshifted(settings).prediction == subject.images.labels.numpy())
-    plan, predictions = subject.predictions(settings)
-    return score(predictions, plan).assign(**plan_columns(plan))
+    plan, predictions = subject.predictions({name: value for name, value in settings.items() if name != OWN})
+    made = score(predictions, plan)
+    if settings.get(OWN):
+        made = pd.concat([accuracy_frame(predictions.clean_prediction == predictions.label), made], ignore_index=True)
+    return made.assign(**plan_columns(plan))
 
 
 COLLECTOR = Collector(

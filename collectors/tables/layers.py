@@ -28,7 +28,7 @@ class LayersOptions:
     """Windows sampled per image and site for MSB, by swaps as well; all by default."""
 
     def __post_init__(self) -> None:
-        at_least_one(self, "msb_images")
+        at_least_one(self, "msb_images", "windows_per_image")
 
 
 _READINGS = {

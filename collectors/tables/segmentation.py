@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from invariscope.collectors.options import PassOptions
+from invariscope.collectors.options import OWN, PassOptions, with_own_accuracy
 from invariscope.collectors.schema import (
     INT,
     PLAN,
@@ -41,7 +41,7 @@ COLUMNS = (
 
 def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
     """A task for the unshifted images, and one per shift kind."""
-    return [{"kind": UNSHIFTED, **options[PassOptions].settings()}, *options.shifts(checkpoint)]
+    return [{"kind": UNSHIFTED, **options[PassOptions].settings()}, *map(with_own_accuracy, options.shifts(checkpoint))]
 
 
 def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
@@ -54,7 +54,7 @@ def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
         subject.network(settings, CHECKED_MAPS),
         images,
         plans=[subject.plan(settings, len(images))] if is_shifted else [],
-        unshifted=not is_shifted,
+        unshifted=not is_shifted or settings.get(OWN, False),
         batch_size=subject.maps_per_pass,
         fold=False,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from invariscope.base.errors import ShiftError
 from invariscope.collectors.options import at_least_one
 from invariscope.collectors.schema import INT, PLAN, PLAN_CONDITIONS, PRECISION, REAL, Collector, column, optional
 
@@ -45,10 +46,16 @@ COLUMNS = (
 def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
     """A task per shift kind; a grid draws nothing by chance."""
     chosen = options[SurfaceOptions]
+    for shift in (shifts := options.shifts(checkpoint)):
+        if shift["max_shift"] % chosen.surface_step:
+            raise ShiftError(
+                f"{checkpoint.name}: surface_step is {chosen.surface_step} and does not divide max_shift, "
+                f"{shift['max_shift']}: take a step that does, so that both ends are on the grid"
+            )
     grid = {"images": chosen.surface_images, "step": chosen.surface_step}
     return [
         {**{name: value for name, value in shift.items() if name not in ("n_shifts", "seed")}, **grid}
-        for shift in options.shifts(checkpoint)
+        for shift in shifts
     ]
 
 

@@ -48,7 +48,7 @@ COLUMNS = (
     optional("site_kind", TEXT, "", "kind of the site before the change"),
     column("replacement", TEXT, "", "operator put in its place, with its arguments; the weights stay"),
     *PLAN,
-    column("measure", TEXT, "", "an MSB reading, or a score"),
+    column("measure", TEXT, "", "an MSB reading, or a score; none: there was nothing to swap"),
     column("scope", TEXT, "", "site: of the changed site; network: of all sites, or of the predictions"),
     optional("before", REAL, "1", "the measure of the network as it was trained"),
     optional("after", REAL, "1", "the measure with the replacement"),
@@ -76,6 +76,8 @@ def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
     shared = {"seed": seed, "images": chosen.swap_images, "replacements": [spec.canonical for spec in specs]}
     if code := {spec.canonical: spec.code_sha256 for spec in specs if spec.code_files}:
         shared["code"] = code
+    if checkpoint.parts.scheme != "zoo":
+        shared["self_swaps"] = "none"  # poolings of others are found to be the replacement since
     windows = options[LayersOptions].windows_per_image
     unshifted = {"kind": UNSHIFTED, "windows": windows, "crop_size": None}
     return [{**settings, **shared} for settings in (unshifted, *options[ShiftOptions].settings(checkpoint))]
@@ -108,6 +110,6 @@ COLLECTOR = Collector(
     rows,
     SwapsOptions,
     check,
-    conditions=(*PLAN_CONDITIONS, "replacement"),
+    conditions=PLAN_CONDITIONS,
     scores="images",
 )

@@ -6,6 +6,7 @@ Nothing is imported before it is asked for, so that listing names costs no torch
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -55,6 +56,8 @@ class Registry(Mapping[str, Any]):
             return _resolved(self._own[name])
         if name in self._added:
             return self._added[name]
+        if name in self._clashes:
+            raise self._error(self._clashes[name])
         if name not in self._outside:
             raise self._error(unknown(self.kind, name, self))
         point = self._outside[name]
@@ -80,6 +83,18 @@ class Registry(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def working(self) -> dict[str, Any]:
+        """Every object by its name, imported; what of another package cannot be used is said once, and left out."""
+        found = {}
+        for name in self:
+            try:
+                found[name] = self[name]
+            except InputError as problem:
+                if name in self._own or name in self._added:
+                    raise
+                tell(f"{problem} (left out)")
+        return found
 
     @property
     def own(self) -> tuple[str, ...]:
@@ -114,19 +129,28 @@ class Registry(Mapping[str, Any]):
 
     @property
     def _outside(self) -> Mapping[str, EntryPoint]:
-        """The entry points of other packages, by name.
-
-        Raises:
-            InputError: for a name that is ours, or that two packages give.
-        """
+        """The entry points of other packages, by name; a name that is taken is told once, and left out."""
         if self.group is None:
             return {}
-        points = _entry_points(self.group)
-        for name, found in points.items():
+        for line in self._clashes.values():
+            tell(f"{line} (left out)")
+        return {name: found[0] for name, found in _entry_points(self.group).items() if name not in self._clashes}
+
+    @property
+    def _clashes(self) -> dict[str, str]:
+        """The names of other packages that are ours, or that two of them give, with what to say of each."""
+        lines = {}
+        for name, found in _entry_points(self.group).items() if self.group is not None else ():
             if name in self._own or len(found) > 1:
                 owners = " and ".join(sorted({*map(_package, found), *(["this one"] if name in self._own else [])}))
-                raise self._error(f"{self.kind} {name!r} is given by {owners}: uninstall one of the packages")
-        return {name: found[0] for name, found in points.items()}
+                lines[name] = f"{self.kind} {name!r} is given by {owners}: uninstall one of the packages"
+        return lines
+
+
+@cache
+def tell(line: str) -> None:
+    """Say something on stderr, once in a process."""
+    sys.stderr.write(f"invariscope: {line}\n")
 
 
 def _is_again(before: Any, now: Any) -> bool:

@@ -6,12 +6,15 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg, subcommand
 
 from invariscope.base.errors import InputError
 from invariscope.base.extras import needs_extras
+from invariscope.base.names import unknown
 from invariscope.base.processes import Stopped
 from invariscope.cli import collect
 from invariscope.cli.analyze import Analyze
@@ -22,30 +25,36 @@ from invariscope.cli.demo import Demo
 from invariscope.cli.draw import Draw
 from invariscope.cli.figures import Figures
 from invariscope.cli.flags import FlagError, list_rules
+from invariscope.cli.prune import Prune
 from invariscope.cli.report import Report
 from invariscope.cli.sites import Sites
 from invariscope.cli.status import Status
 from invariscope.cli.train import Train
 
-__all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "WITH_FAILURES", "main", "parse"]
+__all__ = ["BAD_INPUT", "COMMANDS", "DONE", "INTERRUPTED", "WITH_FAILURES", "main", "parse"]
+
+
+COMMANDS = {
+    "demo": Demo,
+    "draw": Draw,
+    "train": Train,
+    "sites": Sites,
+    "collect": Collect,
+    "status": Status,
+    "compact": Compact,
+    "prune": Prune,
+    "analyze": Analyze,
+    "figures": Figures,
+    "report": Report,
+}
+"""The commands by name, in the order of the help."""
 
 
 def _commands() -> Any:
     """The commands as one type, made when it is wanted: ``collect`` has the options of whatever is registered."""
-    return Annotated[
-        Annotated[Demo, subcommand("demo")]
-        | Annotated[Draw, subcommand("draw")]
-        | Annotated[Train, subcommand("train")]
-        | Annotated[Sites, subcommand("sites")]
-        | Annotated[collect.command(), subcommand("collect")]
-        | Annotated[Status, subcommand("status")]
-        | Annotated[Compact, subcommand("compact")]
-        | Annotated[Analyze, subcommand("analyze")]
-        | Annotated[Figures, subcommand("figures")]
-        | Annotated[Report, subcommand("report")],
-        OmitArgPrefixes,
-        arg(name=""),
-    ]
+    made = {**COMMANDS, "collect": collect.command()}
+    every = reduce(or_, (Annotated[command, subcommand(name)] for name, command in made.items()))
+    return Annotated[every, OmitArgPrefixes, arg(name="")]
 
 
 def _description() -> str:
@@ -69,9 +78,7 @@ def _description() -> str:
     return "\n\n".join([__doc__ or "", about, *(f"{title}: {', '.join(names)}." for title, names in known.items())])
 
 
-def parse(
-    arguments: Sequence[str] | None = None,
-) -> Demo | Draw | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report:
+def parse(arguments: Sequence[str] | None = None) -> Any:
     """The command that the arguments ask for; exits with code 2 where they ask for none.
 
     Raises:
@@ -80,12 +87,11 @@ def parse(
     import tyro
 
     try:
-        found: Demo | Draw | Train | Sites | Collect | Status | Compact | Analyze | Figures | Report = tyro.cli(
+        return tyro.cli(
             _commands(), prog="invariscope", description=_description(), args=arguments, registry=list_rules()
         )
     except FlagError as error:
         raise InputError(str(error)) from error
-    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(f"invariscope {invariscope.__version__}")
             return DONE
+        if given and not given[0].startswith("-") and given[0] not in COMMANDS:
+            raise InputError(unknown("command", given[0], COMMANDS))
         command = parse(given)
         with needs_extras(given[0]):
             return command.run()

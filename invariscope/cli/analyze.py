@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from invariscope.cli.common import DONE, run_analysis
+from invariscope.cli.common import DONE, load_tables, run_analysis
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,11 @@ class Analyze:
     """Folder for the results."""
     power: bool = False
     """Also say how many operators, runs and checkpoints it takes to see r = -0.3: power.csv."""
+    keep_nondeterministic: bool = False
+    """Take in networks that give other logits on a second pass or in other batches."""
 
     def run(self) -> int:
         """Analyse, print the headline, write the results."""
-        run_analysis(self.tables, self.out, with_power=self.power)
+        tables = load_tables(self.tables, keep_nondeterministic=self.keep_nondeterministic)
+        run_analysis(tables, self.out, with_power=self.power)
         return DONE

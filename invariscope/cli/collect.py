@@ -66,6 +66,8 @@ class Collect(ManifestFlags):
         if self.scheduler and not self.backend:
             raise InputError("--scheduler is the address of a backend's: give --backend dask as well")
         at_least_one("--jobs", self.jobs)
+        if not self.out.strip():
+            raise InputError("--out is empty: name a folder for the tables, for example out/tables")
         images = DataSource(self.data, self.split, self.limit, code=self.code)
         if self.dry_run:
             return _say(plan_run(checkpoints, images, self.out, options))
@@ -91,7 +93,7 @@ def command() -> type[Collect]:
     usual, maps = default_collectors("images"), default_collectors("pixels")
     instead = [name for name in maps if name not in usual]
     replaced = [name for name in usual if name not in maps]
-    collectors = "\n".join(f"- {name}: {COLLECTORS[name].help}" for name in COLLECTORS)
+    collectors = "\n".join(f"- {name}: {found.help}" for name, found in COLLECTORS.working().items())
     made.__doc__ = "\n\n".join(
         [
             (Collect.__doc__ or "").strip(),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invariscope.base.errors import InputError
+from invariscope.base.processes import stopped_by_signals
 
 if TYPE_CHECKING:
     from invariscope.analysis import Frames, Results, Tables
@@ -49,11 +50,12 @@ def fitting(checkpoints: Sequence[Checkpoint], pattern: str) -> list[Checkpoint]
 def run_collect(
     checkpoints: Sequence[Checkpoint], images: DataSource, out: Path | str, options: Options, **how: Any
 ) -> CollectOutcome:
-    """Measure; where Ctrl-C stops it, say how to go on."""
+    """Measure; where Ctrl-C, SIGTERM or SIGHUP stops it, say how to go on."""
     from invariscope.collectors.engine.run import collect
 
     try:
-        return collect(checkpoints, images, out, options, **how)
+        with stopped_by_signals():
+            return collect(checkpoints, images, out, options, **how)
     except KeyboardInterrupt:
         print(f"\nstopped: the parts in {out} are whole; the same command goes on from there", file=sys.stderr)
         raise
@@ -71,19 +73,35 @@ def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
             f"out of memory: measured {count} checkpoint{'s' * (count > 1)} in smaller batches ({name}: {size} images)",
             file=sys.stderr,
         )
+    if outcome.no_functions:
+        print(
+            f"no function of the image: {', '.join(outcome.no_functions)}: other logits on a second pass or in other "
+            "batches (deterministic = false in the tables; kept out of the statistics)",
+            file=sys.stderr,
+        )
     for failure in outcome.failures:
         print(f"failed: {failure}", file=sys.stderr)
     return WITH_FAILURES if outcome.failures else DONE
 
 
-def run_analysis(folder: str, out: Path, *, with_power: bool = False) -> tuple[Frames, Results]:
-    """Analyse a folder of tables, print the headline, write the results; the frames serve what comes after."""
-    from invariscope.analysis import Frames, analyze_tables, load, write_results
+def load_tables(folder: str, *, keep_nondeterministic: bool = False) -> Tables:
+    """The tables of a folder; what is left out of them is said on stderr."""
+    from invariscope.analysis import load
+
+    tables = load(folder, keep_nondeterministic=keep_nondeterministic)
+    for note in tables.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return tables
+
+
+def run_analysis(tables: Tables, out: Path, *, with_power: bool = False) -> tuple[Frames, Results]:
+    """Analyse tables, print the headline, write the results; the frames serve what comes after."""
+    from invariscope.analysis import Frames, analyze_tables, write_results
     from invariscope.analysis.say.power_findings import power_in_words
     from invariscope.analysis.say.vocabulary import first_measured, measured
     from invariscope.analysis.stats.power import power
 
-    frames = Frames(load(folder))
+    frames = Frames(tables)
     main, *others = measured(frames.tables) or [first_measured(frames.tables)]
     results = analyze_tables(frames, main)
     powers = power(frames[main.frame], score=main.score) if with_power else None

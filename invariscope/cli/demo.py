@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 from invariscope import data
-from invariscope.cli.common import at_least_one, draw_all, fitting, run_analysis, run_collect, tell_outcome, write_page
+from invariscope.cli.common import (
+    at_least_one,
+    draw_all,
+    fitting,
+    load_tables,
+    run_analysis,
+    run_collect,
+    tell_outcome,
+    write_page,
+)
 
 DEMO_IMAGES = 150
 """Test images of the demo, of 602: it is to take three minutes on two cores."""
@@ -53,7 +62,7 @@ class Demo:
         code = tell_outcome(
             run_collect(checkpoints, images, tables, options, jobs=jobs, command=f"invariscope: {self}"), tables
         )
-        loaded, results = run_analysis(str(tables), self.out / "results")
+        loaded, results = run_analysis(load_tables(str(tables)), self.out / "results")
         drawn = draw_all(loaded, self.out / "figures")
         write_page(loaded, self.out / "report.html", results=results, drawn=drawn)
         return code

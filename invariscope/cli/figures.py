@@ -8,7 +8,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from invariscope.base.errors import InputError
-from invariscope.cli.common import DONE, draw_all, names
+from invariscope.cli.common import DONE, draw_all, load_tables, names
 
 PYTHON = "python:"
 
@@ -28,10 +28,11 @@ class Figures:
     """Names of figures and of tables of the paper, or python:FILE.py:NAME, a function of your own; all by default."""
     format: str = "png"
     """File formats of figures: png, pdf, svg."""
+    keep_nondeterministic: bool = False
+    """Take in networks that give other logits on a second pass or in other batches."""
 
     def run(self) -> int:
         """Draw and print the paths."""
-        from invariscope.analysis import load
         from invariscope.analysis.figures import FIGURES
 
         only = names(self.only) if self.only else None
@@ -41,7 +42,8 @@ class Figures:
             for name in own:
                 added[name] = add_user_figure(name)
             chosen = None if only is None else [added.get(name, name) for name in only]
-            draw_all(load(self.tables), self.out, only=chosen, formats=names(self.format))
+            tables = load_tables(self.tables, keep_nondeterministic=self.keep_nondeterministic)
+            draw_all(tables, self.out, only=chosen, formats=names(self.format))
         finally:
             for name in added.values():
                 FIGURES.remove(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from invariscope.cli.common import DONE, write_page
+from invariscope.cli.common import DONE, load_tables, write_page
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Report:
     """Folder of tables, or its URI."""
     out: Path
     """The page to write."""
+    keep_nondeterministic: bool = False
+    """Take in networks that give other logits on a second pass or in other batches."""
 
     def run(self) -> int:
         """Analyse, draw, write the page."""
-        from invariscope.analysis import load
-
-        write_page(load(self.tables), self.out)
+        write_page(load_tables(self.tables, keep_nondeterministic=self.keep_nondeterministic), self.out)
         return DONE

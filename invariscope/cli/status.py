@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from invariscope.base.words import counted
 from invariscope.cli.common import DONE
 from invariscope.cli.flags import ManifestFlags
 
@@ -31,6 +32,8 @@ class Status(ManifestFlags):
         print(f"tables: {self.tables} ({found.parts} parts)")
         for condition in found.conditions:
             print(condition)
+        for name, count in found.strangers.items():
+            print(f"{name}: {counted(count, 'part')} of a collector that is not installed: install its package")
         for failure, count in found.failures.items():
             print(f"failed: {failure} ({count} task{'s' * (count > 1)})")
         print(f"last run: {found.last_run}")

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from invariscope.base.errors import InputError
+from invariscope.base.errors import InputError, RecipeError
 from invariscope.cli.common import DONE, WITH_FAILURES, at_least_one
+
+PYTHON = "python:"
+"""What the specification of a user's code begins with."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,25 @@ class Train:
     """Device: cpu, cuda or mps."""
     threads: int = 1
     """Threads of a run, with one job; the last digits of the weights depend on it."""
+    code: bool = True
+    """Run the code of python: operators and data sets; with --no-code they are refused."""
     save_every: float = 60.0
     """Seconds after which a run in progress keeps its state, at the end of an epoch."""
 
     def run(self) -> int:
         """Train what is missing."""
+        from invariscope.zoo.recipe import read_recipe
         from invariscope.zoo.training import Conditions, train_recipe
+        from invariscope.zoo.twins import twins
 
+        if not self.code:
+            refuse_recipe_code(self.recipe)
         if at_least_one("--threads", self.threads) > 1 and self.jobs > 1:
             raise InputError("--threads is for one job: leave out --jobs or --threads")
         conditions = Conditions(self.device, self.threads, self.save_every)
         jobs = at_least_one("--jobs", self.jobs)
+        for same in twins(read_recipe(self.recipe)):
+            print(f"{', '.join(same)} train one network, which counts once: leave all but one out", file=sys.stderr)
         try:
             report = train_recipe(self.recipe, self.out, jobs=jobs, conditions=conditions)
         except KeyboardInterrupt:
@@ -52,3 +63,24 @@ class Train:
         counts = f"{len(report.trained)} runs trained, {len(report.skipped)} were done, {len(report.failed)} failed"
         print(f"zoo: {report.manifest} ({counts})")
         return WITH_FAILURES if report.failed else DONE
+
+
+def refuse_recipe_code(recipe: Path) -> None:
+    """Refuse a recipe that names a Python file, before any of it runs.
+
+    Raises:
+        RecipeError: no recipe that can be read.
+        InputError: the first such name.
+    """
+    from invariscope.zoo.user_code import no_code
+    from invariscope.zoo.yaml_lines import read_yaml
+
+    waiting = [read_yaml(recipe, RecipeError, "recipe").plain()]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and value.startswith(PYTHON):
+            raise InputError(no_code(f"{recipe}: {value!r}", Path(value.removeprefix(PYTHON).partition(":")[0])))

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from invariscope.analysis.tables.joined import join
 from invariscope.analysis.tables.load import Tables
-from invariscope.collectors.schema import MSB_READINGS, SCHEMA_VERSION, TABLES
+from invariscope.collectors.schema import LATER_COLUMNS, MSB_READINGS, SCHEMA_VERSION, TABLES
 
 # operator -> (specifications with their strength and MSB, whether it selects one input)
 OPERATORS = {
@@ -297,6 +297,7 @@ def _finish(table: str, rows: pd.DataFrame | None) -> pd.DataFrame:
         return schema.empty_table().to_pandas()
     provenance = {"data_fingerprint": "f0", "task": table, "invariscope_version": "0", "torch_version": "0"}
     rows = rows.assign(**{name: value for name, value in provenance.items() if name in schema.names})
+    rows = rows.assign(**{name: None for name in LATER_COLUMNS if name in schema.names and name not in rows})
     return pa.Table.from_pandas(rows[schema.names], schema=schema, preserve_index=False).to_pandas()
 
 

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from invariscope.analysis.figures.drawn import FACTORS, drawn, drawn_operators, spearman
+from invariscope.analysis.publication import table_drawn
 from invariscope.base.errors import TableError
 
 N, BLOCKS = 40, 5
@@ -108,6 +109,21 @@ def test_a_factor_that_does_not_vary_has_no_correlation(frame: pd.DataFrame) -> 
     caption = drawn(blocks).caption
     assert "Population" not in caption
     assert "MSB with asymmetry" not in caption
+
+
+def test_the_table_counts_operators_blocks_and_what_was_trained(frame: pd.DataFrame) -> None:
+    frame = frame.assign(factor_population=frame["factor_population"].where(frame["factor_block"].isna(), "R"))
+    rows = table_drawn(frame).rows.set_index(["factor_population", "factor_family"])
+    assert rows["operators"].to_dict() == {
+        ("P", "rank"): N / 2,
+        ("P", "channelranks"): N / 2,
+        ("R", "rank"): 4 * BLOCKS,
+    }
+    assert rows["blocks"].to_dict() == {("P", "rank"): 0, ("P", "channelranks"): 0, ("R", "rank"): BLOCKS}
+    assert rows["n"].to_dict() == {("P", "rank"): N + 1, ("P", "channelranks"): N, ("R", "rank"): 4 * BLOCKS}
+    msb = frame[frame["factor_family"] == "channelranks"]["factor_assigned_msb"]
+    ends = rows.loc[("P", "channelranks"), [f"factor_assigned_msb{end}" for end in ("", "_low", "_high")]]
+    assert ends.tolist() == [msb.median(), msb.min(), msb.max()]
 
 
 def test_a_zoo_without_drawn_operators_is_told(frame: pd.DataFrame) -> None:

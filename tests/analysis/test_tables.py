@@ -132,14 +132,34 @@ def test_a_site_without_a_number_is_counted_and_left_out_of_the_mean(tables):
     assert row["msb_corrected"] == pytest.approx(kept["msb_corrected"].mean(), abs=1e-12)
 
 
-def test_other_images_of_the_same_data_set_serve_where_the_same_were_not_measured(tables):
-    crop = tables.invariance[tables.invariance["shift_kind"] == "zero"].assign(
-        shift_kind="crop", fill=None, data_fingerprint="larger", plan_hash="plan-crop"
-    )
-    frame = join(replace(tables, invariance=pd.concat([tables.invariance, crop], ignore_index=True)))
-    pairs = frame.pivot(index="checkpoint", columns="shift_kind", values=["msb_corrected", "accuracy"])
-    for column in ("msb_corrected", "accuracy"):
-        assert (pairs[column]["crop"] == pairs[column]["zero"]).all()
+def cropped(tables, *, own):
+    """The tables with crop shifts, of larger images as older versions had them; with their own accuracy or without."""
+    zero = tables.invariance[tables.invariance["shift_kind"] == "zero"]
+    columns = {"shift_kind": "crop", "fill": None, "data_fingerprint": "larger", "plan_hash": "plan-crop"}
+    parts = [tables.invariance, zero.assign(**columns)]
+    if own:
+        plain = tables.invariance[tables.invariance["score"] == "accuracy"]
+        plan = {name: zero[name].iloc[0] for name in ("max_shift", "n_shifts", "plan")}
+        parts.append(plain.assign(value=plain["value"] * 0.85, se=0.01, **plan, **columns))
+    return replace(tables, invariance=pd.concat(parts, ignore_index=True))
+
+
+def test_readings_of_the_same_data_set_serve_where_the_same_images_were_not_measured(tables):
+    pairs = join(cropped(tables, own=False)).pivot(index="checkpoint", columns="shift_kind", values="msb_corrected")
+    assert (pairs["crop"] == pairs["zero"]).all()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_views_of_another_scale_never_have_the_accuracy_of_the_images(tables, own):
+    frame = join(cropped(tables, own=own))
+    accuracy = frame.pivot(index="checkpoint", columns="shift_kind", values="accuracy")
+    assert (accuracy["circular"] == accuracy["zero"]).all()
+    if own:
+        assert accuracy["crop"].to_numpy() == pytest.approx(0.85 * accuracy["zero"].to_numpy(), abs=1e-12)
+        assert frame.loc[frame["shift_kind"] == "crop", "accuracy_se"].eq(0.01).all()
+    else:
+        assert accuracy["crop"].isna().all()
+        assert frame.loc[frame["shift_kind"] == "crop", "consistency"].notna().all()
 
 
 def test_without_layers_the_readings_are_missing(tables):
@@ -166,7 +186,7 @@ def test_a_network_of_two_names_counts_once_and_is_told(tables):
     frame = join(replace(tables, checkpoints=pd.concat([twin, tables.checkpoints], ignore_index=True)))
     pd.testing.assert_frame_equal(frame, join(tables))
     assert frame.attrs["copies"] == ["zz-copy"]
-    told = "1 further checkpoint is a copy of another (the same weights and model) and not counted: zz-copy."
+    told = "1 further checkpoint is a copy of another (the same weights and function) and not counted: zz-copy."
     few = frame[frame["final"] & (frame["shift_kind"] == "zero")]
     assert told in analyze(few, scores=["consistency"], resamples=50).summary
 

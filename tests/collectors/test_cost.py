@@ -137,6 +137,8 @@ def test_timings_are_of_the_passes_and_relative_to_the_reference(monkeypatch: py
     monkeypatch.setattr(cost, "time", clock)
     model, reference = Sleeper(0.3, clock), Sleeper(0.1, clock)
     reference.modes.append(True)  # a pass ahead
+    steps: list[torch.Tensor] = []
+    model.weight.register_hook(steps.append)
     rows = measure_cost(model, torch.randn(4, 3, 8, 6), reference, repeats=5, name="nap").set_index("quantity")
     # A pass each to count, 2 to warm up, 5 timed; then 2 and 5 steps.
     for quantity, first in (("latency", 3), ("training_step", 10)):
@@ -156,7 +158,7 @@ def test_timings_are_of_the_passes_and_relative_to_the_reference(monkeypatch: py
     assert model.training
     assert not model.norm.training
     assert torch.equal(model.weight, torch.ones(5))
-    assert model.weight.grad is not None
+    assert (len(steps), model.weight.grad) == (7, None)  # backward is timed, and leaves nothing
 
 
 def test_pairs_are_measured_in_turn_each_first_by_turns() -> None:

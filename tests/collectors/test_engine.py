@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from invariscope.base.errors import DataError, InputError
 from invariscope.collectors.engine.run import CollectOutcome, collect
 from invariscope.collectors.measure.invariance import Predictions, measure_accuracy, predict, score
 from invariscope.collectors.measure.msb import measure_msb
-from invariscope.collectors.measure.shifts import ShiftPlan
+from invariscope.collectors.measure.shifts import ShiftPlan, apply_shift
 from invariscope.collectors.measure.swap import measure_swaps
 from invariscope.collectors.options import Options
 from invariscope.collectors.schema import COLLECTORS
@@ -101,6 +102,12 @@ def test_rows_are_what_the_measuring_functions_give(measured: Measured, images: 
     pd.testing.assert_series_equal(stored.sort_index(), expected.sort_index())
     accuracy = measure_accuracy(model, prepared, images.labels)["value"][0]
     assert rows.loc[rows["shift_kind"] == "none", "value"].tolist() == [accuracy]
+    whole = PreparedImages(images, checkpoint.input, 40)
+    views = apply_shift(whole[:], np.zeros((len(images), 2), dtype=int), "crop", size=32)
+    of_views = measure_accuracy(model, views, images.labels)["value"][0]
+    found = rows[(rows["shift_kind"] == "crop") & (rows["score"] == "accuracy")]
+    assert found["value"].tolist() == pytest.approx([of_views], abs=1e-12)
+    assert not ((rows["shift_kind"] == "circular") & (rows["score"] == "accuracy")).any()
 
     layers = read(out, "layers").query("checkpoint == 'max'")
     assert layers["msb_corrected"].tolist() == [1.0, 1.0, 1.0]

@@ -122,14 +122,17 @@ def test_tasks_that_kill_their_worker_or_hang_are_failures_and_the_others_go_on(
     options = Options(collect=("invariance",), shift=())
     checkpoints = faulty("dies", "hangs", "none", "none")
     outcome = collect(checkpoints, images, tmp_path / "out", options, jobs=2, time_limit=5, progress=False)
+    # The description runs the network as well, on two images of noise.
+    died = "WorkerDied: its worker process died twice, as when the system kills it for want of memory"
+    stopped = "TimeLimit: took longer than 5 s and was stopped"
     assert sorted(str(failure) for failure in outcome.failures) == [
-        "dies0: invariance: WorkerDied: its worker process died twice, as when the system kills it for want of memory",
-        "hangs1: invariance: TimeLimit: took longer than 5 s and was stopped",
+        *(f"dies0: {stage}: {died}" for stage in ("checkpoints", "invariance")),
+        *(f"hangs1: {stage}: {stopped}" for stage in ("checkpoints", "invariance")),
     ]
-    assert outcome.measured == 4 + 2
+    assert outcome.measured == 2 + 2
     collect(checkpoints[2:], images, tmp_path / "good", options, progress=False)
     tables, expected = read_all(tmp_path / "out"), read_all(tmp_path / "good")
-    assert sorted(tables["failures"]["error"]) == ["TimeLimit", "WorkerDied"]
+    assert sorted(tables["failures"]["error"]) == ["TimeLimit"] * 2 + ["WorkerDied"] * 2
     pd.testing.assert_frame_equal(tables["invariance"], expected["invariance"])
     assert not list((tmp_path / "out").glob(".*.tmp"))
 
@@ -140,8 +143,8 @@ def test_a_task_that_hangs_is_stopped_in_a_run_of_one_job(
 ) -> None:
     options = Options(collect=("invariance",), shift=())
     outcome = collect(faulty("hangs", "none"), images, tmp_path / "out", options, time_limit=8, progress=False)
-    assert [(failure.checkpoint, failure.error) for failure in outcome.failures] == [("hangs0", "TimeLimit")]
-    assert outcome.measured == 2 + 1
+    assert [(failure.checkpoint, failure.error) for failure in outcome.failures] == [("hangs0", "TimeLimit")] * 2
+    assert outcome.measured == 2
 
 
 def test_ctrl_c_ends_a_run_of_several_jobs_and_the_next_one_goes_on(
@@ -179,6 +182,34 @@ def test_ctrl_c_ends_a_run_of_several_jobs_and_the_next_one_goes_on(
     collect(zoo, DataSource("digits", limit=40), tmp_path / "whole", options, progress=False)
     same(read_all(tmp_path / "whole"), read_all(out))
     assert not list(out.rglob("*.tmp"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and process groups of POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_workers_end_with_the_run(zoo: list[Checkpoint], tmp_path: Path, name: str) -> None:
+    write_manifest(tmp_path / "zoo.yaml", zoo)
+    out = tmp_path / "out"
+    code = "import sys; from invariscope import cli; sys.exit(cli.main(sys.argv[1:]))"
+    arguments = ["collect", str(tmp_path), "--data", "digits", "--out", str(out), "--jobs", "2", "--n-shifts", "800"]
+    command = [sys.executable, "-c", code, *arguments]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        waited = time.monotonic() + 120
+        while not any(out.rglob("checkpoints/*.parquet")):
+            assert run.poll() is None
+            assert time.monotonic() < waited
+            time.sleep(0.02)
+        number = getattr(signal, name)
+        run.send_signal(number)
+        assert run.wait(timeout=30) == (-number if name == "SIGKILL" else cli.SIGNALLED + number)
+        deadline = time.monotonic() + 10
+        while group_lives(run.pid):
+            assert time.monotonic() < deadline, "workers measure on"
+            time.sleep(0.1)
+    finally:
+        if group_lives(run.pid):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
 
 
 @pytest.mark.parametrize("limit", [0, -1.0, float("nan")])

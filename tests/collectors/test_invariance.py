@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from invariscope.base.errors import DataError, ModelError, ShiftError
+from invariscope.collectors import schema as contract
 from invariscope.collectors.measure.invariance import (
     Predictions,
     measure_accuracy,
@@ -25,8 +26,7 @@ from invariscope.collectors.schema import SCORES, TABLES
 from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
 
-IDENTITY = ("checkpoint", "sha256", "model")
-PROVENANCE = ("data", "data_fingerprint", "task", "invariscope_version", "torch_version")
+IDENTITY, PROVENANCE = ([field.name for field in fields] for fields in (contract.IDENTITY, contract.PROVENANCE))
 
 
 def small_network(seed: int = 0, channels: int = 2, classes: int = 4) -> nn.Module:

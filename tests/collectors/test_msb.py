@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.collectors.measure import msb
 from invariscope.collectors.measure.msb import measure_msb, ratio_jackknife
-from invariscope.collectors.schema import MSB_READINGS, TABLES
+from invariscope.collectors.schema import IDENTITY, MSB_READINGS, PROVENANCE, TABLES
 from invariscope.zoo.operators import OPERATORS, Blur, MaxBlur, Soft, Subsample, build_operator
 
 READINGS = (*MSB_READINGS, "flat_fraction")
@@ -340,9 +340,7 @@ def test_rows_follow_the_schema() -> None:
     frame = measure_msb(Net(), noise(4, 3, 32, 32))
     names = [name for name in TABLES["layers"].names if name in frame.columns]
     assert list(frame.columns) == names
-    assert set(TABLES["layers"].names) - set(names) == {
-        "checkpoint", "sha256", "model", "data", "data_fingerprint", "task", "invariscope_version", "torch_version",
-    }  # fmt: skip
+    assert set(TABLES["layers"].names) - set(names) == {field.name for field in (*IDENTITY, *PROVENANCE)}
     assert frame["site"].tolist() == ["stem", "pool", "avg", "down", "subsample"]
     assert frame["depth"].tolist() == [0, 1, 2, 3, 4]
     assert (frame["n_sites"] == 5).all()

@@ -4,12 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from invariscope.base.errors import ManifestError, ModelError
+from invariscope.collectors.tables.checkpoints import COLUMNS
+from invariscope.zoo.architectures import ARCHITECTURES
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec
-from invariscope.zoo.manifest import read_manifest, write_manifest
+from invariscope.zoo.manifest import check_zoo_model, read_manifest, write_manifest
 from invariscope.zoo.model_string import ModelString
 
 INPUT = "input: {size: 32, mean: [0.5], std: [0.25]}"
@@ -79,14 +82,42 @@ def test_a_size_may_be_height_and_width(tmp_path: Path) -> None:
     assert [entry.input.size for entry in read_manifest(tmp_path)] == [(12, 16), 16, 16]
 
 
-def test_written_weights_outside_of_the_folder_are_allowed_explicitly(tmp_path: Path) -> None:
+def test_a_manifest_allows_itself_nothing(tmp_path: Path) -> None:
     (tmp_path / "zoo").mkdir()
     (tmp_path / "w.pt").write_bytes(b"")
     checkpoint = Checkpoint("a", "timm:x", tmp_path / "w.pt", InputSpec(8, (0.0,), (1.0,)), folder=tmp_path / "zoo")
     write_manifest(tmp_path / "zoo", [checkpoint])
-    assert "allow_outside: true" in (tmp_path / "zoo" / "zoo.yaml").read_text()
-    (found,) = read_manifest(tmp_path / "zoo")
+    text = (tmp_path / "zoo" / "zoo.yaml").read_text()
+    assert "allow_outside" not in text
+    (tmp_path / "zoo" / "zoo.yaml").write_text(f"allow_outside: true\n{text}")  # as older ones have it
+    with pytest.raises(ManifestError, match=r"give --allow-outside \(in Python allow_outside=True\)"):
+        read_manifest(tmp_path / "zoo")
+    (found,) = read_manifest(tmp_path / "zoo", allow_outside=True)
     assert found.weights.resolve() == (tmp_path / "w.pt").resolve()
+
+
+@pytest.mark.parametrize("value", ["{seed: 3, epoch: 2.5, strength: .inf}", "{epoch: 1e3}", "{seed: ~, run: 17}"])
+def test_factors_of_the_right_kind_pass(tmp_path: Path, value: str) -> None:
+    write(tmp_path, entry(factors=value), "a.pt")
+    assert len(read_manifest(tmp_path)) == 1
+
+
+def test_every_column_of_numbers_that_factors_fill_is_checked(tmp_path: Path) -> None:
+    """A factor that passes here and does not fit its column makes the analysis refuse the whole folder."""
+    for column in COLUMNS:
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            if column.name == "n_params":  # counted, whatever the manifest says
+                continue
+            write(tmp_path, entry(factors=f"{{{column.name}: some}}"), "a.pt")
+            with pytest.raises(ManifestError, match=rf"zoo.yaml:6: checkpoint 'a': factors.{column.name} is 'some'"):
+                read_manifest(tmp_path)
+
+
+def test_arguments_of_every_architecture_are_known_without_building_it() -> None:
+    for name in ARCHITECTURES:
+        check_zoo_model(ModelString.parse(f"zoo:{name}?operator=avg&padding_mode=circular&in_channels=1&classes=3"))
+        with pytest.raises(ModelError, match="unknown argument 'nothing'"):
+            check_zoo_model(ModelString.parse(f"zoo:{name}?nothing=1"))
 
 
 def test_write_refuses_two_of_one_name(tmp_path: Path) -> None:
@@ -170,7 +201,7 @@ def entry(**changes: str | None) -> str:
         (
             entry(weights="../outside.pt"),
             4,
-            "lies outside of the zoo's folder: move it inside, or put `allow_outside: true`",
+            "lies outside of the zoo's folder: move it inside, or give --allow-outside",
         ),
         (entry(weights="'../*.pt'"), 4, "lies outside of the zoo's folder"),
         (entry(weights="link.pt"), 4, "lies outside of the zoo's folder"),
@@ -188,6 +219,28 @@ def entry(**changes: str | None) -> str:
         (entry(input="{size: 8, mean: [0, 1], std: [1, 1, 1]}"), 5, "mean has 2 numbers and std 3"),
         (entry(factors="{operator: [a, b]}"), 6, "factors.operator is ['a', 'b'], and must be text, a number"),
         (entry(factors="{1: a}"), 6, "factors has the key 1: keys must be text"),
+        (
+            entry(factors="{epoch: best}"),
+            6,
+            "checkpoint 'a': factors.epoch is 'best', and must be a number: correct it, leave it out, or give",
+        ),
+        (
+            entry(factors="{note: x, seed: zero}"),
+            6,
+            "checkpoint 'a': factors.seed is 'zero', and must be a whole number",
+        ),
+        (entry(factors="{seed: 1.5}"), 6, "factors.seed is 1.5, and must be a whole number"),
+        (entry(factors="{seed: true}"), 6, "factors.seed is True, and must be a whole number"),
+        (entry(factors="{strength: high}"), 6, "factors.strength is 'high', and must be a number"),
+        (entry(factors="{epoch: .nan}"), 6, "factors.epoch is nan, and must be a number"),
+        (entry(factors="{epoch: true}"), 6, "factors.epoch is True, and must be a number"),
+        (
+            entry(model="zoo:smallcnn?wdith=4"),
+            3,
+            "checkpoint 'a': model 'zoo:smallcnn?wdith=4': unknown argument 'wdith'",
+        ),
+        (entry(model="zoo:resnet20?width=wide"), 3, "width is 'wide', and must be a whole number, as 16 is"),
+        (entry(model="zoo:smallcnn?padding_mode=zero"), 3, "unknown padding mode 'zero': did you mean 'zeros'?"),
         (entry(labels="[]"), 6, "labels is [], and must be text"),
         (entry(prefix="''"), 6, "prefix is '', and must be text"),
     ],

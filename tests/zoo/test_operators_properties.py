@@ -21,12 +21,17 @@ from invariscope.zoo.operators.pooling import LP_FLOOR, avg_pool, lp_pool, max_p
 from invariscope.zoo.operators.tips import tips, tips_logits, tips_psi
 from invariscope.zoo.sampling import PADDING_MODES, take
 
-SPECS = [
-    OperatorSpec(name, arguments).canonical for name, cls in OPERATORS.items() for arguments in ({}, *cls.examples)
-]
-"""Every operator of the registry, with its default arguments and with its examples."""
+ALL = {
+    OperatorSpec(name, arguments).canonical: place
+    for name, cls in OPERATORS.items()
+    for place, arguments in enumerate(({}, *cls.examples))
+}
+"""Every operator of the registry, with its default arguments and with its examples; the place of each among them."""
 
-LEARNED = [spec for spec in SPECS if any(True for _ in build_operator(spec, 4).parameters())]
+SPECS = [pytest.param(spec, marks=pytest.mark.full if place > 1 else ()) for spec, place in ALL.items()]
+"""Further examples than the first are for the full run."""
+
+LEARNED = [spec for spec in ALL if any(True for _ in build_operator(spec, 4).parameters())]
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -143,7 +148,10 @@ def test_constants_stay(spec: str) -> None:
                 )
 
 
-@pytest.mark.parametrize(("spec", "training"), [(s, False) for s in SPECS] + [(s, True) for s in LEARNED])
+@pytest.mark.parametrize(
+    ("spec", "training"),
+    [pytest.param(*each.values, False, marks=each.marks) for each in SPECS] + [(s, True) for s in LEARNED],
+)
 def test_gradients(spec: str, training: bool) -> None:
     operator = built(spec, 2, 2, "circular").train(training)
     names = list(dict(operator.named_parameters()))

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from invariscope.zoo.operators import build_operator, parse_operator
-from invariscope.zoo.operators.pooling import LP_FLOOR
+from invariscope.zoo.operators import OPERATORS, build_operator, parse_operator
 from invariscope.zoo.sampling import PADDING_MODES
+
+
+def load() -> ModuleType:
+    name = "slow_operators"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+references = load()
+slow, slow_windows = references.slow, references.slow_windows
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -30,103 +49,49 @@ def built(spec: str, channels: int, stride: int = 2, padding_mode: str = "zeros"
     return operator
 
 
-# Slow references: Python loops over one channel, a list of rows.
+MORE = [
+    "rank", "rank((0.4, 0.3, 0.2, 0.1), 2)", "rank((0, 0, 0, 0, 0, 0.1, 0.2, 0.3, 0.4), 3)", "channelranks",
+    "channelranks((0.5, 0, 0, 0, 0, 0, 0, 0, 0.5), 3)", "owa(0.4)", "owa(3, kernel=3)", "topk(3)", "quantile(4)",
+    "quantile(7, 3)", "kernel", "kernel((0.1, 0.2, 0.3, 0.4), 2)", "kernel((0, 0, 0, 0, 0, 0, 0.2, 0.3, 0.5), 3)",
+    "gauss(0.6)", "phase", "phase(1)", "phase(0, 1)", "lme(2)", "lme(-3, 3)", "lme(0)", "lme(inf)", "lme(-inf)",
+    "lehmer", "lehmer(1)", "lehmer(3.5, 3)", "lehmer(inf)", "soft(-4)", "soft(-1, 3)", "mix(0.3, max, avg)",
+    "mix(0.3, rank((0.4, 0.3, 0.2, 0.1), 2), kernel((0.1, 0.2, 0.3, 0.4), 2))", "mix(0.6, soft(4), blur(3))",
+    "prefilter(0.3, max)", "prefilter(1, mix(0.5, quantile(4), phase(1)))",
+]  # fmt: skip
+"""Specifications of the operators above; every padding mode and stride is tried."""
 
-Plane = list[list[float]]
+LOOPS: set[str] = set()
+"""Operators with a test of their own here, against loops."""
 
-
-def source(position: int, size: int, mode: str, widest: int) -> int | None:
-    if 0 <= position < size:
-        return position
-    if mode == "zeros":
-        return None
-    if mode == "circular":
-        return position % size
-    if mode == "reflect" and widest < size:
-        return -position if position < 0 else 2 * (size - 1) - position
-    return min(max(position, 0), size - 1)
-
-
-def slow_windows(plane: Plane, kernel: int, stride: int, before: int, after: int | None, mode: str) -> list:
-    """The values of each window, row by row, None outside; ``after=None``: as far as the outputs need."""
-    sizes = (len(plane), len(plane[0]))
-    counts = [math.ceil(size / stride) for size in sizes]
-    ends = [
-        max(stride * (n - 1) + kernel - before - m, 0) if after is None else after
-        for n, m in zip(counts, sizes, strict=True)
-    ]
-    rows = []
-    for u in range(counts[0]):
-        row = []
-        for v in range(counts[1]):
-            values = []
-            for p in range(kernel):
-                for q in range(kernel):
-                    h = source(stride * u + p - before, sizes[0], mode, max(before, ends[0]))
-                    w = source(stride * v + q - before, sizes[1], mode, max(before, ends[1]))
-                    values.append(None if h is None or w is None else plane[h][w])
-            row.append(values)
-        rows.append(row)
-    return rows
+Test = TypeVar("Test", bound=Callable[..., None])
 
 
-def slow_pool(plane: Plane, kernel: int, stride: int, mode: str, reduce: Callable[[list[float]], float]) -> Plane:
-    before = (kernel - 1) // 2 if kernel > stride else 0
-    found = slow_windows(plane, kernel, stride, before, None, mode)
-    return [[reduce([v for v in values if v is not None]) for values in row] for row in found]
+def loop_of(name: str) -> Callable[[Test], Test]:
+    """Marks the test of an operator against loops."""
+    LOOPS.add(name)
+    return lambda test: test
 
 
-def slow_blur(plane: Plane, m: int, stride: int, mode: str) -> Plane:
-    taps = [math.comb(m - 1, p) * math.comb(m - 1, q) / 4 ** (m - 1) for p in range(m) for q in range(m)]
-    found = slow_windows(plane, m, stride, (m - 1) // 2, m // 2, mode)
-    return [[sum(k * (v or 0.0) for k, v in zip(taps, values, strict=True)) for values in row] for row in found]
+def test_every_operator_has_a_slow_reference() -> None:
+    fixed = {parse_operator(spec).name for spec in (*references.SLOW, *MORE)}
+    assert fixed | LOOPS == set(OPERATORS.own)
+    assert not fixed & LOOPS
 
 
-def slow_soft(beta: float) -> Callable[[list[float]], float]:
-    def reduce(values: list[float]) -> float:
-        weights = [math.exp(beta * (v - max(values))) for v in values]
-        return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
-
-    return reduce
-
-
-def slow_lp(p: float) -> Callable[[list[float]], float]:
-    return lambda values: (sum(max(v, 0.0) ** p for v in values) / len(values) + LP_FLOOR**p) ** (1 / p)
-
-
-SLOW = {
-    "max": lambda plane, s, mode: slow_pool(plane, max(s, 2), s, mode, max),
-    "max(3)": lambda plane, s, mode: slow_pool(plane, 3, s, mode, max),
-    "avg": lambda plane, s, mode: slow_pool(plane, max(s, 2), s, mode, lambda v: sum(v) / len(v)),
-    "avg(5)": lambda plane, s, mode: slow_pool(plane, 5, s, mode, lambda v: sum(v) / len(v)),
-    "subsample": lambda plane, s, mode: [row[::s] for row in plane[::s]],
-    "lp(3)": lambda plane, s, mode: slow_pool(plane, max(s, 2), s, mode, slow_lp(3)),
-    "lp(2.5, kernel=3)": lambda plane, s, mode: slow_pool(plane, 3, s, mode, slow_lp(2.5)),
-    "lp(1)": lambda plane, s, mode: slow_pool(
-        plane, max(s, 2), s, mode, lambda v: sum(max(a, 0.0) for a in v) / len(v)
-    ),
-    "lp(inf)": lambda plane, s, mode: slow_pool(plane, max(s, 2), s, mode, lambda v: max(0.0, *v)),
-    "soft(4)": lambda plane, s, mode: slow_pool(plane, max(s, 2), s, mode, slow_soft(4)),
-    "soft(0, kernel=4)": lambda plane, s, mode: slow_pool(plane, 4, s, mode, slow_soft(0)),
-    "soft(inf)": lambda plane, s, mode: slow_pool(plane, max(s, 2), s, mode, max),
-    **{f"blur({m})": lambda plane, s, mode, m=m: slow_blur(plane, m, s, mode) for m in range(1, 8)},
-    "maxblur(3)": lambda plane, s, mode: slow_blur(slow_pool(plane, max(s, 2), 1, mode, max), 3, s, mode),
-    "maxblur(4, 3)": lambda plane, s, mode: slow_blur(slow_pool(plane, 3, 1, mode, max), 4, s, mode),
-}
-
-
-@pytest.mark.parametrize("spec", SLOW)
+@pytest.mark.parametrize("spec", [*references.SLOW, *MORE])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_fixed_operators_are_the_loops(spec: str, stride: int) -> None:
     for size in ((6, 6), (5, 7), (2, 1)):
-        x = noise(2, 2, *size)
+        x = noise(2, 3, *size)
         x[0, 0].clamp_(max=0)  # windows without a positive value
         for mode in PADDING_MODES:
-            y = build_operator(spec, 2, stride, mode)(x)
-            expected = [[SLOW[spec](plane, stride, mode) for plane in image] for image in x.tolist()]
-            torch.testing.assert_close(y, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+            expected = torch.tensor([slow(spec, image, stride, mode) for image in x.tolist()], dtype=torch.float64)
+            for layout in (torch.contiguous_format, torch.channels_last):
+                y = build_operator(spec, 3, stride, mode)(x.contiguous(memory_format=layout))
+                torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
 
 
+@loop_of("ddac")
 @pytest.mark.parametrize(("kernel", "groups"), [(3, 2), (2, 3), (3, 8)])
 def test_ddac_is_the_loop(kernel: int, groups: int) -> None:
     for mode in PADDING_MODES:
@@ -169,12 +134,14 @@ def test_ddac_training_uses_the_statistics_of_every_position() -> None:
     torch.testing.assert_close(operator.eval()(x), y)
 
 
+@loop_of("aps")
 @pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
-def test_aps_is_the_loop(p: float) -> None:
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_aps_is_the_loop(p: float, rank: int) -> None:
     for stride, size in ((1, (3, 4)), (2, (5, 6)), (3, (7, 6))):
         for mode in PADDING_MODES:
             x = noise(4, 3, *size)
-            operator = build_operator(f"aps({p})", 3, stride, mode)
+            operator = build_operator(f"aps({p}, rank={rank})", 3, stride, mode)
             y = operator(x)
             for n, image in enumerate(x.tolist()):
                 cells = [slow_windows(plane, stride, stride, 0, None, mode) for plane in image]
@@ -182,7 +149,7 @@ def test_aps_is_the_loop(p: float) -> None:
                 for k in range(stride**2):
                     values = [abs(cell[k] or 0.0) for plane in cells for row in plane for cell in row]
                     norms.append(max(values) if p == math.inf else sum(v**p for v in values))
-                best = norms.index(max(norms))
+                best = sorted(range(stride**2), key=lambda k: -norms[k])[min(rank, stride**2) - 1]
                 assert int(operator.selection[n]) == best
                 assert y[n].tolist() == [[[cell[best] or 0.0 for cell in row] for row in plane] for plane in cells]
 
@@ -193,12 +160,36 @@ def test_aps_takes_the_first_of_tied_phases() -> None:
     assert operator.selection.tolist() == [0, 0, 0]
 
 
+def test_aps_chooses_on_the_input_or_on_what_is_filtered() -> None:
+    x = noise(8, 3, 6, 6)
+    filtered, chosen = (build_operator(f"aps(filter=3, choose={on})", 3, 2, "circular") for on in ("filtered", "input"))
+    plain = build_operator("aps", 3)
+    for operator in (filtered, chosen, plain):
+        operator(x)
+    assert torch.equal(chosen.selection, plain.selection)
+    assert not torch.equal(chosen.selection, filtered.selection)
+    torch.testing.assert_close(chosen(x), filtered(x, selection=plain.selection), rtol=0, atol=0)
+    same = build_operator("aps(choose=input)", 3)
+    assert torch.equal(same(x), plain(x))
+
+
+def test_ranks_of_aps_take_each_phase_once_and_the_first_of_tied_ones_first() -> None:
+    x = torch.ones(2, 2, 4, 4)
+    chosen = []
+    for rank in range(1, 5):
+        operator = build_operator(f"aps(rank={rank})", 2)
+        operator(x)
+        chosen.append(operator.selection.tolist())
+    assert chosen == [[0, 0], [1, 1], [2, 2], [3, 3]]
+
+
 def test_aps_chooses_one_phase_for_all_channels() -> None:
     x = torch.zeros(1, 2, 2, 2)
     x[0, 0, 0, 1], x[0, 1, 1, 0] = 3.0, 4.0
     assert build_operator("aps", 2)(x).flatten().tolist() == [0.0, 4.0]
 
 
+@loop_of("lps")
 def test_lps_trains_on_the_gumbel_mixture() -> None:
     operator = built("lps", 3, 3, "reflect").train()
     x = noise(4, 3, 6, 9)
@@ -236,6 +227,7 @@ def test_lps_temperature_falls_linearly() -> None:
     assert operator.selection.amax(1).mean() > 0.95
 
 
+@loop_of("tips")
 @pytest.mark.parametrize("spec", ["tips", "tips(phase)", "tips(phase_order=official)", "tips(hard=true)"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_tips_is_the_loop(spec: str, stride: int) -> None:

@@ -10,8 +10,9 @@ import pytest
 from invariscope import cli
 from invariscope.base.errors import RecipeError
 from invariscope.zoo.population import draw_population, draw_repeats, draw_rotations
-from invariscope.zoo.recipe import DESIGNS, Run, read_recipe
+from invariscope.zoo.recipe import DESIGNS, RUN_FACTORS, Run, read_recipe
 from invariscope.zoo.recipe_drawing import write_drawn
+from invariscope.zoo.training import factors
 from invariscope.zoo.training.factors import run_factors
 
 DESIGN = """\
@@ -169,7 +170,27 @@ def test_factors_of_a_recipe_are_named_anew(tmp_path: Path) -> None:
         read_recipe(path)
 
 
+def test_every_factor_that_a_run_has_of_itself_is_kept_for_it() -> None:
+    runs = [Run(operator="tips", draw="P0"), Run(operator="soft(beta=2)")]
+    told = [name for run in runs for name in run_factors(run, run.operator, (*factors._OF_RUN, *factors._OF_OPERATOR))]
+    assert {*told, *factors._OF_RUN, *factors._OF_OPERATOR, "epoch"} <= set(RUN_FACTORS)
+
+
 def test_the_same_training_under_two_draws_is_refused(tmp_path: Path) -> None:
     path = design(tmp_path, "grid:\n  - {operator: soft(2), draw: A}\n  - {operator: soft(beta=2), draw: B}\n")
     with pytest.raises(RecipeError, match="the run smallcnn-B-zeros-s0 stands already in the grid of line 2"):
         read_recipe(path)
+
+
+def test_a_part_of_a_design_is_the_first_of_what_is_drawn(tmp_path: Path) -> None:
+    text = DESIGN.replace("blocks: 2, seed: 1", "blocks: 3, first: 2, seed: 1").replace(
+        "seed: 2\n", "seed: 2\n      first: 4\n"
+    )
+    text = text.partition("  # And some again.")[0] + "  - rotations: {name: S, part_of: R, blocks: 2, seed: 4}\n"
+    runs = [run for run in write_drawn(design(tmp_path, text), tmp_path / "part.yaml", "invariscope draw") if run.draw]
+    drawn = [*draw_rotations(3, 1, augment_shift=2)[:8], *draw_population(6, 2, training_seed=50)[:4]]
+    more = draw_rotations(2, 4, name="S")
+    assert [(run.draw, str(run.operator)) for run in runs] == [(one.name, one.operator) for one in (*drawn, *more)]
+    assert [run.factors for run in runs[-8:]] == [{**one.factors, "population": "R"} for one in more]
+    with pytest.raises(RecipeError, match="first is 9, of 6 that are drawn"):
+        write_drawn(design(tmp_path, text.replace("first: 4", "first: 9")), tmp_path / "none.yaml", "invariscope draw")

@@ -36,3 +36,18 @@ def test_doses_are_trained_on_cifar10_by_changing_one_line(repository: Path, tmp
     other.write_text(text.replace("  data: digits\n", "  data: cifar10:cifar-10-batches-bin\n"))
     digits = read_recipe(repository / "data" / "recipes" / "dose_response.yaml")
     assert [dataclasses.replace(run, data="digits") for run in read_recipe(other)] == digits
+
+
+def test_names_of_runs_tell_signs_and_long_specifications_apart() -> None:
+    names = [Run(operator=f"soft({beta})").id for beta in (4, -4, "beta=-4", "-inf", "1e-3")]
+    assert names == [
+        "smallcnn-soft-4-zeros-s0",
+        "smallcnn-soft-minus4-zeros-s0",
+        "smallcnn-soft-minus4-zeros-s0",
+        "smallcnn-soft-minusinf-zeros-s0",
+        "smallcnn-soft-1e-3-zeros-s0",
+    ]
+    long = [f"rank(({', '.join(['0.111'] * 8)}, 0.112), {kernel})" for kernel in (3, "kernel=3")]
+    mixed = [Run(operator=f"mix(0.5, {each}, {long[0]})").id for each in long]
+    assert len(set(mixed)) == 2
+    assert all(len(name) < 200 for name in mixed)

@@ -124,7 +124,7 @@ FDOPEN = os.fdopen
 
 
 class FullDisk:
-    """After so many files of the zoo a write stops half-way, as where the disk is full."""
+    """After so many files of the zoo one write stops half-way, as where the disk is full but for small files."""
 
     def __init__(self, after: int) -> None:
         self.left = after
@@ -132,7 +132,7 @@ class FullDisk:
     def open(self, handle: int, mode: str) -> Any:
         self.left -= 1
         file = FDOPEN(handle, mode)
-        if self.left >= 0:
+        if self.left != -1:
             return file
         write = file.write
 

@@ -33,11 +33,12 @@ def lme_pool(x: Tensor, beta: float = 1.0, kernel: int = 2, stride: int = 2, pad
     by_taps = suits(x, kernel, stride)
     frame = continued(x, kernel, stride, padding_mode, fill=torch.finfo(x.dtype).min if by_taps else 0.0)
     around = Frame(Windows(kernel, stride, frame.size), frame.outside)
-    plain = partial(_plain_lme, frame=around, beta=beta)
+    plain = partial(stacked_lme, frame=around, beta=beta)
     return lme_by_taps(frame.padded, around, beta, plain) if by_taps else plain(frame.padded)
 
 
-def _plain_lme(padded: Tensor, frame: Frame, beta: float) -> Tensor:
+def stacked_lme(padded: Tensor, frame: Frame, beta: float) -> Tensor:
+    """:func:`lme_pool` of a padded map, over a stack of its taps."""
     values = torch.stack(frame.windows.taps(padded))
     values = values if frame.outside is None else values.masked_fill(frame.outside, -math.inf)
     # The difference first: beta * x can overflow where beta * (x - max) only underflows.

@@ -102,13 +102,14 @@ def lp_pool(x: Tensor, p: float = 2.0, kernel: int = 2, stride: int = 2, padding
         return max_pool(x.relu(), kernel, stride, padding_mode)
     frame = continued(x.relu(), kernel, stride, padding_mode)
     windows = Windows(kernel, stride, frame.size)
-    plain = partial(_plain_lp, windows=windows, outside=frame.outside, p=p)
+    plain = partial(stacked_lp, windows=windows, outside=frame.outside, p=p)
     if suits(frame.padded, kernel, stride):
         return lp_by_taps(frame.padded, Frame(windows, frame.outside), p, LP_FLOOR, plain)
     return plain(frame.padded)
 
 
-def _plain_lp(padded: Tensor, windows: Windows, outside: Tensor | None, p: float) -> Tensor:
+def stacked_lp(padded: Tensor, windows: Windows, outside: Tensor | None, p: float) -> Tensor:
+    """:func:`lp_pool` of a padded map that is not negative, over a stack of its taps."""
     values = torch.stack(windows.taps(padded))
     scale = values.detach().amax(0).clamp(min=LP_FLOOR)
     powers = (values / scale) ** p
@@ -143,11 +144,12 @@ def soft_pool(x: Tensor, beta: float = 1.0, kernel: int = 2, stride: int = 2, pa
     by_taps = suits(x, kernel, stride)
     frame = continued(x, kernel, stride, padding_mode, fill=torch.finfo(x.dtype).min if by_taps else 0.0)
     windows = Windows(kernel, stride, frame.size)
-    plain = partial(_plain_soft, windows=windows, outside=frame.outside, beta=beta)
+    plain = partial(stacked_soft, windows=windows, outside=frame.outside, beta=beta)
     return soft_by_taps(frame.padded, Frame(windows, frame.outside), beta, plain) if by_taps else plain(frame.padded)
 
 
-def _plain_soft(padded: Tensor, windows: Windows, outside: Tensor | None, beta: float) -> Tensor:
+def stacked_soft(padded: Tensor, windows: Windows, outside: Tensor | None, beta: float) -> Tensor:
+    """:func:`soft_pool` of a padded map, over a stack of its taps."""
     values = torch.stack(windows.taps(padded))
     values = values if outside is None else values.masked_fill(outside, 0)
     return (soft_weights(values, beta, outside, 0) * values).sum(0)

@@ -54,9 +54,13 @@ class Windows(NamedTuple):
 
     def taps(self, x: Tensor) -> list[Tensor]:
         """The views of a padded map ``(N, C, H, W)`` that hold one tap of every window, row-major over the taps."""
+        return [self.tap(x, place) for place in range(self.kernel**2)]
+
+    def tap(self, x: Tensor, place: int) -> Tensor:
+        """One of them."""
         height, width = (self.stride * (length - 1) + 1 for length in self.size)
-        places = [(row, column) for row in range(self.kernel) for column in range(self.kernel)]
-        return [x[..., r : r + height : self.stride, c : c + width : self.stride] for r, c in places]
+        row, column = divmod(place, self.kernel)
+        return x[..., row : row + height : self.stride, column : column + width : self.stride]
 
     def scattered(self, parts: Iterable[Tensor], shape: torch.Size, layout: torch.memory_format) -> Tensor:
         """The padded map of ``shape`` to whose pixels the parts, one tap of every window after the other, are added."""
@@ -66,8 +70,10 @@ class Windows(NamedTuple):
         tiled = self.tile(shape)
         if not tiled:
             result.zero_()
-        for place, part in zip(self.taps(result), chain((first,), parts), strict=True):
-            place.copy_(part) if tiled else place.add_(part)
+        for place, part in enumerate(chain((first,), parts)):
+            # Not all views at once: autograd takes none that is older than a change of what it is a view of.
+            tap = self.tap(result, place)
+            tap.copy_(part) if tiled else tap.add_(part)
         return result
 
     def tile(self, shape: torch.Size) -> bool:
@@ -145,7 +151,8 @@ class _WeighTaps(torch.autograd.Function):
         layout = layout_of(x)
         taps = windows.taps(x)
         total: Any = None if by_place is None else _weighted(taps, by_place)
-        network, masks = (), []
+        masks: list[Tensor] = []
+        network: tuple[tuple[int, int], ...] = ()
         if by_rank is not None:
             network = needed_comparators(len(taps), by_rank)
             if layout == torch.contiguous_format:

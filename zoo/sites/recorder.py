@@ -21,6 +21,7 @@ from invariscope.zoo.sampling import Taps
 from invariscope.zoo.sites.functions import reader_of, rearranged, unknown_use
 from invariscope.zoo.sites.rearranging import VIEWS, Rearranged, follow, space_to_depth
 from invariscope.zoo.sites.uses import Sampled, Size, Use, sampled
+from invariscope.zoo.unchanged import unchanged
 
 
 @dataclass(frozen=True)
@@ -257,19 +258,14 @@ def _writes(func: Any, kwargs: Mapping[str, Any], tensors: Sequence[Tensor], arg
 
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; training flags and random states are afterwards what they were."""
-    flags = [(module, module.training) for module in model.modules()]
+    """Evaluation mode without gradients; the network and the random states are afterwards what they were."""
     tensors = chain(model.parameters(), model.buffers())
     devices = {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
-    try:
+    with unchanged(model), torch.random.fork_rng(sorted(devices)), torch.no_grad():
         # Not by eval(), which a network may have made do more, and which exported graphs refuse.
-        for module, _ in flags:
+        for module in model.modules():
             module.training = False
-        with torch.random.fork_rng(sorted(devices)), torch.no_grad():
-            yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
+        yield
 
 
 def _eager() -> AbstractContextManager[Any]:
@@ -287,7 +283,8 @@ def record(model: nn.Module, inputs: Tensor | tuple[Any, ...], consume: Consumer
     Raises:
         ModelError: when the forward pass fails, or the network is TorchScript.
     """
-    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    arguments = tuple(one.clone() if isinstance(one, Tensor) else one for one in given)  # which it may write to
     # A network that torch.compile has wrapped is watched as it was before: compiled code calls nothing that is seen.
     model = getattr(model, "_orig_mod", model)
     if isinstance(model, torch.jit.ScriptModule):

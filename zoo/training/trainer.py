@@ -67,7 +67,7 @@ class Trainer:
         self.prepared = PreparedImages(images, input_spec(images))
         self.layout = torch.channels_last if run.channels_last else torch.contiguous_format
         model = build_model(run.network(images.images.shape[1], self.task.outputs), run.folder).train()
-        self.model = model.to(device, memory_format=self.layout)
+        self.model: nn.Module = model.to(device, memory_format=self.layout)  # type: ignore[call-overload]
         self.operators = [module for module in self.model.modules() if isinstance(module, Downsample)]
         for operator in self.operators:
             operator.set_input_size((images.images.shape[-2], images.images.shape[-1]))

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,14 +137,17 @@ def train_recipe(
         told = told_settings(runs)
         entries = [entry for run in runs if run.id in finished for entry in _entries(run, told, out, code)]
         with _writing(out):
-            write_manifest(out / FILE_NAME, [*others, *entries])
+            if others or entries:
+                write_manifest(out / FILE_NAME, [*others, *entries])
+            else:  # a manifest of nothing could not be read
+                (out / FILE_NAME).unlink(missing_ok=True)
     skipped = tuple(run.id for run in runs if run.id in finished and run.id not in trained)
     return TrainReport(tuple(trained), skipped, tuple(failed), out / FILE_NAME, tuple(notes))
 
 
 def _train_all(
     runs: Sequence[Run], out: Path, jobs: int, conditions: Conditions
-) -> Iterator[tuple[Run, str | None, str | None]]:
+) -> Generator[tuple[Run, str | None, str | None], None, None]:
     if jobs == 1:
         yield from (_train_one(run, out, conditions) for run in runs)
         return
@@ -325,5 +328,5 @@ def _entries_of_others(out: Path, runs: Sequence[Run]) -> list[Checkpoint]:
     if not (out / FILE_NAME).exists():
         return []
     files = {_file(out, run, epoch).resolve() for run in runs for epoch in run.snapshot_epochs}
-    entries = read_manifest(out, missing_weights=True)
+    entries = read_manifest(out, missing_weights=True, operators=False, allow_outside=True)
     return [entry for entry in entries if entry.weights.resolve() not in files and entry.weights.exists()]
