@@ -266,8 +266,8 @@ def _layers(study: Study) -> list[str]:
         told = [ranged_row(row.iloc[0]) if len(row) and operators >= FEWEST else "-" for row in terms]
         inflation = group["vif"].max()
         inflated = f"{inflation:.0f}" if np.isfinite(inflation) else "-"
-        among = rows_where(study.final, architecture=architecture)["data"].unique()
-        body.append([kind_on(among, kind), architecture, f"{count:.0f}", operators, *told, inflated])
+        among = rows_where(study.final, architecture=str(architecture))["data"].unique()
+        body.append([kind_on(among, str(kind)), architecture, f"{count:.0f}", operators, *told, inflated])
     head = ["shifts", "architecture", "sites", "operators", "mean MSB over sites", "late minus early MSB"]
     parts = [
         markdown([*head, "variance inflation of single sites"], body),
@@ -288,7 +288,9 @@ def _swapped_sites(study: Study) -> list[str]:
             if all(len(found) for found in told):
                 first = told[0].iloc[0]
                 numbers = [ranged_row(found.iloc[0]) for found in told]
-                body.append([data, kind_on(data, kind), sites, *numbers, int(first["n"]), int(first["n_clusters"])])
+                body.append(
+                    [data, kind_on(str(data), str(kind)), sites, *numbers, int(first["n"]), int(first["n_clusters"])]
+                )
     if not body:
         return []
     head = ["data", "shifts", "changed", "Spearman", "given accuracy", "swaps", "networks"]

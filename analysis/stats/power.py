@@ -158,13 +158,13 @@ def _of_cell(cell: pd.DataFrame, settings: Power, score: str) -> list[dict[str, 
     own = (len(np.unique(operators)), max(2, round(cell["cluster"].nunique() / len(np.unique(operators)))))
     records: list[dict[str, Any]] = []
     for level in LEVELS:
-        parts = inside if level == WITHIN else (x, y)
-        reason = _obstacle(level, *parts, settings.r)
+        first, second = inside if level == WITHIN else (x, y)
+        reason = _obstacle(level, first, second, settings.r)
         if reason:
             records.append({**blank, "level": level, "reason": reason})
             continue
         made = [
-            {**blank, "level": level, **_one(level, *parts, design, settings, per_operator)}
+            {**blank, "level": level, **_one(level, first, second, design, settings, per_operator)}
             for design in _designs(own, settings)
         ]
         enough = [row for row in made if row["leant_on"] and row["power"] >= ENOUGH]
@@ -212,6 +212,7 @@ def _one(level: str, x: Array, y: Array, design: tuple[int, int, int], settings:
     if level != BETWEEN:
         r /= _largest(x[_PARTS[level]], y[_PARTS[level]])
     rng = np.random.default_rng([settings.seed, LEVELS.index(level), *design])
+    found: np.ndarray
     if level == BETWEEN:
         # An operator's runs and snapshots enter through its mean alone, which is drawn at once.
         shrink = np.array([1, n_runs, n_runs * n_snapshots])
@@ -243,11 +244,11 @@ def _simulate(
     return total
 
 
-def _permuted(means: Array, side: float) -> Array:
+def _permuted(means: Array, side: float) -> np.ndarray:
     """Whether Spearman's correlation of ``means`` ``(simulations, n, 2)`` is found on this side of zero, at 5 %."""
     ranks = stats.rankdata(means, axis=1) - (means.shape[1] + 1) / 2
     rho: Array = side * (ranks[..., 0] * ranks[..., 1]).sum(axis=1) / (ranks[..., 0] ** 2).sum(axis=1)
-    return rho >= _critical(means.shape[1]) - 1e-9
+    return np.asarray(rho >= _critical(means.shape[1]) - 1e-9)
 
 
 @lru_cache(maxsize=64)
