@@ -139,7 +139,9 @@ PLAN_CONDITIONS = PLAN_COLUMNS[:-1]
 
 PRECISION = optional("precision", TEXT, "", "of the passes: fp32 or bf16; null in tables older than the column")
 
-LATER_COLUMNS = frozenset({"precision", "deterministic", "tensors_sha256", "probe", *(field.name for field in MADE_BY)})
+LATER_COLUMNS = frozenset(
+    {"precision", "explained", "deterministic", "tensors_sha256", "probe", *(field.name for field in MADE_BY)}
+)
 """Columns that the first tables of this schema version lack; they are null there."""
 
 FORMER_COLUMNS = MappingProxyType({"invariscope_version": f"{FORMER_NAME}_version"})
@@ -175,6 +177,7 @@ class Collector:
         default: whether it is measured where nobody says what.
         definition: version of what the columns mean; raised where a value is computed otherwise than before, so that
             the tasks are others and tables measured before are not taken for done.
+        remark: what must be said of a task's rows in a few words; None where there is nothing to say.
     """
 
     help: str
@@ -191,6 +194,7 @@ class Collector:
     keeps_predictions: bool = False
     default: bool = False
     definition: int = 1
+    remark: Callable[[pd.DataFrame], str | None] | None = None
 
 
 DESCRIPTION = "checkpoints"

@@ -20,7 +20,8 @@ from invariscope import cli
 from invariscope.analysis import TableError, join, load
 from invariscope.analysis.tables.checkpoints import own
 from invariscope.base.errors import InputError
-from invariscope.zoo.recipe import Run, read_recipe
+from invariscope.zoo.recipe import read_recipe
+from invariscope.zoo.run import Run
 from invariscope.zoo.training import train_recipe
 from reference.pairs import SCORES
 

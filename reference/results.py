@@ -21,7 +21,8 @@ from invariscope.analysis.say.design_findings import design_sections
 from invariscope.analysis.tables.checkpoints import is_elsewhere, own
 from invariscope.base.files import write_whole
 from invariscope.base.words import counted
-from invariscope.zoo.recipe import Run, read_recipe
+from invariscope.zoo.recipe import read_recipe
+from invariscope.zoo.run import Run
 from reference.claims import claims
 from reference.correlations import SUBSETS, correlation_tables
 from reference.lookup import rows_where

@@ -26,8 +26,12 @@ class Strides(TorchFunctionMode):
     def __init__(self, images: Tensor) -> None:
         super().__init__()
         self.images = images
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew: the network runs again."""
         self.scales = WeakTensorKeyDictionary()
-        self.scales[images] = (Fraction(1), Fraction(1))
+        self.scales[self.images] = (Fraction(1), Fraction(1))
         self.slices: list[Tensor] = []
         self.last: Any = None
         self.problems: list[str] = []
@@ -156,5 +160,5 @@ class Inside(nn.Module):
 def watch(model: nn.Module, images: Tensor) -> Strides:
     """The strides along the paths of a network, by the sites that are found."""
     strides = Strides(images)
-    record(Inside(model, strides), images, strides.site)
+    record(Inside(model, strides), images, strides.site, again=strides.clear)
     return strides

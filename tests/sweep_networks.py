@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,8 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from path_strides import Strides, watch
 
+from invariscope.base.explained import UNEXPLAINED
 from invariscope.collectors.measure.msb import measure_msb
 from invariscope.zoo.loading import build_model
+from invariscope.zoo.sites import Site
 from invariscope.zoo.surgery import replace_downsampling
 
 TIMM = """
@@ -91,6 +94,7 @@ class Outcome:
     sites: int = 0
     unmeasured: int = 0
     kinds: str = ""
+    shrinks: str = ""
     strides: str = ""
     msb: str = ""
     tips: str = ""
@@ -169,8 +173,9 @@ def right_strides(model: nn.Module, outcome: Outcome, size: int) -> str:
     strides = watch(model, images_of(size))
     sites = [site for site, _ in strides.sizes]
     outcome.sites = len(sites)
-    outcome.unmeasured = sum(site.reason is not None for site in sites)
+    outcome.unmeasured = sum(site.reason is not None and not site.is_aside for site in sites)
     outcome.kinds = ", ".join(sorted({site.kind for site in sites}))
+    outcome.shrinks = explained(sites)
     outcome.total_stride = strides.total
     if strides.problems:
         return strides.problems[0]
@@ -191,6 +196,18 @@ def right_strides(model: nn.Module, outcome: Outcome, size: int) -> str:
         if again != scale or any(strides.total != factor * length for factor, length in zip(scale, grown, strict=True)):
             return wrong[0]
     return "ok"
+
+
+def explained(sites: Sequence[Site]) -> str:
+    """How every place is explained where a map gets smaller: measured by reader or behaviour, listed, aside, or not."""
+    kinds = Counter(
+        "on side branches" if site.is_aside
+        else "not explained" if site.explained == UNEXPLAINED
+        else f"listed ({site.kind})" if site.reason is not None
+        else f"by {site.explained}"
+        for site in sites
+    )  # fmt: skip
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
 
 
 def enlarged(model: nn.Module, network: str, size: int) -> Strides:
@@ -264,8 +281,8 @@ def report(outcomes: Sequence[Outcome], out: Path) -> None:
         lines.append(f"* `{outcome.network}`: {reason + ' ' if reason else ''}({found.replace('|', '/')})")
     lines += ["" if failed else "None.", "", row("network", "parameters / 1e6", "size", "total stride", "sites"), ""]
     lines[-1] = "|---|---|---|---|---|---|---|---|---|---|---|"
-    names = ("network", "parameters", "size", "total_stride", "sites", "unmeasured", "kinds")
-    lines[-2] = row("network", "10^6 parameters", "size", "total stride", "sites", "without MSB", "kinds", *FIELDS)
+    names = ("network", "parameters", "size", "total_stride", "sites", "shrinks", "kinds")
+    lines[-2] = row("network", "10^6 parameters", "size", "total stride", "sites", "shrinks", "kinds", *FIELDS)
     for outcome in outcomes:
         verdicts = ["ok" if getattr(outcome, field) == "ok" else "**no**" for field in FIELDS]
         lines.append(row(*(getattr(outcome, name) for name in names), *verdicts))

@@ -170,7 +170,7 @@ def test_sites_command_takes_the_input_over(capsys: pytest.CaptureFixture[str]) 
     assert cli.main(["sites", "timm:convnext_tiny"]) == cli.DONE
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "timm:convnext_tiny: 4 downsampling sites (input 3 x 224 x 224)"
-    assert lines[2].split() == ["0", "stem.0", "conv", "4x4", "4x4", "96", "221x221", "56x56"]
+    assert lines[2].split() == ["0", "stem.0", "conv", "4x4", "4x4", "96", "221x221", "56x56", "reader"]
     assert cli.main(["sites", "timm:lcnet_035?in_chans=1", "--size", "64", "--json"]) == cli.DONE
     rows = json.loads(capsys.readouterr().out)
     assert [row["output_size"] for row in rows] == [[32, 32], [16, 16], [8, 8], [4, 4], [2, 2]]

@@ -18,7 +18,8 @@ from invariscope.analysis import TableError, join, load
 from invariscope.base.former import FORMER_NAME
 from invariscope.base.words import counted
 from invariscope.zoo.loading import build_model
-from invariscope.zoo.recipe import Run, read_recipe
+from invariscope.zoo.recipe import read_recipe
+from invariscope.zoo.run import Run
 from reference import pairs, reproduce, results
 from reference.claims import Found
 from reference.tips import forms_beside_max

@@ -14,7 +14,8 @@ import yaml
 from invariscope.base.errors import InputError, RecipeError
 from invariscope.base.files import write_atomic
 from invariscope.zoo.population import TURNS, DrawnOperator, draw_population, draw_repeats, draw_rotations
-from invariscope.zoo.recipe import DESIGNS, Run, read_recipe
+from invariscope.zoo.recipe import DESIGNS, read_recipe
+from invariscope.zoo.run import Run
 from invariscope.zoo.yaml_lines import Located, read_yaml
 
 _OPTIONS = {

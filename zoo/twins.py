@@ -13,7 +13,7 @@ from invariscope.zoo.operators import OperatorSpec, build_operator
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from invariscope.zoo.recipe import Run
+    from invariscope.zoo.run import Run
 
 CLOSE = 1e-5
 """Largest difference of what two operators give for noise between 0 and 1 up to which they compute the same."""

@@ -103,7 +103,19 @@ def _material(rows: pd.DataFrame) -> str:
             f" {counted(len(copies), 'further checkpoint')} {are(len(copies))} {copy} of another (the same weights and "
             f"function) and not counted: {', '.join(copies)}."
         )
-    return text
+    return text + _without_msb(rows)
+
+
+def _without_msb(rows: pd.DataFrame) -> str:
+    """The checkpoints whose sites were looked at and gave no MSB, by name."""
+    without = sorted(rows.loc[rows[PRIMARY_READING].isna() & rows["n_sites_unmeasured"].notna(), "checkpoint"].unique())
+    if not without:
+        return ""
+    have, take = ("has", "takes") if len(without) == 1 else ("have", "take")
+    return (
+        f" {counted(len(without), 'checkpoint')} {have} no MSB, for want of a measured downsampling site or because a "
+        f"shrink is not explained, and {take} part in no mean of it: {', '.join(without)}."
+    )
 
 
 def _findings(
@@ -197,7 +209,8 @@ def _limits(rows: pd.DataFrame, primary: pd.DataFrame, vocabulary: Vocabulary) -
             f"{counted(n, 'checkpoint')} {verbs[0]} MSB, consistency or {word} and {verbs[1]} no part where that is "
             "needed."
         )
-    unmeasured = rows.loc[rows["n_sites_unmeasured"].fillna(0) > 0, "checkpoint"].nunique()
+    some = (rows["n_sites_unmeasured"].fillna(0) > 0) & rows[PRIMARY_READING].notna()
+    unmeasured = rows.loc[some, "checkpoint"].nunique()
     if unmeasured:
         have, whose = ("has", "its") if unmeasured == 1 else ("have", "their")
         lines.append(

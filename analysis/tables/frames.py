@@ -11,6 +11,7 @@ from invariscope.analysis.tables.checkpoints import with_checkpoints
 from invariscope.analysis.tables.joined import with_own_scores
 from invariscope.analysis.tables.load import Tables
 from invariscope.analysis.tables.plans import PLAN, filled, shifted
+from invariscope.analysis.tables.sites import network_readings, own_sites
 from invariscope.base.errors import TableError
 from invariscope.base.registry import Registry
 from invariscope.collectors.schema import MSB_READINGS
@@ -103,8 +104,10 @@ def surface_frame(tables: Tables) -> pd.DataFrame:
 
 
 def site_frame(tables: Tables) -> pd.DataFrame:
-    """The sites of table ``layers`` with the factors of each checkpoint: a row per checkpoint, data set and site."""
-    return with_checkpoints(tables.layers[tables.layers["site"].notna()], tables, "layers")
+    """The networks' own sites of table ``layers`` with the factors of each checkpoint: a row per checkpoint, data set
+    and site."""
+    sites = own_sites(tables.layers)
+    return with_checkpoints(sites[sites["site"].notna()], tables, "layers")
 
 
 def robustness_frame(tables: Tables) -> pd.DataFrame:
@@ -134,7 +137,7 @@ def segmentation_frame(tables: Tables) -> pd.DataFrame:
     wide = _wide(moved[~moved["score"].isin(still)], [*keys, *PLAN])
     images = moved.groupby([*keys, *PLAN], as_index=False)["n_images"].max()
     wide = wide.merge(images, on=[*keys, *PLAN])
-    readings = tables.layers.groupby(keys, as_index=False)[list(MSB_READINGS)].mean()
+    readings = network_readings(tables.layers, keys)[[*keys, *MSB_READINGS]]
     for other in (_wide(plain, keys), readings):
         wide = wide.merge(other, on=keys, how="left")
     wide = filled(with_own_scores(wide, moved, still, [*keys, *PLAN]))

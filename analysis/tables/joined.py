@@ -10,8 +10,9 @@ import pandas as pd
 from invariscope.analysis.tables.checkpoints import FACTORS, NETWORK, with_checkpoints
 from invariscope.analysis.tables.load import Tables
 from invariscope.analysis.tables.plans import filled, keeps_size, shifted
+from invariscope.analysis.tables.sites import network_readings, own_sites
 from invariscope.base.errors import TableError
-from invariscope.collectors.schema import MSB_READINGS, PLAN_COLUMNS, PRIMARY_READING, SCORES
+from invariscope.collectors.schema import PLAN_COLUMNS, PRIMARY_READING, SCORES
 
 PIXEL_SCORES = ("consistency_pixel", "consistency_pixel_corrected", "fidelity_pixel")
 """Scores of pixels that have the place of those of images in :func:`join_pixels`; mIoU has accuracy's."""
@@ -29,8 +30,9 @@ def join(tables: Tables) -> pd.DataFrame:
     ``consistency_se``), ``accuracy`` from the unshifted images, ``n_images``, ``n_pairs``; every MSB reading and
     ``flat_fraction`` as the unweighted mean over the measured sites, with ``_se`` = the mean of the sites' standard
     errors (the sites see the same images, so their errors are correlated by an unknown amount: this is the largest that
-    the error of the mean can be); ``n_sites``, ``n_sites_unmeasured``; ``cluster`` and ``final``. What a checkpoint is,
-    and which of its names counts, is said in module :mod:`invariscope.analysis.tables.checkpoints`.
+    the error of the mean can be), missing where a shrink of the network is not explained; ``n_sites``,
+    ``n_sites_unmeasured``, ``n_sites_unexplained``, side branches not counted; ``cluster`` and ``final``. What a
+    checkpoint is, and which of its names counts, is said in module :mod:`invariscope.analysis.tables.checkpoints`.
 
     MSB and accuracy are taken from the same images where both were measured on them, else from the data set of the
     same name. The views of a kind that does not keep the size (``crop``) are of another scale, and their accuracy is
@@ -79,7 +81,8 @@ def with_sites(rows: pd.DataFrame, tables: Tables, reading: str = PRIMARY_READIN
     ``rows`` as :func:`join` gives them; a checkpoint with fewer sites than another, or with a site that has no number,
     has a missing value there. Taken from the same images as the mean over the sites.
     """
-    measured = tables.layers[tables.layers["depth"].notna() & tables.layers["site"].notna()]
+    measured = own_sites(tables.layers)
+    measured = measured[measured["depth"].notna() & measured["site"].notna()]
     wide = measured.pivot(index=[*NETWORK, *_DATA], columns="depth", values=reading)
     wide.columns = pd.Index([f"site_{int(depth)}" for depth in wide.columns])
     joined = _attach(rows, wide.reset_index())
@@ -135,14 +138,7 @@ def _unshifted(still: pd.DataFrame, table: str, score: str) -> pd.DataFrame:
 
 def _readings(layers: pd.DataFrame) -> pd.DataFrame:
     _refuse_repeats(layers, [*NETWORK, *_DATA, "depth"], "layers")
-    names = [*MSB_READINGS, "flat_fraction"]
-    values = [column for name in names for column in (name, f"{name}_se")]
-    sites = layers.groupby([*NETWORK, *_DATA], as_index=False)
-    means = sites[values].mean()
-    counts = sites.agg(n_sites=("n_sites", "max"), measured=("msb_weight", "count"))
-    rows = means.merge(counts, on=[*NETWORK, *_DATA])
-    rows["n_sites_unmeasured"] = rows["n_sites"] - rows.pop("measured")
-    return rows
+    return network_readings(layers, [*NETWORK, *_DATA])
 
 
 def _attach(rows: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

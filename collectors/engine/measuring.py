@@ -46,13 +46,15 @@ class Failure:
 class CheckpointReport:
     """What came of one checkpoint's tasks: seconds by collector and task, failures by task, the batches it took.
 
-    ``batch_size`` is given where memory ran out: the size with which it went on. ``deterministic`` is false for a
-    network that is no function of the image, and None where that was not asked.
+    ``remarks``: what must be said of the rows, by collector. ``batch_size`` is given where memory ran out: the size
+    with which it went on. ``deterministic`` is false for a network that is no function of the image, and None where
+    that was not asked.
     """
 
     checkpoint: str
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
     batch_size: int | None = None
     deterministic: bool | None = None
 
@@ -91,7 +93,7 @@ def measure(
             try:
                 subject = subject or _subject(work, images, options)
                 stage = task.collector
-                report.seconds[task.key] = _measure_task(store, work, task, subject)
+                report.seconds[task.key] = _measure_task(store, work, task, subject, report.remarks)
             except OutputError:
                 raise
             except Exception as error:
@@ -117,9 +119,12 @@ def _subject(work: Work, images: ImageSet, options: Options) -> Subject:
     return Subject(work.checkpoint, model, images, passes.batch_size, keeps_predictions=shared)
 
 
-def _measure_task(store: Store, work: Work, task: PlannedTask, subject: Subject) -> float:
+def _measure_task(store: Store, work: Work, task: PlannedTask, subject: Subject, remarks: dict[str, str]) -> float:
     started, clock = datetime.now(UTC), time.perf_counter()
     rows = _rows(subject, task)
+    collector = COLLECTORS[task.collector]
+    if collector.remark is not None and (remark := collector.remark(rows)) is not None:
+        remarks[task.collector] = remark
     columns: dict[str, Any] = {
         "checkpoint": work.checkpoint.name,
         "sha256": work.sha256,
@@ -129,7 +134,7 @@ def _measure_task(store: Store, work: Work, task: PlannedTask, subject: Subject)
         "code_sha256": work.code_sha256,
         **builders(subject.model),
     }
-    if COLLECTORS[task.collector].of_data:
+    if collector.of_data:
         columns |= {"data": subject.images.name, "data_fingerprint": subject.prepared().fingerprint}
         columns["deterministic"] = subject.known_deterministic
     if "precision" in TABLES[task.collector].names:

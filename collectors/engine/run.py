@@ -34,7 +34,8 @@ class CollectOutcome:
     """What a run did: tasks measured now, tasks found done, the failures, and checkpoints that have new weights.
 
     ``batch_sizes`` holds the checkpoints for whose batches memory ran out, and the size with which each went on;
-    ``no_functions`` those whose network gives other logits on a second pass or in other batches.
+    ``no_functions`` those whose network gives other logits on a second pass or in other batches; ``remarks``, by
+    collector and checkpoint, what must be said of the rows that were measured.
     """
 
     measured: int = 0
@@ -43,11 +44,14 @@ class CollectOutcome:
     replaced: list[str] = field(default_factory=list)
     batch_sizes: dict[str, int] = field(default_factory=dict)
     no_functions: list[str] = field(default_factory=list)
+    remarks: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def add(self, report: CheckpointReport) -> None:
         """Count what came of one checkpoint."""
         self.measured += len(report.seconds)
         self.failures += report.failures.values()
+        for collector, remark in report.remarks.items():
+            self.remarks.setdefault(collector, {})[report.checkpoint] = remark
         if report.batch_size is not None:
             self.batch_sizes[report.checkpoint] = report.batch_size
         if report.deterministic is False and report.checkpoint not in self.no_functions:
@@ -155,6 +159,8 @@ def _measure(
             bar.update(len(report.keys))
             for key, seconds in report.seconds.items():
                 log.line(f"measured: {report.checkpoint}: {collectors[key]}: {seconds:.2f} s")
+            for collector, remark in report.remarks.items():
+                log.line(f"remark: {report.checkpoint}: {collector}: {remark}")
             for failure in report.failures.values():
                 log.line(f"failed: {failure}")
             if report.batch_size is not None:

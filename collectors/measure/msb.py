@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.collectors.schema import MSB_READINGS
 from invariscope.zoo.datasets.inputs import place
-from invariscope.zoo.sites import Site, Use, View, record
+from invariscope.zoo.sites import Site, Use, View, Watch, record
 
 if TYPE_CHECKING:
     from invariscope.zoo.datasets.inputs import PreparedImages
@@ -165,6 +165,10 @@ class Tally:
 
     site: Site
     sums: list[Array] = field(default_factory=list)
+    failed: str | None = None
+    """Why a batch could not be read, where one could not."""
+    explained: str = ""
+    """How the site is explained, where one of the batches says otherwise than the first."""
     sampled: int = 0
     """Windows drawn so far, over all images (one for all channels); 0 where all of them are looked at."""
 
@@ -177,8 +181,8 @@ class Tally:
     @property
     def reason(self) -> str | None:
         """Why the site has no readings, where it has none."""
-        if self.site.reason is not None:
-            return self.site.reason
+        if self.site.reason is not None or self.failed is not None:
+            return self.site.reason or self.failed
         count = self.counts
         if (count["windows"] - count["flat"]).any():
             return None
@@ -186,7 +190,7 @@ class Tally:
 
     def ratios(self) -> dict[str, tuple[Array, Array]]:
         """Numerator and denominator of each reading, per image."""
-        count = self.counts
+        count = self.counts if self.failed is None else dict.fromkeys(_SUMS, np.zeros(0))
         mixed = count["windows"] - count["flat"]
         return {
             "msb": (count["equal"], mixed),
@@ -202,7 +206,6 @@ class Tally:
         site, ratios = self.site, self.ratios()
         windows_of_all = ratios["flat_fraction"][1]
         row: dict[str, Any] = {
-            "depth": site.depth,
             "site": site.name,
             "site_kind": site.kind,
             "kernel": _by(site.kernel),
@@ -217,7 +220,7 @@ class Tally:
             row[name], error = ratio_jackknife(*ratios[name])
             # What happens in none of m windows drawn can still happen in one of m.
             row[f"{name}_se"] = max(error, 1 / self.sampled) if self.sampled and error == error else error
-        return {**row, "reason": self.reason}
+        return {**row, "explained": self.explained or site.explained, "reason": self.reason}
 
 
 def _by(size: tuple[int, int] | None) -> str | None:
@@ -234,15 +237,25 @@ class _Measurement:
     tallies: dict[str, Tally] = field(default_factory=dict)
     start: int = 0
     """Index of the batch's first image."""
+    before: dict[str, Tally] = field(default_factory=dict)
+
+    def begin(self, start: int) -> None:
+        """A batch comes, from this image on."""
+        self.start = start
+        self.before = {name: replace(tally, sums=list(tally.sums)) for name, tally in self.tallies.items()}
+
+    def forget(self) -> None:
+        """Forget what the batch has given so far: it comes again."""
+        self.tallies = {name: replace(tally, sums=list(tally.sums)) for name, tally in self.before.items()}
 
     def __call__(self, site: Site, use: Use) -> None:
         tally = self.tallies.setdefault(site.name, Tally(site))
         if tally.site != site:
-            raise ModelError(
-                f"site {site.name} changes from batch to batch ({tally.site.input_size} and then {site.input_size}, as "
-                f"number {tally.site.depth} and then {site.depth}): give the network images on which it does the same"
-            )
+            changed = f"site {site.name} changes from batch to batch ({site.changed_from(tally.site)})"
+            raise ModelError(f"{changed}: give the network images on which it does the same")
         if site.reason is not None:
+            tally.failed, tally.explained = site.reason, site.explained
+        if tally.site.reason is not None or tally.failed is not None:
             return
         images = min(use.rows, self.dense_images - self.start) if use.costs_dense else use.rows
         if images <= 0:
@@ -324,8 +337,9 @@ def measure_msb(
             unshifted images need not be run again for what else is wanted of them.
 
     Returns:
-        The measurement columns of the table ``layers``; readings are NaN, with the ``reason``, where there are none. A
-        network without sites gives one row with a null ``site``.
+        The measurement columns of the table ``layers``; readings are NaN, with the ``reason``, where there are none.
+        Sites on side branches come last and do not count in ``n_sites``. A network without sites gives one row with a
+        null ``site``.
 
     Raises:
         ModelError: when the forward pass fails, or a site holds NaN or infinite values.
@@ -342,7 +356,8 @@ def measure_msb(
     )
     rows = [tally.row() for tally in tallies] or [_no_site(len(images))]
     frame = pd.DataFrame(rows)
-    frame.insert(1, "n_sites", len(tallies))
+    frame.insert(0, "depth", range(len(frame)))
+    frame.insert(1, "n_sites", sum(not tally.site.is_aside for tally in tallies))
     return frame
 
 
@@ -356,7 +371,10 @@ def tally_sites(
     seed: int = 0,
     on_output: Callable[[int, Any], None] | None = None,
 ) -> list[Tally]:
-    """What :func:`measure_msb` makes its rows of: the sums over windows, per site (in forward order) and image."""
+    """What :func:`measure_msb` makes its rows of: the sums over windows, per site and image.
+
+    The network's own sites in forward order, then those on side branches.
+    """
     settings = {"batch_size": batch_size, "dense_images": dense_images, "windows_per_image": windows_per_image}
     for name, value in settings.items():
         if value is not None and value < 1:
@@ -365,17 +383,18 @@ def tally_sites(
         raise InputError(f"seed is {seed}, and must be 0 or more")
     if len(images) == 0:
         raise DataError("there are no images to measure MSB on: give at least one")
-    measurement = _Measurement(dense_images, windows_per_image, seed)
+    measurement, watch = _Measurement(dense_images, windows_per_image, seed), Watch()
     for start in range(0, len(images), batch_size):
-        measurement.start = start
-        output = record(model, place(images[start : start + batch_size], model), measurement)
+        measurement.begin(start)
+        batch = place(images[start : start + batch_size], model)
+        output = record(model, batch, measurement, again=measurement.forget, watch=watch)
         if on_output is not None:
             on_output(start, output)
-    return sorted(measurement.tallies.values(), key=lambda tally: tally.site.depth)
+    return sorted(measurement.tallies.values(), key=lambda tally: (tally.site.is_aside, tally.site.depth))
 
 
 def _no_site(images: int) -> dict[str, Any]:
     """The row of a network without a downsampling site."""
     empty = Site(0, "", "", "", None, None, 0, (0, 0), (0, 0), "the network has no downsampling site")
     row = {**Tally(empty).row(), "n_images": images}
-    return {**row, **dict.fromkeys(("site", "site_kind", "channels", "input_size", "output_size"))}
+    return {**row, **dict.fromkeys(("site", "site_kind", "channels", "input_size", "output_size", "explained"))}

@@ -95,7 +95,7 @@ def measure_swaps(
     )
     before = measurement.of(model)
     example = _example(model, images, plans)
-    sites = find_sites(model, example)
+    sites = [site for site in find_sites(model, example) if not site.is_aside]
     swaps = _swaps(model, sites, specs, example)
     rows = [row for swap in swaps for row in _rows(model, swap, example, before, measurement)]
     frame = pd.DataFrame(rows or _nothing(sites, specs, plans, unshifted), columns=_COLUMNS)
@@ -134,7 +134,7 @@ class _SwapMeasurement:
                 seed=self.seed,
             )
             for reading in MSB_READINGS:
-                of_sites = [_reading(tally, reading) for tally in tallies]
+                of_sites = [_reading(tally, reading) for tally in tallies if not tally.site.is_aside]
                 found |= {(None, reading, depth): statistic for depth, statistic in enumerate(of_sites)}
                 found[None, reading, None] = average(of_sites)
             clean = predict_unshifted(model, self.images, self.labels, batch_size=self.batch_size)
@@ -185,17 +185,17 @@ class _Swap:
 
     def apply(self, model: nn.Module, example: Tensor) -> nn.Module:
         """A copy of the network with the replacement; ModelError or OperatorError where that cannot be."""
-        depths = {site.depth for site in self.chosen}
+        names = {site.name for site in self.chosen}
         changed, table = replace_downsampling(
             model,
             self.spec,
             example,
-            where=lambda site: site.depth in depths,
+            where=lambda site: site.name in names,
             placement="conv",
             keep_max=False,
             padding_mode=_padding_mode(model),
         )
-        wanted = table["site"].isin([site.name for site in self.chosen])
+        wanted = table["site"].isin(names)
         stays, further = table[wanted & ~table["replaced"]], table[~wanted & table["replaced"]]
         if len(stays):
             raise ModelError(f"{stays.iloc[0]['site']} stays: {stays.iloc[0]['reason']}")

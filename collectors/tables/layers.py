@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from invariscope.base.explained import remark as network_remark
 from invariscope.collectors.options import PassOptions, at_least_one
 from invariscope.collectors.schema import INT, REAL, TEXT, Collector, column, optional
 
@@ -50,8 +51,8 @@ def _readings() -> tuple[pa.Field, ...]:
 
 
 COLUMNS = (
-    column("depth", INT, "", "index of the site in the order of the forward pass, from 0"),
-    column("n_sites", INT, "sites", "downsampling sites of the network, measured or not"),
+    column("depth", INT, "", "index of the site in the order of the forward pass, from 0; side branches come last"),
+    column("n_sites", INT, "sites", "downsampling sites of the network, measured or not; without side branches"),
     optional("site", TEXT, "", "module path of the site; null: the network has no site"),
     optional("site_kind", TEXT, "", "max, avg, blur, conv, subsample, soft, lp, aps, lps, tips, ..."),
     optional("kernel", TEXT, "feature pixels", "kernel, height x width"),
@@ -62,6 +63,7 @@ COLUMNS = (
     column("n_windows", INT, "windows", "windows measured, over all images and channels"),
     column("n_images", INT, "images", "images measured"),
     *_readings(),
+    optional("explained", TEXT, "", "how the site was read: reader, behaviour or no; null in older tables"),
     optional("reason", TEXT, "", "why there is no number, where there is none"),
 )
 
@@ -86,6 +88,13 @@ def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
     )
 
 
+def remark(rows: pd.DataFrame) -> str | None:
+    """That a network has no site, none that is measured, or shrinks that are not explained."""
+    listed = rows[rows["site"].notna()]
+    reasons = listed["reason"].astype(object).where(listed["reason"].notna(), None)
+    return network_remark(zip(listed["site"], reasons, listed["explained"], strict=True))
+
+
 COLLECTOR = Collector(
-    "MSB of every downsampling site", COLUMNS, settings, rows, LayersOptions, conditions=(), default=True
+    "MSB of every downsampling site", COLUMNS, settings, rows, LayersOptions, default=True, remark=remark
 )

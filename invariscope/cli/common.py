@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from invariscope.base.errors import InputError
 from invariscope.base.processes import stopped_by_signals
+from invariscope.base.words import counted
 
 if TYPE_CHECKING:
     from invariscope.analysis import Frames, Results, Tables
@@ -79,9 +80,22 @@ def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
             "batches (deterministic = false in the tables; kept out of the statistics)",
             file=sys.stderr,
         )
+    for collector, remarks in outcome.remarks.items():
+        print(_remarked(collector, remarks), file=sys.stderr)
     for failure in outcome.failures:
         print(f"failed: {failure}", file=sys.stderr)
     return WITH_FAILURES if outcome.failures else DONE
+
+
+NAMED = 8
+"""Checkpoints that a line names at most."""
+
+
+def _remarked(collector: str, remarks: dict[str, str]) -> str:
+    """One line about the checkpoints of whose rows something must be said."""
+    named = "; ".join(f"{name}: {remark}" for name, remark in sorted(remarks.items())[:NAMED])
+    more = f"; and {len(remarks) - NAMED} others" if len(remarks) > NAMED else ""
+    return f"{collector}: {counted(len(remarks), 'checkpoint')} not fully measured, kept out of means ({named}{more})"
 
 
 def load_tables(folder: str, *, keep_nondeterministic: bool = False) -> Tables:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
+from invariscope.base.words import counted
 from invariscope.cli.common import DONE, at_least_one
 
 
@@ -46,12 +47,15 @@ class Sites:
             first = next((layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)), None)
             channels = len(spec.mean) if spec and len(spec.mean) > 1 else first.in_channels if first else 3
         shape = [at_least_one("--channels", channels), *sides]
-        rows = [dataclasses.asdict(site) for site in find_sites(model, torch.zeros(1, *shape))]
+        sites = find_sites(model, torch.zeros(1, *shape))
+        rows = [dataclasses.asdict(site) for site in sites]
         if self.json:
             print(json.dumps(rows, indent=1))
             return DONE
-        count = f"{len(rows)} downsampling site{'s' * (len(rows) != 1)}" if rows else "no downsampling site"
-        print(f"{self.model}: {count} (input {' x '.join(map(str, shape))})")
+        own = sum(not site.is_aside for site in sites)
+        count = counted(own, "downsampling site") if own else "no downsampling site"
+        aside = f", {len(sites) - own} on side branches" if own < len(sites) else ""
+        print(f"{self.model}: {count}{aside} (input {' x '.join(map(str, shape))})")
         if rows:
             cells = [{name: _cell(value) for name, value in row.items() if name != "path"} for row in rows]
             print(pd.DataFrame(cells).to_string(index=False))

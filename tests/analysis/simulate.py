@@ -214,7 +214,7 @@ def _layers(row, rng: np.random.Generator) -> list[dict]:
     shared = {
         **{"checkpoint": row.checkpoint, "sha256": row.sha256, "model": row.model, "n_sites": 3, "kernel": "2x2"},
         **{"stride": "2x2", "channels": 8, "input_size": "32x32", "output_size": "16x16", "n_windows": 1000},
-        **{"n_images": 256, "reason": None},
+        **{"n_images": 256, "explained": "reader", "reason": None},
     }
     return [{**shared, **site} for site in sites]
 

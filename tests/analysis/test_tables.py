@@ -11,6 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from invariscope.analysis import TableError, analyze, join, load
+from invariscope.analysis.say.summary import _material
+from invariscope.analysis.tables.frames import site_frame
+from invariscope.analysis.tables.joined import with_sites
 from invariscope.collectors.schema import MSB_READINGS, TABLES
 
 
@@ -160,6 +163,42 @@ def test_views_of_another_scale_never_have_the_accuracy_of_the_images(tables, ow
     else:
         assert accuracy["crop"].isna().all()
         assert frame.loc[frame["shift_kind"] == "crop", "consistency"].notna().all()
+
+
+def test_side_branches_are_no_sites_of_the_network(tables):
+    name = tables.layers["checkpoint"].iloc[0]
+    aside = tables.layers[tables.layers["checkpoint"] == name].iloc[:1]
+    aside = aside.assign(depth=3, site="gate", reason="side branch: x")
+    aside[[*MSB_READINGS]] = np.nan
+    more = replace(tables, layers=pd.concat([tables.layers, aside], ignore_index=True))
+    pd.testing.assert_frame_equal(join(more), join(tables))
+    columns = [column for column in with_sites(join(more), more) if column.startswith("site_")]
+    assert columns == ["site_0", "site_1", "site_2"]
+    assert "gate" not in set(site_frame(more)["site"])
+
+
+def test_a_network_with_a_shrink_that_is_not_explained_has_no_mean(tables):
+    layers = tables.layers.copy()
+    name, other = layers["checkpoint"].unique()[:2]
+    lost = (layers["checkpoint"] == name) & (layers["depth"] == 1)
+    layers.loc[lost, [*MSB_READINGS]] = np.nan
+    layers.loc[lost, ["explained", "reason"]] = "no", "16×16 → 8×8, not explained"
+    none = layers["checkpoint"] == other
+    layers = layers[~none | (layers["depth"] == 0)]
+    layers.loc[none, [*MSB_READINGS, "site"]] = np.nan
+    layers.loc[none, "n_sites"] = 0
+    found = join(replace(tables, layers=layers))
+    before = join(tables)
+    row = found.query("checkpoint == @name").iloc[0]
+    assert (row["n_sites"], row["n_sites_unmeasured"], row["n_sites_unexplained"]) == (3, 1, 1)
+    without = found["checkpoint"].isin([name, other])
+    assert found.loc[without, "msb_corrected"].isna().all()
+    pd.testing.assert_frame_equal(found[~without], before[~without])
+    assert _material(found).endswith(
+        "2 checkpoints have no MSB, for want of a measured downsampling site or because a shrink is not explained, and "
+        f"take part in no mean of it: {', '.join(sorted([name, other]))}."
+    )
+    assert "MSB" not in _material(before)
 
 
 def test_without_layers_the_readings_are_missing(tables):

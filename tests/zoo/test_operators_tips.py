@@ -91,7 +91,7 @@ def test_circular_shifts_are_a_fraction_of_the_networks_input(monkeypatch: pytes
 
 def test_a_training_tells_every_layer_the_size_of_the_input() -> None:
     from invariscope.zoo.datasets import load_dataset
-    from invariscope.zoo.recipe import Run
+    from invariscope.zoo.run import Run
     from invariscope.zoo.training.trainer import Trainer
 
     images = load_dataset("digits", split="train", limit=16)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from invariscope.zoo.operators import OperatorSpec, build_operator
-from invariscope.zoo.recipe import Run, read_recipe
+from invariscope.zoo.recipe import read_recipe
+from invariscope.zoo.run import Run
 from invariscope.zoo.sampling import take
 
 FOLDER = Path(__file__).parents[2] / "data" / "recipes"

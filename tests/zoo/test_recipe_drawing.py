@@ -10,8 +10,9 @@ import pytest
 from invariscope import cli
 from invariscope.base.errors import RecipeError
 from invariscope.zoo.population import draw_population, draw_repeats, draw_rotations
-from invariscope.zoo.recipe import DESIGNS, RUN_FACTORS, Run, read_recipe
+from invariscope.zoo.recipe import DESIGNS, RUN_FACTORS, read_recipe
 from invariscope.zoo.recipe_drawing import write_drawn
+from invariscope.zoo.run import Run
 from invariscope.zoo.training import factors
 from invariscope.zoo.training.factors import run_factors
 

@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from invariscope.zoo.operators import parse_operator
-from invariscope.zoo.recipe import Run, read_recipe
+from invariscope.zoo.recipe import read_recipe
+from invariscope.zoo.run import Run
 
 CHANGES = {"operator", "seed"}
 

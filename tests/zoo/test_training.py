@@ -20,7 +20,8 @@ from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.loading import load_checkpoint
 from invariscope.zoo.manifest import read_manifest
 from invariscope.zoo.operators.base import Downsample
-from invariscope.zoo.recipe import Run, read_recipe
+from invariscope.zoo.recipe import read_recipe
+from invariscope.zoo.run import Run
 from invariscope.zoo.training import input_spec, random_shift, total_loss, train_recipe, train_run
 from invariscope.zoo.training.trainer import Trainer
 
@@ -182,7 +183,7 @@ def test_the_zoo_is_what_the_recipe_says(small_zoo: Path) -> None:
 
 
 def test_factors_of_an_operator_with_a_strength() -> None:
-    from invariscope.zoo.recipe import operator_factors
+    from invariscope.zoo.run import operator_factors
 
     assert operator_factors("soft(4)") == {"operator": "soft", "operator_spec": "soft(beta=4)", "strength": 4.0}
     assert operator_factors("strided") == {"operator": "strided", "operator_spec": "strided", "strength": None}

@@ -15,7 +15,8 @@ from invariscope.base.errors import RecipeError
 from invariscope.zoo.loading import load_checkpoint
 from invariscope.zoo.manifest import read_manifest
 from invariscope.zoo.operators import OPERATORS, OperatorSpec, register_operator, specification
-from invariscope.zoo.recipe import Run, read_recipe
+from invariscope.zoo.recipe import read_recipe
+from invariscope.zoo.run import Run
 from invariscope.zoo.training import METADATA_KEY, train_recipe
 
 FILE = (Path(__file__).parents[1] / "third_party" / "ops.py").read_text()

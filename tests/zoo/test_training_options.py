@@ -18,7 +18,8 @@ from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.loading import load_checkpoint
 from invariscope.zoo.manifest import read_manifest
 from invariscope.zoo.operators import TIPS
-from invariscope.zoo.recipe import Run, read_recipe
+from invariscope.zoo.recipe import read_recipe
+from invariscope.zoo.run import Run
 from invariscope.zoo.training import Conditions, train_recipe, train_run
 from invariscope.zoo.training.factors import told_settings
 from invariscope.zoo.training.trainer import Trainer, reproducible

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from invariscope.zoo.datasets import load_dataset
-from invariscope.zoo.recipe import Run
+from invariscope.zoo.run import Run
 from invariscope.zoo.training import Conditions, train_recipe
 from invariscope.zoo.training.state import restore_state, save_state
 from invariscope.zoo.training.trainer import Trainer, reproducible
@@ -34,7 +34,7 @@ RUNS = {
 
 KILLED = """
 import json, os, signal, sys
-from invariscope.zoo.recipe import Run
+from invariscope.zoo.run import Run
 from invariscope.zoo.training import Conditions, train_recipe
 from invariscope.zoo.training.trainer import Trainer
 

@@ -17,7 +17,7 @@ from invariscope.zoo.datasets import load_dataset
 from invariscope.zoo.datasets.imageset import VOID, ImageSet
 from invariscope.zoo.loading import load_checkpoint
 from invariscope.zoo.manifest import read_manifest
-from invariscope.zoo.recipe import Run
+from invariscope.zoo.run import Run
 from invariscope.zoo.training import train_recipe, train_run
 from invariscope.zoo.training.augmentation import augment
 from invariscope.zoo.training.tasks import Segmentation, task_of

@@ -6,7 +6,7 @@ the call does not downsample (global pooling, a convolution at stride 1). Uses o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invariscope.zoo.sampling import Taps, max_weights, source_index, take, tap_index
-from invariscope.zoo.sites.rearranging import VIEWS
 from invariscope.zoo.sites.uses import Sampled, Size, Use, dense, map_size, sampled, unmeasured
 
 GLOBAL_FROM = 4
@@ -28,6 +27,11 @@ def pair(value: Any) -> Size:
     if isinstance(value, (tuple, list, torch.Size)):
         return (int(value[0]), int(value[-1]))
     return (int(value), int(value))
+
+
+def _real(x: Tensor) -> Tensor:
+    """The values of a quantised map."""
+    return x.dequantize() if x.is_quantized else x
 
 
 def _is_global(x: Tensor, y: Tensor, kernel: Size) -> bool:
@@ -44,6 +48,7 @@ def _pool(
         return unmeasured(kind, x[None], y[None], "its input is one image without a batch dimension", kernel)
     if _is_global(x, y, kernel):
         return None
+    x, y = _real(x), _real(y)
     size, out = map_size(x), map_size(y)
 
     def taps(rows: slice, outputs: Tensor | None) -> Taps:
@@ -103,16 +108,34 @@ def _adaptive_max_pool2d(result: Any, input: Tensor, output_size: Any, return_in
     return _adaptive("max", input, result[0] if isinstance(result, tuple) else result)
 
 
+def _is_learned(weight: Tensor) -> bool:
+    return isinstance(weight, nn.Parameter) and weight.requires_grad
+
+
 def fixed_filter(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor | None:
     """The one filter ``(kh, kw)`` of a depthwise averaging, as public BlurPool layers call it; None for all else.
 
-    That is: a filter that is no parameter, not negative, sums to 1 and is the same in every channel; no bias.
+    That is: a filter that is not learned (no parameter, or a frozen one), not negative, sums to 1 and is the same in
+    every channel; no bias.
     """
-    if bias is not None or isinstance(weight, nn.Parameter) or weight.shape[:2] != (groups, 1) or groups != x.shape[1]:
+    if bias is not None or weight.shape[:2] != (groups, 1) or groups != x.shape[1] or _is_learned(weight):
         return None
     kernel = weight[0, 0].double()
     averages = bool((kernel >= 0).all()) and abs(float(kernel.sum()) - 1) <= 1e-3
     return kernel if averages and bool((weight == weight[:1]).all()) else None
+
+
+def low_band(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> tuple[int, Tensor] | None:
+    """Of a fixed transform of every channel into several bands: the one that averages, and its filter ``(kh, kw)``."""
+    bands = weight.shape[0] // max(groups, 1)
+    if bias is not None or bands < 2 or weight.shape[1] != 1 or groups != x.shape[1] or _is_learned(weight):
+        return None
+    filters = weight[:, 0].double().unflatten(0, (groups, bands))
+    averages = (filters >= 0).all(-1).all(-1).all(0) & (filters.sum((-1, -2)) > 0).all(0)
+    if not bool((filters == filters[:1]).all()) or int(averages.sum()) != 1:
+        return None
+    band = int(averages.int().argmax())
+    return band, filters[0, band] / filters[0, band].sum()
 
 
 def _conv2d(
@@ -129,6 +152,10 @@ def _conv2d(
     if input.dim() != 4:
         return unmeasured("conv", input[None], result[None], "its input is one image without a batch dimension", kernel)
     blur = fixed_filter(input, weight, bias, groups) if padding != "same" else None
+    if blur is None and padding != "same":
+        band = low_band(input, weight, bias, groups)
+        if band is not None:
+            blur, result = band[1], result[:, band[0] :: weight.shape[0] // groups]
     if blur is None and max(strides) == 1:
         return None
     pads = (0, 0) if isinstance(padding, str) else pair(padding)
@@ -146,7 +173,7 @@ def _conv2d(
 def _pad(result: Tensor, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Use | None:
     """Padding of a map, as a link: a site that follows sees each padded position at its source pixel."""
     widths = [int(width) for width in pad]
-    if input.dim() != 4 or len(widths) > 4 or min(widths, default=0) < 0:
+    if input.dim() != 4 or input.is_quantized or len(widths) > 4 or min(widths, default=0) < 0:
         return None
     left, right, top, bottom = widths + [0] * (4 - len(widths))
     height, width = map_size(input)
@@ -164,6 +191,7 @@ def _pad(result: Tensor, input: Tensor, pad: Any, mode: str = "constant", value:
 
 def _subsample(x: Tensor, y: Tensor, stride: Size, start: Size = (0, 0)) -> Sampled:
     """``y = x[..., start::stride]``; the stride cell of an output is the one that holds its pixel."""
+    x, y = _real(x), _real(y)
     size, out = map_size(x), map_size(y)
     origin = start[0] - start[0] % stride[0], start[1] - start[1] % stride[1]
     one = torch.ones(1, 1, 1, 1, dtype=torch.float64, device=x.device)
@@ -181,7 +209,12 @@ def _getitem(result: Tensor, input: Tensor, index: Any) -> Use | None:
     One axis alone is left out: that is how rotary position embeddings split their channels.
     """
     parts = index if isinstance(index, tuple) else (index,)
-    if not isinstance(input, Tensor) or input.dim() != 4 or not input.is_floating_point() or 0 in result.shape:
+    if (
+        not isinstance(input, Tensor)
+        or input.dim() != 4
+        or not (input.is_floating_point() or input.is_quantized)
+        or 0 in result.shape
+    ):
         return None
     if not all(part is Ellipsis or isinstance(part, slice) for part in parts) or parts.count(Ellipsis) > 1:
         return None
@@ -250,16 +283,6 @@ def _unfold(
     return Use("unfold", kernel, strides, len(input), int(input.shape[1]), size, out, reason)
 
 
-def _slice(
-    result: Tensor, input: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> Use | None:
-    """One axis of ``x[..., a::s, b::t]`` as exported graphs write it."""
-    if input.dim() != 4 or dim % 4 < 2 or step < 2 or 0 in result.shape:
-        return None
-    first = range(input.shape[dim])[slice(start, end, step)].start
-    return _subsample(input, result, *(((step, 1), (first, 0)) if dim % 4 == 2 else ((1, step), (0, first))))
-
-
 def _convolution(
     result: Tensor,
     input: Tensor,
@@ -282,30 +305,6 @@ def _volume(result: Any, input: Tensor, *args: Any, **kwargs: Any) -> Use | None
     if input.dim() != 5 or map_size(y) == (1, 1):
         return None
     return unmeasured("volume", input, y, "it works on volumes (N, C, T, H, W), and MSB is defined on images")
-
-
-OTHERWISE = "it makes the map smaller by a function whose sampling is not known here"
-
-
-def unknown_use(func: Any, args: Sequence[Any], result: Any) -> Use | None:
-    """What any other function did that at least halves a map, in height and in width: listed, never dropped."""
-    if not isinstance(result, Tensor) or result.dim() != 4 or not result.is_floating_point():
-        return None
-    x = next((arg for arg in args if isinstance(arg, Tensor)), None)
-    if x is None or x.dim() != 4 or len(x) != len(result) or func in _NO_MAPS:
-        return None
-    size, out = map_size(x), map_size(result)
-    if out == (1, 1) or any(2 * after > before + 1 or before == 1 for before, after in zip(size, out, strict=True)):
-        return None
-    return unmeasured(str(getattr(func, "__name__", "function")).strip("_"), x, result, OTHERWISE)
-
-
-_NO_MAPS = {
-    torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.einsum, F.linear, F.scaled_dot_product_attention,
-    Tensor.__getitem__, Tensor.expand, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty, Tensor.new_full,
-    torch.narrow, Tensor.narrow, *VIEWS,
-}  # fmt: skip
-"""Functions whose four dimensions are mostly those of attention (N, heads, tokens, channels), or that only cut."""
 
 
 def _without_weights(kind: str, reason: str) -> Callable[..., Use | None]:
@@ -357,7 +356,6 @@ _ATEN: Mapping[Any, Callable[..., Use | None]] = {
     torch.ops.aten.conv2d: _conv2d,
     torch.ops.aten.convolution: _convolution,
     torch.ops.aten.pad: _pad,
-    torch.ops.aten.slice: _slice,
     torch.ops.aten.pixel_unshuffle: _unshuffle,
 }
 """The same for the operators that exported graphs (``torch.export``) call."""
@@ -368,3 +366,8 @@ def reader_of(func: Any) -> Callable[..., Use | None] | None:
     if isinstance(func, torch._ops.OpOverload):
         return _ATEN.get(func.overloadpacket)
     return READERS.get(func) or _ATEN.get(func)
+
+
+def explains(func: Any, reader: Callable[..., Use | None] | None, use: Use | None) -> bool:
+    """Whether a function has a reader that says what it did, also where that is no site."""
+    return reader is not None and func is not Tensor.__getitem__ and not (reader is _volume and use is None)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from itertools import chain
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from invariscope.base.errors import InputError, ModelError
+from invariscope.base.explained import READER, is_aside
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sampling import Taps
-from invariscope.zoo.sites.functions import reader_of, rearranged, unknown_use
+from invariscope.zoo.sites.functions import explains, reader_of, rearranged
 from invariscope.zoo.sites.rearranging import VIEWS, Rearranged, follow, space_to_depth
+from invariscope.zoo.sites.replaying import Replayer
+from invariscope.zoo.sites.trace import Call, Trace, cuts, mark, name_of, tensors
+from invariscope.zoo.sites.unexplained import unknown_use
 from invariscope.zoo.sites.uses import Sampled, Size, Use, sampled
-from invariscope.zoo.unchanged import unchanged
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,10 @@ class Site:
 
     ``name`` is the path of the module that downsamples, or ``path.kind`` where a module with other modules inside calls
     a function; a second use in the same forward pass is ``name#2``. ``path`` is the innermost module's.
-    Sizes are height x width in pixels of the feature map; a strided convolution's input is its own dense (stride 1)
-    output.
-    ``reason`` says why the site cannot be given an MSB, where it cannot.
+    ``depth`` counts the sites of the forward pass. Sizes are height x width in pixels of the feature map; a strided
+    convolution's input is its own dense (stride 1) output.
+    ``reason`` says why the site cannot be given an MSB, where it cannot; ``explained`` how it is known what it samples:
+    from the arguments of a call (``reader``), from what it does to its map (``behaviour``), or not (``no``).
     """
 
     depth: int
@@ -44,7 +45,19 @@ class Site:
     channels: int
     input_size: Size
     output_size: Size
-    reason: str | None = None
+    reason: str | None = field(default=None, compare=False)
+    explained: str = field(default=READER, compare=False)
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether it is on a side branch, and so none of the network's own sites."""
+        return is_aside(self.reason)
+
+    def changed_from(self, other: Site) -> str:
+        """In what it differs from the same site of another batch."""
+        names = [field.name for field in fields(self) if field.compare]
+        pairs = [(name, getattr(other, name), getattr(self, name)) for name in names]
+        return ", ".join(f"{name} {before} and then {after}" for name, before, after in pairs if before != after)
 
 
 Consumer = Callable[[Site, Use], None]
@@ -81,8 +94,18 @@ class Recorder(TorchFunctionMode):
     each downsampling site, right after it. Nothing of it is left on the model after the context, whatever happens.
     """
 
-    def __init__(self, model: nn.Module, images: int, consume: Consumer) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        images: int,
+        consume: Consumer,
+        trace: Trace | None = None,
+        replayer: Replayer | None = None,
+    ) -> None:
         super().__init__()
+        self._trace = trace
+        self._replayer = replayer
+        self._starts: dict[int, _Frame] = {}
         self._model = model
         self.watching = False
         """Whether the recorder or its consumer is at work, and not the network: then an error is not the network's."""
@@ -92,7 +115,7 @@ class Recorder(TorchFunctionMode):
         self._operator: Downsample | None = None
         self._link: Sampled | None = None
         self._view: Rearranged | None = None
-        self._slices: list[tuple[Tensor, Sampled]] = []
+        self._slices: list[tuple[Tensor, Sampled, int]] = []
         self._opaque: dict[nn.Module, str] = {}
         self._names: Counter[str] = Counter()
         self._depth = 0
@@ -128,15 +151,28 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._slices and func is not Tensor.__getitem__ and not _only_asks(func):
             self._end_slices()
+        if self._replayer is not None and self._trace is not None and self._operator is None:
+            self._replayer.before(len(self._trace.calls), _writes_first(func, kwargs), args, self._trace)
         result = func(*args, **kwargs)
         # An operator is one site: what it calls inside is its own business.
-        if self._operator is None:
+        if self._operator is None and type(result) not in _NO_MAPS:
             self.watching = True
-            self._read(func, args, kwargs, result)
+            call = self._note(func, args, kwargs, result)
+            self._read(func, args, kwargs, result, call)
             self.watching = False
         return result
 
-    def _read(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+    def _note(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Call | None:
+        """Put a call that made or changed a tensor into the trace."""
+        if self._trace is None:
+            return None
+        made = [result] if isinstance(result, Tensor) else tensors(result)
+        if not made and result is None and _writes_first(func, kwargs):
+            made = [args[0]]
+        given = tensors(*args, kwargs) if kwargs else tensors(*args)
+        return self._trace.add(name_of(func), given, made) if made else None
+
+    def _read(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, call: Call | None) -> None:
         """See what one call did."""
         if self._stack and isinstance(result, (Tensor, tuple, list)):
             self._stack[-1].calls += 1
@@ -145,14 +181,40 @@ class Recorder(TorchFunctionMode):
             use = reader(result, *args, **kwargs)
         else:
             use = self._rearranged(func, args, result) or unknown_use(func, args, result)
+        if call is not None:
+            call.read = call.read or explains(func, reader, use)
+            call.cuts = cuts(call.name, args)
+            mark(call, use, self._images)
+        number = self._number
         if use is not None and func is Tensor.__getitem__ and isinstance(use, Sampled):
             if self._slices and args[0] is not self._slices[0][0]:
                 self._end_slices()
-            self._slices.append((args[0], use))
+            self._slices.append((args[0], use, number))
         elif use is not None:
-            self._found(use)
+            self._found(use, number)
         elif self._link is not None and _writes(func, kwargs, (self._link.x, self._link.y), args):
             self._link = None
+        if call is not None and self._replayer is not None:
+            self._replay(func, args, kwargs, result, call)
+
+    @property
+    def _number(self) -> int:
+        """The call that was noted last."""
+        return len(self._trace.calls) - 1 if self._trace is not None else -1
+
+    def _replay(self, func: Any, args: Any, kwargs: Any, result: Any, call: Call) -> None:
+        """Take note of a call of a planned piece, and list the pieces that end with it."""
+        assert self._replayer is not None
+        assert self._trace is not None
+        number = self._number
+        if number in self._replayer.starts:
+            self._starts[number] = self._stack[-1] if self._stack else _Frame(self._model, "")
+        writes = _writes_first(func, kwargs)
+        made = tensors(result) or [args[0]]
+        for piece, use in self._replayer.step(number, func, args, kwargs, call, made, writes, self._trace):
+            if self._slices:
+                self._end_slices()
+            self._found(use, None, self._starts[piece.calls[0]])
 
     def _rearranged(self, func: Any, args: Sequence[Any], result: Any) -> Use | None:
         """Space-to-depth, when a chain of views has come to it."""
@@ -169,14 +231,18 @@ class Recorder(TorchFunctionMode):
     def _end_slices(self) -> None:
         """List the slices just taken of one map: each is subsampling; but all phases together drop no pixel."""
         slices, self._slices = self._slices, []
+        silent = self._replayer.plan.silent if self._replayer is not None else frozenset()
+        slices = [item for item in slices if item[2] not in silent]
+        if not slices:
+            return
         self.watching = True
         first = slices[0][1]
-        phases = {use.start for _, use in slices if use.stride == first.stride and use.channels == first.channels}
+        phases = {use.start for _, use, _ in slices if use.stride == first.stride and use.channels == first.channels}
         if first.stride is not None and len(slices) == len(phases) == first.stride[0] * first.stride[1]:
-            self._found(rearranged(first.x, first.y, first.stride))
+            self._found(rearranged(first.x, first.y, first.stride), slices[0][2])
         else:
-            for _, use in slices:
-                self._found(use)
+            for _, use, number in slices:
+                self._found(use, number)
         self.watching = False
 
     def _enter(self, path: str, module: nn.Module, args: Any) -> None:
@@ -204,13 +270,25 @@ class Recorder(TorchFunctionMode):
         self.watching = True
         if module is self._operator:
             self._stack[-1].calls += 1
-            self._found(operator_use(module, args[0] if args else kwargs["x"], output))
+            x = args[0] if args else kwargs["x"]
+            use: Use | None = operator_use(module, x, output)
+            self._whole("operator", x, output, use)
         elif self._operator is None and not self._stack[-1].calls:
             use = unknown_use(module.forward, args, output)
             if use is not None:
                 opaque = "TorchScript" if isinstance(module, torch.jit.ScriptModule) else "code outside of torch"
-                self._found(replace(use, kind="unknown", reason=f"it is {opaque}, which cannot be watched"))
+                use = replace(use, kind="unknown", reason=f"it is {opaque}, which cannot be watched")
+            self._whole("opaque", args, output, use)
         self.watching = False
+
+    def _whole(self, name: str, given: Any, output: Any, use: Use | None) -> None:
+        """Put a module into the trace as one call, and what it did into the sites."""
+        if self._trace is not None and tensors(output):
+            call = self._trace.add(name, tensors(given), tensors(output))
+            mark(call, use, self._images)
+            call.read = use is not None
+        if use is not None:
+            self._found(use, self._number)
 
     def _left_opaque(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if module in self._opaque and self._operator is None:
@@ -220,28 +298,46 @@ class Recorder(TorchFunctionMode):
             if self._stack:
                 self._stack[-1].calls += 1
 
-    def _found(self, use: Use) -> None:
+    def _found(self, use: Use, number: int | None, frame: _Frame | None = None) -> None:
+        """Report a use, of a call by its number or of a piece that began in a ``frame``, if it makes a map smaller."""
         if isinstance(use, Sampled):
-            if self._link is not None and self._link.y is use.x:
+            if number is not None and self._link is not None and self._link.y is use.x and _one_site(self._link, use):
                 use = use.after(self._link)
             if use.stride == (1, 1):
                 self._link = use
                 return
-        if not use.downsamples:
+        if self._replayer is not None and self._replayer.changed:
+            return
+        if not use.downsamples or (self._replayer is not None and number in self._replayer.plan.silent):
             return
         reason = use.reason
         if reason is None and use.rows != self._images:
-            reason = f"its batch holds {use.rows} maps for {self._images} images, so that no image has its own"
-        module, path = (self._stack[-1].module, self._stack[-1].path) if self._stack else (self._model, "")
-        name = path if path and not any(module.children()) else f"{path}.{use.kind}".lstrip(".")
-        if isinstance(module, Downsample) and path:
-            name = path
+            reason = "its batch does not hold one map for each image, so that no image has its own"
+        if self._replayer is not None and number in self._replayer.plan.reasons:
+            reason = self._replayer.plan.reasons[number]
+        frame = frame or (self._stack[-1] if self._stack else _Frame(self._model, ""))
+        name = frame.path if frame.path and not any(frame.module.children()) else f"{frame.path}.{use.kind}".lstrip(".")
+        if isinstance(frame.module, Downsample) and frame.path:
+            name = frame.path
         self._names[name] += 1
         if self._names[name] > 1:
             name = f"{name}#{self._names[name]}"
         sizes = (use.kernel, use.stride, use.channels, use.input_size, use.output_size)
         self._depth += 1
-        self._consume(Site(self._depth - 1, name, path, use.kind, *sizes, reason), use)
+        self._consume(Site(self._depth - 1, name, frame.path, use.kind, *sizes, reason, use.explained), use)
+
+
+_LINEAR = {"pad", "avg", "blur", "subsample", "aps", "lps", "tips", "ddac"}
+"""What mixes pixels of a map by weights that are not those of the window's values."""
+
+
+def _one_site(first: Sampled, second: Sampled) -> bool:
+    """Whether what follows a link is one site with it: a low pass before a pool of the values is no part of that."""
+    return second.kind in _LINEAR or {"avg", "blur"}.isdisjoint(first.kind.split("+"))
+
+
+_NO_MAPS = {torch.Size, int, float, bool, str, torch.dtype, torch.device, torch.layout}
+"""What a call gives that only asks for a property."""
 
 
 def _only_asks(func: Any) -> bool:
@@ -256,73 +352,8 @@ def _writes(func: Any, kwargs: Mapping[str, Any], tensors: Sequence[Tensor], arg
     return (assigns or bool(kwargs.get("inplace"))) and any(arg is tensor for arg in args for tensor in tensors)
 
 
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the network and the random states are afterwards what they were."""
-    tensors = chain(model.parameters(), model.buffers())
-    devices = {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
-    with unchanged(model), torch.random.fork_rng(sorted(devices)), torch.no_grad():
-        # Not by eval(), which a network may have made do more, and which exported graphs refuse.
-        for module in model.modules():
-            module.training = False
-        yield
-
-
-def _eager() -> AbstractContextManager[Any]:
-    """Compiled parts run as the code that they stand for; nothing where nothing has been compiled in this process."""
-    # Asking would import the compiler, which takes seconds.
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-
-
-def record(model: nn.Module, inputs: Tensor | tuple[Any, ...], consume: Consumer) -> Any:
-    """Run ``model`` once, in evaluation mode and without gradients; call ``consume(site, use)`` at each of its sites.
-
-    ``inputs`` is a batch of images, or the tuple of all the model's arguments, images first. Sites that cannot be
-    measured come too, with their reason. Returns the model's output.
-
-    Raises:
-        ModelError: when the forward pass fails, or the network is TorchScript.
-    """
-    given = inputs if isinstance(inputs, tuple) else (inputs,)
-    arguments = tuple(one.clone() if isinstance(one, Tensor) else one for one in given)  # which it may write to
-    # A network that torch.compile has wrapped is watched as it was before: compiled code calls nothing that is seen.
-    model = getattr(model, "_orig_mod", model)
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ModelError(
-            "the network is TorchScript, whose inside cannot be watched: give the Python module that it was made from"
-        )
-    recorder = Recorder(model, len(arguments[0]), consume)
-    try:
-        with _untouched(model), _eager(), recorder:
-            return model(*arguments)
-    except InputError:
-        raise
-    except Exception as error:
-        if recorder.watching:
-            raise
-        shape = " x ".join(str(size) for size in arguments[0].shape)
-        line = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"the network fails on a batch of images {shape}: {line} (check the images' size and channels)"
-        ) from error
-
-
-def find_sites(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[Site]:
-    """The downsampling sites of any network, in the order of its forward pass, found in one pass over ``example``.
-
-    Found are ``max``, ``avg`` (pooling modules and functions), ``conv`` (strided convolutions, any kind), ``blur``
-    (depthwise strided convolutions with one fixed averaging filter), ``subsample`` (``x[..., ::s, ::s]``, channels last
-    too, and nearest-neighbour reduction) and this project's operators; stride-1 pooling or blur and padding directly
-    before one of them are parts of it. Global pooling is no site, nor is a stride on a map of one pixel.
-
-    Listed with the reason why it has no MSB is what makes maps smaller in another way. ``space_to_depth``
-    (``pixel_unshuffle``, patch merging by slices of all phases or by reshaping) is such a site: it drops no pixel, so
-    that nothing is sampled, and a convolution at stride 1 after it is none. Compiled networks and traced or exported
-    graphs are watched as the code that they stand for; a TorchScript layer that makes a map smaller is listed.
-
-    Raises:
-        ModelError: when the forward pass fails on ``example``, or the network as a whole is TorchScript.
-    """
-    sites: list[Site] = []
-    record(model, example, lambda site, use: sites.append(site))
-    return sites
+def _writes_first(func: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call writes to its first argument."""
+    name = getattr(func, "__name__", "")
+    in_place = name.startswith("__i") and name.endswith("__") and name not in ("__index__", "__int__", "__invert__")
+    return name == "__setitem__" or in_place or (name[-1:] == "_" and name[-2:] != "__") or bool(kwargs.get("inplace"))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from invariscope.base.explained import READER
 from invariscope.zoo.sampling import Taps, tap_index
 
 Size = tuple[int, int]
@@ -47,6 +48,8 @@ class Use:
     input_size: Size
     output_size: Size
     reason: str | None = None
+    explained: str = READER
+    """How it is known what it sampled (:mod:`invariscope.base.explained`)."""
 
     costs_dense: ClassVar[bool] = False
     """Whether a view computes the layer anew, at stride 1."""
@@ -67,9 +70,11 @@ def map_size(x: Tensor) -> Size:
     return int(x.shape[-2]), int(x.shape[-1])
 
 
-def unmeasured(kind: str, x: Tensor, y: Tensor, reason: str, kernel: Size | None = None) -> Use:
+def unmeasured(
+    kind: str, x: Tensor, y: Tensor, reason: str, kernel: Size | None = None, explained: str = READER
+) -> Use:
     """A use that is listed with the reason why it has no MSB."""
-    return Use(kind, kernel, None, len(x), int(x.shape[1]), map_size(x), map_size(y), reason)
+    return Use(kind, kernel, None, len(x), int(x.shape[1]), map_size(x), map_size(y), reason, explained)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

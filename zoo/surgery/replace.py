@@ -63,7 +63,8 @@ def replace_downsampling(
         example: a batch of images, or the tuple of all the model's arguments. By default one black image of the size
             that a timm network names, or of 224 pixels.
         where: which sites: a pattern (``layer3*``) of their name or module path, or a kind (``max``, ``conv``), or
-            several of them, or a function of the :class:`~invariscope.zoo.sites.Site`. All by default.
+            several of them, or a function of the :class:`~invariscope.zoo.sites.Site`. All but those
+            on side branches by default.
         placement: for strided convolutions. ``activation``: after the activation that follows directly, over a norm
             or not, where ``torch.fx`` can trace that; else right after the convolution, with the reason in the table.
             ``conv``: right after the convolution. ``published``: as ``activation``, but before a 1x1 convolution (the
@@ -121,10 +122,11 @@ def _copied(model: nn.Module) -> nn.Module:
 
 def _chosen(sites: list[Site], where: Where | None) -> set[str]:
     """Names of the sites that ``where`` names."""
-    if not sites:
+    own = {site.name for site in sites if not site.is_aside}
+    if not sites or (where is None and not own):
         raise ModelError("the network has no downsampling site: nothing to replace")
     if where is None:
-        return {site.name for site in sites}
+        return own
     if callable(where):
         return {site.name for site in sites if where(site)}
     chosen: set[str] = set()

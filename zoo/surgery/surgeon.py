@@ -138,7 +138,8 @@ class Surgeon:
             also = "" if is_chosen else "its module is at a site that was asked for"
             reason = "; ".join(text for text in (done.reason, also) if text)
             return Replacement(*facts, True, self._spec.canonical, done.placed, done.kept, cropped, reason)
-        reasons = [str(done) if done else "not among the sites asked for", notes.get(module, "")]
+        reason = str(site.reason) if site.is_aside else "not among the sites asked for"
+        reasons = [str(done) if done else reason, notes.get(module, "")]
         return Replacement(*facts, False, reason="; ".join(text for text in reasons if text))
 
     def _replace(self, module: nn.Module, site: Site, place: Place | None) -> _Done:

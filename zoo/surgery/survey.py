@@ -117,13 +117,17 @@ def survey(model: nn.Module, example: Tensor | tuple[Any, ...]) -> Survey:
                 call.add(use)
                 return
 
+    def again() -> None:
+        for known in (result.sites, result.calls, result.inputs, result.smallest, result.whole, partial, ended):
+            known.clear()
+
     with ExitStack() as hooks:
         for module in model.modules():
             if isinstance(module, torch.jit.ScriptModule):
                 continue
             hooks.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
-        result.output = shapes(record(model, example, consume))
+        result.output = shapes(record(model, example, consume, again=again))
     settle()
     result.whole -= partial
     return result

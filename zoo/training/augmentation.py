@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invariscope.zoo.datasets.imageset import VOID
-from invariscope.zoo.recipe import Run
+from invariscope.zoo.run import Run
 
 
 def augment(x: Tensor, targets: Tensor, run: Run, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from invariscope.zoo.operators import OperatorSpec
 from invariscope.zoo.operators.base import Downsample
-from invariscope.zoo.recipe import Run, operator_factors
+from invariscope.zoo.run import Run, operator_factors
 
 _OF_RUN = ("alpha", "failure_weight", "wake_up")
 _OF_OPERATOR = ("pool", "hard", "failure", "undo")

@@ -12,7 +12,7 @@ from invariscope.base.files import write_atomic
 from invariscope.zoo.datasets import USER_CODE
 from invariscope.zoo.operators import OperatorSpec
 from invariscope.zoo.private_imports import installed_name
-from invariscope.zoo.recipe import Run
+from invariscope.zoo.run import Run
 from invariscope.zoo.user_code import find_code, local_imports
 
 KEPT = "code"

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from invariscope.base.errors import ModelError, RecipeError
 from invariscope.zoo.architectures import is_segmenter
 from invariscope.zoo.datasets.imageset import VOID, ImageSet
-from invariscope.zoo.recipe import Run
+from invariscope.zoo.run import Run
 
 
 class Task(Protocol):

@@ -17,7 +17,7 @@ from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
 from invariscope.zoo.devices import prepare_device
 from invariscope.zoo.loading import build_model
 from invariscope.zoo.operators.base import Downsample
-from invariscope.zoo.recipe import Run
+from invariscope.zoo.run import Run
 from invariscope.zoo.training.augmentation import augment
 from invariscope.zoo.training.tasks import task_of
 

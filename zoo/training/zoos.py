@@ -32,7 +32,8 @@ from invariscope.zoo.loading import build_model
 from invariscope.zoo.manifest import FILE_NAME, read_manifest, write_manifest
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators import OperatorSpec
-from invariscope.zoo.recipe import LATER, Run, read_recipe
+from invariscope.zoo.recipe import read_recipe
+from invariscope.zoo.run import LATER, Run
 from invariscope.zoo.training.factors import run_factors, told_settings
 from invariscope.zoo.training.local_files import keep_code, kept_model, located
 from invariscope.zoo.training.state import StateError, restore_state, save_state
