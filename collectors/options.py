@@ -77,8 +77,8 @@ class ShiftOptions:
     of each kind, as 1/8,1/4 does."""
     n_shifts: int = 9
     """Shifts per image."""
-    fill: str = "mean"
-    """What a zero shift fills with: mean (0 after normalisation) or black (0 before it)."""
+    fill: str = "background"
+    """What a zero shift fills with: the data set's background, mean (0 after normalisation) or black (0 before it)."""
     crop_size: int | None = None
     """Size to which images are brought for crop shifts; by default the input size + 2 x max shift."""
 

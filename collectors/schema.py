@@ -80,6 +80,7 @@ PIXEL_SCORES = (
     "miou",
     "pixel_accuracy",
     "consistency_pixel",
+    "consistency_pixel_corrected",
     "fidelity_pixel",
     "miou_shifted",
     "pixel_accuracy_shifted",
@@ -128,7 +129,7 @@ PROVENANCE = (*ON_DATA, TASK, *VERSIONS, *MADE_BY)
 
 PLAN = (
     column("shift_kind", TEXT, "", f"{', '.join((UNSHIFTED, *SHIFT_KINDS.own))}, or one of another package"),
-    optional("fill", TEXT, "", "zero shifts only: `mean` (0 after normalisation) or `black` (0 before it)"),
+    optional("fill", TEXT, "", "zero shifts only: `background` of the data, `mean` (0 when normalised) or `black`"),
     column("max_shift", INT, "input pixels", "largest displacement along each axis; 0 without a shift"),
     column("n_shifts", INT, "shifts", "shifts per image; 0 without a shift"),
     column("plan", TEXT, "", "how shifts are chosen: sampled, grid, path or none"),
@@ -188,6 +189,8 @@ class Collector:
         default: whether it is measured where nobody says what.
         renewed: a column that every measured row has, and one that older rows lack: what was measured before it was
             there stays as it is, and is told of.
+        definition: version of what the columns mean; raised where a value is computed otherwise than before, so that
+            the tasks are others and tables measured before are not taken for done.
         remark: what must be said of a task's rows in a few words; None where there is nothing to say.
     """
 
@@ -206,6 +209,7 @@ class Collector:
     watches: bool = False
     default: bool = False
     renewed: tuple[str, str] | None = None
+    definition: int = 1
     remark: Callable[[pd.DataFrame], str | None] | None = None
 
 

@@ -15,8 +15,10 @@ from invariscope.base.registry import Registry
 UNSHIFTED = "none"
 """Stands in the tables where a kind would, for images as they are."""
 
-FILLS = ("mean", "black")
-"""What a kind that takes a fill puts outside of the image: 0 after normalisation, or 0 before it."""
+FILLS = ("background", "mean", "black")
+"""What a kind that takes a fill puts outside of the image: the data set's background (the median of the pixels on the
+borders of its first images), 0 after normalisation, or 0 before it. Where images have a plain border, the mean draws a
+grey bar into them and is no shift."""
 
 
 @dataclass(frozen=True)

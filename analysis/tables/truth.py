@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -15,16 +15,28 @@ from invariscope.collectors.store.reader import RowFilter, TableReader
 
 Frames = dict[str, pd.DataFrame]
 
+ALONE = ("swaps",)
 _SHOWN = 5
 
 
 def newest_only(tables: Frames, reader: TableReader) -> tuple[Frames, list[str]]:
     """The tables with the newest measurement of each network on data of one name, and what to say of the others.
 
+    Tables of :data:`ALONE` hold changes on images of their own, and compete with themselves alone.
+
     Raises:
         TableError: measurements that compete, and no timings.
     """
-    variants = {name: _variants(rows) for name, rows in tables.items() if name in measured_tables()}
+    together = [name for name in tables if name in measured_tables() and name not in ALONE]
+    notes: list[str] = []
+    for names in (together, *([name] for name in ALONE if name in tables)):
+        tables, said = _newest_of(tables, names, reader)
+        notes += said
+    return tables, notes
+
+
+def _newest_of(tables: Frames, together: Sequence[str], reader: TableReader) -> tuple[Frames, list[str]]:
+    variants = {name: _variants(tables[name]) for name in together}
     found: dict[Variant, set[str]] = {}
     for name, of_rows in variants.items():
         for variant, task in zip(of_rows, tables[name]["task"], strict=True):

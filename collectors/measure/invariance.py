@@ -120,8 +120,9 @@ def predict(
         plan: the shifts.
         batch_size: images per forward pass.
         size: the window of a ``crop`` plan; the network's input size for ``PreparedImages``.
-        fill: value(s) of the uncovered strip under kind ``zero``. By default 0 for the plan's fill ``mean`` and the
-            normalised black pixel of ``PreparedImages`` for ``black``.
+        fill: value(s) of the uncovered strip under kind ``zero``. By default what the plan's fill is in the
+            images: their background (of a bare tensor the median of its borders), 0 for ``mean``, and the normalised
+            black pixel of ``PreparedImages`` for ``black``.
         precision: ``fp32``, the network's own floating-point type, or ``bf16``.
         fold: whether batch norms are folded into the convolutions before them.
         unshifted: what the network says of the unshifted images, where that is known; saves a pass.
@@ -223,7 +224,7 @@ def measure_surface(
     kind: str = "circular",
     *,
     step: int = 1,
-    fill: str | None = "mean",
+    fill: str | None = "background",
     black: float | Tensor | None = None,
     size: int | tuple[int, int] | None = None,
     **options: Any,
@@ -232,7 +233,7 @@ def measure_surface(
 
     Args:
         max_shift: largest displacement, in pixels; ``step`` divides it.
-        fill: ``mean`` or ``black``, kind ``zero`` only.
+        fill: ``background``, ``mean`` or ``black``, kind ``zero`` only.
         black: value(s) of a black pixel, for ``fill="black"`` on a bare tensor.
         size: window of crop shifts.
         options: further ones, as for :func:`predict`.

@@ -41,7 +41,7 @@ class ShiftPlan:
         kind: a name of :data:`invariscope.collectors.shift_kinds.SHIFT_KINDS`.
         mode: ``sampled`` (per image, without replacement), ``grid`` (all images alike) or ``path`` (one-pixel steps).
         max_shift: largest displacement along each axis.
-        fill: ``mean`` or ``black`` for a kind that takes a fill (``zero``), ``None`` for the others.
+        fill: ``background``, ``mean`` or ``black`` for a kind that takes a fill (``zero``), ``None`` for the others.
         seed: seed that the shifts were drawn from; 0 for a grid.
         offsets: ``(N, K, 2)``, or ``(1, K, 2)`` for a grid; read-only, of the smallest signed integer type that holds
             a difference of two shifts. In pixels, or in the parts of one that the kind has ``steps`` of.
@@ -94,7 +94,7 @@ class ShiftPlan:
         n_shifts: int = 9,
         kind: str = "circular",
         seed: int = 0,
-        fill: str | None = "mean",
+        fill: str | None = "background",
     ) -> ShiftPlan:
         """``n_shifts`` shifts per image, uniform on ``[-max_shift, max_shift]²`` without replacement; of a kind with
         parts of a pixel, on these.
@@ -118,7 +118,7 @@ class ShiftPlan:
         return cls(kind, "sampled", max_shift, _fill(kind, fill), seed, offsets)
 
     @classmethod
-    def grid(cls, max_shift: int, step: int = 1, kind: str = "circular", fill: str | None = "mean") -> ShiftPlan:
+    def grid(cls, max_shift: int, step: int = 1, kind: str = "circular", fill: str | None = "background") -> ShiftPlan:
         """Every shift of ``[-max_shift, max_shift]²`` at multiples of ``step``, row by row, for all images alike."""
         _check_counts(1, max_shift, 1, 0)
         if step < 1 or max_shift % step:
@@ -138,7 +138,7 @@ class ShiftPlan:
         n_shifts: int = 9,
         kind: str = "circular",
         seed: int = 0,
-        fill: str | None = "mean",
+        fill: str | None = "background",
     ) -> ShiftPlan:
         """An ordered list per image, as a panning camera: one pixel per step along one axis, back at the border.
 

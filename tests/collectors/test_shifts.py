@@ -105,7 +105,7 @@ def test_every_kind_says_truly_what_it_is(kind):
         back = apply_shift(moved, -offset, kind, fill=7.0)
         assert torch.allclose(back, images, rtol=0, atol=1e-6) == rule.reversible
     plan = ShiftPlan.sampled(2, 1, n_shifts=2, kind=kind)
-    assert plan.fill == ("mean" if rule.takes_fill else None)
+    assert plan.fill == ("background" if rule.takes_fill else None)
     assert plan.rule is rule
 
 
@@ -283,7 +283,7 @@ def test_a_plan_cannot_be_changed():
         (lambda: ShiftPlan.sampled(3, 1.5), "whole number"),
         (lambda: ShiftPlan.sampled(3, 2, n_shifts=0), "n_shifts is 0"),
         (lambda: ShiftPlan.sampled(3, 2, kind="zeros"), "did you mean 'zero'"),
-        (lambda: ShiftPlan.sampled(3, 2, kind="zero", fill="white"), "mean, black"),
+        (lambda: ShiftPlan.sampled(3, 2, kind="zero", fill="white"), "background, mean, black"),
         (lambda: ShiftPlan.path(3, 0), "no step"),
         (lambda: ShiftPlan.path(3, 4, 1), "no step"),
         (lambda: ShiftPlan.sampled(3, 2).for_rows(0, 4), "3 images and 4 are measured"),
