@@ -82,10 +82,16 @@ def predict_held_out(rows: pd.DataFrame, settings: Settings | None = None) -> Pr
     if not parts:
         raise TableError("held-out operators: no reading was measured of both them and the drawn ones")
     networks = pd.concat(parts, ignore_index=True)
-    circular = (networks["padding_mode"] == "circular") & (rows["shift_kind"].iloc[0] == "circular")
-    constructed = networks["operator"].astype(str).map(lambda text: _BY_CONSTRUCTION.match(text) is not None)
-    networks = networks.assign(by_construction=circular & constructed)
+    networks = networks.assign(by_construction=constructed(networks, str(rows["shift_kind"].iloc[0])))
     return Prediction(networks, _summary(networks[~networks["by_construction"]], settings))
+
+
+def constructed(networks: pd.DataFrame, kind: str) -> pd.Series:
+    """Whether each network is consistent by construction under a kind of shift, by its ``operator`` (a specification)
+    and ``padding_mode``.
+    """
+    circular = (networks["padding_mode"] == "circular") & (kind == "circular")
+    return circular & networks["operator"].astype(str).map(lambda text: _BY_CONSTRUCTION.match(text) is not None)
 
 
 def _predicted(name: str, readings: Sequence[str], cell: str, members: pd.DataFrame) -> list[pd.DataFrame]:
@@ -169,6 +175,8 @@ def _explained(members: pd.DataFrame, observed: str, predicted: str, weights: Ar
 
 
 def _interval(values: Array) -> dict[str, float]:
-    """The first value with the percentiles of the others."""
+    """The first value with the percentiles of the others; no interval where none of them is a number."""
+    if np.isnan(values[1:]).all():
+        return {"estimate": float(values[0]), "low": np.nan, "high": np.nan}
     low, high = np.nanpercentile(values[1:], [100 * (1 - NOMINAL) / 2, 100 * (1 + NOMINAL) / 2])
     return {"estimate": float(values[0]), "low": float(low), "high": float(high)}

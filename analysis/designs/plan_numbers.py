@@ -18,6 +18,7 @@ from invariscope.analysis.designs.population import (
     SQUARE,
     CellFit,
     EqualFit,
+    alone,
     fit_equal,
     freedman_lane_p,
     mediated,
@@ -157,13 +158,10 @@ class PlanNumbers:
         for cell, whole in table.groupby("cell")["r_squared"].first().items():
             yield {"statement": statement, "quantity": f"R² of all{ending}", "cell": cell, "estimate": whole}
         for cell in equal.cells:
-            alone = [(MSB_TERM, [MSB_TERM, SQUARE])] + ([(given, [given])] if given else [])
-            for name, terms in alone:
-                columns = cell.design[:, [0, *(cell.at(term) for term in terms if term in cell.names)]]
-                fitted = columns @ np.linalg.lstsq(columns, cell.y, rcond=None)[0]
-                explained = 1 - float(((cell.y - fitted) ** 2).sum() / ((cell.y - cell.y.mean()) ** 2).sum())
+            rivals = [(MSB_TERM, [MSB_TERM, SQUARE])] + ([(given, [given])] if given else [])
+            for name, terms in rivals:
                 about = {"statement": statement, "quantity": f"R² of {name} alone", "cell": cell.name}
-                yield {**about, "estimate": explained, "n": len(cell.y)}
+                yield {**about, "estimate": alone(cell, terms)[1], "n": len(cell.y)}
 
     def _otherwise(self, rows: pd.DataFrame) -> Iterator[Record]:
         """The slope of statement 3 at equal accuracy, and as a fractional logit."""

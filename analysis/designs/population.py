@@ -96,12 +96,14 @@ class CellFit:
 class EqualFit:
     """Fits of all cells on the same terms; the units of different cells are the same drawn operators.
 
-    ``left_out``: cells of too few draws, or whose outcomes are all equal.
+    ``left_out``: cells of too few draws, or whose outcomes are all equal. ``centre``: the mean assigned MSB, which the
+    term of MSB is less by.
     """
 
     cells: tuple[CellFit, ...]
     n_units: int
     left_out: tuple[str, ...] = ()
+    centre: float = 0.0
 
     def terms(self) -> list[str]:
         """The terms that every cell has."""
@@ -146,7 +148,7 @@ def fit_equal(rows: pd.DataFrame, readings: Sequence[str] = (), *, outcome: str 
     left_out = tuple(name for name, _ in parts if all(cell.name != name for cell in made))
     if not made:
         raise TableError("too few drawn operators for a regression on what was assigned")
-    return EqualFit(made, int(known["unit"].max()) + 1, left_out)
+    return EqualFit(made, int(known["unit"].max()) + 1, left_out, centre)
 
 
 def _fit(name: str, members: pd.DataFrame, centre: float, readings: Sequence[str], outcome: str) -> CellFit | None:
@@ -199,6 +201,14 @@ def freedman_lane_p(equal: EqualFit, term: str, settings: Settings) -> float:
         total += weight
     reached = np.abs(permuted) >= abs(found) - 1e-12 * total
     return float((1 + reached.sum()) / (1 + settings.draws))
+
+
+def alone(cell: CellFit, terms: Sequence[str]) -> tuple[Array, float]:
+    """Least squares of a cell's outcome on some of its terms: the coefficients, first the constant, and R²."""
+    columns = cell.design[:, [0, *(cell.at(term) for term in terms if term in cell.names)]]
+    params = np.linalg.lstsq(columns, cell.y, rcond=None)[0]
+    left = float(((cell.y - columns @ params) ** 2).sum())
+    return params, 1 - left / float(((cell.y - cell.y.mean()) ** 2).sum())
 
 
 def shares(equal: EqualFit, readings: Sequence[str] = ()) -> pd.DataFrame:

@@ -87,7 +87,7 @@ def select(
     rows = shifted(frame)
     if rows.empty:
         raise TableError(f"{figure} has no rows to draw: collect `invariance` with at least one shift kind first")
-    notes = _copies(frame)
+    notes = copies_told(frame)
     rows, data = _of_one_data_set(rows, figure, data, notes)
     rows = _choose_plans(_snapshots(rows, snapshots, notes), notes)
     rows = _complete(rows, columns, notes)
@@ -123,7 +123,7 @@ def select_unshifted(
     need(frame, ["checkpoint", "model", "operator", "cluster", "final", *columns], figure)
     if frame.empty:
         raise TableError(f"table `{table}` holds no rows: collect `{table}` first")
-    notes = _copies(frame)
+    notes = copies_told(frame)
     rows, data = _of_one_data_set(frame, figure, data, notes) if "data" in frame else (frame, "")
     rows = _complete(_snapshots(rows, snapshots, notes), columns, notes)
     rows, _ = _apart(rows, False, notes)
@@ -132,7 +132,8 @@ def select_unshifted(
     return FigureRows(rows.reset_index(drop=True), (), data, tuple(notes))
 
 
-def _copies(frame: pd.DataFrame) -> list[str]:
+def copies_told(frame: pd.DataFrame) -> list[str]:
+    """The sentence on networks of several names; none where there are none."""
     names = frame.attrs.get(COPIES, [])
     return (
         [f"Copies of another checkpoint (the same weights and function), not counted: {', '.join(names)}."]

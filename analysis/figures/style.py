@@ -35,6 +35,12 @@ BAND = 0.18
 
 INK, GUIDE = "#222222", "#8a8a8a"
 
+RAMP = ("#D7E6F1", "#8CC1E3", "#3C8DC5", "#0F5A9C", "#0A2C55")
+"""From little to much of one quantity: one hue, darker step by step, which tells in grey too."""
+
+ACCENT = "#D55E00"
+"""What lies on top of such points: fits and pooled slopes."""
+
 
 class Mark(NamedTuple):
     """How an operator is drawn; colour and marker each identify it, so that a grey print still tells them apart."""

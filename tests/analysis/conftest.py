@@ -34,6 +34,12 @@ def conditions() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def studies() -> ModuleType:
+    """Simulated studies with assigned MSB."""
+    return _beside("simulate_held_out")
+
+
+@pytest.fixture(scope="session")
 def pages() -> ModuleType:
     """Pages of the report and their elements."""
     return _beside("pages")

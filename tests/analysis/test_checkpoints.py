@@ -92,7 +92,9 @@ def test_a_network_of_two_names_is_one_network_of_the_first(tables: Tables, copi
     assert after.attrs["copies"] == [last["checkpoint"]]
 
 
-def test_statistics_and_figures_agree_on_it_and_tell_its_other_name(tables: Tables, copied: Tables) -> None:
+def test_statistics_and_figures_agree_on_it_and_tell_its_other_name(
+    tables: Tables, copied: Tables, studies: ModuleType
+) -> None:
     other = tables.checkpoints["checkpoint"].iloc[-1]
     frames = Frames(copied)
     published = dataclasses.replace(copied, checkpoints=copied.checkpoints.assign(factors="{}"))  # none of them drawn
@@ -102,8 +104,10 @@ def test_statistics_and_figures_agree_on_it_and_tell_its_other_name(tables: Tabl
     )
     assert f"{frames['joined'].query('final')['checkpoint'].nunique()} checkpoints of 12 operators" in results.summary
     told = f"Copies of another checkpoint (the same weights and function), not counted: {other}."
+    study = studies.study()
+    study.attrs = frames["joined"].attrs
     for name in FIGURES:
-        caption = draw(name, frames).caption
+        caption = draw(name, studies.StudyFrames(study) if studies.is_of_a_study(name) else frames).caption
         assert told in caption.splitlines(), name
     figure = draw("msb_by_operator", frames)
     assert any(line.startswith("other: ") for line in figure.caption.splitlines())

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from invariscope.analysis.drawing import save_figures
+from invariscope.analysis.drawing import draw_figures, save_figures
 from invariscope.analysis.figures import FIGURES, draw, render, style
-from invariscope.analysis.tables.frames import FRAMES
+from invariscope.analysis.tables.frames import FRAMES, Frames
 from invariscope.analysis.tables.joined import join
 from invariscope.analysis.tables.load import Tables
 from invariscope.base.errors import TableError
@@ -26,6 +26,17 @@ from invariscope.base.errors import TableError
 def tables(simulate: ModuleType, conditions: ModuleType) -> Tables:
     zoo = simulate.Zoo(seeds=2, epochs=(8.0,), padding_modes=("zeros",), surface_shift=1, swap_slope=-0.2)
     return conditions.with_conditions(simulate.simulate_tables(zoo))
+
+
+@pytest.fixture(scope="module")
+def study(studies: ModuleType) -> Frames:
+    return studies.StudyFrames(studies.study())
+
+
+@pytest.fixture
+def given(tables: Tables, study: Frames, studies: ModuleType, name: str) -> Tables | Frames:
+    """What the figure ``name`` has something to show of."""
+    return study if studies.is_of_a_study(name) else tables
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +54,7 @@ def change(tables: Tables, edit) -> Tables:
 DRAWN: dict[tuple[str, str], style.CaptionedFigure] = {}
 
 
-def drawn(tables: Tables, name: str, width: str) -> style.CaptionedFigure:
+def drawn(tables: Tables | Frames, name: str, width: str) -> style.CaptionedFigure:
     if (name, width) not in DRAWN:
         DRAWN[name, width] = draw(name, tables, width=width)
     return DRAWN[name, width]
@@ -55,8 +66,8 @@ def texts(figure: Figure) -> list[Text]:
 
 @pytest.mark.parametrize("width", ["double", "single"])
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_is_readable_and_nothing_overlaps(tables: Tables, name: str, width: str) -> None:
-    figure = drawn(tables, name, width)
+def test_every_figure_is_readable_and_nothing_overlaps(given: Tables | Frames, name: str, width: str) -> None:
+    figure = drawn(given, name, width)
     assert figure.get_size_inches()[0] == {"double": 7.0, "single": 3.5}[width]
     assert figure.get_size_inches()[1] < 9.8
     with style.theme(width):
@@ -82,8 +93,13 @@ def test_every_figure_is_readable_and_nothing_overlaps(tables: Tables, name: str
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_captions_state_n_clusters_interval_and_plan(tables: Tables, name: str) -> None:
-    caption = drawn(tables, name, "double").caption
+def test_captions_state_n_clusters_interval_and_plan(
+    tables: Tables, given: Tables | Frames, studies: ModuleType, name: str
+) -> None:
+    caption = drawn(given, name, "double").caption
+    if studies.is_of_a_study(name):
+        _states_what_a_study_is(caption, name)
+        return
     rows = join(tables)
     doses = rows[rows["operator"].isin(["soft", "lp"])]
     runs = (doses if name == "dose_response" else rows)["cluster"].nunique()
@@ -104,13 +120,33 @@ def test_captions_state_n_clusters_interval_and_plan(tables: Tables, name: str) 
         assert f"zero (≤ {1 if name == 'shift_surface' else 4} px, {grid}, fill mean)" in caption
 
 
+def _states_what_a_study_is(caption: str, name: str) -> None:
+    assert "Measured on digits, mnist (1000 images); shifts: circular (≤ 4 px, 9 per image, sampled), zero (" in caption
+    assert "sampled, fill background)." in caption
+    assert ("LMG" if name == "importance" else "95 %") in caption
+    many = {
+        "population": "digits, circular shift 48 and 15; ",
+        "rotations": "12 blocks, 48 networks; ",
+        "mechanism": "(n = 48); ",
+        "importance": "digits, circular shift (48 networks): ",
+        "heldout": "(population H; 15 specifications, 30 means over runs",
+    }
+    assert many[name] in caption
+
+
 CASES = ["one kind", "one operator", "missing values", "no operator", "constant score", "one row"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("case", CASES)
-def test_unusual_tables_are_drawn_or_refused_in_one_line(small: Tables, name: str, case: str) -> None:
+def test_unusual_tables_are_drawn_or_refused_in_one_line(
+    small: Tables, studies: ModuleType, name: str, case: str
+) -> None:
     edited = _unusual(small, case)
+    if studies.is_of_a_study(name):  # more in test_figures_assigned_cases.py
+        told = draw_figures(edited, [name], width="single").reasons.get(name, "")
+        assert told.startswith(f"{name}: ") or (not told and name == "population")
+        return
     if name == "dose_response" and case in ("one row", "no operator"):
         with pytest.raises(TableError, match="two strengths or more"):
             draw(name, edited)
