@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 
 import numpy as np
@@ -10,47 +10,36 @@ import pandas as pd
 
 from invariscope.base.errors import TableError
 from invariscope.base.words import counted
-from invariscope.collectors.store.newest import VARIANT_COLUMNS, Variant, measured_tables, stale_variants, variant_of
+from invariscope.collectors.store.newest import VARIANT_COLUMNS, Variant, competing, stale_variants, variant_of
 from invariscope.collectors.store.reader import RowFilter, TableReader
 
 Frames = dict[str, pd.DataFrame]
 
-ALONE = ("swaps",)
 _SHOWN = 5
 
 
 def newest_only(tables: Frames, reader: TableReader) -> tuple[Frames, list[str]]:
     """The tables with the newest measurement of each network on data of one name, and what to say of the others.
 
-    Tables of :data:`ALONE` hold changes on images of their own, and compete with themselves alone.
-
     Raises:
         TableError: measurements that compete, and no timings.
     """
-    together = [name for name in tables if name in measured_tables() and name not in ALONE]
-    notes: list[str] = []
-    for names in (together, *([name] for name in ALONE if name in tables)):
-        tables, said = _newest_of(tables, names, reader)
-        notes += said
-    return tables, notes
-
-
-def _newest_of(tables: Frames, together: Sequence[str], reader: TableReader) -> tuple[Frames, list[str]]:
-    variants = {name: _variants(tables[name]) for name in together}
-    found: dict[Variant, set[str]] = {}
-    for name, of_rows in variants.items():
-        for variant, task in zip(of_rows, tables[name]["task"], strict=True):
-            found.setdefault(variant, set()).add(task)
-    stale = stale_variants(found, lambda: _started(reader))
-    if not stale:
-        return tables, []
     kept, names, counts = dict(tables), set[str](), list[str]()
-    for name, of_rows in variants.items():
-        old = pd.Series([variant in stale for variant in of_rows], index=tables[name].index, dtype=bool)
-        if old.any():
-            names |= set(tables[name].loc[old, "checkpoint"])
-            counts.append(f"{name} {int(old.sum())}")
-            kept[name] = tables[name][~old].reset_index(drop=True)
+    for group in competing(tables):
+        variants = {name: _variants(tables[name]) for name in group}
+        found: dict[Variant, set[str]] = {}
+        for name, of_rows in variants.items():
+            for variant, task in zip(of_rows, tables[name]["task"], strict=True):
+                found.setdefault(variant, set()).add(task)
+        stale = stale_variants(found, lambda: _started(reader))
+        for name, of_rows in variants.items():
+            old = pd.Series([variant in stale for variant in of_rows], index=tables[name].index, dtype=bool)
+            if old.any():
+                names |= set(tables[name].loc[old, "checkpoint"])
+                counts.append(f"{name} {int(old.sum())}")
+                kept[name] = tables[name][~old].reset_index(drop=True)
+    if not counts:
+        return tables, []
     return kept, [
         f"{counted(len(names), 'checkpoint')} ({few(sorted(names))}) measured again on data of the same name, with "
         f"other images, preprocessing or code: the newest counts, older rows are left out ({', '.join(counts)}); "
