@@ -34,6 +34,7 @@ docs: demo  ## what the README shows and quotes, from the demo's tables and thos
 	for figure in out/demo/figures/*.png; do cp $$figure $${figure%.png}.txt docs/demo/; done
 	cp out/demo/results/summary.md out/demo/figures/table_classification.* docs/demo/
 	$(BIN)/invariscope figures data/reference/digits --out docs/demo --only swap
+	$(BIN)/python -m reference.tips out/demo/tables > docs/demo/tips.txt
 
 figures: $(VENV)/installed  ## every figure and number of README and RESULTS.md from the published tables (2 minutes)
 	rm -rf out/figures && mkdir -p out/figures/digits docs/demo
@@ -42,6 +43,7 @@ figures: $(VENV)/installed  ## every figure and number of README and RESULTS.md 
 	$(BIN)/invariscope figures out/figures/digits --out docs/demo --only $(DEMO_FIGURES)
 	cp out/demo/results/summary.md docs/demo/
 	$(BIN)/invariscope figures data/reference/digits --out docs/demo --only swap
+	$(BIN)/python -m reference.tips out/figures/digits > docs/demo/tips.txt
 	$(BIN)/python -m reference.results data/reference/study docs/reference
 
 $(REFERENCE_DATA): | $(VENV)/installed  # the last of its files

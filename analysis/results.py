@@ -21,8 +21,8 @@ class Results:
     data set or architecture left out. ``comparisons``: what MSB adds to accuracy, architecture and data set, in sample
     and for what took no part in the fit. ``sites``: slopes of early and late sites. ``designs``: doses and swaps
     (module ``designs``). ``primary``: the statements fixed in advance, (a) Spearman over operator means, (b) the
-    fractional logit's slope given accuracy, (c) the slope within operators, with their verdicts, ``p`` (from 15
-    operators on) and ``p_holm`` over the primary ones. ``summary``: the same in words, as Markdown. ``headline``: a few
+    fractional logit's slope given accuracy, (c) the slope within operators, with their verdicts, ``p`` (where they can
+    be tested) and ``p_holm`` over the primary ones. ``summary``: the same in words, as Markdown. ``headline``: a few
     lines for a terminal. ``statements``: what version 2 of the plan says of drawn operators, without a row where there
     are none.
     """

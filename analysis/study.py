@@ -22,7 +22,16 @@ from invariscope.analysis.say.assigned_words import assigned_lines, assigned_sec
 from invariscope.analysis.say.headline import headline
 from invariscope.analysis.say.summary import write_summary
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary, first_measured
-from invariscope.analysis.stats.cells import BY_CHECKPOINT, BY_OPERATOR, BY_RUN, CELL, Cell, cells_of
+from invariscope.analysis.stats.cells import (
+    BY_CHECKPOINT,
+    BY_OPERATOR,
+    BY_RUN,
+    CELL,
+    OPERATOR_CELL,
+    Cell,
+    cells_of,
+    operator_cells,
+)
 from invariscope.analysis.stats.correlation import correlate
 from invariscope.analysis.stats.permutation import adjusted
 from invariscope.analysis.stats.primary import primary_statements
@@ -179,7 +188,8 @@ def _prepare(frame: pd.DataFrame, scores: list[str], vocabulary: Vocabulary) -> 
     # Rounding of the forward pass (1e-9 or so for mixing operators) must not decide ranks.
     readings = {name: rows[name].astype(float).round(9) for name in (*MSB_READINGS, *sites)}
     others = {name: rows[name].astype(object) for name in ("cluster", "data", "shift_kind", "plan", "plan_hash")}
-    return rows.assign(**text, **others, **readings).reset_index(drop=True)
+    made = rows.assign(**text, **others, **readings).reset_index(drop=True)
+    return made.assign(**{OPERATOR_CELL: operator_cells(made)})
 
 
 def _concat(tables: Iterator[pd.DataFrame]) -> pd.DataFrame:
@@ -202,7 +212,7 @@ def _correlations(cell: Cell, scores: list[str], accuracy: str, options: dict[st
         scores,
         methods=["within_pearson", "within_partial_pearson"],
         covariates=[accuracy],
-        within="operator",
+        within=OPERATOR_CELL,
         clusters={BY_RUN: "cluster", BY_OPERATOR: "operator"},
         **options,
     )

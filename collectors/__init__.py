@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from invariscope.collectors.measure.attacks import PixelModel, measure_attack
     from invariscope.collectors.measure.corruptions import corrupt
     from invariscope.collectors.measure.cost import measure_cost
+    from invariscope.collectors.measure.drift import measure_drift
     from invariscope.collectors.measure.invariance import measure_invariance, measure_surface
     from invariscope.collectors.measure.msb import measure_msb
+    from invariscope.collectors.measure.operator_error import operator_equivariance_error
     from invariscope.collectors.measure.shifts import ShiftPlan, apply_shift
     from invariscope.collectors.measure.swap import measure_swaps
     from invariscope.collectors.options import Options, register_collector
@@ -40,10 +42,12 @@ _HOMES = {
     "measure_cost": "invariscope.collectors.measure.cost",
     "corrupt": "invariscope.collectors.measure.corruptions",
     "measure_attack": "invariscope.collectors.measure.attacks",
+    "measure_drift": "invariscope.collectors.measure.drift",
     "measure_invariance": "invariscope.collectors.measure.invariance",
     "measure_msb": "invariscope.collectors.measure.msb",
     "measure_surface": "invariscope.collectors.measure.invariance",
     "measure_swaps": "invariscope.collectors.measure.swap",
+    "operator_equivariance_error": "invariscope.collectors.measure.operator_error",
     "register_collector": "invariscope.collectors.options",
     "register_shift_kind": "invariscope.collectors.shift_kinds",
 }
@@ -60,10 +64,12 @@ __all__ = [
     "corrupt",
     "measure_attack",
     "measure_cost",
+    "measure_drift",
     "measure_invariance",
     "measure_msb",
     "measure_surface",
     "measure_swaps",
+    "operator_equivariance_error",
     "register_collector",
     "register_shift_kind",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from invariscope.base.errors import DataError, InputError, ShiftError
@@ -20,6 +21,7 @@ from invariscope.zoo.devices import check_device
 
 if TYPE_CHECKING:
     from invariscope.zoo.checkpoint import Checkpoint
+    from invariscope.zoo.datasets.inputs import InputSpec
 
 Group = TypeVar("Group")
 
@@ -70,42 +72,65 @@ class ShiftOptions:
 
     shift: tuple[str, ...] = ("circular", "zero")
     """Shift kinds, with commas between; `invariscope --help` lists them."""
-    max_shift: int | None = None
-    """Largest shift along each axis, in input pixels; by default an eighth of the input size."""
+    max_shift: tuple[str, ...] = ("1/8",)
+    """Largest shift along each axis: input pixels, or a part of the input size such as 1/8; several make as many plans
+    of each kind, as 1/8,1/4 does."""
     n_shifts: int = 9
     """Shifts per image."""
-    fill: str = "mean"
-    """What a zero shift fills with: mean (0 after normalisation) or black (0 before it)."""
+    fill: str = "background"
+    """What a zero shift fills with: the data set's background, mean (0 after normalisation) or black (0 before it)."""
     crop_size: int | None = None
     """Size to which images are brought for crop shifts; by default the input size + 2 x max shift."""
 
     def __post_init__(self) -> None:
         one_of("shift kind", self.shift, SHIFT_KINDS)
+        given = (self.max_shift,) if isinstance(self.max_shift, str | int) else self.max_shift
+        object.__setattr__(self, "max_shift", tuple(map(str, given or ())))
+        self.reaches(32)
         at_least_one(self, "n_shifts", "crop_size")
-        at_least_zero(self, "max_shift")
         one_of("fill", [self.fill], FILLS)
 
+    def reaches(self, side: int) -> list[int]:
+        """The largest shifts in pixels, for images whose shorter side is ``side``; one pixel at least of a part.
+
+        Raises:
+            DataError: neither whole pixels nor a part of the side below 1, or none at all.
+        """
+        found = []
+        for text in self.max_shift:
+            try:
+                part = Fraction(text)
+            except (ValueError, ZeroDivisionError):
+                part = Fraction(-1)
+            if part < 0 or (part.denominator > 1 and part > 1):
+                raise DataError(f"max_shift is {text}: give whole pixels, or a part of the input size such as 1/8")
+            found.append(int(part) if part.denominator == 1 else max(int(side * part), 1))
+        if not found:
+            raise DataError("max_shift is empty: give whole pixels, or a part of the input size such as 1/8")
+        return list(dict.fromkeys(found))
+
     def settings(self, checkpoint: Checkpoint) -> list[dict[str, Any]]:
-        """What a task's key holds of these, one entry per kind.
+        """What a task's key holds of these, one entry per kind and largest shift.
 
         Raises:
             ShiftError: shifts that the checkpoint's input size, or the size for crops, has no room for.
         """
         spec = checkpoint.input
-        most = self.max_shift if self.max_shift is not None else max(min(spec.height, spec.width) // 8, 1)
+        reaches = self.reaches(min(spec.height, spec.width))
+        for most in reaches:
+            self._check_room(checkpoint, most)
+        return [self._plan(spec, name, most) for name in dict.fromkeys(self.shift) for most in reaches]
+
+    def _plan(self, spec: InputSpec, name: str, most: int) -> dict[str, Any]:
         margin = 2 * most  # a window of the input's size can move by the largest shift
         larger = self.crop_size or as_size((spec.height + margin, spec.width + margin), "crop size")
-        self._check_room(checkpoint, most)
-        return [
-            {
-                "kind": name,
-                "max_shift": most,
-                "n_shifts": self.n_shifts,
-                "fill": self.fill if SHIFT_KINDS[name].takes_fill else None,
-                "crop_size": None if SHIFT_KINDS[name].keeps_size else larger,
-            }
-            for name in dict.fromkeys(self.shift)
-        ]
+        return {
+            "kind": name,
+            "max_shift": most,
+            "n_shifts": self.n_shifts,
+            "fill": self.fill if SHIFT_KINDS[name].takes_fill else None,
+            "crop_size": None if SHIFT_KINDS[name].keeps_size else larger,
+        }
 
     def _check_room(self, checkpoint: Checkpoint, most: int) -> None:
         """Refuse what no image has room for: each would be a failure of its own, once for every checkpoint."""

@@ -34,6 +34,7 @@ __all__ = [
     "FORMER_COLUMNS",
     "LATER_COLUMNS",
     "MSB_READINGS",
+    "OTHER_READINGS",
     "PIXEL_SCORES",
     "PLAN_COLUMNS",
     "PRIMARY_READING",
@@ -55,6 +56,9 @@ SCHEMA_VERSION = 1
 MSB_READINGS = ("msb", "msb_all", "msb_weight", "msb_top", "msb_corrected")
 """The readings of the maximum-sampling bias, in the order in which they are reported."""
 
+OTHER_READINGS = ("selectivity", "position", "msb_jacobian", "aliasing", "see", "see_padding")
+"""The rival explanations: what else is read of each site, in the order in which it is reported."""
+
 PRIMARY_READING = "msb_corrected"
 PRIMARY_SCORE = "consistency"
 
@@ -63,6 +67,7 @@ SCORES = (
     "consistency",
     "consistency_to_clean",
     "fidelity",
+    "stability",
     "fidelity_product",
     "worst_case_accuracy",
     "kappa",
@@ -75,6 +80,7 @@ PIXEL_SCORES = (
     "miou",
     "pixel_accuracy",
     "consistency_pixel",
+    "consistency_pixel_corrected",
     "fidelity_pixel",
     "miou_shifted",
     "pixel_accuracy_shifted",
@@ -123,7 +129,7 @@ PROVENANCE = (*ON_DATA, TASK, *VERSIONS, *MADE_BY)
 
 PLAN = (
     column("shift_kind", TEXT, "", f"{', '.join((UNSHIFTED, *SHIFT_KINDS.own))}, or one of another package"),
-    optional("fill", TEXT, "", "zero shifts only: `mean` (0 after normalisation) or `black` (0 before it)"),
+    optional("fill", TEXT, "", "zero shifts only: `background` of the data, `mean` (0 when normalised) or `black`"),
     column("max_shift", INT, "input pixels", "largest displacement along each axis; 0 without a shift"),
     column("n_shifts", INT, "shifts", "shifts per image; 0 without a shift"),
     column("plan", TEXT, "", "how shifts are chosen: sampled, grid, path or none"),
@@ -139,13 +145,18 @@ PLAN_CONDITIONS = PLAN_COLUMNS[:-1]
 PRECISION = optional("precision", TEXT, "", "of the passes: fp32 or bf16; null in tables older than the column")
 
 LATER_COLUMNS = frozenset(
-    {"precision", "explained", "deterministic", "tensors_sha256", "probe", *(field.name for field in MADE_BY)}
+    {"precision", "explained", "not_applicable", "deterministic", "tensors_sha256", "probe"}
+    | {column for name in OTHER_READINGS for column in (name, f"{name}_se")}
+    | {field.name for field in MADE_BY}
 )
 """Columns that the first tables of this schema version lack; they are null there."""
 
 FORMER_COLUMNS = MappingProxyType({"invariscope_version": f"{FORMER_NAME}_version"})
 """Columns that had another name in the first tables of this schema version: name -> former name."""
 
+
+WATCHED = "images"
+"""Setting of the tasks of a collector that watches: of how many of the first images."""
 
 Scores = Literal["images", "pixels"]
 """What is predicted: the class of a whole image, or of each of its pixels."""
@@ -173,7 +184,13 @@ class Collector:
         replaces: a checkpoint has one task, and a new one replaces the old one's rows.
         alone: what is measured in several processes at once would be wrong.
         keeps_predictions: what other tasks predict under the same shifts is wanted in full.
+        watches: the passes that others make under shifts are watched at the sites; of so many images as the setting
+            :data:`WATCHED` of its tasks says.
         default: whether it is measured where nobody says what.
+        renewed: a column that every measured row has, and one that older rows lack: what was measured before it was
+            there stays as it is, and is told of.
+        definition: version of what the columns mean; raised where a value is computed otherwise than before, so that
+            the tasks are others and tables measured before are not taken for done.
         remark: what must be said of a task's rows in a few words; None where there is nothing to say.
     """
 
@@ -189,7 +206,10 @@ class Collector:
     replaces: bool = False
     alone: bool = False
     keeps_predictions: bool = False
+    watches: bool = False
     default: bool = False
+    renewed: tuple[str, str] | None = None
+    definition: int = 1
     remark: Callable[[pd.DataFrame], str | None] | None = None
 
 
@@ -235,6 +255,7 @@ COLLECTORS = Registry(
         "checkpoints": f"{_TABLES}.checkpoints:COLLECTOR",
         "layers": f"{_TABLES}.layers:COLLECTOR",  # before the scores, whose unshifted pass it shares
         "invariance": f"{_TABLES}.invariance:COLLECTOR",
+        "drift": f"{_TABLES}.drift:COLLECTOR",  # after the scores, whose passes it watches
         "surface": f"{_TABLES}.surface:COLLECTOR",
         "predictions": f"{_TABLES}.predictions:COLLECTOR",
         "segmentation": f"{_TABLES}.segmentation:COLLECTOR",

@@ -15,8 +15,10 @@ from invariscope.base.registry import Registry
 UNSHIFTED = "none"
 """Stands in the tables where a kind would, for images as they are."""
 
-FILLS = ("mean", "black")
-"""What a kind that takes a fill puts outside of the image: 0 after normalisation, or 0 before it."""
+FILLS = ("background", "mean", "black")
+"""What a kind that takes a fill puts outside of the image: the data set's background (the median of the pixels on the
+borders of its first images), 0 after normalisation, or 0 before it. Where images have a plain border, the mean draws a
+grey bar into them and is no shift."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class ShiftKind:
         reversible: the shift by ``-d`` undoes the shift by ``d``: every pixel of the image is in every view.
         takes_fill: outside of the image stands a fill, one of ``FILLS``, instead of the source pixel.
         keeps_size: a view has the size of the image; otherwise it is a window of a larger image, and never leaves it.
+        steps: shifts are whole numbers of so many parts of a pixel. Where it is more than one, images are shifted by
+            their Fourier series, and the source holds for whole pixels.
         pixel_consistency: what the literature calls the mean per-pixel consistency under these shifts.
     """
 
@@ -43,6 +47,7 @@ class ShiftKind:
     reversible: bool = False
     takes_fill: bool = False
     keeps_size: bool = True
+    steps: int = 1
     pixel_consistency: str | None = None
 
 
@@ -71,7 +76,7 @@ def check_shift_kind(name: str, kind: Any) -> None:
 
     Raises:
         ShiftError: another object, a source that gives no pixel of the image or moves a pixel inside of it, or a kind
-            that says it is reversible and is not.
+            that says it is reversible and is not, or has parts of a pixel and does not say so.
     """
     import numpy as np
 
@@ -79,6 +84,8 @@ def check_shift_kind(name: str, kind: Any) -> None:
         raise ShiftError(f"shift kind {name!r} is a {type(kind).__name__}: give a ShiftKind")
     if name == UNSHIFTED or not name.isidentifier():
         raise ShiftError(f"{name!r} cannot name a shift kind: give a Python name, and not {UNSHIFTED!r}")
+    if kind.steps < 1 or (kind.steps > 1 and not kind.reversible):
+        raise ShiftError(f"shift kind {name!r}: {kind.steps} steps per pixel: give 1, or more to a reversible kind")
     for size in range(1, 6) if kind.keeps_size else ():
         pixels = np.arange(size)
         for shift in range(1 - size, size):
@@ -103,6 +110,7 @@ SHIFT_KINDS = Registry(
         "reflect": ShiftKind(mirrored, "reflect shift", "#882255", ":", "D"),
         "replicate": ShiftKind(edge, "replicate shift", "#E69F00", (0, (3, 1, 1, 1, 1, 1)), "v"),
         "crop": ShiftKind(itself, "crop shift", "#009E73", "-.", "^", keeps_size=False, pixel_consistency="mASSC"),
+        "fractional": ShiftKind(wrapped, "fractional shift", "#CC79A7", (0, (5, 1)), "P", reversible=True, steps=16),
     },
     ShiftError,
     group="invariscope.shift_kinds",

@@ -38,10 +38,12 @@ if TYPE_CHECKING:
     from invariscope.collectors import corrupt as corrupt
     from invariscope.collectors import measure_attack as measure_attack
     from invariscope.collectors import measure_cost as measure_cost
+    from invariscope.collectors import measure_drift as measure_drift
     from invariscope.collectors import measure_invariance as measure_invariance
     from invariscope.collectors import measure_msb as measure_msb
     from invariscope.collectors import measure_surface as measure_surface
     from invariscope.collectors import measure_swaps as measure_swaps
+    from invariscope.collectors import operator_equivariance_error as operator_equivariance_error
     from invariscope.collectors import register_collector as register_collector
     from invariscope.collectors import register_shift_kind as register_shift_kind
     from invariscope.collectors.schema import Collector as Collector
@@ -91,10 +93,12 @@ _HOMES = {
     "load_dataset": "zoo.datasets",
     "measure_attack": "collectors",
     "measure_cost": "collectors",
+    "measure_drift": "collectors",
     "measure_invariance": "collectors",
     "measure_msb": "collectors",
     "measure_surface": "collectors",
     "measure_swaps": "collectors",
+    "operator_equivariance_error": "collectors",
     "read_manifest": "zoo.manifest",
     "register_collector": "collectors",
     "register_dataset": "zoo.datasets",

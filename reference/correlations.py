@@ -14,7 +14,7 @@ from invariscope.base.words import counted
 from invariscope.collectors.schema import MSB_READINGS
 from reference.lookup import correlation, rows_where
 from reference.tips import KINDS
-from reference.words import markdown, ranged_row
+from reference.words import kind_on, markdown, ranged_row
 
 SUBSETS = ("all operators", "without subsample")
 POLYPHASE = ("aps", "lps")
@@ -51,7 +51,7 @@ _CONTROLLED = (
 def correlation_tables(final: pd.DataFrame, results: Results, least: Mapping[str, float]) -> list[str]:
     """The section's paragraphs; ``final`` are the last snapshots, ``least`` the accuracy that a run must have."""
     cells = [(str(data), kind) for data in sorted(final["data"].unique()) for kind in KINDS]
-    head = [f"{data.partition('/')[0]}, {kind}" for data, kind in cells]
+    head = [f"{data.partition('/')[0]}, {kind_on(data, kind)}" for data, kind in cells]
     parts = []
     for subset in SUBSETS:
         body = [
@@ -83,10 +83,11 @@ def _units(results: Results, cells: list[tuple[str, str]]) -> str:
     )
     return (
         "MSB against consistency, last snapshots but where said; 95 % intervals. Their units are operators, "
-        f"{min(operators)} to {max(operators)} of them{told}; within operators they are training runs, and the "
-        "interval speaks of these operators alone. With fewer than 15 operators no significance is claimed. Operators "
-        "were trained in different cells, so that the unadjusted rows mix operators with architectures and paddings. "
-        "*Without subsample* is without strided convolutions too."
+        f"{min(operators)} to {max(operators)} of them{told}; within operators (centred in each operator x "
+        "architecture x padding) they are training runs, and the interval speaks of these operators alone. With fewer "
+        "than 15 operators no significance is claimed from an interval. Operators were trained in different cells, so "
+        "that the unadjusted rows mix operators with architectures and paddings. *Without subsample* is without "
+        "strided convolutions too."
     )
 
 
@@ -104,8 +105,8 @@ def _control(results: Results, cells: list[tuple[str, str]]) -> Iterator[str]:
         told = " to ".join(f"{number:.2f}" for number in numbers)
         held = "accuracy, then architecture and padding," if len(numbers) == 3 else "accuracy"
         yield (
-            f"* {data.partition('/')[0]}, {kind} shifts: over networks the rank correlation of MSB and consistency "
-            f"goes from {told} when {held} are held equal; it {signs}."
+            f"* {data.partition('/')[0]}, {kind_on(data, kind)} shifts: over networks the rank correlation of MSB and "
+            f"consistency goes from {told} when {held} are held equal; it {signs}."
         )
 
 

@@ -27,7 +27,7 @@ from reference.claims import claims
 from reference.correlations import SUBSETS, correlation_tables
 from reference.lookup import rows_where
 from reference.tips import KINDS, where_tips_stands
-from reference.words import markdown, ranged_row
+from reference.words import BAR_SAID, kind_on, markdown, ranged_row
 
 HERE = Path(__file__).resolve().parents[1] / "data" / "reference"
 RECIPES = ("cifar10", "mnist")
@@ -139,7 +139,8 @@ def _opening(study: Study) -> str:
         f"networks trained from the recipes beside this file: {', '.join(counts)}, "
         f"{study.rows['checkpoint'].nunique()} checkpoints with the snapshots along training. "
         f"{'All planned runs are in.' if whole else '**The study is partial.**'} MSB is the reading `msb_corrected`, "
-        "the mean over a network's sites; brackets are 95 % intervals. What counts was fixed in advance in "
+        "the mean over a network's sites, a property of the weights that an operator declares and not of the function "
+        "that it computes; brackets are 95 % intervals. What counts was fixed in advance in "
         "[docs/analysis-plan.md](../../docs/analysis-plan.md); everything the analysis found stands in "
         "[docs/reference/results/summary.md](../../docs/reference/results/summary.md), the scores of every operator in "
         "every cell in `docs/reference/*/table_classification.md`."
@@ -184,7 +185,7 @@ def _controlled(study: Study) -> list[str]:
             padded = _one(study.results.regressions, **where, **padding)
             counts = "-" if fit is None else f"{int(fit['n'])}, {int(fit['n_clusters'])}"
             told = [ranged_row(fit), _points(fit), _covered(fit), ranged_row(padded), *_single_data(study, where)]
-            body.append([kind, subset, counts, *told])
+            body.append([kind_on(study.data, kind), subset, counts, *told])
     head = [
         "shifts",
         "operators",
@@ -226,7 +227,7 @@ def _prediction(study: Study) -> list[str]:
                 row = found.iloc[0] if len(found) else None
                 told.append("-" if row is None else f"{row['with_x']:.3f} ({row['baseline']:.3f})")
                 helps += held == "operator" and row is not None and row["with_x"] < row["baseline"]
-            body.append([kind, subset, *told])
+            body.append([kind_on(study.data, kind), subset, *told])
     head = ["shifts", "operators", "deviance R²", "error for an operator left out", "for an architecture left out"]
     return [
         markdown(head, body),
@@ -245,11 +246,13 @@ def _within(study: Study) -> list[str]:
             )
             carried = "-" if within is None else str(within["leading"] or "-")
             operators = "-" if within is None else int(within["n_clusters"])
-            body.append([kind, subset, operators, ranged_row(within), _covered(within), carried, ranged_row(between)])
+            told = [ranged_row(within), _covered(within), carried, ranged_row(between)]
+            body.append([kind_on(study.data, kind), subset, operators, *told])
     head = ["shifts", "operators", "n", "slope within", "coverage", "carried by", "slope between"]
     return [
         markdown(head, body),
-        "Logits of consistency per unit of MSB, given accuracy, architecture and data set (not padding), errors "
+        "Logits of consistency per unit of MSB, given accuracy, architecture and data set; the slope within is inside "
+        "each operator x architecture x padding x data set, the slope between is of the operators' means. Errors are "
         "clustered by operator.",
     ]
 
@@ -264,7 +267,8 @@ def _layers(study: Study) -> list[str]:
         told = [ranged_row(row.iloc[0]) if len(row) and operators >= FEWEST else "-" for row in terms]
         inflation = group["vif"].max()
         inflated = f"{inflation:.0f}" if np.isfinite(inflation) else "-"
-        body.append([kind, architecture, f"{count:.0f}", operators, *told, inflated])
+        among = rows_where(study.final, architecture=str(architecture))["data"].unique()
+        body.append([kind_on(among, str(kind)), architecture, f"{count:.0f}", operators, *told, inflated])
     head = ["shifts", "architecture", "sites", "operators", "mean MSB over sites", "late minus early MSB"]
     parts = [
         markdown([*head, "variance inflation of single sites"], body),
@@ -285,7 +289,9 @@ def _swapped_sites(study: Study) -> list[str]:
             if all(len(found) for found in told):
                 first = told[0].iloc[0]
                 numbers = [ranged_row(found.iloc[0]) for found in told]
-                body.append([data, kind, sites, *numbers, int(first["n"]), int(first["n_clusters"])])
+                body.append(
+                    [data, kind_on(str(data), str(kind)), sites, *numbers, int(first["n"]), int(first["n_clusters"])]
+                )
     if not body:
         return []
     head = ["data", "shifts", "changed", "Spearman", "given accuracy", "swaps", "networks"]
@@ -343,7 +349,7 @@ def _limits(study: Study) -> Iterator[str]:
     yield "Networks were trained in bfloat16 and measured in float32."
     yield (
         "The digits of MNIST stand in an empty margin, so that a circular shift of a few pixels hardly differs from a "
-        "plain one, while a zero shift fills with the mean of the images and not with their background."
+        f"plain one. {BAR_SAID}"
     )
     yield "Networks of one seed share the order of their images and, where shapes agree, initial weights."
     yield (

@@ -1,21 +1,26 @@
-"""Where TIPS stands: operators beside max pooling, TIPS beside every other, robustness and cost."""
+"""Where TIPS stands: operators beside max pooling, TIPS beside every other, robustness and cost.
+
+Run `python -m reference.tips TABLES` for both forms of TIPS beside max pooling, in matched pairs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from invariscope.analysis import Frames
+from invariscope.analysis import Frames, load
 from invariscope.analysis.figures.cost import QUANTITIES
 from invariscope.analysis.figures.robustness import measured_once
-from invariscope.analysis.tables.checkpoints import is_elsewhere
+from invariscope.analysis.tables.checkpoints import is_elsewhere, own
 from invariscope.base.words import counted
 from reference.pairs import ALIKE, BASE, CELL, SCORES, differences, mean_difference
-from reference.words import markdown
+from reference.words import kind_on, markdown
 
 KINDS = ("circular", "zero")
-TIPS = "tips"
+TIPS, PHASE_TIPS = "tips", "tips(pool=phase)"
+"""The published form, whose phases are regions of the image, and the one whose phases are those of the pixels."""
 
 _PUBLISHED = (
     "The paper's repository gives for ResNet-18 on CIFAR-10 accuracy, consistency under its standard shifts and under "
@@ -56,13 +61,28 @@ def _compared(rows: pd.DataFrame, operator: str, base: str) -> list[str] | None:
     return [*(mean.told for mean in means), means[0].rests_on]
 
 
-_HEAD = ["MSB", "accuracy", *(f"{score}, {kind}" for score in ("consistency", "fidelity") for kind in KINDS), "n"]
+def _head(data: str) -> list[str]:
+    scores = [f"{score}, {kind_on(data, kind)}" for score in ("consistency", "fidelity") for kind in KINDS]
+    return ["MSB", "accuracy", *scores, "n"]
 
 
 def _differences(title: str, rows: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> str:
     """A row per name, of the first operator of its pair minus the second; empty where none were trained alike."""
     body = [[name, *cells] for name, pair in pairs.items() if (cells := _compared(rows, *pair))]
-    return markdown([title, *_HEAD], body) if body else ""
+    return markdown([title, *_head(title.partition(":")[0])], body) if body else ""
+
+
+def forms_beside_max(rows: pd.DataFrame) -> Iterator[str]:
+    """Both forms of TIPS minus max pooling in matched pairs, a line per form, data set, shift kind and score.
+
+    ``rows``: last snapshots as :func:`invariscope.analysis.join` gives them.
+    """
+    for (data, kind), of_kind in rows.groupby(["data", "shift_kind"]):
+        for form in (TIPS, PHASE_TIPS):
+            for score in ("consistency", "accuracy"):
+                found = mean_difference(differences(of_kind, form, [score])[score])
+                if found.pairs:
+                    yield f"{data}, {kind} shifts: {score} of {form} minus max pooling {found.told}, {found.rests_on}"
 
 
 def robust_accuracies(frames: Frames) -> tuple[pd.DataFrame, list[str]]:
@@ -137,3 +157,10 @@ def _cost(frames: Frames) -> list[str]:
         "Multiples of the same network with max pooling; times are medians of pairs of passes taken in turn, with "
         f"{threads or '?'} threads, on the machine that data/README.md names.",
     ]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    networks = own(Frames(load(sys.argv[1]))["joined"])
+    print("\n".join(forms_beside_max(networks[networks["final"]])))

@@ -36,9 +36,9 @@ def test_sites_as_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("sites", "zoo:resnet8?operator=strided&in_channels=1") == cli.DONE
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "zoo:resnet8?operator=strided&in_channels=1: 4 downsampling sites (input 1 x 32 x 32)"
-    columns = ["depth", "name", "kind", "kernel", "stride", "channels", "input_size", "output_size", "reason"]
-    assert lines[1].split() == columns
-    assert lines[2].split() == ["0", "layer2.0.conv1", "conv", "3x3", "2x2", "32", "32x32", "16x16"]
+    columns = ["depth", "name", "kind", "kernel", "stride", "channels", "input_size", "output_size"]
+    assert lines[1].split() == [*columns, "reason", "explained"]
+    assert lines[2].split() == ["0", "layer2.0.conv1", "conv", "3x3", "2x2", "32", "32x32", "16x16", "reader"]
     for option in ("--size", "--channels"):
         assert run("sites", "zoo:resnet8", option, 0) == cli.BAD_INPUT
         assert capsys.readouterr().err.strip() == f"invariscope: {option} is 0: give a whole number of at least 1"

@@ -122,7 +122,7 @@ def test_what_msb_explains(
     means = rows.groupby("operator")[["msb_corrected", "consistency"]].mean().corr("spearman").iloc[0, 1]
     assert f"zero: Spearman over operator means {means:+.3f} (" in printed
     assert "an estimate from 11 clusters, no statement of significance" in printed
-    within = rows[["msb_corrected", "consistency"]] - rows.groupby("operator")[
+    within = rows[["msb_corrected", "consistency"]] - rows.groupby(["operator", "architecture", "padding_mode"])[
         ["msb_corrected", "consistency"]
     ].transform("mean")
     assert f"zero: Pearson within operators {within.corr().iloc[0, 1]:+.3f} (" in printed

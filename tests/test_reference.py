@@ -14,7 +14,7 @@ import torch
 from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
-from invariscope.analysis import TableError, load
+from invariscope.analysis import TableError, join, load
 from invariscope.base.former import FORMER_NAME
 from invariscope.base.words import counted
 from invariscope.zoo.loading import build_model
@@ -22,9 +22,14 @@ from invariscope.zoo.recipe import read_recipe
 from invariscope.zoo.run import Run
 from reference import pairs, reproduce, results
 from reference.claims import Found
+from reference.tips import forms_beside_max
 from reference.words import ranged_row
 
 MOST_MULTIPLY_ADDS = 10e6
+NUMBERS = r": ([+-][\d.]+) \(([+-][\d.]+) to ([+-][\d.]+); (\d+) (\w+)(?:.*, p = ([\d.e-]+))?"
+
+ON_150_IMAGES = "db87b3b5204ec6e98e6eb99019440b77360695435c506c3a59387976dd28b48f"
+"""Fingerprint of the images of the digits tables; their swaps were measured on fewer."""
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +107,8 @@ def test_correlations_are_those_of_a_plain_computation(text: str, final: pd.Data
     """Spearman over operator means and Pearson over networks, of every data set and shift kind, by scipy."""
     section = text.partition("| all operators |")[2].partition("\n\n")[0]
     head, _, *body = section.split("\n")
-    columns = [tuple(cell.strip().split(", ")) for cell in head.strip("| ").split("|")]
+    assert "mnist, zero †" in head
+    columns = [tuple(cell.strip(" †").split(", ")) for cell in head.strip("| ").split("|")]
     lines = {line.split("|")[1].strip(): line.strip("| ").split("|")[1:] for line in body}
     assert len(columns) >= 2
     for place, (data, kind) in enumerate(columns):
@@ -204,20 +210,29 @@ def test_cost_is_the_ratio_measured(text: str, study: Path) -> None:
         assert shown == pytest.approx(expected, abs=0.0051)
 
 
-def test_every_claim_has_the_verdict_of_its_interval(text: str) -> None:
+def test_every_claim_has_the_verdict_of_its_test(text: str) -> None:
+    """Of an interval or, between operators, of a permutation; none of what is a bar and no shift."""
     section = text.partition("| claimed |")[2].partition("\n\n")[0].split("\n")[2:]
-    judged = 0
+    judged = bars = 0
     for line in section:
         claim, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        falls = "less consistency" in claim or "falls" in claim
-        for cell in cells:
-            found = re.search(r"\(([+-][\d.]+) to ([+-][\d.]+); (\d+) (\w+)", cell)
+        side = -1 if "less consistency" in claim or "falls" in claim or "literal reading" in claim else 1
+        for data, cell in zip(("cifar10", "mnist"), cells, strict=True):
+            found = re.search(NUMBERS, cell)
+            if data == "mnist" and "zero shifts" in claim:
+                bars += 1
+                assert cell.startswith("†")
+                continue
             if found is None:
                 assert cell == "-" or cell.startswith("estimate alone")
                 continue
             judged += 1
-            low, high = sorted(float(found.group(place)) * (-1 if falls else 1) for place in (1, 2))
-            if found.group(4).startswith(("operator", "famil")) and int(found.group(3)) < 15:
+            estimate, low, high = (side * float(found.group(place)) for place in (1, 2, 3))
+            low, high = sorted((low, high))
+            if found.group(5).startswith("operator"):
+                p = float(found.group(6))
+                low, high = (estimate, estimate) if p < 0.05 else (-1.0, 1.0)
+            if found.group(5).startswith("famil") and int(found.group(4)) < 15:
                 assert cell.startswith("estimate alone")
             elif 0 in (low, high):
                 continue  # A rounded end may lie on either side of zero.
@@ -228,6 +243,8 @@ def test_every_claim_has_the_verdict_of_its_interval(text: str) -> None:
             else:
                 assert cell.startswith("cannot tell")
     assert judged >= 20
+    assert bars >= 7
+    assert "† The study's zero shifts are filled with the mean" in text
 
 
 def test_claims_on_tips_have_the_numbers_of_the_table_of_differences(text: str) -> None:
@@ -254,6 +271,30 @@ def test_claims_on_tips_have_the_numbers_of_the_table_of_differences(text: str) 
 )
 def test_a_verdict_follows_the_sign_of_the_interval(sign: int, ends: tuple[float, float], few: bool, word: str) -> None:
     assert Found(0.1, *ends, "3 pairs", few).told(sign).startswith(f"{word}: +0.100 (")
+
+
+def test_a_permutation_decides_where_there_is_one_and_a_bar_is_not_judged() -> None:
+    interval = (-0.3, -0.01, "9 operators")
+    assert Found(-0.2, *interval, p=0.4).told(-1) == "cannot tell: -0.200 (-0.300 to -0.010; 9 operators, p = 0.4)"
+    assert Found(-0.2, -0.3, 0.1, "9 operators", p=0.01).told(-1).startswith("holds: -0.200")
+    assert Found(-0.2, -0.3, 0.1, "9 operators", p=0.01).told(1).startswith("**the opposite holds**")
+    assert Found(-0.2, *interval, bar=True).told(-1) == "†: -0.200 (-0.300 to -0.010; 9 operators)"
+
+
+def test_forms_of_tips_beside_max_pooling_are_matched(repository: Path) -> None:
+    """Per cell the mean over seeds of the difference of two networks, by pandas alone."""
+    rows = join(load(repository / "data" / "reference" / "digits", where={"data_fingerprint": ON_150_IMAGES}))
+    rows = rows[rows["final"] & (rows["shift_kind"] == "circular")]
+    lines = [line for line in forms_beside_max(rows) if "consistency" in line]
+    wide = rows.pivot_table(
+        index=["architecture", "padding_mode", "seed"], columns="operator_spec", values="consistency"
+    )
+    for line, form, stated in zip(lines, ("tips", "tips(pool=phase)"), (-0.060, 0.045), strict=True):
+        gaps = (wide[form] - wide["max"]).dropna()
+        mean = gaps.groupby(["architecture", "padding_mode"]).mean().mean()
+        assert mean == pytest.approx(stated, abs=6e-4)
+        assert f"consistency of {form} minus max pooling {mean:+.3f} (" in line
+        assert line.endswith("6 pairs in 2 cells")
 
 
 def frame() -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 
 from invariscope.collectors.engine.planning import _code, _tasks
 from invariscope.collectors.engine.run import plan_run
-from invariscope.collectors.options import Options
+from invariscope.collectors.options import Options, ShiftOptions
+from invariscope.collectors.schema import COLLECTORS
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.source import DataSource
 from invariscope.zoo.manifest import read_manifest
@@ -22,8 +24,16 @@ SWAPS = Options(("swaps",), swap_images=100)
 SCENES = Options(("checkpoints", "layers", "segmentation"), shift=("circular", "zero", "crop"), msb_images=100)
 OTHERS = Options(("predictions", "robustness", "cost"), shift=("circular", "zero", "reflect", "replicate", "crop"))
 
-SCENES_KEYS = "4a1f59eb804627d5f621b28608c4c8cc6fef470635af09fedc749a4e2aa3d3a7"
-OTHERS_KEYS = "6234d0f1359bc98b5829dcfb3392eac198d59eb3bb9353ee1c4e6c4a702a14fe"
+FORMER = {
+    "zoo_segmentation": "4a1f59eb804627d5f621b28608c4c8cc6fef470635af09fedc749a4e2aa3d3a7",
+    "zoo": "6234d0f1359bc98b5829dcfb3392eac198d59eb3bb9353ee1c4e6c4a702a14fe",
+}
+"""Of the first definitions, whose scores had t intervals, and of zero shifts filled with the mean."""
+
+CURRENT = {
+    "zoo_segmentation": "15a986bedf9a57764cb88f353fc71d7463b6cb1df1bec4f9908436d469f229af",
+    "zoo": "a6658e1c13451aa9b45bb293011024b94fe36344eaf3464c32765e6a598cd038",
+}
 
 
 def _keys(zoo: Path, images: DataSource, options: Options, out: Path, only: str = "") -> dict[str, set[str]]:
@@ -58,6 +68,14 @@ def test_swaps_ask_for_the_tasks_that_are_published(repository: Path, tmp_path: 
     assert stored <= keys["swaps"]
 
 
+@pytest.fixture
+def first_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All collectors as tables of the first definitions were measured."""
+    first = {name: replace(COLLECTORS[name], definition=1) for name in COLLECTORS}
+    monkeypatch.setattr("invariscope.collectors.engine.planning.COLLECTORS", first)
+
+
+@pytest.mark.usefixtures("first_definitions")
 @pytest.mark.parametrize(
     ("tables", "collected", "count"),
     [("ablation", ("checkpoints", "layers", "invariance"), 42 * 5), ("study", ("checkpoints", "cost"), 359 + 21)],
@@ -67,7 +85,7 @@ def test_keys_of_published_tables_whose_weights_are_gone(
 ) -> None:
     folder = repository / "data" / "reference" / tables
     images = DataSource("digits", limit=150).images.fingerprint  # the study's keys here are of no images
-    options = Options(collected, msb_images=100)
+    options = Options(collected, msb_images=100, fill="mean")
     like = read_manifest(repository / "data" / "zoo", operators=False)[0].input
     rows: Any = ds.dataset(folder / "checkpoints", format="parquet").to_table().to_pylist()
     stored = {name: _stored(folder, name) for name in collected}
@@ -82,17 +100,41 @@ def test_keys_of_published_tables_whose_weights_are_gone(
     assert found == sum(map(len, stored.values())) == count
 
 
-@pytest.mark.parametrize(
-    ("zoo", "images", "options", "digest"),
-    [
-        ("zoo_segmentation", DataSource("shapes:32", limit=200), SCENES, SCENES_KEYS),
-        ("zoo", DataSource("digits", limit=20), OTHERS, OTHERS_KEYS),
-    ],
-)
-def test_keys_of_bundled_zoos_stay(
-    repository: Path, tmp_path: Path, zoo: str, images: DataSource, options: Options, digest: str
+BUNDLED = {
+    "zoo_segmentation": (DataSource("shapes:32", limit=200), SCENES),
+    "zoo": (DataSource("digits", limit=20), OTHERS),
+}
+
+
+@pytest.mark.parametrize("zoo", list(BUNDLED))
+def test_keys_of_bundled_zoos_stay(repository: Path, tmp_path: Path, zoo: str) -> None:
+    assert _digest(_keys(repository / "data" / zoo, *BUNDLED[zoo], tmp_path)) == CURRENT[zoo]
+
+
+@pytest.mark.usefixtures("first_definitions")
+@pytest.mark.parametrize("zoo", list(BUNDLED))
+def test_keys_of_the_first_definitions_are_known(repository: Path, tmp_path: Path, zoo: str) -> None:
+    images, options = BUNDLED[zoo]
+    shifts = replace(options[ShiftOptions], fill="mean")
+    former = Options(options.collect, [*(one for one in options.groups if one != options[ShiftOptions]), shifts])
+    assert _digest(_keys(repository / "data" / zoo, images, former, tmp_path)) == FORMER[zoo]
+
+
+def test_a_later_definition_is_another_task_of_its_collector_alone(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert _digest(_keys(repository / "data" / zoo, images, options, tmp_path)) == digest
+    like = read_manifest(repository / "data" / "zoo", operators=False)[0]
+    options = Options(("layers", "invariance"))
+
+    def keys(name: str) -> set[str]:
+        return {task.key for task in _tasks(like, "0" * 64, "f", options) if task.collector == name}
+
+    before = {name: keys(name) for name in options.collect}
+    later = {name: COLLECTORS[name] for name in COLLECTORS}
+    later["invariance"] = replace(later["invariance"], definition=later["invariance"].definition + 1)
+    monkeypatch.setattr("invariscope.collectors.engine.planning.COLLECTORS", later)
+    assert keys("layers") == before["layers"]
+    assert not keys("invariance") & before["invariance"]
 
 
 def test_a_change_of_what_a_file_imports_is_another_task(repository: Path, tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def freedman_lane_p(equal: EqualFit, term: str, settings: Settings) -> float:
 def alone(cell: CellFit, terms: Sequence[str]) -> tuple[Array, float]:
     """Least squares of a cell's outcome on some of its terms: the coefficients, first the constant, and R²."""
     columns = cell.design[:, [0, *(cell.at(term) for term in terms if term in cell.names)]]
-    params: Array = np.linalg.lstsq(columns, cell.y, rcond=None)[0]
+    params: Array = np.linalg.lstsq(columns, cell.y, rcond=None)[0].astype(np.float64)
     left = float(((cell.y - columns @ params) ** 2).sum())
     return params, 1 - left / float(((cell.y - cell.y.mean()) ** 2).sum())
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from invariscope.analysis.say.numbers import bracketed
-from invariscope.analysis.stats.correlation import correlate, indicator_columns
+from invariscope.analysis.stats.correlation import constant, correlate, indicator_columns
 from invariscope.analysis.stats.resampling import DEFAULT_INTERVAL, INTERVALS
 
 Array = NDArray[np.float64]
@@ -46,7 +46,7 @@ def logit_curve(x: pd.Series, y: pd.Series, clusters: pd.Series, points: int = 8
     The band is ``expit(η ± t · se(η))`` with cluster-robust errors and ``G - 1`` degrees of freedom; the slope is
     ``b``. None where ``x`` or ``y`` is constant, or with fewer than 4 rows.
     """
-    if len(x) < 4 or np.ptp(x) < 1e-12 or np.ptp(y) < 1e-12:
+    if len(x) < 4 or constant(x.to_numpy(float)) or constant(y.to_numpy(float)):
         return None
     design = _design(x)
     model = sm.GLM(y.to_numpy(float), design, family=sm.families.Binomial())
@@ -60,7 +60,7 @@ def logit_line(x: pd.Series, y: pd.Series, clusters: pd.Series, points: int = 81
     The curve is given in accuracies. The band is ``expit(η ± t · se(η))`` with cluster-robust errors and ``G - 1``
     degrees of freedom; the slope is ``b``. None where ``x`` or ``y`` is constant, or with fewer than 4 rows.
     """
-    if len(x) < 4 or np.ptp(x) < 1e-12 or np.ptp(y) < 1e-12:
+    if len(x) < 4 or constant(x.to_numpy(float)) or constant(y.to_numpy(float)):
         return None
     model = sm.OLS(special.logit(y.to_numpy(float)), _design(special.logit(x.to_numpy(float))))
     low, high = special.logit([x.min(), x.max()])
@@ -79,7 +79,7 @@ def partial_residuals(
     extra = indicator_columns(frame, covariates).to_numpy(float)
     values = frame[x].to_numpy(float)
     design = np.column_stack([_design(values), extra])
-    if len(frame) < design.shape[1] + 2 or np.linalg.matrix_rank(design) < design.shape[1]:
+    if len(frame) < design.shape[1] + 2 or _rank(design) < design.shape[1]:
         return None
     outcome = frame[y].to_numpy(float)
     model = sm.OLS(outcome, design)
@@ -135,6 +135,12 @@ def slope_in_words(curve: Curve, symbol: str) -> str:
 
 def _identity(values: Array) -> Array:
     return values
+
+
+def _rank(design: Array) -> int:
+    """Of columns in whatever units."""
+    scale = np.linalg.norm(design, axis=0)
+    return int(np.linalg.matrix_rank(design / np.where(scale > 0, scale, 1.0)))
 
 
 def _design(values: pd.Series | Array) -> Array:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from invariscope.analysis.say.plan_words import panel_title, plan_in_caption
 from invariscope.analysis.stats.cells import PLAIN_SUBSAMPLING
+from invariscope.analysis.stats.primary import PRIMARY_FILL, PRIMARY_SHIFTS
 from invariscope.analysis.tables.checkpoints import COPIES, is_elsewhere, operators_named
 from invariscope.analysis.tables.plans import PLAN, filled, kind_order, shifted
 from invariscope.base.errors import TableError
@@ -49,7 +50,7 @@ class FigureRows:
         return self.elsewhere[self.elsewhere["shift_kind"] == kind] if len(self.elsewhere) else self.elsewhere
 
     def title(self, kind: str) -> str:
-        """The heading of a panel: the shift kind with the largest displacement, and the fill where it is black."""
+        """The heading of a panel: the shift kind with the largest displacement, and the fill if not the background."""
         return panel_title(self.kind(kind).iloc[0])
 
 
@@ -186,9 +187,13 @@ def _choose_plans(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     left_out: list[str] = []
     for kind, of_kind in rows.groupby("shift_kind", sort=True):
         plans = of_kind.groupby(PLAN)["checkpoint"].nunique().rename("n").reset_index()
-        plans = plans.assign(unsampled=plans["plan"] != "sampled", unusual=plans["n_shifts"] != 9)
-        order = ["n", "unsampled", "unusual", "max_shift", "fill", "plan", "n_shifts"]
-        plans = plans.sort_values(order, ascending=[False, True, True, True, False, True, True])
+        plans = plans.assign(
+            unsampled=plans["plan"] != "sampled",
+            unusual=plans["n_shifts"] != PRIMARY_SHIFTS,
+            filled=~plans["fill"].isin(("", PRIMARY_FILL)),
+        )
+        order = ["n", "unsampled", "unusual", "max_shift", "filled", "fill", "plan", "n_shifts"]
+        plans = plans.sort_values(order, ascending=[False, True, True, True, True, False, True, True])
         kept.append(of_kind.merge(plans[PLAN].iloc[:1], on=PLAN))
         left_out += [
             f"{kind} ≤ {row.max_shift} px × {row.n_shifts} ({row.plan})" for row in plans.iloc[1:].itertuples()

@@ -15,11 +15,14 @@ from invariscope.analysis.figures import fits, style
 from invariscope.analysis.figures.selection import FigureRows, Snapshots, counts, plan_sentence, select
 from invariscope.analysis.say.numbers import bracketed, coverage
 from invariscope.analysis.stats import regression
+from invariscope.analysis.stats.cells import OPERATOR_CELL, operator_cells
 from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 LEAST_SPREAD = 0.02
-"""Slopes of operators whose reading has a smaller standard deviation do not stretch the axis: they run off it."""
+"""Slopes of operators whose reading has a smaller standard deviation inside their pairs of architecture and padding do
+not stretch the axis: they run off it.
+"""
 
 MOST_KINDS = {"double": 5, "single": 3}
 """Shift kinds that stand side by side at a width; the caption names those that do not."""
@@ -39,9 +42,10 @@ def within_between(
 ) -> style.CaptionedFigure:
     """Per shift kind: ``reading`` against ``score`` with a line per operator, and below it every slope as a forest.
 
-    Slopes are those of fractional logits with architecture as a factor, in logits of ``score`` per unit of ``reading``:
-    of each operator alone (:func:`group_slopes`, errors clustered by run), and within and between
-    operators given accuracy (:func:`within_between`, errors clustered by operator). A line runs
+    Slopes are those of fractional logits, in logits of ``score`` per unit of ``reading``: of each operator alone, its
+    pairs of architecture and padding as a factor (:func:`group_slopes`, errors clustered by run), and within and
+    between operators given accuracy and architecture (:func:`within_between`, errors clustered by operator). A line
+    runs
     through its operator's means over the range of its readings. ``frame`` is :func:`join`'s. Raises
     :class:`TableError` when there is nothing to draw.
     """
@@ -80,14 +84,16 @@ def _x_label(reading: str, width: style.Width, panels: int) -> str:
 def _slopes(rows: pd.DataFrame, reading: str, score: str) -> pd.DataFrame:
     """Of each operator and pooled: ``estimate, low, high, spread, coverage, n, n_clusters, reason``."""
     factors = ("architecture",) if "architecture" in rows and rows["architecture"].notna().all() else ()
-    alone = regression.FractionalLogit("slope within each operator", score, (reading,), factors, "cluster")
+    rows = rows.assign(**{OPERATOR_CELL: operator_cells(rows)})
+    alone = regression.FractionalLogit("slope within each operator", score, (reading,), (OPERATOR_CELL,), "cluster")
     of_each = regression.group_slopes(rows, alone, "operator")
     of_each = of_each.set_index(of_each["group"].str.removeprefix("operator="))
     pooled = regression.FractionalLogit("within-between", score, (reading, "accuracy"), factors)
     both = regression.within_between(rows, pooled).set_index("term")
     both = both.reindex([f"{reading}_within", f"{reading}_between"]).set_axis([WITHIN, BETWEEN])
     table = pd.concat([of_each, both])[["estimate", "low", "high", "coverage", "n", "n_clusters", "reason"]]
-    return table.assign(spread=rows.groupby("operator")[reading].std(ddof=0).reindex(table.index))
+    inside = rows[reading] - rows.groupby(OPERATOR_CELL)[reading].transform("mean")
+    return table.assign(spread=inside.groupby(rows["operator"]).std(ddof=0).reindex(table.index))
 
 
 def _lines(ax: Axes, rows: pd.DataFrame, slopes: pd.DataFrame, reading: str, score: str) -> None:
@@ -182,11 +188,13 @@ def _caption(selection: FigureRows, slopes: dict[str, pd.DataFrame], reading: st
             "means outlined. Lines: slopes of the forest below, each through its operator's means; dashed: the slope "
             "between operators, through the mean of the operators' means.",
             plan_sentence(selection),
-            "Forest: slopes of fractional logits with architecture as a factor, with 95 % intervals: bias-reduced "
-            "cluster-robust errors (CR2), t with Satterthwaite's degrees of freedom. Of one operator: errors clustered "
-            "by training run. Within and between operators (Mundlak): given accuracy, errors clustered by operator. An "
-            "arrow marks what leaves the axis, which is drawn for the operators whose "
-            f"{style.label(reading, short=True)} has a standard deviation of at least {LEAST_SPREAD}.",
+            "Forest: slopes of fractional logits with 95 % intervals: bias-reduced cluster-robust errors (CR2), t with "
+            "Satterthwaite's degrees of freedom. Of one operator: within its pairs of architecture and padding, errors "
+            "clustered by training run. Within and between operators (Mundlak): within is in each operator x "
+            "architecture x padding; given accuracy and architecture, errors clustered by operator. An arrow marks "
+            "what leaves the axis, which is drawn for the operators whose "
+            f"{style.label(reading, short=True)} has a standard deviation of at least {LEAST_SPREAD} within "
+            "those pairs.",
             *sentences,
             *_left_out(selection, slopes),
             *selection.notes,

@@ -14,8 +14,8 @@ import pandas as pd
 from invariscope.analysis.say.numbers import estimate_of, with_interval
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
 from invariscope.analysis.stats.cells import BY_OPERATOR, BY_RUN, CELL
-from invariscope.analysis.stats.coverage import MIN_CLUSTERS
-from invariscope.analysis.stats.primary import NO_NUMBER, verdict
+from invariscope.analysis.stats.coverage import MIN_CLUSTERS, MIN_DF
+from invariscope.analysis.stats.primary import NO_NUMBER, TOO_FEW, satterthwaite, verdict
 from invariscope.base.words import counted
 from invariscope.collectors.schema import MSB_READINGS, PRIMARY_READING, PRIMARY_SCORE
 
@@ -29,8 +29,8 @@ class Finding:
 
 
 def verdict_of(row: Any) -> str:
-    """The verdict of a row of correlations (``r``) or regressions (``estimate``)."""
-    return verdict(estimate_of(row), row["low"], row["high"], row["n_clusters"])
+    """The verdict on the interval of a row of correlations (``r``) or regressions (``estimate``)."""
+    return verdict(estimate_of(row), row["low"], row["high"], row["n_clusters"], satterthwaite(row))
 
 
 def paradoxes(correlations: pd.DataFrame, score: str = PRIMARY_SCORE) -> pd.DataFrame:
@@ -194,7 +194,9 @@ class Comparison:
                 "zero. The pooled correlation describes differences between operators and says "
                 "nothing of more or less MSB inside one.",
             )
-        return _compare(pooled, within, "Inside operators (each centred at its own mean), Pearson's r")
+        return _compare(
+            pooled, within, "Inside operators (centred in each operator x architecture x padding), Pearson's r"
+        )
 
     def _groups(self, group: str) -> Finding | None:
         rows = self.regression(model=f"slope within each {group}")
@@ -214,8 +216,8 @@ class Comparison:
         listed = ", ".join(f"{row['group'].partition('=')[2]} {with_interval(row)}" for _, row in clear.iterrows())
         if listed:
             text += f"; clear of zero, in logits per unit of MSB: {listed}."
-        elif (defined["n_clusters"] < MIN_CLUSTERS).all():
-            text += f"; each has fewer than {MIN_CLUSTERS} runs, so none is a statement of significance."
+        elif all(verdict_of(row) in (TOO_FEW, NO_NUMBER) for _, row in defined.iterrows()):
+            text += f"; each rests on fewer than {MIN_DF:g} degrees of freedom, so none is a statement of significance."
         else:
             text += "; none is clear of zero."
         mixed = len(set(np.sign(clear["estimate"]))) > 1
@@ -262,7 +264,7 @@ def _only(table: pd.DataFrame, wanted: dict[str, Any]) -> pd.Series | None:
 def _agree(base: pd.Series, other: pd.Series) -> bool | None:
     """Whether two rows lead to the same conclusion; None where one of them leads to none."""
     verdicts = verdict_of(base), verdict_of(other)
-    if {NO_NUMBER, "too few clusters"} & set(verdicts):
+    if {NO_NUMBER, TOO_FEW} & set(verdicts):
         return None
     return verdicts[0] == verdicts[1]
 

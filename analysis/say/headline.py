@@ -8,8 +8,9 @@ from invariscope.analysis.say.numbers import in_line
 from invariscope.analysis.say.plan_words import plan_words
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
 from invariscope.analysis.stats.cells import BY_OPERATOR, BY_RUN
-from invariscope.analysis.stats.coverage import MIN_CLUSTERS
+from invariscope.analysis.stats.primary import NO_NUMBER, TOO_FEW
 from invariscope.analysis.tables.plans import DATA_AND_PLAN
+from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING
 
 
@@ -41,9 +42,11 @@ def headline(correlations: pd.DataFrame, primary: pd.DataFrame, vocabulary: Voca
             row = row if interval is None else row[row["interval"] == interval]
             if len(row):
                 lines.append(f"  {name:<29} {in_line(row.iloc[0], unit)}")
-    too_few = primary[(primary["role"] == "primary") & (primary["verdict"] == "too few clusters")]
-    if len(too_few):
+    fixed = primary[(primary["role"] == "primary") & (primary["verdict"] != NO_NUMBER)]
+    too_few = fixed["verdict"] == TOO_FEW
+    if too_few.any():
         lines.append(
-            f"  Fewer than {MIN_CLUSTERS} operators: the primary statements are estimates; no significance is claimed."
+            f"  {too_few.sum()} of {counted(len(fixed), 'primary statement')} cannot be tested: too few operators or "
+            "degrees of freedom."
         )
     return lines

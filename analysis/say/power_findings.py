@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from invariscope.analysis.stats.coverage import MIN_CLUSTERS
-from invariscope.analysis.stats.power import ENOUGH
+from invariscope.analysis.stats.coverage import MIN_CLUSTERS, MIN_PERMUTED
+from invariscope.analysis.stats.power import BETWEEN, ENOUGH
 from invariscope.analysis.tables.plans import DATA_AND_PLAN
 from invariscope.base.words import are, counted
 
 _SECONDARY = (
-    f"secondary test with runs as clusters, not statement (c), which needs {MIN_CLUSTERS} operators and supposes "
-    "slopes that vary between operators"
+    "secondary test with runs as clusters, not statement (c), which takes operators as clusters and supposes slopes "
+    "that vary between them"
 )
 
 
@@ -48,7 +48,8 @@ def _too_few(same: pd.DataFrame) -> str:
     operators = counted(best["n_operators"], "operator")
     if best["leant_on"]:
         return f"no simulated number of checkpoints suffices with {operators} ({most})"
-    few = f"{operators} {are(best['n_operators'])} fewer than {MIN_CLUSTERS}"
+    fewest = MIN_PERMUTED if best["level"] == BETWEEN else MIN_CLUSTERS
+    few = f"{operators} {are(best['n_operators'])} fewer than {fewest}"
     return f"no number of checkpoints suffices, since {few} ({most})"
 
 

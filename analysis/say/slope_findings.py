@@ -12,8 +12,8 @@ import pandas as pd
 from invariscope.analysis.say.findings import Finding, of_cell, verdict_of
 from invariscope.analysis.say.numbers import with_interval
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
-from invariscope.analysis.stats.coverage import MIN_CLUSTERS
-from invariscope.analysis.stats.primary import NO_NUMBER
+from invariscope.analysis.stats.coverage import MIN_DF
+from invariscope.analysis.stats.primary import NO_NUMBER, TOO_FEW
 from invariscope.analysis.stats.regression.sites import COLLINEAR, CONTRAST, MEAN
 from invariscope.analysis.stats.regression.suite import LEAST_SQUARES, PLAIN
 from invariscope.base.words import counted
@@ -73,7 +73,7 @@ class SlopeFindings:
                 f"{with_interval(row)} ({name}, {100 * row['coverage']:.0f} %)" for name, row in told.items()
             )
         verdicts = {verdict_of(row) for row in (reported, *told.values())}
-        few = "too few clusters" in verdicts
+        few = TOO_FEW in verdicts
         yield Finding(None if few else len(verdicts) == 1, f"{text}.")
 
     def _influence(self, statement: str) -> Iterator[Finding]:
@@ -154,7 +154,7 @@ class SlopeFindings:
                 "negative": "; at equal mean, late MSB goes with less consistency than early",
                 "positive": "; at equal mean, early MSB goes with less consistency than late",
                 "no difference from zero": "; early and late are not told apart",
-                "too few clusters": f"; {counted(contrast['n_clusters'], 'operator')}, an estimate",
+                TOO_FEW: f"; {counted(contrast['n_clusters'], 'operator')}, an estimate",
             }
             yield Finding(False if told in ("negative", "positive") else None, f"{text}{ends[told]}.")
 
@@ -180,9 +180,10 @@ def _influence_of(statement: str, noun: str, base: pd.Series, left: pd.DataFrame
     if len(turned):
         return Finding(False, f"{text}: **the sign hangs on** {', '.join(f'`{name}`' for name in turned['left_out'])}.")
     verdicts = {verdict_of(base), *(verdict_of(row) for _, row in left.iterrows())} - {NO_NUMBER}
-    if "too few clusters" in verdicts:
+    if TOO_FEW in verdicts:
         return Finding(
-            None, f"{text}: the sign stays ({counted(base['n_clusters'], 'operator')}, fewer than {MIN_CLUSTERS})."
+            None,
+            f"{text}: the sign stays (some rest on fewer than {MIN_DF:g} degrees of freedom and are estimates alone).",
         )
     if len(verdicts) > 1:
         return Finding(False, f"{text}: **the conclusion changes**.")
@@ -190,7 +191,7 @@ def _influence_of(statement: str, noun: str, base: pd.Series, left: pd.DataFrame
 
 
 def _same(base: pd.Series | None, other: pd.Series) -> bool | None:
-    if base is None or "too few clusters" in (verdict_of(base), verdict_of(other)):
+    if base is None or TOO_FEW in (verdict_of(base), verdict_of(other)):
         return None
     return verdict_of(base) == verdict_of(other)
 

@@ -8,8 +8,8 @@ import pandas as pd
 from invariscope.analysis.say.numbers import coverage, with_interval
 from invariscope.analysis.say.plan_words import plan_words
 from invariscope.analysis.say.vocabulary import Vocabulary
-from invariscope.analysis.stats.coverage import MIN_CLUSTERS
-from invariscope.analysis.stats.primary import NO_NUMBER
+from invariscope.analysis.stats.coverage import MIN_DF, MIN_PERMUTED
+from invariscope.analysis.stats.primary import NO_NUMBER, TOO_FEW
 from invariscope.analysis.tables.plans import PLAN
 from invariscope.base.words import counted
 
@@ -42,43 +42,42 @@ def _verdicts(rows: pd.DataFrame) -> str:
     if told.empty:
         return f"no primary statement can be made ({rows.iloc[0]['reason']})."
     missing = f" ({len(rows) - len(told)} more have no number)" if len(told) < len(rows) else ""
-    few = told[told["verdict"] == "too few clusters"]
+    few = told[told["verdict"] == TOO_FEW]
     if len(few):
         return _too_few(told, few, missing)
     verdicts = told["verdict"].value_counts()
     if list(verdicts.index) == ["no difference from zero"]:
         return (
             "no relation between MSB and consistency is established: "
-            f"all {len(told)} primary intervals include zero{missing}."
+            f"none of the {len(told)} primary statements is told from zero{missing}."
         )
     if len(verdicts) > 1:
         return f"the primary statements do not agree ({_listed(verdicts)}){missing}."
     kept = int((told["p_holm"] < ALPHA).sum())
     if kept < len(told):
         side = "below" if verdicts.index[0] == "negative" else "above"
-        return f"all {len(told)} primary intervals lie {side} zero, {kept} of them after Holm's correction{missing}."
+        return (
+            f"all {len(told)} primary estimates are told to lie {side} zero, {kept} after Holm's correction{missing}."
+        )
     less = "less" if verdicts.index[0] == "negative" else "more"
     return (
-        f"more MSB goes with {less} consistency: all {len(told)} primary intervals exclude zero on the same side, "
-        f"also after Holm's correction{missing}."
+        f"more MSB goes with {less} consistency: all {len(told)} primary estimates are told from zero, on the same "
+        f"side, also after Holm's correction{missing}."
     )
 
 
 def _too_few(told: pd.DataFrame, few: pd.DataFrame, missing: str) -> str:
-    """The primary statements where some rest on fewer than :data:`MIN_CLUSTERS` operators."""
+    """The primary statements where some rest on too little to be tested."""
     signs = np.sign(told["estimate"])
     lean = (
         f"{int((signs < 0).sum())} of {len(told)} primary estimates are negative and {int((signs > 0).sum())} positive"
         f"{missing}"
     )
-    fewest = counted(int(few["n_clusters"].min()), "operator")
+    operators = counted(int(few["n_clusters"].min()), "operator")
     if len(few) == len(told):
-        return f"{lean}, but with {fewest} (fewer than {MIN_CLUSTERS}) none is called significant."
+        return f"{lean}, but they rest on too little ({operators}): none is called significant."
     others = told.loc[~told.index.isin(few.index), "verdict"].value_counts()
-    return (
-        f"{lean}; {len(few)} of them with too few operators ({fewest}, fewer than {MIN_CLUSTERS}) to be called "
-        f"significant, the others {_listed(others)}."
-    )
+    return f"{lean}; {len(few)} of them rest on too little to be tested ({operators}), the others: {_listed(others)}."
 
 
 def _listed(verdicts: pd.Series) -> str:
@@ -106,7 +105,7 @@ def _statement(row: pd.Series, vocabulary: Vocabulary) -> str:
     subjects = {
         "a": f"(a) Spearman's correlation of the operators' mean MSB and mean consistency on {row['data']}",
         "b": f"(b) the fractional logit's slope at equal {vocabulary.accuracy_word}, architecture and data set",
-        "c": "(c) the slope inside operators",
+        "c": "(c) the slope inside operators, at equal architecture and padding,",
     }
     subject = subjects[row["statement"]]
     if not np.isfinite(row["estimate"]):
@@ -119,16 +118,24 @@ def _statement(row: pd.Series, vocabulary: Vocabulary) -> str:
     text += f" (n = {row['n']:.0f}, {counted(int(row['n_clusters']), 'operator')}{coverage(row, ', coverage {:.2f}')})"
     if row["statement"] == "c" and row["leading"]:
         text += f"; it rests on {row['leading']} of the variation, worth {row['effective_clusters']:.1f} operators"
-    return f"{text}. {_CONCLUSIONS[row['verdict']]}"
+    return f"{text}. {_conclusion(row)}"
 
 
-_CONCLUSIONS = {
-    "negative": "The interval lies below zero.",
-    "positive": "The interval lies above zero.",
-    "no difference from zero": "The interval includes zero: no relation is established.",
-    "too few clusters": f"Fewer than {MIN_CLUSTERS} operators: an estimate, no statement of significance.",
-    NO_NUMBER: "",
-}
+_SIDES = {"negative": "below", "positive": "above"}
+
+
+def _conclusion(row: pd.Series) -> str:
+    permuted = row["statement"] == "a" and np.isfinite(row["p"])
+    if row["verdict"] == TOO_FEW:
+        few = f"Fewer than {MIN_PERMUTED} operators"
+        if row["statement"] != "a":
+            few = f"Its error has {row['df']:.1f} degrees of freedom, fewer than {MIN_DF:g}"
+        return f"{few}: an estimate, no statement of significance."
+    test = f"By permutation p = {row['p']:.2g}" if permuted else "The interval"
+    if row["verdict"] in _SIDES:
+        side = _SIDES[row["verdict"]]
+        return f"{test}: it lies {side} zero." if permuted else f"{test} lies {side} zero."
+    return f"{test}: no relation is established." if permuted else f"{test} includes zero: no relation is established."
 
 
 def disagreeing_kinds(primary: pd.DataFrame) -> list[str]:

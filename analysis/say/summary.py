@@ -14,7 +14,7 @@ from invariscope.analysis.say.slope_findings import SlopeFindings
 from invariscope.analysis.say.statements import ALPHA, bullets, disagreeing_kinds, in_short, statement_sections
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
 from invariscope.analysis.stats.cells import BY_OPERATOR, BY_RUN, PLAIN_SUBSAMPLING
-from invariscope.analysis.stats.coverage import MIN_CLUSTERS
+from invariscope.analysis.stats.coverage import MIN_CLUSTERS, MIN_DF, MIN_PERMUTED
 from invariscope.analysis.tables.checkpoints import COPIES, ELSEWHERE
 from invariscope.analysis.tables.plans import DATA_AND_PLAN
 from invariscope.base.words import are, counted
@@ -24,9 +24,15 @@ _READ = (
     "MSB is the reading `{reading}`, averaged over a network's downsampling sites; {score}. Ranges in brackets are "
     "nominal 95 % intervals, those of slopes from bias-reduced cluster-robust errors (CR2) with Satterthwaite's "
     "degrees of freedom. *Coverage* is how often such an interval held the truth in simulations with as many clusters. "
-    "Below {least} clusters no statement of significance is made, whatever the interval. These are associations in "
-    "the checkpoints at hand: they do not show what causes what."
+    "Below {least} clusters nothing is called significant from such an interval; (a) is tested by permutation, from "
+    "{permuted} operators on, slopes from {df:g} degrees of freedom on. MSB is a property of the weights that an "
+    "operator declares, not of the function that it computes: after a ReLU `avg` and `lp(p=1)` are the same function "
+    "and have an MSB of 0.00 and 0.44. These are associations in the checkpoints at hand: they do not show what causes "
+    "what."
 )
+
+
+_LEAST = {"least": MIN_CLUSTERS, "permuted": MIN_PERMUTED, "df": MIN_DF}
 
 
 def write_summary(
@@ -45,7 +51,7 @@ def write_summary(
     parts = [
         f"# {vocabulary.title}",
         _material(rows),
-        _READ.format(reading=PRIMARY_READING, score=vocabulary.score_is, least=MIN_CLUSTERS),
+        _READ.format(reading=PRIMARY_READING, score=vocabulary.score_is, **_LEAST),
         "## In short",
         bullets(in_short(primary, simpson)),
         "## The primary statements, fixed in advance",
@@ -139,8 +145,8 @@ def _many_tests(correlations: pd.DataFrame, primary: pd.DataFrame) -> list[str]:
     lines = []
     if tested.empty:
         lines.append(
-            f"Primary statements: none has a p-value that may be leant on (fewer than {MIN_CLUSTERS} operators, or no "
-            "number), so there is nothing to correct."
+            "Primary statements: none can be tested (too few operators or degrees of freedom, or no number), so there "
+            "is nothing to correct."
         )
     else:
         kept = tested[tested["p_holm"] < ALPHA]
@@ -154,10 +160,10 @@ def _many_tests(correlations: pd.DataFrame, primary: pd.DataFrame) -> list[str]:
         )
     for design in (BY_RUN, BY_OPERATOR):
         family = correlations[(correlations["interval"] == design) & correlations["p"].notna()]
-        leant = family[family["n_clusters"] >= MIN_CLUSTERS]
+        leant = family[family["n_clusters"] >= MIN_PERMUTED]
         text = f"Exploratory correlations {design}: {counted(len(family), 'permutation test')} in the table"
         if leant.empty:
-            lines.append(f"{text}, each with fewer than {MIN_CLUSTERS} clusters: none is called significant.")
+            lines.append(f"{text}, each with fewer than {MIN_PERMUTED} clusters: none is called significant.")
             continue
         few = f"; {len(family) - len(leant)} have too few clusters" if len(leant) < len(family) else ""
         lines.append(
@@ -172,13 +178,13 @@ def _below(p: pd.Series) -> int:
 
 
 def _share_between(rows: pd.DataFrame) -> str:
-    """How much of the variance of MSB lies between operators."""
-    finite = rows[np.isfinite(rows[PRIMARY_READING])].drop_duplicates("checkpoint")
+    """How much of the variance of MSB over the last snapshots lies between operators."""
+    finite = rows[rows["final"] & np.isfinite(rows[PRIMARY_READING])].drop_duplicates("checkpoint")
     total = finite[PRIMARY_READING].var(ddof=0)
     if not total > 0:
         return "MSB does not vary"
     between = finite.groupby("operator")[PRIMARY_READING].transform("mean").var(ddof=0)
-    return f"{100 * between / total:.0f} % of the variance of MSB lies between operators"
+    return f"{100 * between / total:.0f} % of the variance of MSB over the last snapshots lies between operators"
 
 
 def _limits(rows: pd.DataFrame, primary: pd.DataFrame, vocabulary: Vocabulary) -> list[str]:

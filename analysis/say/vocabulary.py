@@ -80,7 +80,7 @@ PIXELS = Vocabulary(
     score=PIXEL_SCORES[0],
     accuracy="miou",
     scores=PIXEL_SCORES,
-    split=PIXEL_SCORES,
+    split=("consistency_pixel", "fidelity_pixel"),
     title="Does maximum-sampling bias go with shift invariance of segmentation?",
     score_is="*consistency* is per-pixel consistency: the share of pixels that two shifts of an image put into the "
     "same class once the shifts are undone, over the pixels that both show, void ones left out. Its mean over images "

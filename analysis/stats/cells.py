@@ -1,4 +1,6 @@
-"""What is analysed together: one data set and shift plan, a subset of operators, a choice of snapshots."""
+"""What is analysed together: one data set and shift plan, a subset of operators, a choice of snapshots; and within what
+networks of one operator are compared.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from invariscope.analysis.tables.checkpoints import NOT_GIVEN
 from invariscope.analysis.tables.plans import DATA_AND_PLAN, PLAN
 
 BY_CHECKPOINT = "over checkpoints"
@@ -20,7 +23,28 @@ CELL = [*DATA_AND_PLAN, "subset", "snapshots"]
 PLAIN_SUBSAMPLING = ("subsample", "strided")
 """Operators that pool nothing; the subset ``without subsample`` is the rest."""
 
+OPERATOR_CELL = "operator_cell"
+"""The column of :func:`operator_cells`."""
+
+ALIKE_IN_CELL = ("operator", "architecture", "padding_mode", "data")
+"""What the networks of an operator's cell have in common."""
+
 _PLAN = [name for name in PLAN if name != "max_shift"]
+
+
+def operator_cells(rows: pd.DataFrame, group: str = ALIKE_IN_CELL[0]) -> pd.Series:
+    """The cell of each row, as text: operator × architecture × padding × data set.
+
+    "Within operators" is within these: padding and architecture move MSB and consistency of an operator's networks
+    together, and say nothing of more or less MSB in one of them. Columns that the rows do not have are left out;
+    ``group`` is the column in the place of the operator.
+    """
+    names = [group, *(name for name in ALIKE_IN_CELL[1:] if name in rows.columns and name != group)]
+    parts = [rows[name].astype(object).where(rows[name].notna(), NOT_GIVEN).astype(str) for name in names]
+    cells = parts[0]
+    for part in parts[1:]:
+        cells = cells + "|" + part
+    return cells.rename(OPERATOR_CELL)
 
 
 @dataclass(frozen=True)

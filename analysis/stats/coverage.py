@@ -22,7 +22,20 @@ from invariscope.analysis.stats.resampling import (
 )
 
 MIN_CLUSTERS = 15
-"""Below this many clusters an interval is too short to say that something differs from zero, and no sentence does."""
+"""Below this many clusters an interval that is made from them is too short to say that something differs from zero, and
+no sentence does.
+"""
+
+MIN_PERMUTED = 7
+"""From this many clusters on a permutation test is taken for one. Size at 5 %: 0.042 at 7, 0.048 at 11 (4,000
+simulations of independent normal means, Spearman, 999 permutations), 0.038 and 0.047 where half of the means of one are
+tied; power at a correlation of -0.8 and 11 clusters 0.79.
+"""
+
+MIN_DF = 4.0
+"""A slope is tested from this many degrees of freedom of its bias-reduced error (CR2, Satterthwaite) on, however many
+clusters there are: they say how many clusters it rests on.
+"""
 
 SMALLEST = 5
 """The fewest clusters that an interval is made from."""

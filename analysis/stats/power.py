@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -16,7 +17,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from invariscope.analysis.stats.coverage import MIN_CLUSTERS
+from invariscope.analysis.stats.cells import operator_cells
+from invariscope.analysis.stats.coverage import MIN_CLUSTERS, MIN_PERMUTED
+from invariscope.analysis.stats.primary import SIZE
 from invariscope.analysis.stats.resampling import Array, cluster_codes, jackknife_interval
 from invariscope.analysis.tables.checkpoints import own
 from invariscope.analysis.tables.plans import DATA_AND_PLAN, filled, shifted
@@ -24,9 +27,15 @@ from invariscope.base.errors import TableError
 from invariscope.base.words import are, counted
 from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
-LEVELS = ("between operators", "within operators", "over checkpoints")
+BETWEEN, WITHIN, OVER = LEVELS = ("between operators", "within operators", "over checkpoints")
+_FEWEST = {BETWEEN: MIN_PERMUTED, WITHIN: MIN_CLUSTERS, OVER: MIN_CLUSTERS}
+"""The fewest operators with which a test counts."""
 ENOUGH = 0.8
 """The power that a design is to have."""
+
+_PARTS = {BETWEEN: slice(0, 1), WITHIN: slice(1, 3), OVER: slice(0, 3)}
+"""The variance components that a level is made of."""
+_PERMUTATIONS = 20_000
 
 _NUMBERS = ["level", "r", "n_operators", "runs_per_operator", "snapshots_per_run", "n_checkpoints", "n_clusters"]
 _COLUMNS = [*DATA_AND_PLAN, *_NUMBERS, "power", "se", "leant_on", "smallest", "found", "reason"]
@@ -95,20 +104,22 @@ def power(frame: pd.DataFrame, settings: Power | None = None, *, score: str = PR
     """The power of every design at every level, for every data set and shift plan of a frame from
     :func:`invariscope.analysis.tables.joined.join` (``score``: the column of the primary score, of another frame).
 
-    The true correlation is ``r`` in the operators', the runs' and the snapshots' parts alike; for the level ``over
-    checkpoints`` it is scaled so that the correlation over all checkpoints is ``r``; where the parts' sizes do not
-    allow that, one row with the reason stands for the level.
-    Tests, as the analysis makes them: ``between operators`` Spearman over operator means, ``within operators`` Pearson
-    of deviations from the operators' means with runs as clusters, ``over checkpoints`` Pearson with operators as
-    clusters; each finds something where its nominal 95 % jackknife interval lies below zero (above, for a positive
-    ``r``). The level ``within operators`` is the secondary test: not that of statement (c), which takes operators as
-    clusters, and supposes slopes that vary between operators.
+    The true correlation is ``r`` at the level: alike in its parts (the operators'; the runs' and the snapshots'; all
+    three), and scaled so that it is ``r`` in their sum; the parts inside cells are those of the last snapshots where
+    the frame says which they are; where the parts' sizes do not allow that, one row with the reason stands for the
+    level. Tests, as the analysis makes them: ``between operators`` Spearman over operator means, by permutation at 5 %;
+    ``within operators`` Pearson of deviations from the means of the operators' cells
+    (:func:`invariscope.analysis.stats.cells.operator_cells`; as many per operator as in the table, of two runs at
+    least) with runs as clusters, ``over checkpoints`` Pearson with operators as clusters; these find something where
+    their nominal 95 % jackknife interval lies below zero (above, for a positive ``r``), and the first where its
+    coefficient does, too. The level ``within operators`` is the secondary test: not that of statement (c), which takes
+    operators as clusters, and supposes slopes that vary between operators.
 
     Columns: the plan, ``level, r, n_operators, runs_per_operator, snapshots_per_run, n_checkpoints, n_clusters``,
     ``power`` = share of simulations that find it, ``se`` of that share, ``leant_on`` (whether a test with so many
-    operators counts: at least ``coverage.MIN_CLUSTERS`` at every level), ``smallest`` (fewest checkpoints
-    of all designs that reach :data:`ENOUGH` and are leant on), ``found`` (the table's own operators and runs),
-    ``reason`` (why there is no power).
+    operators counts: at least ``coverage.MIN_PERMUTED`` between operators, ``coverage.MIN_CLUSTERS`` at the other
+    levels), ``smallest`` (fewest checkpoints of all designs that reach :data:`ENOUGH` and are leant on), ``found``
+    (the table's own operators and runs), ``reason`` (why there is no power).
 
     Raises:
         TableError: the frame holds no shifts, or lacks a column.
@@ -139,14 +150,23 @@ def _of_cell(cell: pd.DataFrame, settings: Power, score: str) -> list[dict[str, 
         return [{**blank, "level": level, "reason": reason} for level in LEVELS]
     operators, runs = cell["operator"].to_numpy(), cell["cluster"].to_numpy()
     x, y = (variance_components(numbers[name].to_numpy(), operators, runs).parts for name in numbers)
+    cells = operator_cells(cell).to_numpy()
+    # Early snapshots are less consistent whatever the run: beside them nothing would be left of the runs' part.
+    last = cell["final"].to_numpy(dtype=bool) if "final" in cell else np.ones(len(cell), dtype=bool)
+    inside = [variance_components(numbers[name].to_numpy()[last], cells[last], runs[last]).parts for name in numbers]
+    per_operator = max(1, round(len(np.unique(cells)) / len(np.unique(operators))))
     own = (len(np.unique(operators)), max(2, round(cell["cluster"].nunique() / len(np.unique(operators)))))
     records: list[dict[str, Any]] = []
     for level in LEVELS:
-        reason = _obstacle(level, x, y, settings.r)
+        first, second = inside if level == WITHIN else (x, y)
+        reason = _obstacle(level, first, second, settings.r)
         if reason:
             records.append({**blank, "level": level, "reason": reason})
             continue
-        made = [{**blank, "level": level, **_one(level, x, y, design, settings)} for design in _designs(own, settings)]
+        made = [
+            {**blank, "level": level, **_one(level, first, second, design, settings, per_operator)}
+            for design in _designs(own, settings)
+        ]
         enough = [row for row in made if row["leant_on"] and row["power"] >= ENOUGH]
         for row in made:
             row["found"] = (row["n_operators"], row["runs_per_operator"]) == own
@@ -158,21 +178,21 @@ def _of_cell(cell: pd.DataFrame, settings: Power, score: str) -> list[dict[str, 
 
 def _obstacle(level: str, x: Array, y: Array, r: float) -> str:
     """Why a level has no correlation ``r`` to be seen."""
-    parts = {"between operators": slice(0, 1), "within operators": slice(1, 3), "over checkpoints": slice(0, 3)}[level]
+    parts = _PARTS[level]
     for name, variances in (("MSB", x), ("consistency", y)):
         if not variances[parts].sum() > 0:
-            where = "between operators" if level == "between operators" else "inside operators"
+            where = level if level == BETWEEN else "inside operators"
             return f"{name} does not vary {where}"
     if not (np.sqrt(x * y)[parts] > 0).any():
         return "MSB and consistency vary at different levels"
-    most = _largest(x, y)
-    if level == "over checkpoints" and abs(r) > most:
+    most = _largest(x[parts], y[parts])
+    if abs(r) > most:
         return f"r = {r:g} cannot arise from these parts: at most |r| = {most:.3g}"
     return ""
 
 
 def _largest(x: Array, y: Array) -> float:
-    """The correlation over all checkpoints where that in each part is 1."""
+    """The correlation of the sums of these parts where that in each part is 1."""
     return float(np.sqrt(x * y).sum() / np.sqrt(x.sum() * y.sum()))
 
 
@@ -185,26 +205,29 @@ def _designs(own: tuple[int, int], settings: Power) -> Iterator[tuple[int, int, 
             yield design
 
 
-def _one(level: str, x: Array, y: Array, design: tuple[int, int, int], settings: Power) -> dict[str, Any]:
-    """The simulated power of one design at one level."""
+def _one(level: str, x: Array, y: Array, design: tuple[int, int, int], settings: Power, cells: int) -> dict[str, Any]:
+    """The simulated power of one design at one level, with so many cells of an operator."""
     n_operators, n_runs, n_snapshots = design
     r = settings.r
-    if level == "over checkpoints":
-        r /= _largest(x, y)
+    if level != BETWEEN:
+        r /= _largest(x[_PARTS[level]], y[_PARTS[level]])
     rng = np.random.default_rng([settings.seed, LEVELS.index(level), *design])
-    if level == "between operators":
+    found: np.ndarray
+    if level == BETWEEN:
         # An operator's runs and snapshots enter through its mean alone, which is drawn at once.
         shrink = np.array([1, n_runs, n_runs * n_snapshots])
         data = _simulate(x / shrink, y / shrink, r, (n_operators, 1, 1), settings.simulations, rng)
+        found = _permuted(data[:, :, 0, 0], np.sign(settings.r))
     else:
         data = _simulate(x, y, r, design, settings.simulations, rng)
-    low, high = _interval(level, data)
-    share = float(np.mean(high < 0 if settings.r < 0 else low > 0))
-    n_clusters = n_operators * (n_runs if level == "within operators" else 1)
+        low, high = _interval(level, data, max(1, min(cells, n_runs // 2)))
+        found = high < 0 if settings.r < 0 else low > 0
+    share = float(np.mean(found))
+    n_clusters = n_operators * (n_runs if level == WITHIN else 1)
     return {
         **{"n_operators": n_operators, "runs_per_operator": n_runs, "snapshots_per_run": n_snapshots},
         **{"n_checkpoints": n_operators * n_runs * n_snapshots, "n_clusters": n_clusters, "power": share},
-        **{"se": float(np.sqrt(share * (1 - share) / settings.simulations)), "leant_on": n_operators >= MIN_CLUSTERS},
+        **{"se": float(np.sqrt(share * (1 - share) / settings.simulations)), "leant_on": n_operators >= _FEWEST[level]},
         "reason": "",
     }
 
@@ -221,14 +244,32 @@ def _simulate(
     return total
 
 
-def _interval(level: str, data: Array) -> tuple[Array, Array]:
-    """The analysis's interval of every simulation, ``(simulations,)`` each."""
+def _permuted(means: Array, side: float) -> np.ndarray:
+    """Whether Spearman's correlation of ``means`` ``(simulations, n, 2)`` is found on this side of zero, at 5 %."""
+    ranks = stats.rankdata(means, axis=1) - (means.shape[1] + 1) / 2
+    rho: Array = side * (ranks[..., 0] * ranks[..., 1]).sum(axis=1) / (ranks[..., 0] ** 2).sum(axis=1)
+    return np.asarray(rho >= _critical(means.shape[1]) - 1e-9)
+
+
+@lru_cache(maxsize=64)
+def _critical(n: int) -> float:
+    """The smallest ``|rho|`` of ``n`` values without ties whose p by permutation is below 5 %, of 20,000 of them; 2
+    where there is none.
+    """
+    ranks = np.arange(n) - (n - 1) / 2
+    drawn = np.random.default_rng(0).permuted(np.tile(ranks, (_PERMUTATIONS, 1)), axis=1)
+    sizes = np.sort(np.abs(drawn @ ranks) / (ranks @ ranks)).round(9)
+    values = np.unique(sizes)
+    p = 1 - np.searchsorted(sizes, values) / _PERMUTATIONS
+    return float(values[p < SIZE].min(initial=2.0))
+
+
+def _interval(level: str, data: Array, cells: int) -> tuple[Array, Array]:
+    """The analysis's interval of every simulation, ``(simulations,)`` each; ``cells`` of each operator."""
     simulations, operators, runs, snapshots, _ = data.shape
-    if level == "between operators":
-        means = stats.rankdata(data.mean(axis=(2, 3)), axis=1)
-        return _jackknife(means.reshape(simulations, 1, operators, 1, 2))
-    if level == "within operators":
-        return _jackknife(data)
+    if level == WITHIN:
+        size = runs // cells  # the runs that do not fill a cell are left out
+        return _jackknife(data[:, :, : cells * size].reshape(simulations, operators * cells, size, snapshots, 2))
     return _jackknife(data.reshape(simulations, 1, operators, runs * snapshots, 2))
 
 

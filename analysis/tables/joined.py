@@ -14,8 +14,8 @@ from invariscope.analysis.tables.sites import network_readings, own_sites
 from invariscope.base.errors import TableError
 from invariscope.collectors.schema import PLAN_COLUMNS, PRIMARY_READING, SCORES
 
-PIXEL_SCORES = ("consistency_pixel", "fidelity_pixel")
-"""Scores of pixels that have the place of consistency and fidelity in :func:`join_pixels`; mIoU has accuracy's."""
+PIXEL_SCORES = ("consistency_pixel", "consistency_pixel_corrected", "fidelity_pixel")
+"""Scores of pixels that have the place of those of images in :func:`join_pixels`; mIoU has accuracy's."""
 
 _DATA = ["data", "data_fingerprint"]
 
@@ -46,8 +46,8 @@ def join(tables: Tables) -> pd.DataFrame:
 
 
 def join_pixels(tables: Tables) -> pd.DataFrame:
-    """As :func:`join`, of table ``segmentation``: ``consistency_pixel`` and ``fidelity_pixel`` under every shift plan,
-    ``miou`` from the unshifted images.
+    """As :func:`join`, of table ``segmentation``: :data:`PIXEL_SCORES` under every shift plan, ``miou`` from the
+    unshifted images.
 
     Raises:
         TableError: as :func:`join`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from invariscope.base.explained import UNEXPLAINED, is_aside
-from invariscope.collectors.schema import MSB_READINGS
+from invariscope.collectors.schema import MSB_READINGS, OTHER_READINGS
 
 
 def own_sites(layers: pd.DataFrame) -> pd.DataFrame:
@@ -16,10 +16,12 @@ def own_sites(layers: pd.DataFrame) -> pd.DataFrame:
 def network_readings(layers: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """A row per network: every reading and its ``_se`` as the unweighted mean over the network's measured sites.
 
+    A reading that does not apply to some of them (``not_applicable``) is the mean over the others.
     Beside them ``n_sites``, ``n_sites_unmeasured`` and ``n_sites_unexplained``. A network with a shrink that is not
     explained has no readings: a mean over the others would be of another network. ``keys`` tell networks apart.
     """
-    values = [column for name in (*MSB_READINGS, "flat_fraction") for column in (name, f"{name}_se")]
+    names = (*MSB_READINGS, "flat_fraction", *OTHER_READINGS)
+    values = [column for name in names for column in (name, f"{name}_se") if column in layers]
     sites = own_sites(layers)
     unknown = (sites["explained"] == UNEXPLAINED).astype(int)
     groups = sites.assign(unknown=unknown).groupby(keys, as_index=False)

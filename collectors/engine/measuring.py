@@ -19,7 +19,7 @@ from invariscope.collectors.engine.planning import PlannedTask, Work
 from invariscope.collectors.engine.sharing import Claims
 from invariscope.collectors.engine.subject import Subject, is_memory
 from invariscope.collectors.options import Options, PassOptions
-from invariscope.collectors.schema import COLLECTORS, TABLES
+from invariscope.collectors.schema import COLLECTORS, TABLES, WATCHED
 from invariscope.collectors.store.parts import Store
 from invariscope.zoo.devices import prepare_device
 
@@ -116,7 +116,8 @@ def _subject(work: Work, images: ImageSet, options: Options) -> Subject:
     if signature(work.checkpoint.weights) != work.weights:
         raise WeightsError(f"{work.checkpoint.weights} was replaced during the run: run again")
     shared = any(COLLECTORS[task.collector].keeps_predictions for task in work.tasks)
-    return Subject(work.checkpoint, model, images, passes.batch_size, keeps_predictions=shared)
+    watched = max((task.settings[WATCHED] for task in work.tasks if COLLECTORS[task.collector].watches), default=0)
+    return Subject(work.checkpoint, model, images, passes.batch_size, keeps_predictions=shared, watched=watched)
 
 
 def _measure_task(store: Store, work: Work, task: PlannedTask, subject: Subject, remarks: dict[str, str]) -> float:

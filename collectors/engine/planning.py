@@ -151,7 +151,9 @@ def _tasks(
     tasks = []
     for name in dict.fromkeys((DESCRIPTION, *options.collect)):
         collector = COLLECTORS[name]
-        on_data = {"data": fingerprint, "input": preprocessing} if collector.of_data else {}
+        on_data: dict[str, Any] = {"data": fingerprint, "input": preprocessing} if collector.of_data else {}
+        if collector.definition > 1:  # the first definition is in no key
+            on_data["definition"] = collector.definition
         for settings in collector.settings(checkpoint, options):
             key = task_key(**identity, **on_data, collector=name, settings=settings)
             slot = checkpoint_slot(checkpoint.name) if collector.replaces else key

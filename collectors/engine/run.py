@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invariscope.base.errors import InputError
+import pyarrow.compute as pc
+
+from invariscope.base.errors import InputError, TableError
 from invariscope.collectors.engine.known import Known
 from invariscope.collectors.engine.measuring import CheckpointReport, Failure
 from invariscope.collectors.engine.parallel import Cluster, Runner
@@ -17,6 +20,7 @@ from invariscope.collectors.engine.suitable import check_tasks
 from invariscope.collectors.options import Options
 from invariscope.collectors.schema import COLLECTORS
 from invariscope.collectors.store.parts import Store
+from invariscope.collectors.store.reader import RowFilter, TableReader
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.source import DataSource
 from invariscope.zoo.manifest import check_models
@@ -35,7 +39,8 @@ class CollectOutcome:
 
     ``batch_sizes`` holds the checkpoints for whose batches memory ran out, and the size with which each went on;
     ``no_functions`` those whose network gives other logits on a second pass or in other batches; ``remarks``, by
-    collector and checkpoint, what must be said of the rows that were measured.
+    collector and checkpoint, what must be said of the rows that were measured; ``older``, by collector, how many of the
+    tasks that were found done lack readings that came later.
     """
 
     measured: int = 0
@@ -45,6 +50,7 @@ class CollectOutcome:
     batch_sizes: dict[str, int] = field(default_factory=dict)
     no_functions: list[str] = field(default_factory=list)
     remarks: dict[str, dict[str, str]] = field(default_factory=dict)
+    older: dict[str, int] = field(default_factory=dict)
 
     def add(self, report: CheckpointReport) -> None:
         """Count what came of one checkpoint."""
@@ -106,6 +112,7 @@ def collect(
         log.line(f"options: {options}")
         log.line(f"to do: {plan.counts()}; found done: {len(plan.done)}; new weights: {len(plan.replaced)}")
         outcome = CollectOutcome(found=len(plan.done), replaced=[item.name for item in plan.replaced])
+        outcome.older = _older(store, options, plan.done)
         if plan.pending:
             _measure(plan, images, store, runner, options, outcome, log, progress)
         outcome.failures.sort(key=str)
@@ -124,6 +131,23 @@ def plan_run(
     """
     store = Store(out)
     return _plan(checkpoints, images, options, store, Known(store))
+
+
+def _older(store: Store, options: Options, done: frozenset[str]) -> dict[str, int]:
+    """How many of the tasks that are done lack a reading that their collector has today, by collector."""
+    found = {}
+    for name in options.collect if done else ():
+        if (pair := COLLECTORS[name].renewed) is None:
+            continue
+        tasks: set[str] = set()
+        with suppress(TableError):  # a file that is no part is told of where it is read
+            for batch in TableReader(store.name).stream(name, RowFilter({}), ("task", *pair), 1 << 17):
+                rows = batch.filter(pc.is_valid(batch[pair[0]])).to_pydict()
+                lacking = zip(rows["task"], rows[pair[1]], strict=True)
+                tasks |= {task for task, value in lacking if value is None}
+        if count := len(tasks & done):
+            found[name] = count
+    return found
 
 
 def _plan(

@@ -12,6 +12,7 @@ from invariscope.collectors.schema import SHIFT_KINDS
 if TYPE_CHECKING:
     from torch import nn
 
+    from invariscope.collectors.measure.drift import DriftSums, MapMeans
     from invariscope.collectors.measure.invariance import Predictions
     from invariscope.collectors.measure.passes import Unshifted
     from invariscope.collectors.measure.shifts import ShiftPlan
@@ -56,7 +57,8 @@ class Subject:
     """One checkpoint under measurement: its network, and the images as it wants them.
 
     What several tasks want is made once: the network of the shift passes, the unshifted pass, and, where
-    ``keeps_predictions``, the predictions under shifts, which are as large as images x shifts.
+    ``keeps_predictions``, the predictions under shifts, which are as large as images x shifts. ``watched``: of so many
+    first images the maps at the sites are wanted of all these passes; 0 where they are not.
     """
 
     checkpoint: Checkpoint
@@ -66,12 +68,15 @@ class Subject:
     keeps_predictions: bool = True
     msb_batch: int = MSB_BATCH
     halved: bool = False
+    watched: int = 0
     known_deterministic: bool | None = None
     _checked: bool = False
     _networks: dict[tuple[str, bool], nn.Module] = field(default_factory=dict)
     _recorded: dict[int, Unshifted] = field(default_factory=dict)
     _unshifted: dict[tuple[str, bool], Unshifted] = field(default_factory=dict)
     _predictions: dict[str, tuple[ShiftPlan, Predictions]] = field(default_factory=dict)
+    _still: dict[tuple[str, bool], MapMeans] = field(default_factory=dict)
+    _drifts: dict[str, DriftSums] = field(default_factory=dict)
 
     def prepared(self, size: Size | None = None, limit: int | None = None) -> PreparedImages:
         """The first ``limit`` images at the network's input size, or at ``size``."""
@@ -162,7 +167,8 @@ class Subject:
         from invariscope.collectors.measure.passes import Unshifted, says_classes
 
         # What is no prediction is refused where predictions are wanted; MSB can be measured all the same.
-        if start >= SHARED_IMAGES or not says_classes(output, int(self.images.labels.max())):
+        # Where the maps are wanted too, the unshifted images are run once more, and watched.
+        if self.watched or start >= SHARED_IMAGES or not says_classes(output, int(self.images.labels.max())):
             return
         # A batch cut short by the number of MSB's images is another one than the scores take.
         if len(output) == min(MSB_BATCH, len(self.images) - start):
@@ -179,20 +185,24 @@ class Subject:
         if key not in self._unshifted:
             labels, shared = self.images.labels, SHARED_IMAGES if settings["precision"] == "fp32" else 0
             parts = []
+            still = self._map_means() if self.watched else None
             for start in range(0, min(shared, len(labels)), MSB_BATCH):
                 rows = slice(start, start + MSB_BATCH)
                 if start not in self._recorded:
                     batch = self.prepared()[rows]
                     self._recorded[start] = predict_unshifted(
-                        self.model, batch, labels[rows], batch_size=self.msb_batch
+                        self.model, batch, labels[rows], batch_size=self.msb_batch, run=_from(still, self.model, start)
                     )
                 parts.append(self._recorded[start])
             if len(labels) > shared:
-                rest = self.prepared().after(shared)
+                rest, network = self.prepared().after(shared), self.network(settings)
+                run = _from(still, network, shared)
                 parts.append(
-                    predict_unshifted(self.network(settings), rest, labels[shared:], batch_size=self.images_per_pass)
+                    predict_unshifted(network, rest, labels[shared:], batch_size=self.images_per_pass, run=run)
                 )
             self._unshifted[key] = Unshifted.join(parts)
+            if still is not None:
+                self._still[key] = still
         return self._unshifted[key]
 
     @staticmethod
@@ -208,15 +218,57 @@ class Subject:
         from invariscope.collectors.measure.invariance import predict
 
         key = json.dumps(dict(settings), sort_keys=True)
-        if key in self._predictions:
+        if key in self._predictions and (not self.watched or key in self._drifts):
             return self._predictions[key]
         plan = self.plan(settings, len(self.images))
         images = self.prepared(settings["crop_size"])
         options = {**self.pass_options(settings, len(images)), "keep_probabilities": self.keeps_predictions}
-        made = plan, predict(self.network(settings), images, self.images.labels, plan, **options)
+        drift = self._drift_sums(settings) if self.watched else None
+        made = plan, predict(self.network(settings), images, self.images.labels, plan, drift=drift, **options)
         if self.keeps_predictions:
             self._predictions[key] = made
+        if drift is not None:
+            self._drifts[key] = drift
         return made
+
+    def drift(self, settings: Mapping[str, Any]) -> DriftSums:
+        """How far the pooled maps move under one kind's sampled plan: of the passes of :meth:`predictions`."""
+        key = json.dumps(dict(settings), sort_keys=True)
+        if key not in self._drifts:
+            self.predictions(settings)
+        return self._drifts[key]
+
+    def circular_drift(self, settings: Mapping[str, Any]) -> tuple[DriftSums | None, str]:
+        """The same shifts as circular ones, seen by the network with circular padding; or why that cannot be had."""
+        from invariscope.base.errors import ModelError
+        from invariscope.collectors.measure.border import circularly_padded
+        from invariscope.collectors.measure.drift import sum_drift
+        from invariscope.collectors.measure.passes import CHECKED, shift_network
+        from invariscope.collectors.measure.shifts import ShiftPlan
+
+        plan, images = self.plan(settings, len(self.images)), self.prepared(limit=self.watched)
+        kind = settings["kind"] if plan.rule.reversible else "circular"
+        around = ShiftPlan(kind, plan.mode, plan.max_shift, None, plan.seed, plan.offsets)
+        try:
+            model = circularly_padded(self.model, images[:1].to(next(self.model.parameters()).device))
+        except ModelError as error:
+            return None, str(error)
+        how = {name: settings[name] for name in ("precision", "fold")}
+        network = shift_network(model, images[:CHECKED], **how)
+        return sum_drift(network, images, around, batch_size=self.images_per_pass), ""
+
+    def _map_means(self) -> MapMeans:
+        from invariscope.collectors.measure.drift import MapMeans
+
+        return MapMeans(min(self.watched, len(self.images)))
+
+    def _drift_sums(self, settings: Mapping[str, Any]) -> DriftSums:
+        from invariscope.collectors.measure.drift import DriftSums
+
+        if not SHIFT_KINDS[settings["kind"]].keeps_size:
+            return DriftSums(self._map_means())  # the unshifted images are those at the windows' centre
+        self.unshifted(settings)
+        return DriftSums(self._still[settings["precision"], settings["fold"]])
 
     def pass_options(self, settings: Mapping[str, Any], limit: int) -> dict[str, Any]:
         """How the first ``limit`` images go through the network of :meth:`network`."""
@@ -224,3 +276,8 @@ class Subject:
         keeps_size = SHIFT_KINDS[settings["kind"]].keeps_size
         unshifted = self.unshifted(settings).rows(slice(limit)) if keeps_size else None
         return {"batch_size": self.images_per_pass, "fold": False, "unshifted": unshifted}
+
+
+def _from(still: MapMeans | None, network: nn.Module, first: int) -> Any:
+    """What runs a network on images from ``first`` on, where they are watched."""
+    return None if still is None else lambda start, batch: still.run(network, first + start, batch)

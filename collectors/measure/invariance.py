@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,9 @@ from invariscope.collectors.measure.views import ShiftView, fill_value, image_si
 from invariscope.collectors.shift_kinds import UNSHIFTED
 from invariscope.zoo.datasets.inputs import PreparedImages, place
 
+if TYPE_CHECKING:
+    from invariscope.collectors.measure.drift import DriftSums
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -37,7 +42,7 @@ class Predictions:
         label: ``(N,)`` labels.
         clean_prediction: ``(N,)`` top-1 class of the unshifted image.
         clean_probability: ``(N,)`` softmax probability of that class there, float32 as the others.
-        offsets: ``(N, K, 2)`` shifts ``(dy, dx)``, in pixels, positive = down / right.
+        offsets: ``(N, K, 2)`` shifts ``(dy, dx)`` as the plan has them, positive = down / right.
         prediction: ``(N, K)`` top-1 class under each shift.
         drift: ``(N,)`` mean absolute change, over the shifts, of the probability of the class predicted without one.
         probability: ``(N, K)`` softmax probability of the top-1 class under each shift; None where not kept.
@@ -100,6 +105,7 @@ def predict(
     fold: bool = True,
     unshifted: Unshifted | None = None,
     keep_probabilities: bool = True,
+    drift: DriftSums | None = None,
 ) -> Predictions:
     """Predict every image, unshifted and under each of its plan's shifts.
 
@@ -114,12 +120,14 @@ def predict(
         plan: the shifts.
         batch_size: images per forward pass.
         size: the window of a ``crop`` plan; the network's input size for ``PreparedImages``.
-        fill: value(s) of the uncovered strip under kind ``zero``. By default 0 for the plan's fill ``mean`` and the
-            normalised black pixel of ``PreparedImages`` for ``black``.
+        fill: value(s) of the uncovered strip under kind ``zero``. By default what the plan's fill is in the
+            images: their background (of a bare tensor the median of its borders), 0 for ``mean``, and the normalised
+            black pixel of ``PreparedImages`` for ``black``.
         precision: ``fp32``, the network's own floating-point type, or ``bf16``.
         fold: whether batch norms are folded into the convolutions before them.
         unshifted: what the network says of the unshifted images, where that is known; saves a pass.
         keep_probabilities: whether to keep two probabilities for every image and shift; no score needs them.
+        drift: what is to watch the passes; with ``unshifted`` it has seen the unshifted images already.
 
     Raises:
         ModelError: the network fails on the images, or returns something other than finite logits ``(N, classes)``.
@@ -141,8 +149,10 @@ def predict(
             rows = slice(start, start + len(batch))
             start = rows.stop
             batch = place(batch, network)
-            clean = unshifted.rows(rows) if unshifted else _unshifted(network, view.unshifted(batch), int(labels.max()))
-            part = _predict_shifted(network, view, batch, every_offset[rows], clean, batch_size)
+            run = network if drift is None else partial(drift.still.run, network, rows.start)
+            clean = unshifted.rows(rows) if unshifted else _unshifted(run, view.unshifted(batch), int(labels.max()))
+            moved = None if drift is None else partial(drift.run, network, rows.start)
+            part = _predict_shifted(network, view, batch, every_offset[rows], clean, batch_size, moved)
             if not keep_probabilities:
                 del part["probability"], part["drift_probability"]
             for name, values in part.items():
@@ -153,9 +163,10 @@ def predict(
 def score(predictions: Predictions, plan: ShiftPlan) -> pd.DataFrame:
     """Every shift score of METRICS with its standard error and 95 % interval, images as the sampling unit.
 
-    One row per score: ``consistency``, ``consistency_to_clean``, ``fidelity``, ``fidelity_product``,
-    ``worst_case_accuracy``, ``kappa``, ``probability_drift``, and ``flip_rate`` for a path plan. Accuracy is a score of
-    the unshifted images alone: :func:`measure_accuracy`, or the first row of :func:`measure_invariance`.
+    One row per score: ``consistency``, ``consistency_to_clean``, ``fidelity``, ``stability``,
+    ``fidelity_product``, ``worst_case_accuracy``, ``kappa``, ``probability_drift``, and ``flip_rate`` for a path plan.
+    Accuracy is a score of the unshifted images alone: :func:`measure_accuracy`, or the first row of
+    :func:`measure_invariance`.
 
     Returns:
         Columns ``score``, ``value``, ``se``, ``low``, ``high``, ``n_images``, ``n_pairs``; NaN where a score is not
@@ -213,7 +224,7 @@ def measure_surface(
     kind: str = "circular",
     *,
     step: int = 1,
-    fill: str | None = "mean",
+    fill: str | None = "background",
     black: float | Tensor | None = None,
     size: int | tuple[int, int] | None = None,
     **options: Any,
@@ -222,7 +233,7 @@ def measure_surface(
 
     Args:
         max_shift: largest displacement, in pixels; ``step`` divides it.
-        fill: ``mean`` or ``black``, kind ``zero`` only.
+        fill: ``background``, ``mean`` or ``black``, kind ``zero`` only.
         black: value(s) of a black pixel, for ``fill="black"`` on a bare tensor.
         size: window of crop shifts.
         options: further ones, as for :func:`predict`.
@@ -236,7 +247,8 @@ def measure_surface(
     predictions = predict(model, images, labels, plan, size=size, fill=value, **options)
     agreement = predictions.prediction == predictions.clean_prediction[:, None]
     right = predictions.prediction == predictions.label[:, None]
-    columns: dict[str, Any] = {"dy": plan.offsets[0, :, 0], "dx": plan.offsets[0, :, 1]}
+    pixels = plan.offsets[0] // plan.rule.steps
+    columns: dict[str, Any] = {"dy": pixels[:, 0], "dx": pixels[:, 1]}
     for name, hits in (("agreement", agreement), ("accuracy", right)):
         estimates = [mean_over_images(column) for column in hits.T]
         columns[name] = [estimate.value for estimate in estimates]
@@ -261,15 +273,22 @@ def _frame(estimates: dict[str, ScoreEstimate], n_images: int) -> pd.DataFrame:
     return pd.DataFrame(rows)[["score", "value", "se", "low", "high", "n_images", "n_pairs"]]
 
 
-def _unshifted(network: nn.Module, seen: Tensor, highest: int) -> Unshifted:
+def _unshifted(network: Callable[[Tensor], Any], seen: Tensor, highest: int) -> Unshifted:
     return Unshifted.of(checked_logits(network, seen, highest))
 
 
 def _predict_shifted(
-    network: nn.Module, view: ShiftView, batch: Tensor, offsets: np.ndarray, clean: Unshifted, batch_size: int
+    network: nn.Module,
+    view: ShiftView,
+    batch: Tensor,
+    offsets: np.ndarray,
+    clean: Unshifted,
+    batch_size: int,
+    moved: Callable[[int, Tensor], Any] | None = None,
 ) -> dict[str, np.ndarray]:
     """What the network says of a batch, by the names of :class:`Predictions`.
 
+    ``moved(count, views)`` stands for the network where the passes are watched; ``count`` views are of one image.
     Few images go through the network under several shifts at once: small batches cost as much as large ones.
     """
     highest = int(clean.prediction.max())
@@ -278,7 +297,8 @@ def _predict_shifted(
     tops, probabilities = [], []
     for start in range(0, offsets.shape[1], together):
         some = offsets[:, start : start + together]
-        logits = checked_logits(network, view.shifted(batch, some), highest)
+        run = network if moved is None else partial(moved, some.shape[1])
+        logits = checked_logits(run, view.shifted(batch, some), highest)
         top = logits.argmax(1, keepdim=True)
         wanted = torch.cat([top, classes.repeat_interleave(some.shape[1], 0)], 1)
         tops.append(top.reshape(len(batch), -1))

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from invariscope.base.errors import DataError, InputError, ModelError
-from invariscope.collectors.schema import MSB_READINGS
+from invariscope.collectors.measure.jackknife import ratio_jackknife
+from invariscope.collectors.measure.rivals import Rivals, Seen, unwatched
+from invariscope.collectors.measure.windows import Windows, windows
 from invariscope.zoo.datasets.inputs import place
 from invariscope.zoo.sites import Site, Use, View, Watch, record
 
@@ -35,44 +37,16 @@ CHUNK, LARGEST_CHUNK = 1 << 20, 1 << 23
 AT_ONCE = 1 << 18
 """Window entries handled in one go, channel by channel: so many stay in the processor's cache."""
 
-_SUMS = ("windows", "flat", "equal", "weight", "top", "corrected")
+_SUMS = ("windows", "flat", "equal", "weight", "top", "corrected", "selectivity")
 
 
-@dataclass(frozen=True)
-class Windows:
-    """The distinct pixels of every window: stride cell and support together.
+def window_sums(view: View, places: Windows, seen: Seen | None = None) -> Array:
+    """Sums over the windows of each image: ``(n, 7)``, columns ``windows, flat, equal, weight, top, corrected,
+    selectivity``.
 
-    ``pixels (L, M)``, -1 where a window has fewer; ``size (L,)`` their number. ``slot (L, K)`` says which of the
-    window's pixels each tap is (``M``: none, it lies in zero padding), or is None where tap ``k`` is pixel ``k``.
-    """
-
-    pixels: Tensor
-    size: Tensor
-    slot: Tensor | None
-
-
-def windows(cells: Tensor, index: Tensor) -> Windows:
-    """The windows of outputs whose stride cells are ``cells (L, Q)`` and whose taps are at ``index (L, K)``."""
-    listed, order = torch.cat([index, cells.to(index.device)], 1).sort(stable=True)
-    first = torch.ones_like(listed, dtype=torch.bool)
-    first[:, 1:] = listed[:, 1:] != listed[:, :-1]
-    first &= listed >= 0
-    size = first.sum(1)
-    # A tap is listed before the cell's pixels: where all firsts are taps, each once, the taps are the window.
-    if bool((size == (index >= 0).sum(1)).all()) and bool((order[first] < index.shape[1]).all()):
-        return Windows(index, size, None)
-    widest = max(int(size.max()), 1)
-    rank = torch.where(listed >= 0, first.cumsum(1) - 1, widest)
-    pixels = torch.full((len(listed), widest + 1), -1, device=listed.device).scatter_(1, rank, listed)[:, :widest]
-    return Windows(pixels, size, torch.empty_like(rank).scatter_(1, order, rank)[:, : index.shape[1]])
-
-
-def window_sums(view: View, places: Windows) -> Array:
-    """Sums over the windows of each image: ``(n, 6)``, columns ``windows, flat, equal, weight, top, corrected``.
-
-    The last four are over windows that are not flat: outputs equal to the window's maximum; weight on the maximum;
+    The last five are over windows that are not flat: outputs equal to the window's maximum; weight on the maximum;
     share of the positions of greatest weight that are maxima; ``(weight - t/|W|) / (1 - t/|W|)`` with ``t`` tied
-    maxima.
+    maxima; ``(sum a^2 - 1/|W|) / (1 - 1/|W|)``.
     """
     weights = view.taps.weights
     weights = _on_window(weights.to(torch.promote_types(weights.dtype, torch.float32)), places)
@@ -83,11 +57,11 @@ def window_sums(view: View, places: Windows) -> Array:
     for start in range(0, channels, step):
         some = slice(start, start + step)
         own = weights[:, some] if weights.shape[1] > 1 else weights
-        total += _sums(values[:, some], view.outputs[:, some], own, places.size)
+        total += _sums(values[:, some], view.outputs[:, some], own, places.size, seen)
     return total.cpu().numpy()
 
 
-def _sums(values: Tensor, outputs: Tensor, weights: Tensor, size: Tensor) -> Tensor:
+def _sums(values: Tensor, outputs: Tensor, weights: Tensor, size: Tensor, seen: Seen | None) -> Tensor:
     """The sums of :func:`window_sums` from values and weights ``(n, C, M, L)``, outputs ``(n, C, L)``, sizes ``(L,)``.
 
     The pixels of a window lie in the last dimension but one: a reduction over a short last one is slow.
@@ -104,7 +78,10 @@ def _sums(values: Tensor, outputs: Tensor, weights: Tensor, size: Tensor) -> Ten
     sampled = (mass > 0).expand_as(ties)
     mixed = sampled & (ties < size)
     corrected = (weight * size - ties) / (size - ties)
-    readings = [outputs == maximum, weight, top, corrected]
+    selectivity = (_total(weights, weights) / mass.square() * size - 1) / (size - 1)
+    readings = [outputs == maximum, weight, top, corrected, selectivity]
+    if seen is not None:
+        seen(_summed(weights, mixed / mass), mixed.sum(1))
     columns = [sampled, sampled & ~mixed, *(torch.where(mixed, reading, 0) for reading in readings)]
     return torch.stack([column.sum((1, 2), dtype=torch.float64) for column in columns], 1)
 
@@ -125,6 +102,13 @@ def _total(these: Tensor, weights: Tensor | None = None) -> Tensor:
     return total
 
 
+def _summed(weights: Tensor, scale: Tensor) -> Tensor:
+    """``sum_c weights_cm scale_c``: ``(n, C, M, L)`` and ``(n, C, L)`` to ``(n, M, L)``."""
+    if weights.shape[1] == 1:
+        return weights[:, 0] * scale.sum(1)[:, None]
+    return torch.stack([(part * scale).sum(1) for part in weights.unbind(2)], 1)
+
+
 def _on_window(weights: Tensor, places: Windows) -> Tensor:
     """Weights per pixel of the window, ``(., ., M, L)``, from weights per tap: those of one pixel's copies add up."""
     length, widest = places.pixels.shape
@@ -135,28 +119,6 @@ def _on_window(weights: Tensor, places: Windows) -> Tensor:
     weights = weights.expand(*weights.shape[:2], length, places.slot.shape[1])
     merged = weights.new_zeros(*weights.shape[:2], length, widest + 1)
     return merged.scatter_add_(3, places.slot.expand_as(weights), weights)[..., :widest].mT
-
-
-def ratio_jackknife(numerator: Array, denominator: Array) -> tuple[float, float]:
-    """The pooled ratio ``sum(a) / sum(b)`` over images and its standard error, the jackknife over images.
-
-    ``se^2 = (n-1)/n sum_i (R_i - mean R)^2`` with ``R_i`` the ratio without image ``i``. Both are NaN where the ratio
-    is undefined; the error is also where it is undefined without one of the images.
-    """
-    value, left_out = ratio_without(numerator, denominator)
-    n = len(left_out)
-    if n < 2 or np.isnan(left_out).any():
-        return value, float("nan")
-    return value, float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
-
-
-def ratio_without(numerator: Array, denominator: Array) -> tuple[float, Array]:
-    """The pooled ratio and its values without each image in turn, NaN where one is undefined."""
-    total, whole = float(numerator.sum()), float(denominator.sum())
-    if whole == 0:
-        return float("nan"), np.full(len(numerator), np.nan)
-    rest = whole - denominator
-    return total / whole, np.divide(total - numerator, rest, out=np.full(len(rest), np.nan), where=rest != 0)
 
 
 @dataclass
@@ -171,6 +133,12 @@ class Tally:
     """How the site is explained, where one of the batches says otherwise than the first."""
     sampled: int = 0
     """Windows drawn so far, over all images (one for all channels); 0 where all of them are looked at."""
+    rivals: Rivals | None = None
+    """What else was asked for of the site."""
+
+    def copy(self) -> Tally:
+        """The same, to be added to apart."""
+        return replace(self, sums=list(self.sums), rivals=self.rivals and self.rivals.copy())
 
     @property
     def counts(self) -> dict[str, Array]:
@@ -199,6 +167,7 @@ class Tally:
             "msb_top": (count["top"], mixed),
             "msb_corrected": (count["corrected"], mixed),
             "flat_fraction": (count["flat"], count["windows"]),
+            "selectivity": (count["selectivity"], mixed),
         }
 
     def row(self) -> dict[str, Any]:
@@ -216,11 +185,12 @@ class Tally:
             "n_windows": int(windows_of_all.sum()),
             "n_images": len(windows_of_all),
         }
-        for name in (*MSB_READINGS, "flat_fraction"):
+        for name in ratios:
             row[name], error = ratio_jackknife(*ratios[name])
             # What happens in none of m windows drawn can still happen in one of m.
             row[f"{name}_se"] = max(error, 1 / self.sampled) if self.sampled and error == error else error
-        return {**row, "explained": self.explained or site.explained, "reason": self.reason}
+        rivals = Rivals() if self.rivals is None or self.failed is not None else self.rivals
+        return {**row, **rivals.columns(), "explained": self.explained or site.explained, "reason": self.reason}
 
 
 def _by(size: tuple[int, int] | None) -> str | None:
@@ -234,6 +204,7 @@ class _Measurement:
     dense_images: int
     windows_per_image: int | None
     seed: int
+    rivals: bool
     tallies: dict[str, Tally] = field(default_factory=dict)
     start: int = 0
     """Index of the batch's first image."""
@@ -242,14 +213,15 @@ class _Measurement:
     def begin(self, start: int) -> None:
         """A batch comes, from this image on."""
         self.start = start
-        self.before = {name: replace(tally, sums=list(tally.sums)) for name, tally in self.tallies.items()}
+        self.before = {name: tally.copy() for name, tally in self.tallies.items()}
 
     def forget(self) -> None:
         """Forget what the batch has given so far: it comes again."""
-        self.tallies = {name: replace(tally, sums=list(tally.sums)) for name, tally in self.before.items()}
+        self.tallies = {name: tally.copy() for name, tally in self.before.items()}
 
     def __call__(self, site: Site, use: Use) -> None:
-        tally = self.tallies.setdefault(site.name, Tally(site))
+        rivals = Rivals(self.seed) if self.rivals else None
+        tally = self.tallies.setdefault(site.name, Tally(site, rivals=rivals))
         if tally.site != site:
             changed = f"site {site.name} changes from batch to batch ({site.changed_from(tally.site)})"
             raise ModelError(f"{changed}: give the network images on which it does the same")
@@ -269,8 +241,13 @@ class _Measurement:
                 raise ModelError(
                     f"site {site.name} has NaN or infinite values: check the network's weights and the images' range"
                 )
-            sums[rows] += window_sums(view, windows(view.cells, view.taps.index))
+            places = windows(view.cells, view.taps.index)
+            rivals = tally.rivals
+            seen = None if rivals is None else rivals.watch(use, self.start + rows.start, outputs, places)
+            sums[rows] += window_sums(view, places, seen)
         tally.sums.append(sums)
+        if tally.rivals is not None:
+            tally.rivals.read(site, use, self.start, sums[:, 5], sums[:, 0] - sums[:, 1])
 
     def _drawn(self, use: Use) -> int | None:
         """Output locations to draw per image; None for all."""
@@ -353,6 +330,7 @@ def measure_msb(
         windows_per_image=windows_per_image,
         seed=seed,
         on_output=on_output,
+        rivals=True,
     )
     rows = [tally.row() for tally in tallies] or [_no_site(len(images))]
     frame = pd.DataFrame(rows)
@@ -370,9 +348,11 @@ def tally_sites(
     windows_per_image: int | None = None,
     seed: int = 0,
     on_output: Callable[[int, Any], None] | None = None,
+    rivals: bool = False,
 ) -> list[Tally]:
     """What :func:`measure_msb` makes its rows of: the sums over windows, per site and image.
 
+    ``rivals``: also what else a row holds, :mod:`invariscope.collectors.measure.rivals`.
     The network's own sites in forward order, then those on side branches.
     """
     settings = {"batch_size": batch_size, "dense_images": dense_images, "windows_per_image": windows_per_image}
@@ -383,11 +363,11 @@ def tally_sites(
         raise InputError(f"seed is {seed}, and must be 0 or more")
     if len(images) == 0:
         raise DataError("there are no images to measure MSB on: give at least one")
-    measurement, watch = _Measurement(dense_images, windows_per_image, seed), Watch()
+    measurement, watch = _Measurement(dense_images, windows_per_image, seed, rivals), Watch()
     for start in range(0, len(images), batch_size):
         measurement.begin(start)
         batch = place(images[start : start + batch_size], model)
-        output = record(model, batch, measurement, again=measurement.forget, watch=watch)
+        output = record(model, batch, unwatched(measurement), again=measurement.forget, watch=watch)
         if on_output is not None:
             on_output(start, output)
     return sorted(measurement.tallies.values(), key=lambda tally: (tally.site.is_aside, tally.site.depth))

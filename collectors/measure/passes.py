@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -53,9 +54,16 @@ class Unshifted:
 
 
 def predict_unshifted(
-    model: nn.Module, images: Images, labels: Tensor | np.ndarray, *, batch_size: int = 256
+    model: nn.Module,
+    images: Images,
+    labels: Tensor | np.ndarray,
+    *,
+    batch_size: int = 256,
+    run: Callable[[int, Tensor], Any] | None = None,
 ) -> Unshifted:
     """Top-1 class of each unshifted image, and its softmax probability.
+
+    ``run(first, batch)`` stands for the network on the images from ``first`` on, where its passes are watched.
 
     Raises:
         ModelError, DataError: as :func:`invariscope.collectors.measure.invariance.predict`.
@@ -63,10 +71,11 @@ def predict_unshifted(
     labels = check_inputs(images, labels, batch_size)
     highest = int(labels.max())
     with evaluating(model), torch.inference_mode():
-        parts = [
-            Unshifted.of(checked_logits(model, unshared(batch, model), highest))
-            for batch in batches(images, batch_size)
-        ]
+        parts, first = [], 0
+        for batch in batches(images, batch_size):
+            say = model if run is None else partial(run, first)
+            parts.append(Unshifted.of(checked_logits(say, unshared(batch, model), highest)))
+            first += len(batch)
     return Unshifted.join(parts)
 
 

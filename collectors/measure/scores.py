@@ -1,5 +1,9 @@
 """Invariance scores of predictions, each with its standard error and 95 % interval over images; numpy only.
 
+Intervals: Wilson's (1927) of a share of images; on the logit scale, with the standard error carried there, of all other
+scores; the rule of three where all images agree. At an accuracy of 0.98 on 150 images ``value ± t se`` holds the truth
+in 85 % of samples.
+
 ``N`` images, ``K`` shifts; ``p[n, k]`` is the top-1 prediction of image ``n`` under its shift ``k``, ``p0[n]`` the
 unshifted one, ``y[n]`` the label.
 """
@@ -10,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit, logit
+from scipy.stats import norm
 from scipy.stats import t as student
 
 LEVEL = 0.95
@@ -54,12 +60,14 @@ def shift_scores(
     fidelity = _by_blocks(lambda some, y: pair_hits(some == y[:, None]), prediction, label)
     always_right = _by_blocks(lambda some, y: (some == y[:, None]).all(1), prediction, label)
     as_clean = _by_blocks(lambda some, clean: (some == clean[:, None]).mean(1), prediction, clean_prediction)
+    stable = _by_blocks(lambda some, clean: pair_hits(some == clean[:, None]), prediction, clean_prediction)
     scores = {
         "consistency": mean_over_images(consistent, pairs),
         "consistency_to_clean": mean_over_images(as_clean, to_clean),
         "fidelity": mean_over_images(fidelity, pairs),
+        "stability": mean_over_images(stable, pairs),
         "fidelity_product": fidelity_product(clean_prediction == label, consistent, pairs),
-        "worst_case_accuracy": mean_over_images(always_right),
+        "worst_case_accuracy": share_of_images(always_right),
         "kappa": kappa(prediction, pairs),
         "probability_drift": mean_over_images(drift, to_clean),
     }
@@ -71,7 +79,7 @@ def shift_scores(
 
 def accuracy(hits: np.ndarray) -> ScoreEstimate:
     """Share of images predicted right: mean of ``p0[n] == y[n]``."""
-    return mean_over_images(hits)
+    return share_of_images(hits)
 
 
 def pair_agreement(prediction: np.ndarray) -> np.ndarray:
@@ -148,7 +156,7 @@ def fidelity_product(hits: np.ndarray, consistent: np.ndarray, n_pairs: int = 0)
     right = hits.astype(np.float64)
     value = float(right.mean() * consistent.mean())
     if _all_equal(right) and _all_equal(consistent):
-        first, second = mean_over_images(right), mean_over_images(consistent)
+        first, second = share_of_images(hits), mean_over_images(consistent)
         return ScoreEstimate(value, first.se, first.low * second.low, first.high * second.high, n_pairs)
     if np.isnan(value):
         return ScoreEstimate(np.nan, np.nan, np.nan, np.nan, n_pairs)
@@ -163,8 +171,24 @@ def product_without(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (first.sum() - first) * (second.sum() - second) / (n - 1) ** 2
 
 
+def share_of_images(hits: np.ndarray, n_pairs: int = 0) -> ScoreEstimate:
+    """Share of the images for which something holds, ``(N,)`` booleans: ``se = s / sqrt(N)``, Wilson's interval.
+
+    ``(v + z²/2N ± z sqrt(v (1 - v) / N + z²/4N²)) / (1 + z²/N)`` (Wilson 1927); where it holds for all images or none
+    the rule of three, as :func:`mean_over_images` has it.
+    """
+    found = mean_over_images(hits, n_pairs)
+    value, n = found.value, len(hits)
+    if np.isnan(value) or _all_equal(hits):
+        return found
+    z = float(norm.ppf((1 + LEVEL) / 2))
+    middle, shrink = value + z**2 / (2 * n), 1 + z**2 / n
+    reach = z * float(np.sqrt(value * (1 - value) / n + z**2 / (4 * n**2)))
+    return ScoreEstimate(value, found.se, (middle - reach) / shrink, (middle + reach) / shrink, n_pairs)
+
+
 def mean_over_images(values: np.ndarray, n_pairs: int = 0) -> ScoreEstimate:
-    """Mean of one value in [0, 1] per image: ``se = s / sqrt(N)``, ``mean ± t(N - 1) se`` clipped to [0, 1].
+    """Mean of one value in [0, 1] per image: ``se = s / sqrt(N)``, ``expit(logit mean ± t(N - 1) se / (v (1 - v)))``.
 
     Where all images have the same value ``v`` the error is 0 and the interval is the rule of three: at most a share
     ``3 / N`` of all images differs, by as much as it can (``v = 1``: from ``1 - 3 / N`` to 1). One image alone has no
@@ -216,16 +240,27 @@ def _corrected(consistency: np.ndarray | float, chance: np.ndarray | float) -> n
 
 
 def jackknifed(value: float, without: np.ndarray, bounds: tuple[float, float], n_pairs: int) -> ScoreEstimate:
-    """The estimate with ``se² = (N - 1) / N * sum_i (theta_i - mean theta)²`` of the leave-one-out values."""
+    """The estimate with ``se² = (N - 1) / N * sum_i (theta_i - mean theta)²`` of the leave-one-out values.
+
+    The interval is that of the logit of the value's place between its ``bounds``, with the error carried there.
+    """
     n = len(without)
     se = float(np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2)))
     return _interval(value, se, n, bounds, n_pairs)
 
 
 def _interval(value: float, se: float, n: int, bounds: tuple[float, float], n_pairs: int) -> ScoreEstimate:
-    reach = float(student.ppf((1 + LEVEL) / 2, n - 1)) * se
-    low, high = (float(np.clip(end, *bounds)) for end in (value - reach, value + reach))
-    return ScoreEstimate(value, se, low, high, n_pairs)
+    bottom, size = bounds[0], bounds[1] - bounds[0]
+    place = (value - bottom) / size
+    if np.isnan(se):
+        return ScoreEstimate(value, se, np.nan, np.nan, n_pairs)
+    if not 0 < place < 1:  # at a bound there is no logit: the rule of three
+        share = min(1.0, RULE_OF_THREE / n)
+        low, high = place * (1 - share), place + (1 - place) * share
+    else:
+        reach = float(student.ppf((1 + LEVEL) / 2, n - 1)) * se / size / (place * (1 - place))
+        low, high = (float(expit(logit(place) + side * reach)) for side in (-1, 1))
+    return ScoreEstimate(value, se, bottom + size * low, bottom + size * high, n_pairs)
 
 
 def _all_equal(values: np.ndarray) -> bool:

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from invariscope.base.errors import DataError, ModelError
+from invariscope.base.errors import DataError, ModelError, ShiftError
 from invariscope.collectors.measure.invariance import plan_columns
 from invariscope.collectors.measure.passes import (
     Images,
@@ -31,6 +31,7 @@ from invariscope.collectors.measure.pixel_scores import (
     MOST_CLASSES,
     NOWHERE,
     class_counts,
+    corrected_agreement,
     in_frame,
     miou,
     over_images,
@@ -67,10 +68,11 @@ def measure_segmentation(
 
     Unshifted (kind ``none``): ``miou``, ``pixel_accuracy``. Under a plan: ``consistency_pixel``, the share of pixels on
     which two shifts of an image agree, mean over its pairs of shifts and over images (mASCC for ``circular``, mASSC
-    for ``zero`` and ``crop``); ``fidelity_pixel``, the share on which they agree and are right; ``miou_shifted`` and
-    ``pixel_accuracy_shifted``, of all shifted views, over the pixels of the image that each shows. Void pixels (255)
-    are left out of everything. Definitions and errors: module ``pixel_scores``. Held in memory at once: the
-    logits of ``batch_size`` views, and the uint8 maps of as many images under all their shifts.
+    for ``zero`` and ``crop``); ``consistency_pixel_corrected``, the same corrected for chance; ``fidelity_pixel``, the
+    share on which they agree and are right; ``miou_shifted`` and ``pixel_accuracy_shifted``, of all shifted views, over
+    the pixels of the image that each shows. Void pixels (255) are left out of everything. Definitions and errors:
+    module ``pixel_scores``. Held in memory at once: the logits of ``batch_size`` views, and the uint8
+    maps of as many images under all their shifts.
 
     Args:
         model: a network that returns logits ``(n, classes, H, W)`` of the size of its input, or a mapping whose entry
@@ -102,6 +104,8 @@ def measure_segmentation(
         raise DataError(f"batch_size is {batch_size}: take at least 1")
     truth = _Masks.checked(images, masks, classes)
     size = images.spec.size if size is None and isinstance(images, PreparedImages) else size
+    if parts := [plan.kind for plan in plans if plan.rule.steps > 1]:
+        raise ShiftError(f"a {parts[0]} shift brings no pixel to a pixel: take a kind of whole pixels")
     crops = [plan for plan in plans if not plan.rule.keeps_size]
     for plan in crops:
         crop_window(image_size(images), size, plan.for_rows(0, len(images)))
@@ -144,12 +148,16 @@ def _measure_plan(
         shares.append(np.stack(pair_shares(framed, masks)))
         counts.append(class_counts(framed, masks[:, None], segmenter.classes))
     agreement, fidelity = np.concatenate(shares, axis=1)
-    records = []
-    for name, values in (("consistency_pixel", agreement), ("fidelity_pixel", fidelity)):
-        found = values[np.isfinite(values)]
-        estimate = over_images(found, len(found) * (k * (k - 1) // 2))
-        records.append(_record(name, estimate, len(found) if k > 1 else len(images)))
-    accuracies = _accuracies(np.concatenate(counts), "_shifted")
+    counted = np.concatenate(counts)
+    seen = np.isfinite(agreement)
+    n_images, n_pairs = int(seen.sum()) if k > 1 else len(images), int(seen.sum()) * (k * (k - 1) // 2)
+    estimates = {
+        "consistency_pixel": over_images(agreement[seen], n_pairs),
+        "consistency_pixel_corrected": corrected_agreement(agreement[seen], counted[seen, 2], n_pairs),
+        "fidelity_pixel": over_images(fidelity[seen], n_pairs),
+    }
+    records = [_record(name, estimate, n_images) for name, estimate in estimates.items()]
+    accuracies = _accuracies(counted, "_shifted")
     return truth.describe([*records, *accuracies]).assign(**plan_columns(plan))
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from invariscope.base.errors import DataError, InputError, ModelError, OperatorError, ShiftError
 from invariscope.collectors.measure.invariance import Predictions, plan_columns, predict
-from invariscope.collectors.measure.msb import Tally, ratio_without, tally_sites
+from invariscope.collectors.measure.jackknife import ratio_without
+from invariscope.collectors.measure.msb import Tally, tally_sites
 from invariscope.collectors.measure.paired import Statistic, average, mean_statistic, paired_change
 from invariscope.collectors.measure.passes import Images, predict_unshifted
 from invariscope.collectors.measure.replacements import DEFAULT_REPLACEMENTS, read_replacements

@@ -12,6 +12,7 @@ from invariscope.base.errors import ShiftError
 from invariscope.collectors.measure.passes import Images, batches
 from invariscope.collectors.measure.shifts import ShiftPlan, apply_shift
 from invariscope.collectors.shift_kinds import SHIFT_KINDS
+from invariscope.zoo.datasets.imageset import BACKGROUND_IMAGES, border_median
 from invariscope.zoo.datasets.inputs import PreparedImages
 
 BORDERS = 256
@@ -49,15 +50,19 @@ def image_size(images: Images) -> tuple[int, int]:
 def fill_value(images: Images, plan: ShiftPlan, fill: float | Tensor | None) -> float | Tensor:
     """The value of the strip that a zero shift uncovers: the given one, else what the plan's fill is in these images.
 
+    The background of a bare tensor is the median of the pixels on the borders of its first images, per channel.
+
     Raises:
         ShiftError: black of a bare tensor, which does not say what that is.
     """
     if fill is not None:
         return fill
-    if plan.fill != "black":
+    if plan.fill not in ("background", "black"):
         return 0.0
     if isinstance(images, PreparedImages):
-        return images.black
+        return images.background if plan.fill == "background" else images.black
+    if plan.fill == "background":
+        return torch.from_numpy(border_median(images[:BACKGROUND_IMAGES].detach().cpu().float().numpy()))
     raise ShiftError(
         "the plan fills with black and the images are a bare tensor: give fill= the value of a black pixel"
     )

@@ -38,6 +38,17 @@ def measured_tables() -> list[str]:
     return [name for name in TABLES if name in COLLECTORS and not COLLECTORS[name].replaces]
 
 
+ALONE = ("swaps",)
+"""Tables of changes on images of their own, often fewer: they compete with themselves alone."""
+
+
+def competing(names: Iterable[str]) -> list[list[str]]:
+    """Those of the tables that hold measurements, in groups of those whose rows compete with one another."""
+    measured = [name for name in names if name in measured_tables()]
+    together = [name for name in measured if name not in ALONE]
+    return [together, *([name] for name in measured if name in ALONE)]
+
+
 def variant_of(row: Mapping[str, Any]) -> Variant:
     """The variant of a row of any table."""
     kind = str(row.get("shift_kind"))

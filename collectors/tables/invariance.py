@@ -66,4 +66,5 @@ COLLECTOR = Collector(
     conditions=PLAN_CONDITIONS,
     scores="images",
     default=True,
+    definition=2,  # intervals are Wilson's and on the logit scale
 )

@@ -39,7 +39,14 @@ _READINGS = {
     "msb_top": "mean of: the maximum sits at a position of greatest weight (tied weights share the point)",
     "msb_corrected": "chance-corrected msb_weight: 0 blind to the values, 1 always the maximum",
     "flat_fraction": "share of windows whose values are all equal",
+    "selectivity": "chance-corrected sum of squared weights: 0 all pixels alike, 1 one pixel, whichever",
+    "position": "distance of the mean weight per place of the window from uniform (total variation)",
+    "msb_jacobian": "chance-corrected share of the output's derivative that falls on the window's maximum",
+    "aliasing": "share of the spectral energy of the dense output above the Nyquist frequency of the stride",
+    "see": "site equivariance error, relative, with circular padding of the site; 0 where the output moves along",
+    "see_padding": "the same with the site's own padding, minus see",
 }
+"""Null where they do not apply, and, from `selectivity` on, in tables older than these columns."""
 
 
 def _readings() -> tuple[pa.Field, ...]:
@@ -63,6 +70,7 @@ COLUMNS = (
     column("n_windows", INT, "windows", "windows measured, over all images and channels"),
     column("n_images", INT, "images", "images measured"),
     *_readings(),
+    optional("not_applicable", TEXT, "", "readings of the site without a number, each with the reason"),
     optional("explained", TEXT, "", "how the site was read: reader, behaviour or no; null in older tables"),
     optional("reason", TEXT, "", "why there is no number, where there is none"),
 )
@@ -96,5 +104,12 @@ def remark(rows: pd.DataFrame) -> str | None:
 
 
 COLLECTOR = Collector(
-    "MSB of every downsampling site", COLUMNS, settings, rows, LayersOptions, default=True, remark=remark
+    "MSB of every downsampling site",
+    COLUMNS,
+    settings,
+    rows,
+    LayersOptions,
+    default=True,
+    remark=remark,
+    renewed=("msb_weight", "selectivity"),
 )

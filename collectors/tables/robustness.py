@@ -283,4 +283,5 @@ COLLECTOR = Collector(
     check,
     conditions=("condition_kind", "condition", "severity", "norm"),
     scores="images",
+    definition=2,  # intervals are Wilson's and on the logit scale
 )

@@ -68,4 +68,5 @@ COLLECTOR = Collector(
     conditions=PLAN_CONDITIONS,
     scores="pixels",
     default=True,
+    definition=2,  # intervals are Wilson's and on the logit scale
 )

@@ -25,6 +25,7 @@ from invariscope.cli.demo import Demo
 from invariscope.cli.draw import Draw
 from invariscope.cli.figures import Figures
 from invariscope.cli.flags import FlagError, list_rules
+from invariscope.cli.operators import Operators
 from invariscope.cli.prune import Prune
 from invariscope.cli.report import Report
 from invariscope.cli.sites import Sites
@@ -38,6 +39,7 @@ COMMANDS = {
     "demo": Demo,
     "draw": Draw,
     "train": Train,
+    "operators": Operators,
     "sites": Sites,
     "collect": Collect,
     "status": Status,

@@ -80,6 +80,12 @@ def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
             "batches (deterministic = false in the tables; kept out of the statistics)",
             file=sys.stderr,
         )
+    for collector, count in outcome.older.items():
+        print(
+            f"{collector}: {counted(count, 'task')} done before some of its readings were there, which are missing: "
+            "collect into a new folder to have them",
+            file=sys.stderr,
+        )
     for collector, remarks in outcome.remarks.items():
         print(_remarked(collector, remarks), file=sys.stderr)
     for failure in outcome.failures:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from invariscope.analysis.tables.joined import join
 from invariscope.analysis.tables.load import Tables
-from invariscope.collectors.schema import LATER_COLUMNS, MSB_READINGS, SCHEMA_VERSION, TABLES
+from invariscope.collectors.schema import LATER_COLUMNS, MSB_READINGS, OTHER_READINGS, SCHEMA_VERSION, TABLES
 
 # operator -> (specifications with their strength and MSB, whether it selects one input)
 OPERATORS = {
@@ -184,7 +184,7 @@ def _invariance(zoo: Zoo, row, rng: np.random.Generator) -> list[dict]:
             "kappa": (c - 0.1) / 0.9,
             "probability_drift": (1 - c) / 2,
         }
-        plan = {"shift_kind": kind, "fill": "mean" if kind == "zero" else None, "max_shift": 4, "n_shifts": 9}
+        plan = {"shift_kind": kind, "fill": "background" if kind == "zero" else None, "max_shift": 4, "n_shifts": 9}
         plan |= {"plan": "sampled", "plan_hash": f"plan-{kind}"}
         rows += [{**shared, **plan, "score": s, "value": v, "n_pairs": 36 * n} for s, v in scores.items()]
     return rows
@@ -209,6 +209,8 @@ def _layers(row, rng: np.random.Generator) -> list[dict]:
                 "site_kind": row.operator,
                 **readings,
                 **{f"{name}_se": 0.002 for name in (*MSB_READINGS, "flat_fraction")},
+                **{column: np.nan for name in OTHER_READINGS for column in (name, f"{name}_se")},
+                "not_applicable": None,
             }
         )
     shared = {
@@ -229,7 +231,7 @@ def _surface(zoo: Zoo, row, rng: np.random.Generator) -> pd.DataFrame:
         agreement = np.where(distance == 0, 1.0, 1 / (1 + np.exp(-eta)))
         frames.append(
             pd.DataFrame({"dy": dy, "dx": dx, "agreement": agreement, "accuracy": row.accuracy * agreement}).assign(
-                shift_kind=kind, fill="mean" if kind == "zero" else None, plan_hash=f"grid-{kind}"
+                shift_kind=kind, fill="background" if kind == "zero" else None, plan_hash=f"grid-{kind}"
             )
         )
     return pd.concat(frames, ignore_index=True).assign(
@@ -270,7 +272,11 @@ def _swaps(zoo: Zoo, row) -> list[dict]:
                 if depth is None and name == "msb_corrected_site":
                     continue
                 none = kind == "none"
-                plan = {"shift_kind": kind, "fill": "mean" if kind == "zero" else None, "max_shift": 0 if none else 4}
+                plan = {
+                    "shift_kind": kind,
+                    "fill": "background" if kind == "zero" else None,
+                    "max_shift": 0 if none else 4,
+                }
                 plan |= {"n_shifts": 0 if none else 9, "plan": "none" if none else "sampled"}
                 start = before.get(name, 0.8)
                 rows.append(

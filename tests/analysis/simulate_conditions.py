@@ -89,7 +89,7 @@ def _segmentation(row, rng: np.random.Generator) -> list[dict]:
     found = [{**_identity(row), **none, "score": "miou", "value": miou}]
     found.append({**_identity(row), **none, "score": "pixel_accuracy", "value": miou**0.3})
     for kind in ("circular", "zero"):
-        plan = {"shift_kind": kind, "fill": "mean" if kind == "zero" else None, "max_shift": 4, "n_shifts": 9}
+        plan = {"shift_kind": kind, "fill": "background" if kind == "zero" else None, "max_shift": 4, "n_shifts": 9}
         value = float(special.expit(3 - 1.5 * row.msb_corrected - (kind == "zero") + rng.normal(0, 0.1)))
         plan |= {"plan": "sampled", "plan_hash": f"plan-{kind}", "score": "consistency_pixel", "value": value}
         found.append({**_identity(row), **plan})

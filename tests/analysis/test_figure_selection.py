@@ -79,3 +79,12 @@ def test_values_that_cannot_be_drawn_are_counted(frame: pd.DataFrame) -> None:
         msb_invariance(frame.assign(msb_corrected=np.nan))
     with pytest.raises(TableError, match="needs the columns msb_corrected"):
         msb_invariance(frame.drop(columns="msb_corrected"))
+
+
+def test_the_background_is_drawn_before_other_fills(frame: pd.DataFrame) -> None:
+    zero = frame[frame["shift_kind"] == "zero"]
+    other = zero.assign(fill="mean", consistency=0.5)
+    heading = msb_invariance(pd.concat([other, zero], ignore_index=True)).axes[0].get_title(loc="left")
+    assert heading.startswith("zero shift")
+    assert "fill" not in heading
+    assert msb_invariance(other).axes[0].get_title(loc="left").startswith("zero shift, ≤ 4 px, mean fill")

@@ -151,10 +151,10 @@ def test_names_cover_neither_each_other_nor_their_marks(width: style.Width) -> N
         inside = ax.get_window_extent().extents
         centres = ax.transData.transform(marks)
         far = 1.5 * figure.dpi / 72
-        beside = ax.transData.inverted().transform(ax.transData.transform((0.5, 0.5)) + [11 * figure.dpi / 72, 0])
-        near = place_names(ax, [Name("maxblur", 0.5, 0.5), Name("lp", *beside)])
+        x, y = ax.transData.transform((0.5, 0.5))
+        x += 11 * figure.dpi / 72
+        near = place_names(ax, [Name("maxblur", 0.5, 0.5), Name("lp", *ax.transData.inverted().transform((x, y)))])
         long = near[0].get_window_extent().extents
-        x, y = ax.transData.transform(beside)
         assert not (long[0] < x < long[2] and long[1] < y < long[3])
     assert [text.get_position() for text in texts] == [text.get_position() for text in again]
     for index, (x0, y0, x1, y1) in enumerate(boxes):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,15 @@ import pytest
 from invariscope.analysis import TableError
 from invariscope.analysis.say.power_findings import power_in_words
 from invariscope.analysis.stats.correlation import correlate
-from invariscope.analysis.stats.power import ENOUGH, LEVELS, Components, Power, power, variance_components
+from invariscope.analysis.stats.power import (
+    ENOUGH,
+    LEVELS,
+    Components,
+    Power,
+    _critical,
+    power,
+    variance_components,
+)
 from invariscope.analysis.stats.primary import verdict
 
 SMALL = Power(operators=(15, 40), runs=(3, 12), snapshots=(1,), simulations=200)
@@ -88,13 +98,15 @@ def test_the_simulated_power_is_that_of_the_analysis_itself(level, r, method, cl
     if level == "over checkpoints":
         r = r * np.sqrt(x.sum() * y.sum()) / np.sqrt(x * y).sum()
     rng, hits = np.random.default_rng(3), 0
-    options = {"methods": [method], "clusters": {"c": clusters}, "within": "operator", "permutations": 0}
+    permutations = 199 if level == "between operators" else 0
+    options = {"methods": [method], "clusters": {"c": clusters}, "within": "operator", "permutations": permutations}
     for _ in range(100):
         rows = _nested(rng, 30, 4, 1, x, y, r)
         if level == "between operators":
             rows = rows.groupby("operator", as_index=False)[["msb_corrected", "consistency"]].mean()
         found = correlate(rows, ["msb_corrected"], ["consistency"], **options).iloc[0]
-        hits += verdict(found["r"], found["low"], found["high"], found["n_clusters"]) == "negative"
+        numbers = found[["r", "low", "high", "n_clusters"]].to_numpy(dtype=float)
+        hits += verdict(*numbers, p=found["p"]) == "negative"
     assert 0.3 < row["power"] < 0.95
     # Four standard errors of the difference, and 0.03 for ranks that the power's jackknife does not take anew.
     error = np.sqrt(row["se"] ** 2 + row["power"] * (1 - row["power"]) / 100)
@@ -112,20 +124,20 @@ def test_without_a_correlation_the_power_is_half_the_error_rate():
 
 def test_power_grows_with_operators_and_the_smallest_design_is_marked():
     frame = _nested(np.random.default_rng(5), 11, 6, 2, (1, 0.2, 0.1), (1, 0.2, 0.1), 0)
-    settings = Power(operators=(30, 150), runs=(6,), snapshots=(1,), simulations=300)
+    settings = Power(operators=(6, 30, 150), runs=(6,), snapshots=(1,), simulations=300)
     table = power(_as_joined(frame), settings)
     between = table[table["level"] == "between operators"].set_index("n_operators")
     assert between["power"].is_monotonic_increasing
-    assert between["leant_on"].tolist() == [False, True, True]
-    assert between["found"].tolist() == [True, False, False]
-    assert between["smallest"].tolist() == [False, False, True]
+    assert between["leant_on"].to_dict() == {6: False, 11: True, 30: True, 150: True}
+    assert between["found"].to_dict() == {6: False, 11: True, 30: False, 150: False}
+    assert between["smallest"].to_dict() == {6: False, 11: False, 30: False, 150: True}
     assert between.loc[150, "power"] > ENOUGH
     assert (between["n_checkpoints"] == between.index * 6).all()
     again = power(_as_joined(frame), settings)
     pd.testing.assert_frame_equal(again, table)
     line = power_in_words(table)[0]
     assert line.startswith("zero shifts up to 4 px, between operators: power 0.")
-    assert "no number of checkpoints suffices, since 11 operators are fewer than 15" in line
+    assert "no simulated number of checkpoints suffices with 11 operators" in line
     assert line.endswith(f"150 operators x 6 runs = 900 checkpoints have {between.loc[150, 'power']:.2f}")
 
 
@@ -138,7 +150,7 @@ def test_inside_few_operators_many_runs_are_not_leant_on():
     assert within["leant_on"].to_dict() == {(3, 2): False, (3, 60): False, (15, 2): True, (15, 60): True}
     assert within.index[within["smallest"]].tolist() == [(15, 60)]
     line = power_in_words(table)[1]
-    assert "within operators (secondary test with runs as clusters, not statement (c), which needs 15 operators" in line
+    assert "within operators (secondary test with runs as clusters, not statement (c), which takes operators" in line
     assert "no number of checkpoints suffices, since 3 operators are fewer than 15" in line
 
 
@@ -176,6 +188,31 @@ def test_no_power_has_a_reason(change, reasons, recwarn):
     assert reasons <= set(table["reason"])
     assert all("no power (" in line for line in power_in_words(table))
     assert not recwarn.list
+
+
+def test_the_critical_correlation_is_that_of_all_permutations():
+    """Against every one of the 5,040 orders of seven ranks."""
+    ranks = np.arange(7) - 3
+    sizes = np.abs([np.dot(ranks, order) / 28 for order in itertools.permutations(ranks)])
+    smallest = min(size for size in np.unique(sizes.round(9)) if np.mean(sizes >= size - 1e-9) < 0.05)
+    assert _critical(7) == pytest.approx(smallest)
+    assert _critical(4) == 2.0
+
+
+def test_inside_operators_the_cells_are_taken_out():
+    """Paddings that move both columns together are no part of the runs' variances, and hide no correlation."""
+    frame = _nested(np.random.default_rng(10), 20, 8, 1, (1, 0.2, 0), (1, 0.2, 0), 0)
+    padding = frame.groupby("operator").cumcount() % 2
+    moved = frame.assign(padding_mode=padding.map(str), architecture="a")
+    moved[["msb_corrected", "consistency"]] += 5.0 * padding.to_numpy()[:, None]
+    settings = Power(operators=(20,), runs=(8,), snapshots=(1,), simulations=300)
+    rows = [
+        table[table["level"] == "within operators"].iloc[0]
+        for table in (power(_as_joined(one), settings) for one in (moved, frame))
+    ]
+    assert rows[0]["n_clusters"] == rows[1]["n_clusters"] == 160
+    assert rows[0]["power"] == pytest.approx(rows[1]["power"], abs=0.12)
+    assert rows[0]["power"] > 0.8
 
 
 def test_a_frame_without_shifts_or_columns_is_refused():

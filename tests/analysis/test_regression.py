@@ -106,19 +106,24 @@ def test_within_between_equals_the_formula_with_means_made_by_hand(frame):
     by_hand = frame.copy()
     for name in ("m", "accuracy"):
         by_hand[f"{name}_b"] = [frame.loc[frame["operator"] == o, name].mean() for o in frame["operator"]]
-        by_hand[f"{name}_w"] = frame[name] - by_hand[f"{name}_b"]
-    expected = _by_formula("c ~ m_w + m_b + accuracy_w + accuracy_b + architecture", by_hand, "operator")
+        cells = list(zip(frame["operator"], frame["architecture"], strict=True))
+        of_cell = [frame.loc[[one == cell for one in cells], name].mean() for cell in cells]
+        by_hand[f"{name}_w"] = frame[name] - of_cell
+        by_hand[f"{name}_c"] = of_cell - by_hand[f"{name}_b"]
+    numbers = " + ".join(f"{name}_{part}" for name in ("m", "accuracy") for part in "wbc")
+    expected = _by_formula(f"c ~ {numbers} + architecture", by_hand, "operator")
     for name in ("m", "accuracy"):
-        for part in ("within", "between"):
+        for part, short in (("within", "w"), ("between", "b"), ("between_cells", "c")):
             row = table.loc[f"{name}_{part}"]
-            assert row["estimate"] == pytest.approx(expected.params[f"{name}_{part[0]}"], abs=1e-7)
-            assert row["se"] == pytest.approx(expected.bse[f"{name}_{part[0]}"], abs=1e-7)
+            assert row["estimate"] == pytest.approx(expected.params[f"{name}_{short}"], abs=1e-7)
+            assert row["se"] == pytest.approx(expected.bse[f"{name}_{short}"], abs=1e-7)
 
 
 def test_opposite_slopes_between_and_within_are_told_apart():
     frame = _make(slope=0, cluster_sd=0.05)
     parts = split(frame, ["m"], "operator")
-    assert (parts["m_between"] + parts["m_within"]).to_numpy() == pytest.approx(frame["m"].to_numpy())
+    whole = parts["m_between"] + parts["m_between_cells"] + parts["m_within"]
+    assert whole.to_numpy() == pytest.approx(frame["m"].to_numpy())
     noise = 1e-3 * np.random.default_rng(1).normal(size=len(frame))
     frame["c"] = 1 / (1 + np.exp(-(3 * parts["m_between"] - 4 * parts["m_within"] + noise)))
     table = within_between(frame, FractionalLogit("logit", "c", ("m",))).set_index("term")
@@ -210,9 +215,18 @@ def test_a_constant_covariate_and_an_aliased_factor_are_left_out_and_said(frame)
     assert table.loc["data[resnet]", "reason"] == "data[resnet] is determined by the other columns"
 
 
-def test_below_fifteen_clusters_there_is_no_p_value():
-    assert fit(_make(clusters=14), MODEL)["p"].isna().all()
-    assert fit(_make(clusters=15), MODEL)["p"].notna().all()
+def test_a_slope_is_tested_from_four_degrees_of_freedom_on():
+    for clusters in (4, 6, 14):
+        table = fit(_make(clusters=clusters), MODEL)
+        assert (table["p"].notna() == (table["df"] >= 4)).all()
+    assert table["p"].notna().all()
+    assert fit(_make(clusters=4), MODEL)["p"].isna().all()
+
+
+def test_below_fifteen_clusters_the_plain_t_has_no_p_value():
+    model = replace(MODEL, interval="t")
+    assert fit(_make(clusters=14), model)["p"].isna().all()
+    assert fit(_make(clusters=15), model)["p"].notna().all()
 
 
 def test_missing_columns_are_named(frame):

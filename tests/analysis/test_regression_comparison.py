@@ -42,8 +42,13 @@ def test_what_a_slope_adds_in_sample(frame):
     row = fit(frame, OLS).set_index("term").loc["m"]
     assert table.loc["Wald", "statistic"] == pytest.approx((row["estimate"] / row["se"]) ** 2, rel=1e-10)
     assert table.loc["Wald", "df"] == pytest.approx(row["df"])
-    # Eight operators: no statement of significance.
-    assert table["p"].isna().all()
+    # Eight operators: a likelihood ratio claims nothing, the Wald test has four degrees of freedom or more.
+    assert np.isnan(table.loc["likelihood ratio", "p"])
+    assert table.loc["Wald", "df"] >= 4
+    assert table.loc["Wald", "p"] == pytest.approx(row["p"], rel=1e-9)
+    few = compare(regression_frame(groups=4), OLS, hold_out=()).set_index("measure")
+    assert few.loc["Wald", "df"] < 4
+    assert few["p"].isna().all()
     many = regression_frame(groups=20)
     table, row = compare(many, OLS, hold_out=()).set_index("measure"), fit(many, OLS).set_index("term").loc["m"]
     assert table.loc["Wald", "p"] == pytest.approx(row["p"], rel=1e-9)

@@ -226,7 +226,7 @@ def test_provenance_says_where_the_numbers_come_from(tables: Tables) -> None:
     )
     plans = frames["Shift plans"].set_index("plan_hash")
     assert set(plans.index) == set(tables.invariance["plan_hash"]) == {"0", "plan-circular", "plan-zero"}
-    assert plans.loc["plan-zero", ["fill", "max_shift", "n_shifts", "checkpoints"]].tolist() == ["mean", 4, 9, 44]
+    assert plans.loc["plan-zero", ["fill", "max_shift", "n_shifts", "checkpoints"]].tolist() == ["background", 4, 9, 44]
     versions = frames["Versions"].set_index(["used for", "library"])["version"]
     assert versions["measuring", "torch"] == "0"
     assert versions["analysing", "statsmodels"] == version("statsmodels")

@@ -119,9 +119,11 @@ def test_influence_in_words(results):
     wide.loc[wide["left_out"] == cook["left_out"], "high"] = 0.1
     sentence = _starting(_findings(results, influence=wide), OPERATORS_B)
     assert sentence.text.endswith("**the conclusion changes**.")
-    few = results.influence.assign(n_clusters=14)
+    few = results.influence.assign(df=3.9)
     sentence = _starting(_findings(results, influence=few), OPERATORS_B)
-    assert sentence.text.endswith("the sign stays (14 operators, fewer than 15).")
+    assert sentence.text.endswith(
+        "the sign stays (some rest on fewer than 4 degrees of freedom and are estimates alone)."
+    )
     assert sentence.holds is None
 
 

@@ -15,7 +15,6 @@ from statsmodels.stats.multitest import multipletests
 
 from invariscope.analysis import TableError, analyze, join, write_results
 from invariscope.analysis.say.findings import Comparison, paradoxes
-from invariscope.analysis.say.statements import _verdicts
 from invariscope.analysis.stats.cells import BY_CHECKPOINT, BY_OPERATOR, BY_RUN
 from invariscope.analysis.stats.correlation import correlate
 from invariscope.analysis.stats.primary import verdict
@@ -54,8 +53,8 @@ def test_a_negative_slope_is_reported_so(zoos):
     assert slopes["estimate"].between(-3, -2).all()
     line = next(line for line in results.summary.splitlines() if line.startswith("* Zero shifts (up to"))
     assert line.endswith(
-        "more MSB goes with less consistency: all 3 primary intervals exclude zero on the same side, also after Holm's "
-        "correction."
+        "more MSB goes with less consistency: all 3 primary estimates are told from zero, on the same side, also after "
+        "Holm's correction."
     )
     assert "Simpson" not in results.summary
 
@@ -64,7 +63,7 @@ def test_a_null_zoo_is_reported_as_null(zoos):
     results = zoos["null"]
     assert set(results.primary["verdict"]) == {"no difference from zero"}
     in_short = results.summary.split("## In short")[1].split("##")[0]
-    assert "no relation between MSB and consistency is established: all 3 primary intervals include zero" in in_short
+    assert "no relation between MSB and consistency is established: none of the 3 primary statements is" in in_short
     assert "Simpson" not in results.summary
 
 
@@ -103,15 +102,21 @@ def test_false_positives_are_as_rare_as_stated(simulate):
     assert max(found.values()) <= 6
 
 
-def test_below_fifteen_operators_no_sentence_claims_significance(bundled):
+def test_what_rests_on_too_little_is_not_called_significant(bundled):
+    """Eleven operators: (a) has a permutation test, slopes one where they rest on enough of the operators."""
     primary = bundled.primary[bundled.primary["role"] == "primary"]
     assert len(primary) == 12
-    assert set(primary["verdict"]) == {"too few clusters"}
+    few = (primary["statement"] != "a") & (primary["df"] < 4)
+    assert few.sum() >= 2
+    assert ((primary["verdict"] == "too few clusters") == few).all()
+    assert (primary["p"].isna() == few).all()
+    by_permutation = primary[primary["statement"] == "a"]
+    assert ((by_permutation["p"] < 0.05) == by_permutation["verdict"].isin(["negative", "positive"])).all()
     section = bundled.summary.split("## The primary statements")[1].split("## What changes")[0]
-    assert section.count("no statement of significance") == 12
-    assert "below zero" not in section
-    assert "fewer than 15) none is called significant" in bundled.summary
-    assert bundled.headline[-1].strip().startswith("Fewer than 15 operators")
+    assert section.count("no statement of significance") == few.sum()
+    assert section.count("degrees of freedom, fewer than 4: an estimate") == few.sum()
+    assert section.count("By permutation p = ") == 4
+    assert bundled.headline[-1].strip().startswith(f"{few.sum()} of 12 primary statements cannot be tested")
 
 
 def test_both_subsets_and_both_choices_of_snapshots_are_there(bundled, bundled_frame):
@@ -162,8 +167,12 @@ def test_holm_is_taken_over_the_primary_statements_that_may_be_leant_on(zoos, bu
         line = next(line for line in zoos[truth].summary.splitlines() if line.startswith("* Primary statements:"))
         assert f"{kept} after Holm's correction over the 3 together" in line
         assert f"{kept} of 3 have p < 0.05" in line
-    assert bundled.primary[["p", "p_holm"]].isna().all(axis=None)
-    assert "* Primary statements: none has a p-value that may be leant on" in bundled.summary
+    few = bundled.primary["verdict"] == "too few clusters"
+    assert few.any()
+    assert bundled.primary.loc[few, ["p", "p_holm"]].isna().all(axis=None)
+    tested = bundled.primary[~few & (bundled.primary["role"] == "primary")]
+    np.testing.assert_allclose(tested["p_holm"], multipletests(tested["p"], method="holm")[1], atol=1e-12)
+    assert f"after Holm's correction over the {len(tested)} together" in bundled.summary
 
 
 def test_the_false_discovery_rate_is_taken_over_all_correlations_of_a_cluster_design(bundled):
@@ -177,7 +186,7 @@ def test_the_false_discovery_rate_is_taken_over_all_correlations_of_a_cluster_de
             assert f"{len(known)} permutation tests in the table; {counts[0]} have p < 0.05 one at a time, " in told
             assert f"one at a time, {counts[1]} at a false discovery rate of 0.05" in told
         if design == BY_OPERATOR:
-            assert f"{len(known)} permutation tests in the table, each with fewer than 15 clusters" in told
+            assert f"{len(known)} permutation tests in the table; {(known['p'] < 0.05).sum()} have p < 0.05" in told
 
 
 def test_correlations_of_dependent_snapshots_have_no_p_of_single_checkpoints(bundled):
@@ -198,20 +207,6 @@ def test_simpsons_paradox_needs_as_many_operators_as_any_statement(simulate):
     assert not table["paradox"].any()
     assert "Simpson" not in results.summary
     assert "the other sign" in results.summary
-
-
-def test_in_short_tells_apart_what_has_enough_operators_and_what_holds_after_holm():
-    rows = pd.DataFrame({"estimate": [-1.0, -2.0, -3.0], "verdict": "negative", "n_clusters": 15, "p_holm": 0.01})
-    assert _verdicts(rows).endswith("on the same side, also after Holm's correction.")
-    rows["p_holm"] = [0.01, 0.01, 0.4]
-    assert _verdicts(rows) == "all 3 primary intervals lie below zero, 2 of them after Holm's correction."
-    missing = pd.concat([rows, rows.tail(1).assign(verdict="no number", estimate=np.nan)])
-    assert _verdicts(missing).endswith("2 of them after Holm's correction (1 more have no number).")
-    mixed = rows.assign(verdict=["negative", "negative", "too few clusters"], n_clusters=[15, 15, 14])
-    assert _verdicts(mixed.reset_index(drop=True)) == (
-        "3 of 3 primary estimates are negative and 0 positive; 1 of them with too few operators (14 operators, fewer "
-        "than 15) to be called significant, the others 2 negative."
-    )
 
 
 def test_operator_means_are_over_the_networks_that_have_both_columns(tiny_frame):
@@ -366,14 +361,6 @@ def _second_fails(make):
         return make(**options)
 
     return mkstemp
-
-
-def test_verdicts():
-    assert verdict(-0.5, -0.8, -0.1, 15) == "negative"
-    assert verdict(0.5, 0.1, 0.8, 15) == "positive"
-    assert verdict(-0.5, -0.8, 0.1, 15) == "no difference from zero"
-    assert verdict(-0.5, -0.8, -0.1, 14) == "too few clusters"
-    assert verdict(-0.5, np.nan, np.nan, 100) == "no number"
 
 
 def test_comparisons_tell_change_from_sameness(zoos):

@@ -120,7 +120,7 @@ def test_join_against_a_loop(tables):
     assert (frame["factor_width"] == 8).all()
     assert (frame["n_sites"] == 3).all()
     assert (frame["n_sites_unmeasured"] == 0).all()
-    assert set(frame.loc[frame["shift_kind"] == "zero", "fill"]) == {"mean"}
+    assert set(frame.loc[frame["shift_kind"] == "zero", "fill"]) == {"background"}
     assert frame.loc[frame["shift_kind"] == "circular", "fill"].isna().all()
 
 

@@ -19,13 +19,14 @@ from invariscope.zoo.datasets import ImageSet, load_dataset
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.loading import build_model
 
-_SHARED = "msb_loops"
-"""The module beside this file that several tests import, as ``invariscope_tests_msb_loops``."""
+_SHARED = ("msb_loops", "rival_loops")
+"""The modules beside this file that tests import, as ``invariscope_tests_msb_loops``."""
 
-if (_name := f"invariscope_tests_{_SHARED}") not in sys.modules:
-    _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_SHARED}.py"))
-    sys.modules[_name] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules[_name])
+for _shared in _SHARED:
+    if (_name := f"invariscope_tests_{_shared}") not in sys.modules:
+        _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_shared}.py"))
+        sys.modules[_name] = importlib.util.module_from_spec(_spec)
+        _spec.loader.exec_module(sys.modules[_name])
 
 NETWORK = """
 import ctypes, os, signal, torch

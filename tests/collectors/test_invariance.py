@@ -355,3 +355,29 @@ def test_any_number_of_classes_has_its_own_predictions(images, classes):
     found = predict(network, images, np.zeros(23, int), ShiftPlan.sampled(23, 1, n_shifts=3))
     np.testing.assert_array_equal(found.clean_prediction, top)
     np.testing.assert_array_equal(found.prediction, top[:, None].expand(-1, 3))
+
+
+def test_zero_shifts_fill_with_the_background(prepared):
+    """Per channel the median of the border pixels before normalisation, as an explicit list of them has it."""
+    seen: list[torch.Tensor] = []
+    network = Returning(lambda x: (seen.append(x), x.mean((2, 3)))[1])
+    down = ShiftPlan("zero", "grid", 1, "background", 0, np.array([[[1, 0]]]))
+    predict(network, prepared, prepared.labels, down)
+    height, width = prepared.imageset.images.shape[2:]
+    on_border = [(y, x) for y in range(height) for x in range(width) if y in (0, height - 1) or x in (0, width - 1)]
+    for channel in range(3):
+        pixels = [int(image[channel, y, x]) for image in prepared.imageset.images for y, x in on_border]
+        value = (np.median(pixels) / 255 - prepared.spec.mean[channel]) / prepared.spec.std[channel]
+        strip = seen[1][:, channel, 0, :]
+        assert torch.allclose(strip, torch.full_like(strip, value), atol=1e-6)
+    bare = prepared[:]
+    seen.clear()
+    predict(network, bare, prepared.labels, down)
+    borders = torch.stack([bare[:, :, y, x] for y, x in _border_of(bare)], dim=-1)
+    expected = borders.transpose(0, 1).flatten(1).double().quantile(0.5, dim=1).float()
+    assert torch.allclose(seen[1][0, :, 0, 0], expected, atol=1e-6)
+
+
+def _border_of(images):
+    height, width = images.shape[2:]
+    return [(y, x) for y in range(height) for x in range(width) if y in (0, height - 1) or x in (0, width - 1)]

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.collectors.measure import msb
-from invariscope.collectors.measure.msb import measure_msb, ratio_jackknife
+from invariscope.collectors.measure.jackknife import ratio_jackknife
+from invariscope.collectors.measure.msb import measure_msb
 from invariscope.collectors.schema import IDENTITY, MSB_READINGS, PROVENANCE, TABLES
 from invariscope.zoo.operators import OPERATORS, Blur, MaxBlur, Soft, Subsample, build_operator
 

@@ -13,6 +13,7 @@ import torch
 from invariscope.collectors.measure.pixel_scores import (
     NOWHERE,
     class_counts,
+    corrected_agreement,
     in_frame,
     miou,
     pair_shares,
@@ -58,7 +59,9 @@ def test_miou_is_that_of_a_loop_and_its_error_the_jackknife(maps: tuple[np.ndarr
     without = [slow_miou(np.delete(prediction, i, 0), np.delete(masks, i, 0)) for i in range(n)]
     se = math.sqrt((n - 1) / n * sum((value - sum(without) / n) ** 2 for value in without))
     assert estimate.se == pytest.approx(se, abs=1e-12)
-    assert estimate.high - estimate.value == pytest.approx(2.200985 * se, rel=1e-6)
+    odds = math.log(estimate.value / (1 - estimate.value))
+    reach = 2.200985 * se / (estimate.value * (1 - estimate.value))
+    assert estimate.high == pytest.approx(1 / (1 + math.exp(-odds - reach)), rel=1e-6)
 
 
 def test_a_class_that_is_predicted_and_never_true_counts_as_zero(maps: tuple[np.ndarray, np.ndarray]) -> None:
@@ -159,3 +162,41 @@ def test_pairs_are_compared_where_both_are_seen(maps: tuple[np.ndarray, np.ndarr
         assert agreement[image] == pytest.approx(np.mean(agreeing), abs=1e-12)
         assert fidelity[image] == pytest.approx(np.mean(rightly), abs=1e-12)
     assert np.isnan([agreement[2], fidelity[2]]).all()
+
+
+def test_corrected_agreement_is_kappa_of_pixels() -> None:
+    """Against explicit sums: agreement of pairs, corrected by the squares of the classes' shares, and its jackknife."""
+    generator = np.random.default_rng(1)
+    maps = generator.choice(3, size=(10, 4, 6, 5), p=[0.85, 0.1, 0.05]).astype(np.uint8)
+    maps[:, 1] = np.where(generator.random((10, 6, 5)) < 0.7, maps[:, 0], maps[:, 1])
+    masks = np.where(generator.random((10, 6, 5)) < 0.1, np.uint8(NOWHERE), np.uint8(0))
+
+    def slow(some: np.ndarray, void: np.ndarray) -> float:
+        shares, seen = [], []
+        for views, hidden in zip(some, void == NOWHERE, strict=True):
+            flat = views[:, ~hidden]
+            seen.append(flat.ravel())
+            shares.append(np.mean([(a == b).mean() for a, b in itertools.combinations(flat, 2)]))
+        pixels = np.concatenate(seen)
+        chance = sum((pixels == number).mean() ** 2 for number in range(3))
+        return float((np.mean(shares) - chance) / (1 - chance))
+
+    agreement = pair_shares(maps, masks)[0]
+    predicted = class_counts(maps, masks[:, None], 3)[:, 2]
+    estimate = corrected_agreement(agreement, predicted, 60)
+    without = [slow(np.delete(maps, i, 0), np.delete(masks, i, 0)) for i in range(10)]
+    assert estimate.value == pytest.approx(slow(maps, masks), abs=1e-12)
+    assert estimate.se == pytest.approx(math.sqrt(0.9 * np.square(without - np.mean(without)).sum()), abs=1e-12)
+    assert estimate.low < estimate.value < estimate.high
+    assert agreement.mean() > 0.7
+    assert estimate.value < 0.2
+    assert estimate.n_pairs == 60
+
+
+def test_corrected_agreement_of_one_class_or_of_exact_agreement() -> None:
+    one_class = corrected_agreement(np.ones(5), np.array([[30, 0]] * 5), 5)
+    assert np.isnan([one_class.value, one_class.se, one_class.low]).all()
+    steady = corrected_agreement(np.ones(100), np.array([[15, 15]] * 100), 100)
+    assert (steady.value, steady.se, steady.low, steady.high) == (1.0, 0.0, pytest.approx((0.97 - 0.5) / 0.5), 1.0)
+    nothing = corrected_agreement(np.empty(0), np.empty((0, 2)), 0)
+    assert np.isnan(nothing.value)

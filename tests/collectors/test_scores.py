@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from invariscope.collectors.measure.scores import (
     ScoreEstimate,
@@ -83,6 +84,7 @@ def test_scores_equal_explicit_loops(case):
         "consistency": [pair_share(row) for row in p],
         "consistency_to_clean": [np.mean([p[i, j] == p0[i] for j in range(k)]) for i in range(n)],
         "fidelity": [pair_share(row, label) for row, label in zip(p, y, strict=True)],
+        "stability": [pair_share(row, clean) for row, clean in zip(p, p0, strict=True)],
         "worst_case_accuracy": [float(all(p[i, j] == y[i] for j in range(k))) for i in range(n)],
         "flip_rate": [1 - np.mean([p[i, j] == p[i, j + 1] for j in range(k - 1)]) for i in range(n)],
         "probability_drift": [drift[i].sum() / k for i in range(n)],
@@ -110,14 +112,43 @@ def test_jackknife_errors_equal_explicit_leave_one_out(case):
     assert fidelity_product(hits, pair_agreement(p)).se == pytest.approx(expected, abs=1e-12)
 
 
-def test_mean_interval_is_the_t_interval():
-    values = np.array([0.2, 0.5, 0.6, 0.4])
-    estimate = mean_over_images(values)
-    low, high = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
-    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=1e-12)
-    clipped = mean_over_images(np.array([1.0, 1.0, 1.0, 0.5]))
-    assert clipped.high == 1.0
-    assert clipped.low == pytest.approx(0.875 - stats.t.ppf(0.975, 3) * 0.125)
+def test_mean_interval_is_the_t_interval_of_the_logit():
+    for values in ([0.2, 0.5, 0.6, 0.4], [1.0, 1.0, 1.0, 0.5]):
+        estimate = mean_over_images(np.array(values))
+        mean, se = np.mean(values), stats.sem(values)
+        low, high = stats.t.interval(0.95, 3, np.log(mean / (1 - mean)), se / (mean * (1 - mean)))
+        assert (estimate.low, estimate.high) == pytest.approx((1 / (1 + np.exp(-low)), 1 / (1 + np.exp(-high))))
+
+
+@pytest.mark.parametrize(("hits", "n"), [(147, 150), (1, 150), (5, 9), (599, 602)])
+def test_the_interval_of_a_share_of_images_is_wilsons(hits, n):
+    outcomes = np.arange(n) < hits
+    expected = proportion_confint(hits, n, method="wilson")
+    label = np.zeros(n, dtype=int)
+    prediction = np.where(outcomes, 0, 1)[:, None].repeat(2, axis=1)
+    always = shift_scores(prediction, label, label, np.zeros(n))["worst_case_accuracy"]
+    for estimate in (accuracy(outcomes), always):
+        assert (estimate.low, estimate.high) == pytest.approx(expected, abs=1e-12)
+        assert estimate.se == pytest.approx(stats.sem(outcomes), abs=1e-12)
+
+
+def test_wilsons_interval_covers_where_the_t_interval_does_not():
+    """Exact coverage over the binomial distribution, at an accuracy of 0.98 on 150 images."""
+    n, truth, covered = 150, 0.98, {"ours": 0.0, "t": 0.0}
+    for hits in range(n + 1):
+        outcomes = np.arange(n) < hits
+        estimate, chance = accuracy(outcomes), stats.binom.pmf(hits, n, truth)
+        covered["ours"] += chance * (estimate.low <= truth <= estimate.high)
+        reach = stats.t.ppf(0.975, n - 1) * stats.sem(outcomes)
+        covered["t"] += chance * (abs(hits / n - truth) <= reach)
+    assert 0.93 < covered["ours"] < 0.98
+    assert covered["t"] < 0.87
+
+
+def test_an_estimate_at_its_bound_has_the_rule_of_three():
+    hits, consistent = np.zeros(100, dtype=bool), np.linspace(0.5, 1, 100)
+    product = fidelity_product(hits, consistent)
+    assert (product.value, product.se, product.low, product.high) == (0.0, 0.0, 0.0, pytest.approx(0.03))
 
 
 def test_rule_of_three_where_all_images_agree():
@@ -196,6 +227,7 @@ def test_pairs_are_counted():
     assert counted == {
         "consistency": pairs,
         "fidelity": pairs,
+        "stability": pairs,
         "fidelity_product": pairs,
         "kappa": pairs,
         "consistency_to_clean": to_clean,
@@ -205,17 +237,25 @@ def test_pairs_are_counted():
     }
 
 
-def test_intervals_cover():
-    """The consistency of 80 images lies within its 95 % interval in 95 % of 1,000 samples, within sampling error."""
+@pytest.mark.parametrize(("n", "steadiness", "least"), [(80, (4, 1), 930), (150, (40, 1), 930)])
+def test_intervals_cover(n, steadiness, least):
+    """Consistency, fidelity and their product lie within their 95 % intervals in 95 % of 1,000 samples of ``n`` images,
+    within sampling error; of the steadier networks consistency is 0.95.
+    """
     rng = np.random.default_rng(1)
-    chance_of_top = rng.beta(4, 1, 100_000)
-    truth = float((chance_of_top**2 + (1 - chance_of_top) ** 2).mean())
-    covered = 0
+    chance_of_top = rng.beta(*steadiness, 100_000)
+    right = chance_of_top**2
+    consistency, fidelity = float((right + (1 - chance_of_top) ** 2).mean()), float(right.mean())
+    truth = {"consistency": consistency, "fidelity": fidelity, "fidelity_product": 0.98 * consistency}
+    covered = dict.fromkeys(truth, 0)
     for _ in range(1000):
-        q = rng.choice(chance_of_top, 80)
-        estimate = mean_over_images(pair_agreement((rng.random((80, 9)) < q[:, None]).astype(int)))
-        covered += estimate.low <= truth <= estimate.high
-    assert 920 <= covered <= 975
+        q = rng.choice(chance_of_top, n)
+        prediction = (rng.random((n, 9)) >= q[:, None]).astype(int)
+        clean = (rng.random(n) >= 0.98).astype(int)
+        scores = shift_scores(prediction, np.zeros(n, dtype=int), clean, np.zeros(n))
+        for name, value in truth.items():
+            covered[name] += scores[name].low <= value <= scores[name].high
+    assert all(least <= hits <= 970 for hits in covered.values()), covered
 
 
 def test_blocks_of_images_change_nothing(monkeypatch: pytest.MonkeyPatch):
@@ -225,3 +265,14 @@ def test_blocks_of_images_change_nothing(monkeypatch: pytest.MonkeyPatch):
     whole = scored(*case)
     monkeypatch.setattr("invariscope.collectors.measure.scores.BLOCK", 7)
     assert scored(*case) == whole
+
+
+def test_stability_as_loops_have_it() -> None:
+    rng = np.random.default_rng(3)
+    prediction, clean, label = rng.integers(0, 3, (7, 5)), rng.integers(0, 3, 7), rng.integers(0, 3, 7)
+    agree = [[prediction[n, k] == prediction[n, j] == clean[n] for k in range(5) for j in range(k)] for n in range(7)]
+    found = shift_scores(prediction, label, clean, np.zeros(7))["stability"]
+    assert found.value == pytest.approx(np.mean(agree))
+    assert found.se == pytest.approx(np.std(np.mean(agree, axis=1), ddof=1) / np.sqrt(7))
+    assert found.n_pairs == 7 * 10
+    assert found.value != shift_scores(prediction, label, clean, np.zeros(7))["fidelity"].value

@@ -21,6 +21,9 @@ VOID = 255
 NO_LABEL = -1
 """Label of every image of a data set that has masks and no labels."""
 
+BACKGROUND_IMAGES = 1000
+"""First images of a split from whose borders its background is taken, whatever part of it is measured."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -33,6 +36,9 @@ class ImageSet:
         classes: names of the labels' classes.
         masks: ``(N, H, W)`` uint8, each value in ``[0, len(mask_classes))`` or 255 (void), or ``None``.
         mask_classes: names of the masks' classes.
+        background: colour of the plain ground, one value from 0 to 255 per channel; where it is not given,
+            :func:`border_median` of the first ``BACKGROUND_IMAGES`` images. A part of a set
+            keeps that of the whole.
 
     Raises:
         DataError: for no images, a wrong type or shape, or a label or mask value out of range.
@@ -44,6 +50,7 @@ class ImageSet:
     classes: tuple[str, ...]
     masks: Tensor | None = None
     mask_classes: tuple[str, ...] = ()
+    background: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -56,6 +63,15 @@ class ImageSet:
             raise DataError(f"{self.name}: labels are {found}, and must be torch.int64 of shape ({len(self.images)},)")
         self._check_labels()
         self._check_masks()
+        if not self.background:
+            median = border_median(self.images[:BACKGROUND_IMAGES].numpy())
+            object.__setattr__(self, "background", tuple(map(float, median)))
+        elif len(self.background) != self.images.shape[1]:
+            raise DataError(
+                f"{self.name}: the background has {len(self.background)} value(s) and images {self.images.shape[1]} "
+                "channel(s): give one for each"
+            )
+        object.__setattr__(self, "background", tuple(self.background))
 
     def _check_labels(self) -> None:
         low, high = (0, len(self.classes) - 1) if self.classes else (NO_LABEL, NO_LABEL)
@@ -101,7 +117,7 @@ class ImageSet:
         """Everything as numpy arrays and plain values, the cheap form to send to another process."""
         arrays = {name: getattr(self, name).numpy() for name in ("images", "labels")}
         masks = None if self.masks is None else self.masks.numpy()
-        names = ("name", "classes", "mask_classes", "fingerprint")
+        names = ("name", "classes", "mask_classes", "background", "fingerprint")
         return {**arrays, "masks": masks, **{name: getattr(self, name) for name in names}}
 
     @classmethod
@@ -125,6 +141,14 @@ class ImageSet:
                 digest.update(repr(tuple(part.shape)).encode())
                 digest.update(np.ascontiguousarray(part.numpy()).data)
         return digest.hexdigest()
+
+
+def border_median(images: np.ndarray) -> np.ndarray:
+    """Median of the pixels on the border of images ``(n, C, H, W)``, each counted once: ``(C,)``."""
+    inside = np.zeros(images.shape[2:], dtype=bool)
+    inside[1:-1, 1:-1] = True
+    median: np.ndarray = np.median(images[:, :, ~inside], axis=(0, 2))
+    return median
 
 
 def _share(array: np.ndarray) -> Tensor:

@@ -148,6 +148,14 @@ class PreparedImages:
         return (-self._mean / self._std).flatten()
 
     @cached_property
+    def background(self) -> Tensor:
+        """Value of the data set's background after normalisation, ``(C,)``."""
+        import torch
+
+        colour = torch.tensor(self.imageset.background).reshape(-1, 1, 1)
+        return ((colour / 255 - self._mean) / self._std).flatten()
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the data set's fingerprint, both sizes and the normalisation."""
         content: list[Any] = [self.imageset.fingerprint, self.spec.size, self.size]

@@ -35,12 +35,17 @@ class DataSource:
 
     @cached_property
     def images(self) -> ImageSet:
-        """The decoded data set.
+        """The decoded data set; its background is that of the whole split's first images, whatever the limit.
 
         Raises:
             DataError: as :func:`invariscope.zoo.datasets.load_dataset`.
         """
-        return load_dataset(self.spec, split=self.split, limit=self.limit, code=self.code)
+        from invariscope.zoo.datasets.imageset import BACKGROUND_IMAGES
+
+        limit = self.limit
+        if limit is None or not 0 < limit < BACKGROUND_IMAGES:
+            return load_dataset(self.spec, split=self.split, limit=limit, code=self.code)
+        return load_dataset(self.spec, split=self.split, limit=BACKGROUND_IMAGES, code=self.code).head(limit)
 
     @property
     def key(self) -> str:

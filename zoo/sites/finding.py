@@ -54,6 +54,7 @@ def record(
     *,
     again: Callable[[], None] | None = None,
     watch: Watch | None = None,
+    maps_only: bool = False,
 ) -> Any:
     """Run ``model``, in evaluation mode and without gradients; call ``consume(site, use)`` at each of its sites.
 
@@ -63,6 +64,7 @@ def record(
     The network runs once where all that makes maps smaller is read of single calls. Where it is not, it runs three
     times: to plan, to judge which parts can be read, and to read; ``again()`` is called before the sites are told anew
     (without it, none is told before the plan is there). ``watch`` carries what was found to the next batch.
+    ``maps_only``: what goes into a site and comes out of it is wanted, and no weights; those are then not read.
 
     Raises:
         ModelError: when the forward pass fails, or the network is TorchScript.
@@ -78,7 +80,7 @@ def record(
     if watch.plan is not None and watch.plan.is_plain:
         return _run(model, arguments, consume)
     if watch.plan is not None:
-        replayer = Replayer(watch.plan, watch.verdicts)
+        replayer = Replayer(watch.plan, watch.verdicts, maps_only)
         output = _run(model, arguments, consume, Trace(), replayer)
         if not replayer.changed:
             return output
@@ -98,7 +100,7 @@ def record(
         _run(model, arguments, _ignore, Trace(), judge)
     watch.plan = refined(plan, judge.verdicts, [call.kind for call in trace.calls])
     watch.verdicts = judge.verdicts
-    return _run(model, arguments, consume, Trace(), Replayer(watch.plan, watch.verdicts))
+    return _run(model, arguments, consume, Trace(), Replayer(watch.plan, watch.verdicts, maps_only))
 
 
 def _ignore(site: Site, use: Any) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from invariscope.zoo.sampling import Taps, max_weights, source_index, take, tap_index
+from invariscope.zoo.sites.again import moved, windowed
+from invariscope.zoo.sites.filters import fixed_filter, low_band
 from invariscope.zoo.sites.uses import Sampled, Size, Use, dense, map_size, sampled, unmeasured
 
 GLOBAL_FROM = 4
@@ -41,7 +43,15 @@ def _is_global(x: Tensor, y: Tensor, kernel: Size) -> bool:
 
 
 def _pool(
-    kind: str, x: Tensor, y: Tensor, kernel: Size, stride: Size, padding: Size = (0, 0), dilation: Size = (1, 1)
+    kind: str,
+    x: Tensor,
+    y: Tensor,
+    kernel: Size,
+    stride: Size,
+    padding: Size = (0, 0),
+    dilation: Size = (1, 1),
+    ceil_mode: bool = False,
+    include_pad: bool = True,
 ) -> Use | None:
     """Max or average pooling. An average's divisor does not matter: the weights are normalised over the window."""
     if x.dim() != 4:
@@ -58,7 +68,20 @@ def _pool(
         share = torch.full((1, 1, 1, index.shape[1]), 1 / index.shape[1], dtype=torch.float64, device=x.device)
         return Taps(index, share)
 
-    return sampled(kind, x, y, taps, kernel=kernel, stride=stride)
+    def pooled(x: Tensor, stride: Size, padding: Size = (0, 0), ceil_mode: bool = False) -> Tensor:
+        if kind == "max":
+            return F.max_pool2d(x, kernel, stride, padding, dilation, ceil_mode)
+        return F.avg_pool2d(x, kernel, stride, padding, ceil_mode, include_pad)
+
+    again = windowed(
+        x,
+        lambda x: pooled(x, stride, padding, ceil_mode),
+        pooled,
+        reach=(dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1),
+        stride=stride,
+        before=padding,
+    )
+    return sampled(kind, x, y, taps, kernel=kernel, stride=stride, again=again)
 
 
 def _max_pool2d(
@@ -73,7 +96,8 @@ def _max_pool2d(
 ) -> Use | None:
     y = result[0] if isinstance(result, tuple) else result
     kernel = pair(kernel_size)
-    return _pool("max", input, y, kernel, pair(stride) if stride else kernel, pair(padding), pair(dilation))
+    strides = pair(stride) if stride else kernel
+    return _pool("max", input, y, kernel, strides, pair(padding), pair(dilation), ceil_mode)
 
 
 def _avg_pool2d(
@@ -87,7 +111,8 @@ def _avg_pool2d(
     divisor_override: int | None = None,
 ) -> Use | None:
     kernel = pair(kernel_size)
-    return _pool("avg", input, result, kernel, pair(stride) if stride else kernel, pair(padding))
+    strides = pair(stride) if stride else kernel
+    return _pool("avg", input, result, kernel, strides, pair(padding), (1, 1), ceil_mode, count_include_pad)
 
 
 def _adaptive(kind: str, x: Tensor, y: Tensor) -> Use | None:
@@ -106,36 +131,6 @@ def _adaptive_avg_pool2d(result: Tensor, input: Tensor, output_size: Any) -> Use
 
 def _adaptive_max_pool2d(result: Any, input: Tensor, output_size: Any, return_indices: bool = False) -> Use | None:
     return _adaptive("max", input, result[0] if isinstance(result, tuple) else result)
-
-
-def _is_learned(weight: Tensor) -> bool:
-    return isinstance(weight, nn.Parameter) and weight.requires_grad
-
-
-def fixed_filter(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor | None:
-    """The one filter ``(kh, kw)`` of a depthwise averaging, as public BlurPool layers call it; None for all else.
-
-    That is: a filter that is not learned (no parameter, or a frozen one), not negative, sums to 1 and is the same in
-    every channel; no bias.
-    """
-    if bias is not None or weight.shape[:2] != (groups, 1) or groups != x.shape[1] or _is_learned(weight):
-        return None
-    kernel = weight[0, 0].double()
-    averages = bool((kernel >= 0).all()) and abs(float(kernel.sum()) - 1) <= 1e-3
-    return kernel if averages and bool((weight == weight[:1]).all()) else None
-
-
-def low_band(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> tuple[int, Tensor] | None:
-    """Of a fixed transform of every channel into several bands: the one that averages, and its filter ``(kh, kw)``."""
-    bands = weight.shape[0] // max(groups, 1)
-    if bias is not None or bands < 2 or weight.shape[1] != 1 or groups != x.shape[1] or _is_learned(weight):
-        return None
-    filters = weight[:, 0].double().unflatten(0, (groups, bands))
-    averages = (filters >= 0).all(-1).all(-1).all(0) & (filters.sum((-1, -2)) > 0).all(0)
-    if not bool((filters == filters[:1]).all()) or int(averages.sum()) != 1:
-        return None
-    band = int(averages.int().argmax())
-    return band, filters[0, band] / filters[0, band].sum()
 
 
 def _conv2d(
@@ -167,7 +162,18 @@ def _conv2d(
         index = tap_index(size, out, kernel, strides, pads, dilations, outputs=outputs).to(input.device)
         return Taps(index, blur.flatten()[None, None, None])
 
-    return sampled("blur", input, result, taps, kernel=kernel, stride=strides)
+    def filtered(x: Tensor, strides: Size, pads: Size = (0, 0)) -> Tensor:
+        return torch.conv2d(x, blur.to(x).expand(x.shape[1], 1, -1, -1), None, strides, pads, dilations, x.shape[1])
+
+    again = windowed(
+        input,
+        lambda x: filtered(x, strides, pads),
+        filtered,
+        reach=(dilations[0] * (kernel[0] - 1) + 1, dilations[1] * (kernel[1] - 1) + 1),
+        stride=strides,
+        before=pads,
+    )
+    return sampled("blur", input, result, taps, kernel=kernel, stride=strides, again=again)
 
 
 def _pad(result: Tensor, input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Use | None:
@@ -186,7 +192,8 @@ def _pad(result: Tensor, input: Tensor, pad: Any, mode: str = "constant", value:
     def taps(rows: slice, outputs: Tensor | None) -> Taps:
         return Taps(index if outputs is None else index[outputs], one)
 
-    return sampled("pad", input, result, taps, kernel=None, stride=(1, 1))
+    again = moved(input, lambda x: F.pad(x, widths, mode, value), (top, left), mode == "circular")
+    return sampled("pad", input, result, taps, kernel=None, stride=(1, 1), again=again)
 
 
 def _subsample(x: Tensor, y: Tensor, stride: Size, start: Size = (0, 0)) -> Sampled:
@@ -200,7 +207,13 @@ def _subsample(x: Tensor, y: Tensor, stride: Size, start: Size = (0, 0)) -> Samp
         index = tap_index(size, out, (1, 1), stride, (-start[0], -start[1]), outputs=outputs)
         return Taps(index.to(x.device), one)
 
-    return sampled("subsample", x, y, taps, kernel=(1, 1), stride=stride, origin=origin, start=start)
+    def sliced(x: Tensor, stride: Size, start: Size = start) -> Tensor:
+        return x[..., start[0] :: stride[0], start[1] :: stride[1]]
+
+    again = windowed(
+        x, lambda x: sliced(x, stride), lambda x, stride: sliced(x, stride, (0, 0)), reach=(1, 1), stride=stride
+    )
+    return sampled("subsample", x, y, taps, kernel=(1, 1), stride=stride, origin=origin, start=start, again=again)
 
 
 def _getitem(result: Tensor, input: Tensor, index: Any) -> Use | None:
@@ -266,7 +279,7 @@ def rearranged(x: Tensor, y: Tensor, stride: Size) -> Use:
     size = map_size(x)
     reason = "it keeps every pixel, as channels: nothing is sampled"
     out = size[0] // stride[0], size[1] // stride[1]
-    return Use("space_to_depth", stride, stride, len(x), int(x.shape[1]), size, out, reason)
+    return Use("space_to_depth", stride, stride, len(x), int(x.shape[1]), size, out, reason, maps=(x, y))
 
 
 def _unfold(

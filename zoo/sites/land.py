@@ -166,9 +166,9 @@ class Land:
         elif len(roots) > 1 and all(self.size(item) for item in carried):
             # Maps that come together are a new one, and no part of the piece of either.
             self._exit((item for item in carried if item in self.sources), False)
-            known = self.size(carried[0])
-            if len(value.shape) == 4 and known is not None:
-                size, last = known
+            of_first = self.size(carried[0])
+            if len(value.shape) == 4 and of_first is not None:
+                size, last = of_first
                 # A permutation has moved the channels.
                 self._map(result, last == (_split(value.shape, last)[:2] == size))
                 return

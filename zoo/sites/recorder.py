@@ -16,12 +16,13 @@ from torch.overrides import TorchFunctionMode
 from invariscope.base.explained import READER, is_aside
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sampling import Taps
+from invariscope.zoo.sites.again import operated
 from invariscope.zoo.sites.functions import explains, reader_of, rearranged
 from invariscope.zoo.sites.rearranging import VIEWS, Rearranged, follow, space_to_depth
 from invariscope.zoo.sites.replaying import Replayer
 from invariscope.zoo.sites.trace import Call, Trace, cuts, mark, name_of, tensors
 from invariscope.zoo.sites.unexplained import unknown_use
-from invariscope.zoo.sites.uses import Sampled, Size, Use, sampled
+from invariscope.zoo.sites.uses import Dense, Sampled, Size, Use, sampled
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def operator_use(operator: Downsample, x: Tensor, y: Tensor) -> Sampled:
         return site.sampling(source[rows], outputs, selection=None if selection is None else selection[rows])
 
     stride = operator.stride, operator.stride
-    return sampled(operator.name, source, y, taps, kernel=site.support(), stride=stride)
+    again = operated(site, source)
+    return sampled(operator.name, source, y, taps, kernel=site.support(), stride=stride, again=again)
 
 
 @dataclass
@@ -271,7 +273,8 @@ class Recorder(TorchFunctionMode):
         if module is self._operator:
             self._stack[-1].calls += 1
             x = args[0] if args else kwargs["x"]
-            use: Use | None = operator_use(module, x, output)
+            with torch._C.DisableTorchFunction():  # what is computed here is no call of the network's
+                use: Use | None = operator_use(module, x, output)
             self._whole("operator", x, output, use)
         elif self._operator is None and not self._stack[-1].calls:
             use = unknown_use(module.forward, args, output)
@@ -306,6 +309,8 @@ class Recorder(TorchFunctionMode):
             if use.stride == (1, 1):
                 self._link = use
                 return
+        elif isinstance(use, Dense) and self._link is not None and self._link.kind == "pad" and self._link.y is use.x:
+            use = use.after(self._link)
         if self._replayer is not None and self._replayer.changed:
             return
         if not use.downsamples or (self._replayer is not None and number in self._replayer.plan.silent):

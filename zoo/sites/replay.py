@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from invariscope.base.errors import ModelError
 from invariscope.base.explained import BEHAVIOUR
 from invariscope.zoo.sampling import Taps, take
+from invariscope.zoo.sites.again import Again, behaving
 from invariscope.zoo.sites.jacobian import Places, Rows, Unreadable, read_rows, stride_of
 from invariscope.zoo.sites.plan import Piece
 from invariscope.zoo.sites.trace import Trace, tensors
@@ -87,6 +90,25 @@ class Replay:
     least: int
     images: slice | None = None
     """The images to run it on, where they are not all: what is held fixed is cut where its batch is theirs."""
+    free: bool = False
+    """Whether weights are computed anew."""
+
+    def anew(self, x: Tensor, *, chooses: bool) -> Tensor:
+        """The piece on other maps ``(n, C, H, W)``, with a choice of its own where it ``chooses``.
+
+        Raises:
+            ModelError: what it chooses by is computed elsewhere, or it cannot be run on so many maps.
+        """
+        made = {self.piece.source, *(number for step in self.steps for number in step.results)}
+        given = {number for step in self.steps for number in step.given}
+        try:
+            if any(not self.trace.values[number].constant for number in given - made):
+                raise Unreadable("what it chooses by is computed elsewhere")
+            if chooses and not any(self._is_weight(step) for step in self.steps):
+                raise Unreadable("what it chooses by is no tensor")
+            return replace(self, free=True, images=slice(0, len(x))).run(x.double())
+        except (Unreadable, RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ModelError(f"it cannot be run on other maps ({' '.join(str(error).split())[:200]})") from error
 
     def run(self, x: Tensor) -> Tensor:
         """The piece on the map ``x (N, C, H, W)``, in float64: ``(N, C, H', W')``."""
@@ -114,7 +136,7 @@ class Replay:
         return (step.name in _WEIGHTS or small) and self.piece.target not in step.results
 
     def _step(self, step: Step, made: dict[int, Tensor]) -> None:
-        if self._is_weight(step):
+        if not self.free and self._is_weight(step):
             return
         if step.name in _CASTS and isinstance(step.args[0], Slot) and step.args[0].number in made:
             made[step.results[0]] = made[step.args[0].number]
@@ -130,7 +152,7 @@ class Replay:
         if result is None or step.writes:
             result = args[0]
         for number, tensor in zip(step.results, tensors(result), strict=True):
-            if self.trace.values[number].carries:
+            if self.free or self.trace.values[number].carries:
                 made[number] = tensor
 
     def _cut(self, tensor: Tensor) -> Tensor:
@@ -240,7 +262,23 @@ def behaved(replay: Replay, x: Tensor, y: Tensor, reading: Reading | None = None
         is_mean = bool(((first.sums - 1).abs() < 1e-4)[first.sums > 0].all())
         reading = Reading(kind, kernel, stride, first.places, is_mean)
     shape = reading.kind, reading.kernel, reading.stride, len(x), int(x.shape[1]), size, out
-    return Sampled(*shape, None, BEHAVIOUR, x=x, y=y, taps=taps), reading
+    again = _again(replay, x, first, reading, out)
+    return Sampled(*shape, None, BEHAVIOUR, maps=(x, y), again=again, x=x, y=y, taps=taps), reading
+
+
+def _again(replay: Replay, x: Tensor, rows: Rows, reading: Reading, out: Size) -> Again | None:
+    """The piece on other maps; None where no window lies wholly inside of the map."""
+    middle = out[0] // 2 * out[1] + out[1] // 2
+    index = rows.index[middle]
+    if bool((index < 0).any()):
+        return None
+    width = int(x.shape[3])
+    corner = torch.tensor(
+        [middle // out[1] * reading.stride[0], middle % out[1] * reading.stride[1]], device=index.device
+    )
+    offsets = torch.stack([index // width, index % width], 1) - corner
+    anew = partial(replay.anew, chooses=reading.kind in ("phase", "mixture"))
+    return behaving(x, anew, reading.kind, offsets, rows.weights[0, 0, middle], reading.stride)
 
 
 def _of(rows: Rows) -> tuple[Tensor, Tensor]:

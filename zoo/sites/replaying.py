@@ -33,8 +33,9 @@ HELD = ("output", "image", "nothing")
 class Replayer:
     """Follows one pass by a plan. Without ``verdicts`` it is there to find them, and keeps them in its own."""
 
-    def __init__(self, plan: Plan, verdicts: Mapping[Key, Verdict] | None) -> None:
+    def __init__(self, plan: Plan, verdicts: Mapping[Key, Verdict] | None, maps_only: bool = False) -> None:
         self.plan = plan
+        self._maps_only = maps_only
         self.verdicts: dict[Key, Verdict] = dict(verdicts or {})
         self.judging = verdicts is None
         self.changed = False
@@ -87,6 +88,10 @@ class Replayer:
         if not self.judging and verdict is not None:
             if verdict.reading is None:
                 return unexplained(x, y, str(verdict.reason))
+            if self._maps_only:
+                known = verdict.reading
+                shape = known.kind, known.kernel, known.stride
+                return replace(unmeasured("", x, y, ""), kind=shape[0], kernel=shape[1], stride=shape[2], reason=None)
             try:
                 return behaved(self._replay(piece, trace, y, verdict.held), x, y, verdict.reading)[0]
             except Unreadable as problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from invariscope.base.explained import READER
 from invariscope.zoo.sampling import Taps, tap_index
+from invariscope.zoo.sites.again import Again, convolved
 
 Size = tuple[int, int]
 """Height and width, in pixels of a feature map."""
@@ -50,6 +51,10 @@ class Use:
     reason: str | None = None
     explained: str = READER
     """How it is known what it sampled (:mod:`invariscope.base.explained`)."""
+    maps: tuple[Tensor, Tensor] | None = None
+    """The map that goes in (of a convolution, its input) and the one that comes out, where they are known."""
+    again: Again | None = None
+    """The site's function on other maps, where it can be made again."""
 
     costs_dense: ClassVar[bool] = False
     """Whether a view computes the layer anew, at stride 1."""
@@ -74,7 +79,7 @@ def unmeasured(
     kind: str, x: Tensor, y: Tensor, reason: str, kernel: Size | None = None, explained: str = READER
 ) -> Use:
     """A use that is listed with the reason why it has no MSB."""
-    return Use(kind, kernel, None, len(x), int(x.shape[1]), map_size(x), map_size(y), reason, explained)
+    return Use(kind, kernel, None, len(x), int(x.shape[1]), map_size(x), map_size(y), reason, explained, (x, y))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -113,7 +118,9 @@ class Sampled(Use):
             kernel = (self.kernel[0] + first.kernel[0] - 1, self.kernel[1] + first.kernel[1] - 1)
         kind = self.kind if first.kind == "pad" else first.kind if self.kind == "pad" else f"{first.kind}+{self.kind}"
         size = first.input_size
-        return replace(self, kind=kind, kernel=kernel, channels=first.channels, input_size=size, x=first.x, taps=taps)
+        again = first.again.then(self.again) if first.again and self.again else None
+        own: Any = {"x": first.x, "maps": (first.x, self.y), "again": again, "taps": taps}
+        return replace(self, kind=kind, kernel=kernel, channels=first.channels, input_size=size, **own)
 
 
 def sampled(
@@ -126,12 +133,12 @@ def sampled(
     stride: Size,
     origin: Size = (0, 0),
     start: Size = (0, 0),
+    again: Again | None = None,
 ) -> Sampled:
     """A :class:`Sampled` use of ``x`` and ``y``."""
     sizes = map_size(x), map_size(y)
-    return Sampled(
-        kind, kernel, stride, len(x), int(x.shape[1]), *sizes, x=x, y=y, taps=taps, origin=origin, start=start
-    )
+    own: Any = {"x": x, "y": y, "taps": taps, "origin": origin, "start": start, "maps": (x, y), "again": again}
+    return Sampled(kind, kernel, stride, len(x), int(x.shape[1]), *sizes, **own)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -150,6 +157,11 @@ class Dense(Use):
     groups: int
 
     costs_dense: ClassVar[bool] = True
+
+    def after(self, padded: Sampled) -> Dense:
+        """This use behind padding that was a call of its own: the map that goes in is the one before it."""
+        again = padded.again.then(self.again) if padded.again and self.again else None
+        return replace(self, maps=self.maps and (padded.x, self.maps[1]), again=again)
 
     def view(self, rows: slice, outputs: Tensor | None = None) -> View:
         if self.stride is None:
@@ -210,4 +222,6 @@ def dense(
         padding=padding,
         dilation=dilation,
         groups=groups,
+        maps=(x, y),
+        again=convolved(x, weight, stride, padding, dilation, groups),
     )

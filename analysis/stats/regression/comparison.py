@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from invariscope.analysis.stats.coverage import MIN_CLUSTERS
+from invariscope.analysis.stats.coverage import MIN_CLUSTERS, MIN_DF
 from invariscope.analysis.stats.regression.design import Design, assemble, candidates, columns_of, complete
 from invariscope.analysis.stats.regression.estimate import Coefficients, estimate, logits
 from invariscope.analysis.stats.regression.model import LogitOLS, Model, need
@@ -39,7 +39,8 @@ def compare(frame: pd.DataFrame, model: Model, hold_out: Sequence[str] = HOLD_OU
       and over all of them (``held_out`` = ``all``). That column is then no factor of either model. A value whose rows
       have a level of another factor that no other row has gets the reason, and is not in ``all``.
 
-    ``p`` is given only from ``coverage.MIN_CLUSTERS`` clusters on. ``note`` and ``reason``: what to bear
+    ``p`` is given only from ``coverage.MIN_CLUSTERS`` clusters on, of ``Wald`` from ``coverage.MIN_DF`` degrees of
+    freedom. ``note`` and ``reason``: what to bear
     in mind, and why there is no number.
 
     Raises:
@@ -83,16 +84,16 @@ def _in_sample(columns: dict[str, Array], model: Model) -> list[dict[str, Any]]:
         records.append(
             {**counts, "measure": "likelihood ratio", "statistic": ratio, "df": 1, **p, "note": _INDEPENDENT}
         )
-    return [*records, {**counts, "measure": "Wald", **_wald(design, found, model, enough)}]
+    return [*records, {**counts, "measure": "Wald", **_wald(design, found, model)}]
 
 
-def _wald(design: Design, found: Coefficients, model: Model, enough: bool) -> dict[str, Any]:
+def _wald(design: Design, found: Coefficients, model: Model) -> dict[str, Any]:
     index = list(design.terms).index(model.numeric[0])
     sandwich = bias_reduced(found.design, design.codes)
     t, df = found.params[index] / sandwich.errors(found.residual)[index], float(sandwich.df[index])
     if not np.isfinite(t):
         return {"reason": "no test: the slope rests on a single cluster"}
-    p = {"p": float(2 * stats.t.sf(abs(t), df))} if enough else {}
+    p = {"p": float(2 * stats.t.sf(abs(t), df))} if df >= MIN_DF else {}
     return {"statistic": float(t**2), "df": df, **p}
 
 

@@ -50,11 +50,12 @@ def least_squares(matrix: Array, y: Array) -> Coefficients | str:
     """``y`` in logits on the columns of ``matrix``; in words where they fit it without error."""
     import statsmodels.api as sm
 
-    result = sm.OLS(y, matrix).fit()
+    basis, back = _orthogonal(matrix)
+    result = sm.OLS(y, basis).fit()
     if result.ssr <= 1e-20 * max(float(y @ y), 1e-300):
         return "the columns fit the scores without error: no standard error"
     mean = special.expit(result.fittedvalues)
-    return Coefficients(result.params, mean, np.ones(len(y)), matrix, result.resid)
+    return Coefficients(back @ result.params, mean, np.ones(len(y)), matrix, result.resid)
 
 
 def fractional_logit(matrix: Array, y: Array) -> Coefficients | str:
@@ -62,11 +63,12 @@ def fractional_logit(matrix: Array, y: Array) -> Coefficients | str:
     import statsmodels.api as sm
     from statsmodels.tools.sm_exceptions import ModelWarning
 
+    basis, back = _orthogonal(matrix)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ModelWarning)
         warnings.simplefilter("error", RuntimeWarning)
         try:
-            result = sm.GLM(y, matrix, family=sm.families.Binomial()).fit(tol=1e-12)
+            result = sm.GLM(y, basis, family=sm.families.Binomial()).fit(tol=1e-12)
         except (ModelWarning, RuntimeWarning, np.linalg.LinAlgError) as problem:
             return f"the fit failed: {str(problem).splitlines()[0]}"
     mean = result.mu
@@ -74,4 +76,14 @@ def fractional_logit(matrix: Array, y: Array) -> Coefficients | str:
     if not result.converged or not np.isfinite(result.params).all() or not weight.min() > 0:
         return "no finite slope: the columns separate the scores"
     root = np.sqrt(weight)
-    return Coefficients(result.params, mean, weight, matrix * root[:, None], (y - mean) / root)
+    return Coefficients(back @ result.params, mean, weight, matrix * root[:, None], (y - mean) / root)
+
+
+def _orthogonal(matrix: Array) -> tuple[Array, Array]:
+    """Orthogonal columns of mean square 1 that span those of ``matrix``, and what takes their coefficients back: what a
+    fit finds, and whether it finds anything, does not depend on the units of a column.
+    """
+    scale = np.linalg.norm(matrix, axis=0)
+    basis, triangle = np.linalg.qr(matrix / scale)
+    root = np.sqrt(len(matrix))
+    return basis * root, np.linalg.inv(triangle) * root / scale[:, None]

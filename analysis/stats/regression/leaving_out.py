@@ -17,7 +17,7 @@ from invariscope.analysis.stats.resampling import Array
 
 LEFT_OUT = ("operator", "data", "architecture")
 INFLUENCE_COLUMNS = [
-    *("model", "y", "term", "left_out_kind", "left_out", "estimate", "low", "high", "interval", "change"),
+    *("model", "y", "term", "left_out_kind", "left_out", "estimate", "low", "high", "interval", "df", "change"),
     *("cooks_distance", "n", "n_clusters", "reason"),
 ]
 
@@ -78,7 +78,7 @@ def _record(
     index = list(design.terms).index(model.numeric[0])
     sandwich = (bias_reduced if model.interval == "CR2" else plain)(found.design, design.codes)
     value, half = float(found.params[index]), float(half_widths(sandwich, found.residual)[index])
-    record = {**counts, "estimate": value, "low": value - half, "high": value + half}
+    record = {**counts, "estimate": value, "low": value - half, "high": value + half, "df": float(sandwich.df[index])}
     if not isinstance(reference, str):
         before = float(reference.params[list(all_rows.terms).index(model.numeric[0])])
         record |= {"change": value - before, "cooks_distance": _cook(design, found, all_rows, reference)}
@@ -93,5 +93,8 @@ def _cook(design: Design, found: Coefficients, all_rows: Design, reference: Coef
     common = [name for name in theirs if name in mine]
     moved = np.array([found.params[mine.index(c)] - reference.params[theirs.index(c)] for c in common])
     places = [theirs.index(name) for name in common]
-    covariance = np.linalg.pinv(reference.design.T @ reference.design)[np.ix_(places, places)] * variance
+    scale = np.linalg.norm(reference.design, axis=0)
+    inverse = np.linalg.inv(np.linalg.qr(reference.design / scale, mode="r"))
+    covariance = (inverse @ inverse.T)[np.ix_(places, places)] * variance
+    moved = moved * scale[places]
     return float(moved @ np.linalg.solve(covariance, moved)) / len(common)

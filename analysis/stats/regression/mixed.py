@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from invariscope.analysis.stats.coverage import MIN_CLUSTERS
 from invariscope.analysis.stats.regression.design import Design, assemble, columns_of
 from invariscope.analysis.stats.regression.estimate import logits
 from invariscope.analysis.stats.regression.model import LogitOLS, table
+from invariscope.analysis.stats.regression.reml import reml
 from invariscope.analysis.stats.resampling import Array
 from invariscope.base.words import are, counted
 
@@ -34,7 +34,7 @@ class MixedEffects:
 
     The logit is that of ``LogitOLS``; ``g`` is the row's value of ``group``, which is
     taken out of ``factors``. ``numeric[0]`` enters as its deviation from the mean, so that ``a_g`` is the group's level
-    there. Restricted maximum likelihood (Laird & Ware 1982), by statsmodels.
+    there. Restricted maximum likelihood (Laird & Ware 1982), the best of several starts (module ``reml``).
     """
 
     name: str
@@ -53,7 +53,7 @@ def fit_mixed(frame: pd.DataFrame, model: MixedEffects) -> pd.DataFrame:
     terms ``sd(intercept | group)``, ``sd(x | group)``, ``correlation(intercept, x | group)`` and ``sd(residual)`` are
     estimates alone, in logits. Where the variance of the slopes is at its boundary, or the fit with them does not
     converge, the model is fitted without, and the row ``sd(x | group)`` says so in ``reason``. Below
-    :data:`MIN_GROUPS` groups, or where even random intercepts cannot be fitted, all rows do.
+    :data:`MIN_GROUPS` groups of several rows, or where even random intercepts cannot be fitted, all rows do.
 
     Raises:
         TableError: the frame lacks a column.
@@ -67,9 +67,13 @@ def fit_mixed(frame: pd.DataFrame, model: MixedEffects) -> pd.DataFrame:
 def _rows(design: Design, model: MixedEffects) -> list[dict[str, Any]]:
     groups, focal = len(design.clusters), model.numeric[0]
     reason = design.reason
+    several = int((np.bincount(design.codes) > 1).sum()) if groups else 0
     if 0 < groups < MIN_GROUPS:
         few = f"{counted(groups, 'group')} ({model.group}) {are(groups)} fewer than {MIN_GROUPS}"
         reason = f"{few}: they tell nothing of their variance"
+    elif groups and several < MIN_GROUPS:
+        few = f"{counted(several, 'group')} ({model.group}) of several rows {are(several)} fewer than {MIN_GROUPS}"
+        reason = f"{few}: what lies between groups cannot be told from the residual"
     found = reason or _reml(design, focal, ["intercept"])
     if isinstance(found, str):
         found = reason or f"no random intercept: {found}; read the least-squares slope instead"
@@ -104,39 +108,24 @@ class _Found:
 
 def _reml(design: Design, focal: str, effects: list[str]) -> _Found | str:
     """The fit with random ``effects``, or in words why it cannot be used."""
-    import statsmodels.api as sm
-
     y, column = logits(design.y, design.trials), design.terms[focal]
-    x, unit = column - column.mean(), float(column.std())
+    unit = float(column.std())
+    x = (column - column.mean()) / unit
     matrix = np.column_stack([x if name == focal else values for name, values in design.terms.items()])
-    random = np.column_stack([np.ones(len(y)), x / unit])[:, : len(effects)]
-    fitted = _first_converged(sm.MixedLM(y, matrix, groups=design.codes, exog_re=random))
+    random = np.column_stack([np.ones(len(y)), x])[:, : len(effects)]
+    fitted = reml(matrix, y, random, design.codes)
     if fitted is None:
         return "the fit does not converge"
-    result, errors = fitted
-    covariance, residual = np.asarray(result.cov_re), float(np.sqrt(result.scale))
-    spread = np.sqrt(np.diag(covariance).clip(min=0))
-    correlation = float(covariance[0, -1] / spread.prod()) if len(effects) > 1 and spread.all() else np.nan
-    if (spread < BOUNDARY * residual).any() or abs(correlation) > 1 - BOUNDARY:
+    if fitted.found < 2:
+        return "searches from several starts do not agree on a maximum"
+    spread = np.sqrt(np.diag(fitted.covariance))
+    correlation = float(fitted.covariance[0, -1] / spread.prod()) if len(effects) > 1 and spread.all() else np.nan
+    if (spread < BOUNDARY * fitted.residual).any() or abs(correlation) > 1 - BOUNDARY:
         return _AT_BOUNDARY
+    units = np.array([unit if name == focal else 1.0 for name in design.terms])
     scaled = dict(zip(effects, spread / np.array([1.0, unit])[: len(effects)], strict=True))
-    return _Found(np.asarray(result.fe_params), errors, scaled, correlation, residual, float(result.llf))
-
-
-def _first_converged(model: Any) -> tuple[Any, Array] | None:
-    """The result of the first optimiser that converges, with the errors of its fixed coefficients."""
-    for method in ("bfgs", "lbfgs", "cg", "powell"):
-        with warnings.catch_warnings():
-            # What statsmodels warns of (no convergence, a singular covariance, the boundary) is judged by the caller.
-            warnings.simplefilter("ignore")
-            try:
-                result = model.fit(reml=True, method=method)
-                errors = np.asarray(result.bse_fe)
-            except (np.linalg.LinAlgError, ValueError):
-                continue
-        if result.converged and np.isfinite(errors).all():
-            return result, errors
-    return None
+    params, errors = fitted.params / units, fitted.errors / units
+    return _Found(params, errors, scaled, correlation, fitted.residual, fitted.likelihood)
 
 
 def _fixed(design: Design, model: MixedEffects, found: _Found) -> list[dict[str, Any]]:

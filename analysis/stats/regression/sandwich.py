@@ -90,8 +90,8 @@ def half_widths(sandwich: Sandwich, residual: Array, level: float = NOMINAL) -> 
 
 def information(design: Array, index: int, codes: np.ndarray) -> Array:
     """Each cluster's share ``(G,)`` in the information on one slope: squares of its column given the others."""
-    others = np.delete(design, index, axis=1)
-    rest = design[:, index] - others @ np.linalg.lstsq(others, design[:, index], rcond=None)[0]
+    others = np.linalg.qr(np.delete(design, index, axis=1))[0]
+    rest = design[:, index] - others @ (others.T @ design[:, index])
     shares: Array = np.bincount(codes, rest**2) / (rest**2).sum()
     return shares
 

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from invariscope.analysis.stats.coverage import MIN_CLUSTERS
+from invariscope.analysis.stats.cells import operator_cells
+from invariscope.analysis.stats.coverage import MIN_CLUSTERS, MIN_DF
 from invariscope.analysis.stats.regression.design import Design, assemble, columns_of, complete
 from invariscope.analysis.stats.regression.estimate import Coefficients, estimate
 from invariscope.analysis.stats.regression.model import LogitOLS, Model, need, table
@@ -28,6 +29,9 @@ from invariscope.base.errors import TableError
 MIN_SPREAD = 1e-3
 """A group whose MSB has a smaller standard deviation has no slope: it would be one of measurement error."""
 
+_ROUNDING = 1e-12
+"""Deviations below this share of the column's largest value are rounding of a mean, and 0."""
+
 ONE_CLUSTER = "no interval: the coefficient rests on a single cluster"
 
 
@@ -35,12 +39,12 @@ def fit(frame: pd.DataFrame, model: Model, *, simulate: bool = True) -> pd.DataF
     """Fit the model; one row per term (``wild bootstrap-t``: one row, that of the first slope).
 
     Columns: ``estimate, se, low, high`` (nominal 95 %) in logits per unit of the term, ``interval`` and ``df`` as
-    ``Model`` says, ``p`` (only from ``coverage.MIN_CLUSTERS`` clusters
-    on), ``effect`` = average change of ``y`` per unit (``slope · mean μ(1-μ)``), ``n``, ``n_missing``, ``n_clusters``,
-    ``effective_clusters`` = 1/Σ share² of the clusters' shares in the information on the slope, ``leading`` = the
-    clusters with the largest shares, ``coverage`` = share of simulated data sets of this very design (same columns,
-    fitted means and intra-cluster correlation, Gaussian errors) whose interval holds the truth (unless ``simulate`` is
-    off), ``reason``.
+    ``Model`` says, ``p`` (CR2: from ``coverage.MIN_DF`` degrees of freedom on; the others: from
+    ``coverage.MIN_CLUSTERS`` clusters on), ``effect`` = average change of ``y`` per unit (``slope · mean μ(1-μ)``),
+    ``n``, ``n_missing``, ``n_clusters``, ``effective_clusters`` = 1/Σ share² of the clusters' shares in the information
+    on the slope, ``leading`` = the clusters with the largest shares, ``coverage`` = share of simulated data sets of
+    this very design (same columns, fitted means and intra-cluster correlation, Gaussian errors) whose interval holds
+    the truth (unless ``simulate`` is off), ``reason``.
 
     Raises:
         TableError: the frame lacks a column, or a wild bootstrap is asked of another model than least squares.
@@ -50,33 +54,51 @@ def fit(frame: pd.DataFrame, model: Model, *, simulate: bool = True) -> pd.DataF
     return table(model, fit_rows(columns_of(frame, model), model, simulate))
 
 
+PARTS = ("within", "between", "between_cells")
+"""What :func:`split` makes of a column, as its names end."""
+
+
 def split(frame: pd.DataFrame, columns: Sequence[str], group: str) -> pd.DataFrame:
-    """Add ``<column>_between`` (the group's mean) and ``<column>_within`` (the deviation from it) for each column."""
-    means = {name: frame.groupby(group)[name].transform("mean") for name in columns}
-    made = {f"{name}_between": mean for name, mean in means.items()}
-    made |= {f"{name}_within": frame[name] - mean for name, mean in means.items()}
+    """Each column in three parts that add up to it: ``<column>_within``, the deviation from the mean of the row's cell
+    (:func:`invariscope.analysis.stats.cells.operator_cells`); ``<column>_between``, the group's mean;
+    ``<column>_between_cells``, the mean of the cell less that of its group.
+    """
+    cell = operator_cells(frame, group)
+    made: dict[str, pd.Series] = {}
+    for name in columns:
+        of_group, of_cell = (frame.groupby(key)[name].transform("mean") for key in (group, cell))
+        parts = (frame[name] - of_cell, of_group, of_cell - of_group)
+        rounding = _ROUNDING * frame[name].abs().max()
+        made |= {
+            f"{name}_{part}": values.where(values.abs() > rounding, 0.0)
+            for part, values in zip(PARTS, parts, strict=True)
+        }
     return frame.assign(**made)
 
 
 def mundlak(frame: pd.DataFrame, model: Model, group: str = "operator") -> tuple[pd.DataFrame, Model]:
-    """Frame and model of :func:`within_between`: the complete rows with the split columns, and the terms in order."""
+    """Frame and model of :func:`within_between`: the complete rows with the split columns, and the terms in order.
+
+    Where every group is one cell there is no part between cells, and no term for it.
+    """
     need(frame, [group])
     columns = columns_of(frame, model)
     usable = complete(columns, model) & frame[group].notna().to_numpy()
     numbers = {name: columns[name][usable] for name in model.numeric}
     kept = split(frame[usable].assign(**numbers), model.numeric, group)
-    first, *others = model.numeric
-    terms = (f"{first}_within", f"{first}_between", *(f"{c}_{part}" for c in others for part in ("within", "between")))
-    return kept, replace(model, numeric=terms)
+    several = operator_cells(kept, group).nunique() > kept[group].nunique()
+    terms = (f"{name}_{part}" for name in model.numeric for part in (PARTS if several else PARTS[:2]))
+    return kept, replace(model, numeric=tuple(terms))
 
 
 def within_between(
     frame: pd.DataFrame, model: Model, group: str = "operator", *, simulate: bool = True
 ) -> pd.DataFrame:
-    """The model with every numeric column split into its group mean and the deviation from it (Mundlak 1978).
+    """The model with every numeric column split into group mean, cell mean and the deviation from it (Mundlak 1978).
 
-    Terms ``<column>_within``, the slope inside the groups that no difference between groups can feign, and
-    ``<column>_between``. Rows with a missing value in any column of the model or in
+    Terms ``<column>_within``, the slope inside the cells (:func:`split`) that no difference between groups,
+    architectures or paddings can feign; ``<column>_between`` of the groups' means; ``<column>_between_cells`` of the
+    cells' means about those of their groups. Rows with a missing value in any column of the model or in
     ``group`` are left out before the means are taken.
     """
     kept, parts = mundlak(frame, model, group)
@@ -87,8 +109,8 @@ def within_between(
 def group_slopes(frame: pd.DataFrame, model: Model, group: str) -> pd.DataFrame:
     """The model's first slope inside each value of ``group``, fitted on that group's rows alone; one row per value.
 
-    A group where the column's standard deviation is below :data:`MIN_SPREAD` gets no slope but the reason; where no
-    row has a value of ``group``, one row says so.
+    A group where the column's standard deviation inside the levels of the factors is below :data:`MIN_SPREAD` gets no
+    slope but the reason; where no row has a value of ``group``, one row says so.
     """
     need(frame, [group])
     columns, focal = columns_of(frame, model), model.numeric[0]
@@ -96,7 +118,7 @@ def group_slopes(frame: pd.DataFrame, model: Model, group: str) -> pd.DataFrame:
     records = []
     for code, value in enumerate(values):
         rows = {name: column[codes == code] for name, column in columns.items()}
-        spread = np.nanstd(rows[focal]) if np.isfinite(rows[focal]).any() else np.nan
+        spread = _spread(rows, focal, model.factors)
         if spread < MIN_SPREAD:
             reason = f"{focal} hardly varies here (standard deviation {spread:.1g})"
             found: dict[str, Any] = {"term": focal, "n": len(rows[focal]), "reason": reason}
@@ -107,6 +129,15 @@ def group_slopes(frame: pd.DataFrame, model: Model, group: str) -> pd.DataFrame:
         reason = f"no row has a value of {group}: there is no group to fit"
         records.append({"term": focal, "n": 0, "n_missing": len(frame), "n_clusters": 0, "reason": reason})
     return table(model, records)
+
+
+def _spread(rows: dict[str, Array], focal: str, factors: Sequence[str]) -> float:
+    """Standard deviation of a column inside the levels of the factors; NaN where it has no number."""
+    column = pd.Series(rows[focal])
+    if factors:
+        column = column - column.groupby([rows[name] for name in factors], dropna=False).transform("mean")
+    finite = column[np.isfinite(column)]
+    return float(finite.std(ddof=0)) if len(finite) else np.nan
 
 
 def fit_rows(columns: dict[str, Array], model: Model, simulate: bool = True) -> list[dict[str, Any]]:
@@ -128,7 +159,7 @@ def fit_rows(columns: dict[str, Array], model: Model, simulate: bool = True) -> 
         value, se, df = float(found.params[index]), float(errors[index]), float(sandwich.df[index])
         record = {**design.counts, "term": name, "estimate": value, "se": se, "df": df, "coverage": coverage[index]}
         record |= {"low": value - halves[index], "high": value + halves[index]}
-        if len(design.clusters) >= MIN_CLUSTERS:
+        if df >= MIN_DF if model.interval == "CR2" else len(design.clusters) >= MIN_CLUSTERS:
             record["p"] = float(2 * stats.t.sf(abs(value / se), df))
         if name in model.numeric:
             record |= _of_interest(design, found, index)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from invariscope.analysis.stats.cells import OPERATOR_CELL
 from invariscope.analysis.stats.regression.comparison import compare
 from invariscope.analysis.stats.regression.leaving_out import leave_one_out
 from invariscope.analysis.stats.regression.mixed import MixedEffects, fit_mixed
@@ -44,7 +45,9 @@ class Suite:
         return replace(LogitOLS(name, self.score, (_X, self.accuracy), _FACTORS), **other)
 
     def main(self, rows: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
-        """Slopes of every reading and score; of the primary ones by other clusters, curved, and inside each group."""
+        """Slopes of every reading and score; of the primary ones by other clusters, curved, and inside each group with
+        its cells (column ``operator_cell``) as a factor.
+        """
         return pd.concat(list(self._main(rows, scores)), ignore_index=True)
 
     def _main(self, rows: pd.DataFrame, scores: list[str]) -> Iterator[pd.DataFrame]:
@@ -67,7 +70,9 @@ class Suite:
         bent = self._logit("curved fractional logit", numeric=(square, _X, self.accuracy))
         yield _named(_X, fit(curved, bent))
         for group in ("operator", "operator_spec"):
-            model = self._logit(f"slope within each {group}", numeric=(_X,), cluster="cluster")
+            model = self._logit(
+                f"slope within each {group}", numeric=(_X,), factors=(OPERATOR_CELL,), cluster="cluster"
+            )
             yield _named(_X, group_slopes(rows, model, group))
 
     def checks(self, rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,77 @@
+"""``operators``: the registry, with what each operator is and what it does to noise."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from invariscope.base.errors import InputError
+from invariscope.cli.common import DONE
+
+
+@dataclass(frozen=True)
+class Operators:
+    """The downsampling operators: formula, knobs, and what each does to noise before any training.
+
+    MSB is the chance-corrected weight on the maximum; selectivity says how far single pixels are picked, whichever;
+    the error is that of the site under circular shifts, 0 where the output moves along with the input.
+
+    Example: invariscope operators --only 'soft(beta=8),blur,tips'
+    """
+
+    only: tuple[str, ...] = ("*",)
+    """Names, patterns such as 'a*', or specifications such as 'soft(beta=8)', with commas between."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        """Print them."""
+        import pandas as pd
+        from tqdm import tqdm
+
+        rows = [_row(spec) for spec in tqdm(wanted(self.only), unit="operator", disable=None, leave=False)]
+        if self.json:
+            print(json.dumps(rows, indent=1))
+            return DONE
+        print(pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.3f}", justify="left"))
+        return DONE
+
+
+def wanted(only: tuple[str, ...]) -> list[str]:
+    """The operators of these names, patterns and specifications, each once, in the order of the registry.
+
+    Raises:
+        InputError: a pattern that fits none. OperatorError: a specification that cannot be read.
+    """
+    from invariscope.zoo.operators import OPERATORS, parse_operator
+
+    found: list[str] = []
+    for text in only:
+        fitting = [name for name in OPERATORS if fnmatchcase(name, text)]
+        if not fitting and any(mark in text for mark in "*?["):
+            raise InputError(f"--only {text}: no operator has such a name ({', '.join(OPERATORS)})")
+        found += fitting or [str(parse_operator(text))]
+    return list(dict.fromkeys(found))
+
+
+def _row(text: str) -> dict[str, Any]:
+    """What is said of one operator."""
+    from invariscope.collectors.measure.operator_error import operator_readings
+    from invariscope.zoo.operators import parse_operator
+    from invariscope.zoo.operators.values import spell
+
+    spec = parse_operator(text)
+    knobs = [f"{name}={spell(spec.value(name))}" for name in spec.operator_class.arguments()]
+    first = (spec.operator_class.__doc__ or "").strip().partition("\n")[0]
+    readings = operator_readings(spec)
+    return {
+        "operator": text,
+        "formula": re.sub(r" See :func:`\w+`\.|`", "", first),
+        "knobs": ", ".join(knobs),
+        "msb": readings.msb,
+        "selectivity": readings.selectivity,
+        "operator_equivariance_error": readings.error,
+    }
