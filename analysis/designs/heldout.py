@@ -91,7 +91,8 @@ def constructed(networks: pd.DataFrame, kind: str) -> pd.Series:
     and ``padding_mode``.
     """
     circular = (networks["padding_mode"] == "circular") & (kind == "circular")
-    return circular & networks["operator"].astype(str).map(lambda text: _BY_CONSTRUCTION.match(text) is not None)
+    named = networks["operator"].map(lambda text: _BY_CONSTRUCTION.match(str(text)) is not None)
+    return circular & named.astype(bool)
 
 
 def _predicted(name: str, readings: Sequence[str], cell: str, members: pd.DataFrame) -> list[pd.DataFrame]:

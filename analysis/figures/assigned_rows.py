@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import ArrayLike
 from scipy import special
 
 from invariscope.analysis.designs.assigned import POPULATION, Settings, admitted, cells_of, has_population
@@ -28,7 +29,7 @@ from invariscope.base.words import counted
 MOST_CELLS = {"double": 4, "single": 3}
 """Data sets that have room at a width; the caption names those that have none."""
 
-SHARES = (50, 90, 99, 75, 25, 95, 99.9, 10, 98, 97, 80, 60, 99.5, 5, 1, 40, 85, 70, 99.99)
+SHARES = (50, 90, 99, 75, 25, 95, 99.9, 10, 98, 97, 80, 60, 99.5, 5, 1, 40, 85, 70, 30, 99.99)
 """Percentages that a logit axis may name; the first ones win."""
 
 
@@ -139,16 +140,16 @@ def _of_data(rows: pd.DataFrame, figure: str, data: str | None) -> pd.DataFrame:
     return rows if data is None else rows[rows["data"] == data]
 
 
-def _counts(out: pd.DataFrame) -> Mapping[str, int]:
-    found: Mapping[str, int] = out.drop_duplicates(["checkpoint", "data", "reason"])["reason"].value_counts(sort=False)
-    return found
+def _counts(out: pd.DataFrame) -> dict[str, int]:
+    once = out.drop_duplicates(["checkpoint", "data", "reason"])
+    return {str(reason): len(part) for reason, part in once.groupby("reason", sort=False)}
 
 
 def _with_numbers(rows: pd.DataFrame, figure: str, needed: Sequence[str], notes: list[str]) -> pd.DataFrame:
     for name in needed:
         if name not in rows.columns or not np.isfinite(rows[name].astype(float)).any():
             raise TableError(f"{figure}: {name} was not measured: collect `layers` again with this version")
-    finite = np.isfinite(rows[list(needed)].astype(float)).all(axis=1)
+    finite = pd.Series(np.isfinite(rows[list(needed)].to_numpy(dtype=float)).all(axis=1), index=rows.index)
     if not finite.all():
         lost = rows.loc[~finite, "checkpoint"].nunique()
         notes.append(f"Not shown, for want of {' or '.join(needed)}: {counted(lost, 'checkpoint')}.")
@@ -179,17 +180,18 @@ def outer(axes: Mapping[tuple[str, str], Axes]) -> Iterator[tuple[Axes, bool, bo
             yield ax, place.is_last_row(), place.is_first_col()
 
 
-def logit_ticks(ax: Axes, which: str = "y", *, gap: float = 0.085) -> None:
-    """Name an axis of logits by the percentages that they are of."""
+def logit_ticks(ax: Axes, which: str = "y", *, gap: float = 0.085, top: float = 1.0) -> None:
+    """Name an axis of logits by the percentages that they are of, up to the part ``top`` of its length."""
     axis = ax.yaxis if which == "y" else ax.xaxis
     low, high = ax.get_ylim() if which == "y" else ax.get_xlim()
+    high = low + top * (high - low)
     places = style.spaced(special.logit(np.array(SHARES) / 100), low, high, gap)
     axis.set_major_locator(FixedLocator(places))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * special.expit(value):.4g}"))
 
 
-def room(ax: Axes, values: Sequence[np.ndarray], which: str = "y", margin: float = 0.06) -> None:
+def room(ax: Axes, values: Sequence[ArrayLike], which: str = "y", margin: float = 0.06) -> None:
     """Limits of an axis round all ``values``."""
     ends = np.concatenate([np.asarray(part, dtype=float).ravel() for part in values])
     ends = ends[np.isfinite(ends)]

@@ -72,11 +72,11 @@ def heldout(
         _settle(axes, networks, score)
         railed = bool(networks["by_construction"].any())
         handles = [*style.operator_handles(networks["name"]), *_handles(chosen), *([rail_handle()] if railed else [])]
-        style.legend_below(figure, handles, width, columns=7 if width == "double" else 3)
+        style.legend_below(figure, handles, width, columns=8 if width == "double" else 3)
         figure.draw_without_rendering()
         for (kind, model), ax in axes.items():
             mine = networks[(networks["kind"] == kind) & (networks["model"] == model)]
-            _name(ax, mine, RAIL_LINE if railed else 1.0)
+            _name(ax, mine, RAIL_LINE if mine["by_construction"].any() else 1.0)
     figure.caption = _caption(chosen, found)
     return figure
 
@@ -86,7 +86,7 @@ def _layout(
 ) -> tuple[style.CaptionedFigure, dict[tuple[str, str], Axes]]:
     kinds, wide = chosen.kinds, width == "double"
     figure = style.new_figure(width, (0.85 if wide else 1.35) + (2.7 if wide else 2.1) * len(kinds))
-    axes = figure.subplots(len(kinds), len(models), squeeze=False, sharex=True, sharey=True)
+    axes = figure.subplots(len(kinds), len(models), squeeze=False, sharex="row", sharey="row")
     return figure, {
         (kind, model): axes[row, column] for row, kind in enumerate(kinds) for column, model in enumerate(models)
     }
@@ -110,16 +110,18 @@ def _settle(axes: Mapping[tuple[str, str], Axes], networks: pd.DataFrame, score:
     apart = networks["by_construction"]
     plain = networks[~apart]
     for (kind, model), ax in axes.items():
-        room(ax, [plain["predicted_logit"], plain["observed_logit"]])
+        shown = plain.loc[plain["kind"] == kind, ["predicted_logit", "observed_logit"]]
+        room(ax, [shown.to_numpy(dtype=float)])
         low, high = ax.get_ylim()
         ax.set_xlim(low, high)
         ax.plot([low, high], [low, high], color=style.GUIDE, linewidth=0.8, linestyle=":", zorder=1, label="equal")
-        if apart.any():
+        railed = apart[networks["kind"] == kind].any()
+        if railed:
             mine = networks[apart & (networks["kind"] == kind) & (networks["model"] == model)]
             once = mine.groupby("operator", as_index=False)[["predicted_logit"]].mean()
             once = once.assign(operator=operators_of(once["operator"]))
             rail(ax, once.assign(predicted_logit=once["predicted_logit"].clip(low, high)), "predicted_logit")
-        logit_ticks(ax)
+        logit_ticks(ax, top=RAIL_LINE if railed else 1.0)
         logit_ticks(ax, "x", gap=0.14)
         place = ax.get_subplotspec()
         if place is not None and place.is_last_row():
@@ -145,13 +147,13 @@ def _name(ax: Axes, networks: pd.DataFrame, top: float) -> None:
 
 
 def _heading(summary: pd.DataFrame, kind: str, model: str, width: style.Width) -> str:
-    mine = summary[summary["model"] == model].set_index("measure")
+    mine = {row["measure"]: row for row in summary[summary["model"] == model].to_dict("records")}
     told = []
-    if _EXPLAINED in mine.index and np.isfinite(mine.loc[_EXPLAINED, "estimate"]):
-        row = mine.loc[_EXPLAINED]
+    row = mine.get(_EXPLAINED)
+    if row is not None and np.isfinite(row["estimate"]):
         told.append(f"R² = {bracketed(row['estimate'], row['low'], row['high'])}")
-    if _ERROR in mine.index:
-        told.append(f"error {mine.loc[_ERROR, 'estimate']:.1f} points")
+    if _ERROR in mine:
+        told.append(f"error {mine[_ERROR]['estimate']:.1f} points")
     joint = " " if width == "double" else "\n"
     return "\n".join([f"by {_WORDS.get(model, model)},{joint}{kind} shift", *told])
 

@@ -105,11 +105,12 @@ def places(chosen: AssignedRows) -> dict[tuple[str, str], float]:
 def _bars(ax: Axes, chosen: AssignedRows, table: pd.DataFrame, least: float) -> None:
     where = places(chosen)
     for (kind, cell), y in where.items():
-        mine = table[(table["kind"] == kind) & (table["cell"] == cell)].set_index("player")
+        mine = table[(table["kind"] == kind) & (table["cell"] == cell)]
+        parts = dict(zip(mine["player"], mine["share"], strict=True))
         ax.barh(y, 100, height=0.78, color=UNEXPLAINED, linewidth=0, zorder=0, label="_unexplained")
         start = 0.0
-        for player in [name for name in COLORS if name in mine.index]:
-            share = 100 * float(mine.loc[player, "share"])
+        for player in [name for name in COLORS if name in parts]:
+            share = 100 * float(parts[player])
             color = COLORS[player]
             ax.barh(y, share, left=start, height=0.78, color=color, edgecolor="white", linewidth=0.6, label=player)
             if share >= 100 * least:
@@ -124,7 +125,7 @@ def _bars(ax: Axes, chosen: AssignedRows, table: pd.DataFrame, least: float) -> 
             ax.text(
                 start + 1.2, y, f"{start:.0f} %", va="center", fontsize=style.SMALLEST_FONT, fontweight="bold",
             )  # fmt: skip
-    ax.set_xlim(0, 100)
+    ax.set_xlim(0, 113)
     ax.set_xticks([0, 25, 50, 75, 100])
     ax.set_yticks(list(where.values()), [f"{chosen.named(cell)}, {kind}" for kind, cell in where])
     ax.set_ylim(max(where.values()) + 0.6, -0.6)

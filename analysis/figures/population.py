@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,10 +82,10 @@ def population(
                 held = _parts(chosen, cell, kind)[1]
                 rail(ax, held[held["by_construction"]], PRIMARY_READING)
         for ax, bottom, left in outer(axes):
-            logit_ticks(ax)
+            logit_ticks(ax, top=RAIL_LINE if apart.any() else 1.0)
             ax.set_xlabel(style.label(PRIMARY_READING, short=not wide or len(chosen.cells) > 2) if bottom else "")
             ax.set_ylabel(logits_label(score, lines=2) if left else "")
-        _colour_bar(figure, axes.values(), wide)
+        _colour_bar(figure, axes.values(), wide, rows)
         style.legend_below(figure, _handles(shown, fits, bool(apart.any())), width, columns=3 if wide else 2)
         figure.draw_without_rendering()
         for (cell, kind), ax in axes.items():
@@ -147,7 +148,7 @@ def curve_of(cell: CellFit, centre: float, points: int = 81) -> tuple[Array, Arr
 
 def _draw(ax: Axes, chosen: AssignedRows, cell: str, kind: str, fits: Mapping[str, EqualFit], colour: str) -> None:
     drawn, held = _parts(chosen, cell, kind)
-    look = {"cmap": RAMP, "norm": Normalize(0, 1)}
+    look: dict[str, Any] = {"cmap": RAMP, "norm": Normalize(0, 1)}
     for padding, part in drawn.groupby("padding_mode"):
         ax.scatter(
             part[PRIMARY_READING], part[LOGIT], c=part[colour].astype(float), s=13, linewidths=0.3, zorder=2,
@@ -166,7 +167,9 @@ def _draw(ax: Axes, chosen: AssignedRows, cell: str, kind: str, fits: Mapping[st
             ax.plot(
                 doses[PRIMARY_READING], doses[LOGIT], color=style.INK, linewidth=0.5, zorder=4.5, label=f"_doses {name}"
             )
-        shade = {"c": path[_MEASURED].astype(float), **look} if _MEASURED in path else {"color": "white"}
+        shade: dict[str, Any] = (
+            {"c": path[_MEASURED].astype(float), **look} if _MEASURED in path else {"color": "white"}
+        )
         ax.scatter(
             path[PRIMARY_READING], path[LOGIT], s=22, marker=style.marks([name])[str(name)].marker, linewidths=0.8,
             edgecolors=style.INK, zorder=5, label=str(name), **shade,
@@ -183,18 +186,18 @@ def _name(ax: Axes, drawn: pd.DataFrame, held: pd.DataFrame, railed: bool) -> No
     other = held["operator"].to_numpy()[:, None] != held["operator"].to_numpy()[None]
     alone = np.where(other, far, np.inf).min(axis=1)
     best = held.assign(alone=alone).sort_values("alone", ascending=False).drop_duplicates("operator")
-    names = [Name(str(row.operator), getattr(row, PRIMARY_READING), getattr(row, LOGIT)) for row in best.itertuples()]
+    names = [Name(*row) for row in best[["operator", PRIMARY_READING, LOGIT]].itertuples(index=False, name=None)]
     around = pd.concat([drawn, held[~held.index.isin(best.index)]])[[PRIMARY_READING, LOGIT]].to_numpy(dtype=float)
     curves = [np.asarray(line.get_xydata(), dtype=float) for line in ax.lines if line.get_label() == "fit"]
     place_names(ax, names, points=np.vstack([around, *curves]), top=RAIL_LINE if railed else 1.0)
 
 
-def _colour_bar(figure: Figure, axes: Iterable[Axes], wide: bool) -> None:
+def _colour_bar(figure: Figure, axes: Iterable[Axes], wide: bool, rows: int) -> None:
     mapped = ScalarMappable(Normalize(0, 1), RAMP)
-    where = (
+    where: dict[str, Any] = (
         {"location": "right", "aspect": 32, "pad": 0.015}
         if wide
-        else {"location": "top", "aspect": 45, "shrink": 0.9, "pad": 0.06}
+        else {"location": "top", "aspect": 45, "shrink": 0.9, "pad": 0.07 / rows}
     )
     bar = figure.colorbar(mapped, ax=list(axes), **where)
     bar.set_label("selectivity (1 = one pixel)")
@@ -203,7 +206,13 @@ def _colour_bar(figure: Figure, axes: Iterable[Axes], wide: bool) -> None:
 
 def _handles(shown: pd.DataFrame, fits: Mapping[str, EqualFit], railed: bool) -> list[Artist]:
     modes = sorted(shown["padding_mode"].astype(str).unique())
-    grey = {"color": "#9db4c6", "linestyle": "", "markersize": 4, "markeredgecolor": "#6f7f8c", "markeredgewidth": 0.4}
+    grey: dict[str, Any] = {
+        "color": "#9db4c6",
+        "linestyle": "",
+        "markersize": 4,
+        "markeredgecolor": "#6f7f8c",
+        "markeredgewidth": 0.4,
+    }
     handles: list[Artist] = [
         Line2D(
             [], [], marker=PADDINGS.get(mode, _OTHER_PADDING), label=f"drawn, {mode.removesuffix('s')} padding", **grey
@@ -213,7 +222,7 @@ def _handles(shown: pd.DataFrame, fits: Mapping[str, EqualFit], railed: bool) ->
     if fits:
         handles.append(Line2D([], [], color=style.ACCENT, linewidth=1.8, label="fit at equal all else"))
         handles.append(Patch(color=style.ACCENT, alpha=BAND_ALPHA, linewidth=0, label="95 % band"))
-    outlined = {"color": "white", "markeredgecolor": style.INK, "markeredgewidth": 0.8, "linestyle": ""}
+    outlined: dict[str, Any] = {"color": "white", "markeredgecolor": style.INK, "markeredgewidth": 0.8, "linestyle": ""}
     handles.append(Line2D([], [], marker="o", markersize=5, label="published, not in the fit", **outlined))
     return [*handles, rail_handle()] if railed else handles
 
@@ -235,7 +244,7 @@ def _caption(chosen: AssignedRows, fits: Mapping[str, EqualFit], colour: str, no
             f"measured, against {chosen.score}; colour: {what} selectivity. Outlined and named: published operators, "
             "held out of the fit, means over their runs; thin lines join the strengths of one; above the dashed "
             "line, at no scale: those consistent by construction. Networks drawn and specifications "
-            f" held out: {'; '.join(counts)}.",
+            f"held out: {'; '.join(counts)}.",
             chosen.plans(),
             "Logits are of (n c + ½) / (n + 1). Curve: least squares on assigned MSB and its square, low pass, "
             "asymmetry, root of selectivity, padding and augmentation (statement 3), with all but MSB at their means; "

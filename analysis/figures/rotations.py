@@ -62,8 +62,9 @@ def rotations(
             room(ax, [everything[MSB]], "x", 0.03)
         for ax, bottom, left in outer(axes):
             ax.set_xlabel("assigned MSB" if bottom else "")
+            ax.locator_params(axis="x", nbins=4)
             ax.set_ylabel(f"{score}, change\nwithin block (logits)" if left else "")
-        _forest(forest, chosen, found)
+        _forest(forest, chosen, found, width)
         style.legend_below(figure, _handles(), width, columns=3 if width == "double" else 2)
     figure.caption = _caption(chosen, found, blocks)
     return figure
@@ -74,9 +75,10 @@ def _layout(
 ) -> tuple[style.CaptionedFigure, dict[tuple[str, str], Axes], Axes]:
     cells, kinds = len(chosen.cells), len(chosen.kinds)
     if width == "single":
-        entries = kinds * (cells + 1)
-        figure = style.new_figure(width, 1.35 + 1.75 * cells + 0.17 * entries)
-        place = figure.add_gridspec(2, 1, height_ratios=[1.75 * cells, 0.55 + 0.17 * entries])
+        forest = 0.35 + 0.17 * kinds * (cells + 2 if cells > 1 else 2)
+        above = 2.1 if cells == 1 else 1.75 * cells
+        figure = style.new_figure(width, 1.9 + above + forest)
+        place = figure.add_gridspec(2, 1, height_ratios=[above, forest])
         return figure, panels(figure, chosen, width, place=place[0]), figure.add_subplot(place[1])
     rows, columns = (kinds, cells) if cells > 1 else (1, kinds)
     figure = style.new_figure(width, 0.6 + 2.3 * rows)
@@ -115,13 +117,13 @@ def _blocks(ax: Axes, rows: pd.DataFrame) -> None:
 def _pooled(ax: Axes, effect: RotationEffect, cell: str, rows: pd.DataFrame) -> None:
     """The cell's slope through the mean of its blocks, and between the ends of its interval."""
     mine = effect.cells[effect.cells["cell"] == cell]
-    for row in mine.itertuples():
+    for row in mine.to_dict("records"):
         x = np.linspace(rows[MSB].min(), rows[MSB].max(), 61)
         away = x - float(rows[MSB].mean())
-        low, high = _ordered(row.low * away, row.high * away)
+        low, high = _ordered(row["low"] * away, row["high"] * away)
         ax.fill_between(x, low, high, color=style.INK, alpha=_FAN, linewidth=0, zorder=3, label="interval")
-        ax.plot(x, row.slope * away, color="white", linewidth=3.2, zorder=3.8, label="_halo")
-        ax.plot(x, row.slope * away, color=style.INK, linewidth=1.8, zorder=4, label="slope")
+        ax.plot(x, row["slope"] * away, color="white", linewidth=3.2, zorder=3.8, label="_halo")
+        ax.plot(x, row["slope"] * away, color=style.INK, linewidth=1.8, zorder=4, label="slope")
 
 
 def _ordered(one: Array, other: Array) -> tuple[Array, Array]:
@@ -136,7 +138,9 @@ def _heading(effect: RotationEffect, cell: str, title: str) -> str:
     return f"{title}\nslope {bracketed(row['slope'], row['low'], row['high'])}"
 
 
-def _forest(ax: Axes, chosen: AssignedRows, found: Mapping[str, tuple[RotationEffect, RotationEffect]]) -> None:
+def _forest(
+    ax: Axes, chosen: AssignedRows, found: Mapping[str, tuple[RotationEffect, RotationEffect]], width: style.Width
+) -> None:
     """Slopes of every cell and pooled, by shift kind; hollow: the plain slope."""
     ax.axvspan(-BOUND, BOUND, color=_MATTERS, linewidth=0, zorder=0)
     ax.axvline(0, color=style.GUIDE, linewidth=0.8, zorder=1)
@@ -145,11 +149,11 @@ def _forest(ax: Axes, chosen: AssignedRows, found: Mapping[str, tuple[RotationEf
     for kind, (effect, plain) in found.items():
         headings.append(len(names))
         names.append(f"{kind} shift")
-        for cell in effect.cells.itertuples():
-            other = plain.cells.loc[plain.cells["cell"] == cell.cell, "slope"]
-            _estimate(ax, len(names), (cell.slope, cell.low, cell.high), other, "o", chosen.named(str(cell.cell)))
-            names.append(chosen.named(str(cell.cell)))
-        if len(effect.cells) > 1:
+        for row in effect.cells.to_dict("records"):
+            name, other = chosen.named(row["cell"]), plain.cells.loc[plain.cells["cell"] == row["cell"], "slope"]
+            _estimate(ax, len(names), (row["slope"], row["low"], row["high"]), other, "o", name)
+            names.append(name)
+        if effect.pooled.df:
             pooled = effect.pooled
             other = pd.Series([plain.pooled.estimate])
             _estimate(ax, len(names), (pooled.estimate, pooled.low, pooled.high), other, "D", "pooled")
@@ -158,8 +162,9 @@ def _forest(ax: Axes, chosen: AssignedRows, found: Mapping[str, tuple[RotationEf
     for place, tick in enumerate(ax.get_yticklabels()):
         tick.set_fontweight("bold" if place in headings else "normal")
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set_xlabel("slope (logits\nper unit of MSB)")
-    ax.set_title("slopes within blocks,\n95 % intervals", loc="left", fontsize=style.SMALLEST_FONT)
+    joint = "\n" if width == "double" else " "
+    ax.set_xlabel(f"slope (logits{joint}per unit of MSB)")
+    ax.set_title(f"slopes within blocks,{joint}95 % intervals", loc="left", fontsize=style.SMALLEST_FONT)
     ax.locator_params(axis="x", nbins=5)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
@@ -200,21 +205,19 @@ def _caption(
     told = []
     for kind, (effect, plain) in found.items():
         parts = []
-        for cell in effect.cells.itertuples():
-            own = blocks[str(cell.cell), kind].drop_duplicates(BLOCK)["own"]
-            other = plain.cells.set_index("cell")["slope"].get(cell.cell, np.nan)
-            incomplete = f", {counted(cell.n_incomplete, 'block')} left out that lack a network" * (
-                cell.n_incomplete > 0
-            )
+        plain_slopes = dict(zip(plain.cells["cell"], plain.cells["slope"], strict=True))
+        for row in effect.cells.to_dict("records"):
+            own = blocks[row["cell"], kind].drop_duplicates(BLOCK)["own"].to_numpy(dtype=float)
+            lost = f", {counted(row['n_incomplete'], 'block')} left out that lack a network" * bool(row["n_incomplete"])
             parts.append(
-                f"{chosen.named(str(cell.cell))} {bracketed(cell.slope, cell.low, cell.high)} (plain {number(other)}; "
-                f"{counted(cell.n_blocks, 'block')}, {counted(cell.n, 'network')}{incomplete}; {int((own > 0).sum())} "
-                "blocks rise)"
+                f"{chosen.named(row['cell'])} {bracketed(row['slope'], row['low'], row['high'])} (plain "
+                f"{number(plain_slopes.get(row['cell'], np.nan))}; {counted(row['n_blocks'], 'block')}, "
+                f"{counted(row['n'], 'network')}{lost}; {(own > 0).sum()} of {len(own)} blocks rise)"
             )
-        if len(effect.cells) > 1:
+        if effect.pooled.df:
             pooled = effect.pooled
             parts.append(f"pooled {bracketed(pooled.estimate, pooled.low, pooled.high)} (Q = {pooled.q:.2f})")
-        parts += [f"{cell}: no slope" for cell in effect.left_out]
+        parts += [f"{chosen.named(cell)}: no slope" for cell in effect.left_out]
         told.append(f"{kind} shifts: {'; '.join(parts)}.")
     return "\n".join(
         [

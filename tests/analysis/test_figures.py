@@ -117,7 +117,7 @@ def test_captions_state_n_clusters_interval_and_plan(
         assert "simulated coverage" in caption
     if all("shift_kind" in FRAMES[frame](tables) for frame in FIGURES[name].frames):
         grid = "9 per image, grid" if name == "shift_surface" else "9 per image, sampled"
-        assert f"zero (≤ {1 if name == 'shift_surface' else 4} px, {grid}, fill mean)" in caption
+        assert f"zero (≤ {1 if name == 'shift_surface' else 4} px, {grid}, fill background)" in caption
 
 
 def _states_what_a_study_is(caption: str, name: str) -> None:

@@ -185,7 +185,7 @@ def test_rotations_are_drawn_block_by_block(figures, rows: pd.DataFrame, cell: s
     found = np.vstack([c.get_offsets() for c in ax.collections if c.get_label() == "_networks"])
     assert np.allclose(sorted_rows(found), sorted_rows(within[["factor_assigned_msb", "y"]]))
     caption = figures["rotations"].caption
-    assert f"12 blocks, 48 networks; {sum(slope > 0 for slope in slopes.values())} blocks rise" in caption
+    assert f"12 blocks, 48 networks; {sum(slope > 0 for slope in slopes.values())} of 12 blocks rise" in caption
 
 
 def dummies(turned: pd.DataFrame, spread: bool) -> np.ndarray:
