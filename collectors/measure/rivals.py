@@ -187,6 +187,8 @@ class Rivals:
         own, own_left = _root(_joined(self.own))
         row["see_padding"], row["see_padding_se"] = own - value, jackknife_error(own_left - left)
         reasons = dict(self.reasons)
+        # What cannot be had of some batches is no number of the others alone.
+        row |= {column: float("nan") for name in reasons for column in (name, f"{name}_se")}
         for name in ("msb_jacobian", "aliasing", "see", "see_padding"):
             if np.isnan(row[name]):
                 reasons.setdefault(name, "nothing varies")

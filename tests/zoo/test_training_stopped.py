@@ -61,7 +61,9 @@ def wait_for(what: Callable[[], Any], seconds: float) -> bool:
 def training(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """The command at work in a session of its own, with one run done and two workers at work on two long ones."""
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    code = "import sys; from invariscope.cli import main; sys.exit(main(sys.argv[1:]))"
+    # Tests that run under nohup would pass on that it is ignored.
+    code = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    code += "from invariscope.cli import main; sys.exit(main(sys.argv[1:]))"
     options = ["recipe.yaml", "--out", "zoo", "--jobs", "2", "--save-every", "0"]
     command = [sys.executable, "-c", code, "train", *options]
     run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -96,6 +98,15 @@ def test_workers_end_with_the_training(training: subprocess.Popen[str], tmp_path
     assert [entry.factors["seed"] for entry in read_manifest(tmp_path / "zoo")] == [0]
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """SIGHUP is not ignored, as it is under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_signals_stop_and_are_as_before_afterwards() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
 
