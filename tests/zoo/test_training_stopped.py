@@ -61,8 +61,9 @@ def wait_for(what: Callable[[], Any], seconds: float) -> bool:
 def training(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """The command at work in a session of its own, with one run done and two workers at work on two long ones."""
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    # Tests that run under nohup would pass on that it is ignored.
+    # Tests that run under nohup or in the background would pass on what is ignored there.
     code = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler); "
     code += "from invariscope.cli import main; sys.exit(main(sys.argv[1:]))"
     options = ["recipe.yaml", "--out", "zoo", "--jobs", "2", "--save-every", "0"]
     command = [sys.executable, "-c", code, "train", *options]
