@@ -31,7 +31,6 @@ class Strides(TorchFunctionMode):
     def clear(self) -> None:
         """Begin anew: the network runs again."""
         self.scales = WeakTensorKeyDictionary()
-        self.scales[self.images] = (Fraction(1), Fraction(1))
         self.slices: list[Tensor] = []
         self.last: Any = None
         self.problems: list[str] = []
@@ -148,11 +147,12 @@ class Strides(TorchFunctionMode):
 class Inside(nn.Module):
     """A network that runs with a mode of its own, inside of the recorder's."""
 
-    def __init__(self, model: nn.Module, mode: TorchFunctionMode) -> None:
+    def __init__(self, model: nn.Module, mode: Strides) -> None:
         super().__init__()
         self.model, self.mode = model, mode
 
     def forward(self, x: Tensor) -> Any:
+        self.mode.scales[x] = (Fraction(1), Fraction(1))  # the network runs on images of its own
         with self.mode:
             return self.model(x)
 

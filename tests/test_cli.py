@@ -249,7 +249,7 @@ def test_status_compact_and_dry_run(zoo: Path, tmp_path: Path, capsys: pytest.Ca
     assert lines[1] == "checkpoints: 1 done, 1 to do (avg)"
     assert "layers: digits/test: 1 done, 1 to do (avg)" in lines
     assert "invariance: digits/test, none: 1 done, 1 to do (avg)" in lines
-    zero = "invariance: digits/test, zero, mean, max_shift 4, n_shifts 9, sampled: 1 done, 1 to do (avg)"
+    zero = "invariance: digits/test, zero, background, max_shift 4, n_shifts 9, sampled: 1 done, 1 to do (avg)"
     assert zero in lines
     (failed,) = [line for line in lines if line.startswith("failed: avg: load: WeightsError: ")]
     assert failed.endswith(" (5 tasks)")
@@ -257,7 +257,7 @@ def test_status_compact_and_dry_run(zoo: Path, tmp_path: Path, capsys: pytest.Ca
 
     (zoo / "avg.safetensors").write_bytes(whole)
     assert run("compact", tables) == cli.DONE
-    assert "invariance: 3 parts -> 1 (15 rows)" in capsys.readouterr().out
+    assert "invariance: 3 parts -> 1 (17 rows)" in capsys.readouterr().out
     assert run(*command, "--dry-run") == cli.DONE
     assert "5 tasks to do, 5 are done; nothing was written" in capsys.readouterr().out
     assert run(*command) == cli.DONE

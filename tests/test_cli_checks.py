@@ -41,7 +41,7 @@ def run(*arguments: object) -> int:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--max-shift", -3], "--max-shift is -3: take at least 0"),
+        (["--max-shift", -3], "--max-shift is -3: give whole pixels, or a part of the input size such as 1/8"),
         (["--seed", -1], "--seed is -1: take at least 0"),
         (["--windows-per-image", 0], "--windows-per-image is 0: take at least 1"),
         (
