@@ -79,7 +79,7 @@ def slow(model: Net, images: Tensor, plan: ShiftPlan) -> dict[str, float]:
 def test_drift_as_loops_have_it(kind: str) -> None:
     torch.manual_seed(1)
     model, images = Net().double().eval(), torch.randn(5, 3, 16, 16, dtype=torch.float64)
-    plan = ShiftPlan.sampled(5, 3, 3, kind)
+    plan = ShiftPlan.sampled(5, 3, 3, kind, fill="mean")
     if kind == "fractional":
         assert (plan.offsets % 16 != 0).any()
     wanted = slow(model, images, plan)

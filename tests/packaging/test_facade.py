@@ -160,7 +160,8 @@ for name in iv.__all__:
     assert {name for name in NAMES if name.startswith("measure_")} <= set(said), done.stderr
     for name, line in said.items():
         missing = "(torch|joblib)"  # whichever the module imports first
-        says = rf"invariscope\.(collectors\.)?{name} needs {missing}, which is not installed: pip install 'invariscope\[measure\]'"
+        of = rf"invariscope\.(collectors\.)?{name}"
+        says = rf"{of} needs {missing}, which is not installed: pip install 'invariscope\[measure\]'"
         assert re.fullmatch(says, line), line
     assert not {"load", "join", "correlate", "draw", "analyze", "write_report", "read_manifest"} & set(said)
 
