@@ -164,6 +164,8 @@ class Rivals:
         out = x.shape[-2] // stride[0], x.shape[-1] // stride[1]
         if 0 in out or out == (1, 1):
             raise InputError("its output has one pixel" if out == (1, 1) else "the map is smaller than the stride")
+        if x.shape != again.x[:images].shape and not _runs(again, x[:1]):
+            raise InputError("the map, cut to a multiple of the stride, is too small for the site")
         if again.stages is None and not again.closed:
             raise InputError(NO_PADDING)
         run = again.own if again.stages is None else again.circular
@@ -203,6 +205,15 @@ def _excused(reasons: dict[str, str], *names: str) -> Iterator[None]:
         yield
     except InputError as error:
         reasons.update(dict.fromkeys(names, str(error)))
+
+
+def _runs(again: Again, x: Tensor) -> bool:
+    """Whether a site takes maps of this size."""
+    try:
+        again.own(x)
+    except RuntimeError:
+        return False
+    return True
 
 
 def unwatched(consume: Consumer) -> Consumer:

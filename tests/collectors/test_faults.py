@@ -190,7 +190,20 @@ def test_workers_end_with_the_run(zoo: list[Checkpoint], tmp_path: Path, name: s
     write_manifest(tmp_path / "zoo.yaml", zoo)
     out = tmp_path / "out"
     code = "import sys; from invariscope import cli; sys.exit(cli.main(sys.argv[1:]))"
-    arguments = ["collect", str(tmp_path), "--data", "digits", "--out", str(out), "--jobs", "2", "--n-shifts", "800"]
+    arguments = [
+        "collect",
+        str(tmp_path),
+        "--data",
+        "digits",
+        "--out",
+        str(out),
+        "--jobs",
+        "2",
+        "--n-shifts",
+        "800",
+        "--max-shift",
+        "15",
+    ]
     command = [sys.executable, "-c", code, *arguments]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:

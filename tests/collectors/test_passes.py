@@ -74,8 +74,9 @@ def read(out: Path, table: str) -> pd.DataFrame:
 
 
 OPTIONS = Options(shift=KINDS, n_shifts=K, msb_images=256, surface_images=64, surface_step=4)
-CHECK = [(1, False), (32, False), (32, True)]
-"""What finding and checking the folded network costs."""
+CHECK = [(1, False), (32, False), (32, True), (2, False), *[(32, False)] * 2, *[(8, False)] * 4]
+"""What finding and checking the folded network costs, the description's two images of noise, and the check that the
+network is a function of the image: 32 images twice, and in batches of 8."""
 
 
 def test_every_image_runs_once_unshifted_and_once_per_shift(

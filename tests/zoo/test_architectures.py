@@ -279,7 +279,7 @@ def test_without_the_shared_phase_invariance_is_lost(operator: str) -> None:
 def test_sizes_that_cannot_be_are_refused() -> None:
     with pytest.raises(ModelError, match=re.escape("depth is 18, and must be 8, 14, 20 or another 6 n + 2")):
         SmallResNet(18)
-    with pytest.raises(ModelError, match=re.escape("depth is 12, and must be one of 8, 11, 13, 16, 19")):
+    with pytest.raises(ModelError, match=re.escape("depth is 12, and must be one of 7, 8, 11, 13, 16, 19")):
         VGG(12)
     with pytest.raises(ModelError, match=re.escape("head is 'linear', and must be one of average, published")):
         VGG(11, head="linear")

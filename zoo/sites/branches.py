@@ -122,8 +122,11 @@ def _ancestors(trace: Trace, of: Sequence[int]) -> set[int]:
 
 
 def _pyramid(trace: Trace, number: int, uses: Mapping[int, Sequence[int]], returned: set[int]) -> bool:
-    """Whether a pooling goes through layers of single pixels alone before it is upsampled to where it came from."""
+    """Whether a pooling beside the map that it pools goes through layers of single pixels alone before it is upsampled
+    to where it came from."""
     call = trace.calls[number]
+    if len(uses[call.args[0]]) < 2:
+        return False
     size = trace.values[call.args[0]].shape[-2:]
     small = trace.values[call.results[0]].shape[-2:]
     wanted, seen, upsampled = [call.results[0]], set(), False
