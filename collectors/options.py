@@ -26,26 +26,15 @@ if TYPE_CHECKING:
 Group = TypeVar("Group")
 
 
-def at_least_one(options: object, *names: str) -> None:
-    """Refuse counts below 1: as slices of the data they would mean other images, -1 all but the last.
+def at_least(least: int, options: object, *names: str) -> None:
+    """Refuse smaller numbers; as slices of the data, counts below 1 would mean other images, -1 all but the last.
 
     Raises:
         DataError: naming the option.
     """
     for name in names:
-        if (count := getattr(options, name)) is not None and count < 1:
-            raise DataError(f"{name} is {count}: take at least 1")
-
-
-def at_least_zero(options: object, *names: str) -> None:
-    """Refuse negative numbers, naming the option.
-
-    Raises:
-        DataError: naming the option.
-    """
-    for name in names:
-        if (count := getattr(options, name)) is not None and count < 0:
-            raise DataError(f"{name} is {count}: take at least 0")
+        if (count := getattr(options, name)) is not None and count < least:
+            raise DataError(f"{name} is {count}: take at least {least}")
 
 
 def one_of(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -87,7 +76,7 @@ class ShiftOptions:
         given = (self.max_shift,) if isinstance(self.max_shift, str | int) else self.max_shift
         object.__setattr__(self, "max_shift", tuple(map(str, given or ())))
         self.reaches(32)
-        at_least_one(self, "n_shifts", "crop_size")
+        at_least(1, self, "n_shifts", "crop_size")
         one_of("fill", [self.fill], FILLS)
 
     def reaches(self, side: int) -> list[int]:
@@ -170,8 +159,8 @@ class PassOptions:
 
     def __post_init__(self) -> None:
         one_of("precision", [self.precision], PRECISIONS)
-        at_least_one(self, "batch_size")
-        at_least_zero(self, "seed")
+        at_least(1, self, "batch_size")
+        at_least(0, self, "seed")
         check_device(self.device)
 
     def settings(self) -> dict[str, Any]:

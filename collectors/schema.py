@@ -100,6 +100,16 @@ def optional(name: str, type_: pa.DataType, unit: str, meaning: str) -> pa.Field
 
 TEXT, INT, REAL = pa.string(), pa.int64(), pa.float64()
 
+
+def with_errors(readings: Mapping[str, str]) -> tuple[pa.Field, ...]:
+    """A column for each reading, by name and meaning, and one for its standard error; both may be null."""
+    fields = []
+    for name, meaning in readings.items():
+        fields.append(optional(name, REAL, "1", meaning))
+        fields.append(optional(f"{name}_se", REAL, "1", f"standard error of {name}: jackknife over images"))
+    return tuple(fields)
+
+
 IDENTITY = (
     column("checkpoint", TEXT, "", "name of the checkpoint in its manifest"),
     column("sha256", TEXT, "hex", "SHA-256 of the weights file; joins the tables together with `model`"),

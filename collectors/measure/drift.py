@@ -137,7 +137,6 @@ class Watched:
         watch = self._watches.setdefault(id(network), Watch())
         # A network that takes several looks is judged by its derivatives, which inference mode does not know.
         with torch.inference_mode(False), torch.no_grad():
-            batch = batch.clone()
             with _LastMap(batch) as last:
                 output = record(network, batch, unwatched(consume), again=again, watch=watch, maps_only=True)
             if last.map is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from invariscope.collectors.options import PassOptions, at_least_one
+from invariscope.collectors.options import PassOptions, at_least
 from invariscope.collectors.schema import INT, REAL, TEXT, Collector, column, optional
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class CostOptions:
     """Timed passes, each beside one of the network with max pooling."""
 
     def __post_init__(self) -> None:
-        at_least_one(self, "cost_batch", "cost_repeats")
+        at_least(1, self, "cost_batch", "cost_repeats")
 
 
 COLUMNS = (

@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from invariscope.collectors.options import at_least_one
+from invariscope.collectors.options import at_least
 from invariscope.collectors.schema import (
     INT,
     PLAN,
     PLAN_CONDITIONS,
     PRECISION,
-    REAL,
     TEXT,
     WATCHED,
     Collector,
     column,
     optional,
+    with_errors,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ class DriftOptions:
     """Measure each network once more with circular padding and circular shifts: what goes away is the border's."""
 
     def __post_init__(self) -> None:
-        at_least_one(self, "drift_images")
+        at_least(1, self, "drift_images")
 
 
 _READINGS = {
@@ -50,21 +48,13 @@ _READINGS = {
 }
 
 
-def _readings() -> tuple[pa.Field, ...]:
-    fields = []
-    for name, text in _READINGS.items():
-        fields.append(optional(name, REAL, "1", text))
-        fields.append(optional(f"{name}_se", REAL, "1", f"standard error of {name}: jackknife over images"))
-    return tuple(fields)
-
-
 COLUMNS = (
     *PLAN,
     PRECISION,
     column("depth", INT, "", "index of the site in the order of the forward pass, from 0; one more for the head"),
     optional("site", TEXT, "", "module path of the site; null: the head, from the last map to the logits"),
     column("site_kind", TEXT, "", "kind of the site; logits: the head"),
-    *_readings(),
+    *with_errors(_READINGS),
     column("n_images", INT, "images", "images measured"),
     optional("reason", TEXT, "", "why there is no number, where there is none"),
 )

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from invariscope.base.explained import remark as network_remark
-from invariscope.collectors.options import PassOptions, at_least_one
-from invariscope.collectors.schema import INT, REAL, TEXT, Collector, column, optional
+from invariscope.collectors.options import PassOptions, at_least
+from invariscope.collectors.schema import INT, TEXT, Collector, column, optional, with_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +27,7 @@ class LayersOptions:
     """Windows sampled per image and site for MSB, by swaps as well; all by default."""
 
     def __post_init__(self) -> None:
-        at_least_one(self, "msb_images", "windows_per_image")
+        at_least(1, self, "msb_images", "windows_per_image")
 
 
 _READINGS = {
@@ -49,14 +47,6 @@ _READINGS = {
 """Null where they do not apply, and, from `selectivity` on, in tables older than these columns."""
 
 
-def _readings() -> tuple[pa.Field, ...]:
-    fields = []
-    for name, text in _READINGS.items():
-        fields.append(optional(name, REAL, "1", text))
-        fields.append(optional(f"{name}_se", REAL, "1", f"standard error of {name}: jackknife over images"))
-    return tuple(fields)
-
-
 COLUMNS = (
     column("depth", INT, "", "index of the site in the order of the forward pass, from 0; side branches come last"),
     column("n_sites", INT, "sites", "downsampling sites of the network, measured or not; without side branches"),
@@ -69,7 +59,7 @@ COLUMNS = (
     optional("output_size", TEXT, "feature pixels", "size of the site's output, height x width"),
     column("n_windows", INT, "windows", "windows measured, over all images and channels"),
     column("n_images", INT, "images", "images measured"),
-    *_readings(),
+    *with_errors(_READINGS),
     optional("not_applicable", TEXT, "", "readings of the site without a number, each with the reason"),
     optional("explained", TEXT, "", "how the site was read: reader, behaviour or no; null in older tables"),
     optional("reason", TEXT, "", "why there is no number, where there is none"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from invariscope.base.errors import ShiftError
-from invariscope.collectors.options import at_least_one
+from invariscope.collectors.options import at_least
 from invariscope.collectors.schema import INT, PLAN, PLAN_CONDITIONS, PRECISION, REAL, Collector, column, optional
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class SurfaceOptions:
     """Step of the shift surface, in input pixels."""
 
     def __post_init__(self) -> None:
-        at_least_one(self, "surface_images", "surface_step")
+        at_least(1, self, "surface_images", "surface_step")
 
 
 COLUMNS = (

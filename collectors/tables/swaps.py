@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from invariscope.collectors.measure.replacements import DEFAULT_REPLACEMENTS, read_replacements
-from invariscope.collectors.options import PassOptions, ShiftOptions, at_least_one
+from invariscope.collectors.options import PassOptions, ShiftOptions, at_least
 from invariscope.collectors.schema import (
     INT,
     PLAN,
@@ -38,7 +38,7 @@ class SwapsOptions:
     """First images on which swaps are measured."""
 
     def __post_init__(self) -> None:
-        at_least_one(self, "swap_images")
+        at_least(1, self, "swap_images")
 
 
 COLUMNS = (

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import TypeVar
 
 import pytest
@@ -16,21 +12,8 @@ from torch import Tensor
 
 from invariscope.zoo.operators import OPERATORS, build_operator, parse_operator
 from invariscope.zoo.sampling import PADDING_MODES
-
-
-def load() -> ModuleType:
-    name = "slow_operators"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-references = load()
-slow, slow_windows = references.slow, references.slow_windows
+from tests.zoo import slow_operators as references
+from tests.zoo.slow_operators import slow, slow_windows
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -15,18 +15,9 @@ from invariscope.base.explained import remark
 from invariscope.collectors.measure.msb import measure_msb
 from invariscope.zoo.operators import build_operator
 from invariscope.zoo.sites import find_sites, replay
-from tests.zoo.test_sites_battery import WAYS
+from tests.zoo.test_sites_battery import WAYS, Call
 
 IMAGES = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(3))
-
-
-class Call(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 class Quantised(nn.Module):
