@@ -10,7 +10,7 @@ import pandas as pd
 
 from invariscope.base.errors import TableError
 from invariscope.base.words import counted
-from invariscope.collectors.store.newest import VARIANT_COLUMNS, Variant, competing, stale_variants, variant_of
+from invariscope.collectors.store.newest import VARIANT_COLUMNS, Variant, measured_tables, stale_by_table, variant_of
 from invariscope.collectors.store.reader import RowFilter, TableReader
 
 Frames = dict[str, pd.DataFrame]
@@ -24,20 +24,16 @@ def newest_only(tables: Frames, reader: TableReader) -> tuple[Frames, list[str]]
     Raises:
         TableError: measurements that compete, and no timings.
     """
+    variants = {name: _variants(rows) for name, rows in tables.items() if name in measured_tables()}
+    tasks = {name: zip(of_rows, tables[name]["task"], strict=True) for name, of_rows in variants.items()}
+    stale = stale_by_table(tasks, lambda: _started(reader))
     kept, names, counts = dict(tables), set[str](), list[str]()
-    for group in competing(tables):
-        variants = {name: _variants(tables[name]) for name in group}
-        found: dict[Variant, set[str]] = {}
-        for name, of_rows in variants.items():
-            for variant, task in zip(of_rows, tables[name]["task"], strict=True):
-                found.setdefault(variant, set()).add(task)
-        stale = stale_variants(found, lambda: _started(reader))
-        for name, of_rows in variants.items():
-            old = pd.Series([variant in stale for variant in of_rows], index=tables[name].index, dtype=bool)
-            if old.any():
-                names |= set(tables[name].loc[old, "checkpoint"])
-                counts.append(f"{name} {int(old.sum())}")
-                kept[name] = tables[name][~old].reset_index(drop=True)
+    for name, of_rows in variants.items():
+        old = pd.Series([variant in stale[name] for variant in of_rows], index=tables[name].index, dtype=bool)
+        if old.any():
+            names |= set(tables[name].loc[old, "checkpoint"])
+            counts.append(f"{name} {int(old.sum())}")
+            kept[name] = tables[name][~old].reset_index(drop=True)
     if not counts:
         return tables, []
     return kept, [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
+from itertools import chain
 from typing import Any, NamedTuple
 
 from invariscope.base.errors import TableError
@@ -56,6 +57,23 @@ def variant_of(row: Mapping[str, Any]) -> Variant:
     texts = (str(row.get(name) or "") for name in ("data", "data_fingerprint", "code_sha256"))
     data, fingerprint, code = texts
     return Variant(row["sha256"], row["model"], data, keeps_size, fingerprint, code)
+
+
+def stale_by_table(
+    rows: Mapping[str, Iterable[tuple[Variant, str]]], started: Started
+) -> dict[str, frozenset[Variant]]:
+    """Of tables of measurements, whose rows are given by variant and task, the variants that newer ones replace.
+
+    Raises:
+        TableError: as :func:`stale_variants`.
+    """
+    stale: dict[str, frozenset[Variant]] = {}
+    for names in competing(rows):
+        found: dict[Variant, set[str]] = {}
+        for variant, task in chain.from_iterable(rows[name] for name in names):
+            found.setdefault(variant, set()).add(task)
+        stale |= dict.fromkeys(names, stale_variants(found, started))
+    return stale
 
 
 def stale_variants(found: Mapping[Variant, Collection[str]], started: Started) -> frozenset[Variant]:

@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from invariscope.base.errors import DataError
 from invariscope.base.words import counted
 from invariscope.collectors.schema import DESCRIPTION, TABLES
-from invariscope.collectors.store.newest import (
-    VARIANT_COLUMNS,
-    Variant,
-    competing,
-    measured_tables,
-    stale_variants,
-    variant_of,
-)
+from invariscope.collectors.store.newest import VARIANT_COLUMNS, measured_tables, stale_by_table, variant_of
 from invariscope.collectors.store.parts import Store
 
 REPLACED = "measured again since, with other images, preprocessing or code"
@@ -54,16 +46,12 @@ def find_stale(root: Path | str) -> list[Pruned]:
         raise DataError(f"{store.name}: holds no tables: make some with `invariscope collect ZOO --out {store.name}`")
     described = {(head["sha256"], head["model"]) for head in store.heads(DESCRIPTION).values()}
     rows = {name: _rows(store, name) for name in measured_tables() if store.parts(name)}
-    stale: set[tuple[str, Variant]] = set()
-    for names in competing(rows):
-        variants: dict[Variant, set[str]] = {}
-        for row in chain.from_iterable(rows[name] for name in names):
-            variants.setdefault(variant_of(row), set()).add(row["task"])
-        stale |= {(name, old) for old in stale_variants(variants, lambda: _started(store)) for name in names}
+    variants = {name: [(variant_of(row), row["task"]) for row in of_table] for name, of_table in rows.items()}
+    stale = stale_by_table(variants, lambda: _started(store))
     found = []
     for table, of_table in rows.items():
         lost = [row for row in of_table if described and (row["sha256"], row["model"]) not in described]
-        old = [row for row in of_table if (table, variant_of(row)) in stale and row not in lost]
+        old = [row for row in of_table if variant_of(row) in stale[table] and row not in lost]
         found += [_pruned(table, reason, some) for reason, some in ((REPLACED, old), (UNDESCRIBED, lost)) if some]
     return found
 
