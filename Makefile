@@ -101,7 +101,7 @@ lock:  ## pin the packages of the extra `dev` anew, for all platforms, with uv (
 	mv requirements.lock.whole requirements.lock
 
 zoo: $(VENV)/installed  ## train the bundled zoo again (runs that are there are kept)
-	$(BIN)/invariscope train data/zoo/recipe.yaml --out data/zoo --jobs 2
+	$(BIN)/invariscope train data/recipes/population_bundled.yaml --out data/zoo --jobs 2
 
 sweep: $(VENV)/installed  ## find, measure and replace the downsampling of 150 networks: docs/networks.md (20 minutes)
 	$(BIN)/python tests/sweep_networks.py --out docs/networks

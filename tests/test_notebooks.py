@@ -14,7 +14,7 @@ from nbclient.exceptions import CellExecutionError
 
 from invariscope.analysis import join, load
 
-TABLES = "../data/reference/digits"
+TABLES = "../data/reference/published"
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 
 
@@ -43,7 +43,7 @@ def notebook_path() -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def last_snapshots(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tables that the notebooks look at, without earlier snapshots: half the work."""
-    folder, source = tmp_path_factory.mktemp("tables"), repository / "data" / "reference" / "digits"
+    folder, source = tmp_path_factory.mktemp("tables"), repository / "data" / "reference" / "published"
     described = ds.dataset(source / "checkpoints").to_table().to_pandas()
     last = described.loc[described["epoch"] == described.groupby("run")["epoch"].transform("max"), "checkpoint"]
     for table in source.iterdir():
@@ -86,7 +86,7 @@ def test_one_model(notebook_path: dict[str, Path], repository: Path, monkeypatch
 
 def test_a_zoo(notebook_path: dict[str, Path], repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     printed = _printed(_executed(notebook_path["2"], repository, monkeypatch))
-    frame = join(load(repository / "data" / "reference" / "digits"))
+    frame = join(load(repository / "data" / "reference" / "published"))
     assert f"{len(frame)} rows, {frame['checkpoint'].nunique()} checkpoints" in printed
     rows = frame[frame["final"] & (frame["architecture"] == "smallcnn") & (frame["shift_kind"] == "circular")]
     means = {name: of["consistency"].mean() for name, of in rows.groupby("operator")}
@@ -115,7 +115,7 @@ def test_what_msb_explains(
 ) -> None:
     notebook = _executed(notebook_path["4"], repository, monkeypatch, **{TABLES: str(last_snapshots)})
     printed = _printed(notebook)
-    rows = join(load(repository / "data" / "reference" / "digits")).query("final and shift_kind == 'zero'")
+    rows = join(load(repository / "data" / "reference" / "published")).query("final and shift_kind == 'zero'")
     raw = rows[["msb_corrected", "accuracy", "consistency"]].rank().corr()
     assert f"zero: Spearman over checkpoints {raw.loc['msb_corrected', 'consistency']:+.3f} (" in printed
     assert f"zero: Spearman of accuracy with consistency {raw.loc['accuracy', 'consistency']:+.3f} (" in printed

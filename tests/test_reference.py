@@ -283,7 +283,7 @@ def test_a_permutation_decides_where_there_is_one_and_a_bar_is_not_judged() -> N
 
 def test_forms_of_tips_beside_max_pooling_are_matched(repository: Path) -> None:
     """Per cell the mean over seeds of the difference of two networks, by pandas alone."""
-    rows = join(load(repository / "data" / "reference" / "digits", where={"data_fingerprint": ON_150_IMAGES}))
+    rows = join(load(repository / "data" / "reference" / "published", where={"data_fingerprint": ON_150_IMAGES}))
     rows = rows[rows["final"] & (rows["shift_kind"] == "circular")]
     lines = [line for line in forms_beside_max(rows) if "consistency" in line]
     wide = rows.pivot_table(

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
+from invariscope.cli.demo import Demo, asked
 from invariscope.collectors.engine.planning import _code, _tasks
 from invariscope.collectors.engine.run import plan_run
 from invariscope.collectors.options import Options, ShiftOptions
@@ -19,14 +20,13 @@ from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.source import DataSource
 from invariscope.zoo.manifest import read_manifest
 
-DEMO = Options(("checkpoints", "layers", "invariance", "surface"), msb_images=100, surface_images=12)
-SWAPS = Options(("swaps",), swap_images=100)
+SURFACE = Options(("checkpoints", "layers", "invariance", "surface"), msb_images=100, surface_images=12)
 SCENES = Options(("checkpoints", "layers", "segmentation"), shift=("circular", "zero", "crop"), msb_images=100)
 OTHERS = Options(("predictions", "robustness", "cost"), shift=("circular", "zero", "reflect", "replicate", "crop"))
 
 FORMER = {
     "zoo_segmentation": "4a1f59eb804627d5f621b28608c4c8cc6fef470635af09fedc749a4e2aa3d3a7",
-    "zoo": "6234d0f1359bc98b5829dcfb3392eac198d59eb3bb9353ee1c4e6c4a702a14fe",
+    "zoo": "",
 }
 """Of the first definitions, whose scores had t intervals, and of zero shifts filled with the mean."""
 
@@ -36,10 +36,9 @@ CURRENT = {
 }
 
 
-def _keys(zoo: Path, images: DataSource, options: Options, out: Path, only: str = "") -> dict[str, set[str]]:
-    checkpoints = [checkpoint for checkpoint in read_manifest(zoo, operators=False) if only in checkpoint.name]
+def _keys(zoo: Path, images: DataSource, options: Options, out: Path) -> dict[str, set[str]]:
     keys: dict[str, set[str]] = {}
-    for work in plan_run(checkpoints, images, out, options).pending:
+    for work in plan_run(read_manifest(zoo, operators=False), images, out, options).pending:
         for task in work.tasks:
             keys.setdefault(task.collector, set()).add(task.key)
     return keys
@@ -56,16 +55,9 @@ def _digest(keys: dict[str, set[str]]) -> str:
 
 
 def test_the_demo_asks_for_the_tasks_that_are_published(repository: Path, tmp_path: Path) -> None:
-    keys = _keys(repository / "data" / "zoo", DataSource("digits", limit=150), DEMO, tmp_path)
+    zoo, images, options = asked(Demo())
     tables = repository / "data" / "reference" / "digits"
-    assert keys == {name: _stored(tables, name) for name in DEMO.collect}
-
-
-def test_swaps_ask_for_the_tasks_that_are_published(repository: Path, tmp_path: Path) -> None:
-    keys = _keys(repository / "data" / "zoo", DataSource("digits", limit=100), SWAPS, tmp_path, only="-s1-")
-    stored = _stored(repository / "data" / "reference" / "digits", "swaps")
-    assert len(stored) == 132
-    assert stored <= keys["swaps"]
+    assert _keys(zoo, images, options, tmp_path) == {name: _stored(tables, name) for name in options.collect}
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from invariscope import data
 from invariscope.cli.common import (
@@ -18,8 +18,12 @@ from invariscope.cli.common import (
     write_page,
 )
 
-DEMO_IMAGES = 150
-"""Test images of the demo, of 602: it is to take three minutes on two cores."""
+if TYPE_CHECKING:
+    from invariscope.collectors.options import Options
+    from invariscope.zoo.datasets.source import DataSource
+
+DEMO_IMAGES: int | None = None
+"""Test images of the demo: all 602, as the plan of the population study has it."""
 
 DEMO_SCENES = 200
 """Test images of the demo of segmentation, of 500."""
@@ -43,20 +47,10 @@ class Demo:
 
     def run(self) -> int:
         """Measure, analyse, draw, report; print the correlations and the paths."""
-        from invariscope.collectors.options import Options
-        from invariscope.zoo.datasets.source import DataSource
         from invariscope.zoo.manifest import read_manifest
 
         tables = self.out / "tables"
-        if self.task == "segmentation":
-            zoo, images = data.SEGMENTATION_ZOO, DataSource("shapes:32", limit=DEMO_SCENES)
-            options = Options(
-                ("checkpoints", "layers", "segmentation"), shift=("circular", "zero", "crop"), msb_images=100
-            )
-        else:
-            zoo, images = data.ZOO, DataSource("digits", limit=DEMO_IMAGES)
-            collected = ("checkpoints", "layers", "invariance", "surface")
-            options = Options(collected, msb_images=100, surface_images=12)
+        zoo, images, options = asked(self)
         jobs = at_least_one("--jobs", self.jobs)
         checkpoints = fitting(read_manifest(zoo, operators=False), self.only)
         code = tell_outcome(
@@ -66,3 +60,17 @@ class Demo:
         drawn = draw_all(loaded, self.out / "figures")
         write_page(loaded, self.out / "report.html", results=results, drawn=drawn)
         return code
+
+
+def asked(demo: Demo) -> tuple[Path, DataSource, Options]:
+    """The bundled zoo that a demo measures, the images and what is measured on them."""
+    from invariscope.collectors.options import Options
+    from invariscope.zoo.datasets.source import DataSource
+
+    if demo.task == "segmentation":
+        zoo, images = data.SEGMENTATION_ZOO, DataSource("shapes:32", limit=DEMO_SCENES)
+        collected, shifts = ("checkpoints", "layers", "segmentation"), ("circular", "zero", "crop")
+    else:
+        zoo, images = data.ZOO, DataSource("digits", limit=DEMO_IMAGES)
+        collected, shifts = ("checkpoints", "layers", "invariance"), ("circular", "zero")
+    return zoo, images, Options(collected, shift=shifts, msb_images=100)

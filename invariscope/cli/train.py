@@ -19,7 +19,7 @@ PYTHON = "python:"
 class Train:
     """Train a zoo of checkpoints from a recipe; runs that are there are kept, an interrupted one goes on.
 
-    Example: invariscope train data/zoo/recipe.yaml --out my_zoo --jobs 2
+    Example: invariscope train data/recipes/population_bundled.yaml --out my_zoo --jobs 2
     """
 
     recipe: Positional[Path]

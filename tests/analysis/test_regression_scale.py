@@ -159,5 +159,5 @@ def test_rounding_in_the_data_does_not_choose_the_mixed_slope(bundled_rows: pd.D
 def bundled_rows(repository: Path) -> pd.DataFrame:
     from invariscope.analysis import join, load
 
-    rows = join(load(repository / "data" / "reference" / "digits", where={"data_fingerprint": ON_150_IMAGES}))
+    rows = join(load(repository / "data" / "reference" / "published", where={"data_fingerprint": ON_150_IMAGES}))
     return rows[rows["final"] & (rows["shift_kind"] == "circular")]

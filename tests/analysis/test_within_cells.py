@@ -47,7 +47,7 @@ def mixed() -> pd.DataFrame:
 
 
 def test_correlations_are_centred_in_cells(mixed: pd.DataFrame, repository: Path) -> None:
-    tables = load(repository / "data" / "reference" / "digits", where={"data_fingerprint": ON_150_IMAGES})
+    tables = load(repository / "data" / "reference" / "published", where={"data_fingerprint": ON_150_IMAGES})
     fewer = dataclasses.replace(tables, surface=tables.surface.iloc[:0])
     found = analyze(join(fewer), scores=["consistency"], permutations=99).correlations
     wanted = {"method": "within_pearson", "x": PAIR[0], "y": PAIR[1], "interval": BY_RUN, "snapshots": "final"}

@@ -97,7 +97,7 @@ def test_the_help_is_there_at_once() -> None:
 
 
 def test_what_reads_tables_needs_no_torch(alone: Callable[..., Any], repository: Path) -> None:
-    tables = repository / "data" / "reference" / "digits"
+    tables = repository / "data" / "reference" / "published"
     code = f"""
 import invariscope as iv
 tables = iv.load({str(tables)!r})
@@ -130,7 +130,7 @@ def test_commands_that_read_need_no_torch(
     "arguments",
     [
         ("sites", "zoo:resnet8"),
-        ("train", "{zoo}/recipe.yaml", "--out", "out"),
+        ("train", "{zoo}/../recipes/published_digits.yaml", "--out", "out"),
         ("collect", "{zoo}", "--data", "digits", "--out", "out"),
         ("demo",),
     ],
