@@ -217,10 +217,10 @@ def _pooled(found: Pooled, left_out: Sequence[str]) -> Record:
 
 
 def _of_cell(cell: CellFit, term: str) -> Record:
-    fit, index, n, k = cell.fit, cell.at(term), len(cell.y), len(cell.names)
+    fit, index = cell.fit, cell.at(term)
     estimate, se = float(fit.params[index]), float(fit.errors[index])
-    half = float(stats.t.ppf((1 + NOMINAL) / 2, n - k)) * se
-    p = 2 * _tail(estimate / se, n - k) if se > 0 else np.nan
+    half = float(stats.t.ppf((1 + NOMINAL) / 2, cell.df)) * se
+    p = 2 * _tail(estimate / se, cell.df) if se > 0 else np.nan
     return {
         "cell": cell.name,
         "estimate": estimate,
@@ -228,7 +228,7 @@ def _of_cell(cell: CellFit, term: str) -> Record:
         "low": estimate - half,
         "high": estimate + half,
         "p": p,
-        "n": n,
+        "n": len(cell.y),
     }
 
 

@@ -91,6 +91,11 @@ class CellFit:
         """The column of a term."""
         return self.names.index(term)
 
+    @property
+    def df(self) -> int:
+        """Observations less coefficients."""
+        return len(self.y) - len(self.names)
+
 
 @dataclass(frozen=True)
 class EqualFit:
@@ -118,7 +123,7 @@ class EqualFit:
             influences[cell.units, column] = cell.fit.influences[:, cell.at(term)]
         estimates = [float(cell.fit.params[cell.at(term)]) for cell in cells]
         errors = [float(cell.fit.errors[cell.at(term)]) for cell in cells]
-        return pool(estimates, errors, covariance=influences.T @ influences)
+        return pool(estimates, errors, covariance=influences.T @ influences, alone_df=cells[0].df)
 
 
 def fit_equal(rows: pd.DataFrame, readings: Sequence[str] = (), *, outcome: str = LOGIT) -> EqualFit:

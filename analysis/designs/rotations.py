@@ -112,7 +112,7 @@ def rotation_effect(
     if not table["in_pool"].any():
         table["in_pool"] = True
     together = [cell for cell, taken in zip(cells, table["in_pool"], strict=True) if taken]
-    pooled = pool([cell.slope for cell in together], [cell.se for cell in together])
+    pooled = pool([cell.slope for cell in together], [cell.se for cell in together], alone_df=together[0].df)
     p = _stratified_p(together, settings)
     left_out = tuple(name for (name, _), cell in zip(parts, found, strict=True) if cell is None)
     return RotationEffect(table, pooled, p, equivalence_p(pooled.estimate, pooled.se, BOUND), left_out)

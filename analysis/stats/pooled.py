@@ -40,6 +40,7 @@ def pool(
     errors: Sequence[float] | Array,
     *,
     covariance: Array | None = None,
+    alone_df: float = np.inf,
     level: float = NOMINAL,
 ) -> Pooled:
     """The inverse-variance mean of estimates with these standard errors, and the random-effects mean beside it.
@@ -53,6 +54,7 @@ def pool(
 
     Args:
         covariance: of the estimates, ``(k, k)``; without it they are independent.
+        alone_df: degrees of freedom of a single estimate, whose interval is its own (t) and no pooled one.
 
     Raises:
         TableError: for no estimates, or a standard error that is not above 0.
@@ -61,7 +63,7 @@ def pool(
     if not len(values) or not np.isfinite(values).all() or not (widths > 0).all():
         raise TableError("nothing to pool: give estimates with standard errors above 0")
     spread = np.diag(widths**2) if covariance is None else np.asarray(covariance, dtype=float)
-    quantile = float(stats.norm.ppf((1 + level) / 2))
+    quantile = float(stats.t.ppf((1 + level) / 2, alone_df if len(values) == 1 else np.inf))
     weights = widths**-2
     mean, se = _mean(values, weights, spread)
     df = len(values) - 1

@@ -66,6 +66,13 @@ def test_pooled_effects_are_those_of_statsmodels_where_it_has_them() -> None:
         pool([], [])
 
 
+def test_a_single_estimate_keeps_its_own_interval() -> None:
+    found = pool([0.2], [0.1], alone_df=7.5)
+    assert [found.low, found.high] == pytest.approx(stats.t(7.5, 0.2, 0.1).interval(0.95))
+    assert [found.random_low, found.random_high] == [found.low, found.high]
+    assert pool([0.2, 0.2], [0.1, 0.1], alone_df=7.5).low == pytest.approx(0.2 - 1.959964 * 0.1 / 2**0.5)
+
+
 def test_equivalence_is_two_one_sided_tests() -> None:
     assert equivalence_p(0.1, 0.15, 0.5) == pytest.approx(stats.norm.sf(0.4 / 0.15))
     assert equivalence_p(0.5, 0.1, 0.5) == pytest.approx(0.5)
