@@ -244,7 +244,10 @@ def test_the_bundled_zoo_from_the_command_line_to_figure_and_table(
     assert "table_cost.md" in capsys.readouterr().out
     shown = pd.read_csv(tmp_path / "figures/table_cost.csv").set_index("operator_spec")
     assert shown.loc["max", "multiply_adds_ratio"] == 1
-    # 8, 16 and 32 channels at 32, 16 and 8 pixels; 10 parameters and 11 multiply-adds per channel and pixel.
-    assert shown.loc["tips", "parameters"] == 6274 + 10 * 56
-    tips = 11 * (8 * 1024 + 16 * 256 + 32 * 64) + 4 * 56
-    assert shown.loc["tips", "multiply_adds_ratio"] == pytest.approx((663872 + tips) / 663872)
+    # 4, 8 and 16 channels at 32, 16 and 8 pixels: 3x3 convolutions and a head; 10 parameters and 11 multiply-adds per
+    # channel and pixel of tips.
+    parameters = 9 * (4 + 4 * 8 + 8 * 16) + 2 * (4 + 8 + 16) + 17 * 10
+    base = 9 * (4 * 1024 + 4 * 8 * 256 + 8 * 16 * 64) + 160
+    assert shown.loc["tips", "parameters"] == parameters + 10 * 28
+    tips = 11 * (4 * 1024 + 8 * 256 + 16 * 64) + 4 * 28
+    assert shown.loc["tips", "multiply_adds_ratio"] == pytest.approx((base + tips) / base)
