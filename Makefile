@@ -8,13 +8,15 @@ ELSEWHERE ?= $(SOURCE)/checkpoints
 JOBS ?= 2
 UV ?= uv
 UPGRADE ?=
-DEMO_FIGURES := confounding,dose_response,influence,msb_by_depth,msb_by_operator,msb_invariance,shift_surface,table_classification,within_between
+DEMO_FIGURES := population,rotations,mechanism,importance,heldout,drawn,table_drawn
+PUBLISHED_FIGURES := confounding,dose_response,influence,msb_by_depth,msb_by_operator,msb_invariance,shift_surface,table_classification,within_between
+TABLES ?= data/reference/digits
 TRAINED := $(REFERENCE)/zoo
 MEASURE := $(BIN)/invariscope collect --out $(REFERENCE)/tables
 REFERENCE_DATA := $(REFERENCE)/data/mnist/test.parquet
 ATTACKED := max avg subsample soft-beta1 blur-3 aps lp-p4 tips
 
-.PHONY: bench demo docs figures reference reference-tables reproduce test test-full soak lint types lock zoo sweep clean
+.PHONY: bench demo docs drawn figures reference reference-tables reproduce test test-full soak lint types lock zoo sweep clean
 
 demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in out/demo
 	$(BIN)/invariscope demo --out out/demo
@@ -28,22 +30,25 @@ test-full: lint types  ## all tests with their long variants, on all of the real
 soak: $(VENV)/installed  ## kill runs at 60 random moments, and compare what the next ones make of it (minutes)
 	INVARISCOPE_FULL=1 INVARISCOPE_KILLS=60 $(BIN)/pytest -q tests/collectors/test_faults.py --timeout 3600
 
-docs: demo  ## what the README shows and quotes, from the demo's tables and those of the swaps
-	mkdir -p docs/demo
-	$(BIN)/invariscope analyze out/demo/tables --out out/demo/results --power > docs/demo/output.txt
-	for figure in out/demo/figures/*.png; do cp $$figure $${figure%.png}.txt docs/demo/; done
-	cp out/demo/results/summary.md out/demo/figures/table_classification.* docs/demo/
-	$(BIN)/invariscope figures data/reference/digits --out docs/demo --only swap
-	$(BIN)/python -m reference.tips out/demo/tables > docs/demo/tips.txt
+docs: demo  ## what README shows of the bundled zoo, from a demo of one's own
+	$(MAKE) drawn TABLES=out/demo/tables
 
-figures: $(VENV)/installed  ## every figure and number of README and RESULTS.md from the published tables (2 minutes)
-	rm -rf out/figures && mkdir -p out/figures/digits docs/demo
-	cp -R $(addprefix data/reference/digits/,checkpoints layers invariance surface) out/figures/digits
-	$(BIN)/invariscope analyze out/figures/digits --out out/demo/results --power > docs/demo/output.txt
-	$(BIN)/invariscope figures out/figures/digits --out docs/demo --only $(DEMO_FIGURES)
-	cp out/demo/results/summary.md docs/demo/
-	$(BIN)/invariscope figures data/reference/digits --out docs/demo --only swap
-	$(BIN)/python -m reference.tips out/figures/digits > docs/demo/tips.txt
+drawn:  ## what README shows of the zoo measured in TABLES
+	mkdir -p docs/demo
+	$(BIN)/invariscope analyze $(TABLES) --out out/demo/results > docs/demo/output.txt
+	$(BIN)/invariscope figures $(TABLES) --out docs/demo --only $(DEMO_FIGURES)
+	cp out/demo/results/summary.md out/demo/results/headline.png docs/demo/
+	$(BIN)/python -m reference.readme $(TABLES) README.md --figure docs/demo/headline.png
+
+figures: $(VENV)/installed  ## every figure and number of README and RESULTS.md from the published tables (3 minutes)
+	$(MAKE) drawn TABLES=data/reference/digits
+	rm -rf out/figures && mkdir -p out/figures/published docs/published
+	cp -R $(addprefix data/reference/published/,checkpoints layers invariance surface) out/figures/published
+	$(BIN)/invariscope analyze out/figures/published --out out/figures/results --power > docs/published/output.txt
+	$(BIN)/invariscope figures out/figures/published --out docs/published --only $(PUBLISHED_FIGURES)
+	cp out/figures/results/summary.md out/figures/results/headline.png docs/published/
+	$(BIN)/invariscope figures data/reference/published --out docs/published --only swap
+	$(BIN)/python -m reference.tips out/figures/published > docs/published/tips.txt
 	$(BIN)/python -m reference.results data/reference/study docs/reference
 
 $(REFERENCE_DATA): | $(VENV)/installed  # the last of its files
