@@ -22,21 +22,29 @@ def demo(repository: Path) -> Path:
     return repository / "docs" / "demo"
 
 
-def test_printed_numbers_are_the_demos(readme: str, demo: Path) -> None:
-    block = re.search(r"<!-- from docs/demo/output.txt -->\n```text\n(.*?)```", readme, re.S)
-    assert block is not None
-    printed = (demo / "output.txt").read_text().splitlines()
-    quoted = block.group(1).splitlines()
-    assert len(quoted) > 10
-    assert quoted == [line for line in printed if not line.startswith("results:") and " power " not in line]
+def test_the_headline_is_generated(readme: str, repository: Path, demo: Path) -> None:
+    for marker, tables, figure in (("headline", "digits", demo), ("published", "published", demo.parent / "published")):
+        written = re.search(rf"<!-- {marker} -->\n(.*?)<!-- /{marker} -->", readme, re.S)
+        assert written is not None
+        assert written.group(1).strip()
+        summary = (figure / "summary.md").read_text()
+        verdict = next(line for line in written.group(1).splitlines() if line.startswith("**"))
+        assert verdict in summary
 
 
-def test_quoted_numbers_stand_in_what_the_demo_wrote(readme: str, demo: Path) -> None:
-    found = readme.partition("## What was found")[2].partition("\n## ")[0]
-    written = "\n".join(path.read_text() for path in [*demo.glob("*.txt"), demo / "summary.md"])
+@pytest.mark.parametrize(
+    ("section", "folder", "least"),
+    [("What was found in the bundled zoo", "demo", 20), ("What the published operators suggest", "published", 15)],
+)
+def test_quoted_numbers_stand_in_what_was_written(
+    readme: str, demo: Path, section: str, folder: str, least: int
+) -> None:
+    found = readme.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    place = demo.parent / folder
+    written = "\n".join(path.read_text() for path in [*place.glob("*.txt"), place / "summary.md"])
     numbers = set(re.findall(r"-?\d+\.\d+", written.replace("−", "-")))
     quoted = set(re.findall(r"-?\d+\.\d+", found))
-    assert len(quoted) > 40
+    assert len(quoted) > least
     assert quoted <= numbers, quoted - numbers
 
 
@@ -60,11 +68,12 @@ def test_what_the_readme_shows_is_there(readme: str, repository: Path) -> None:
 
 
 def test_counts_are_the_zoos(readme: str, repository: Path) -> None:
-    checkpoints = read_manifest(repository / "data" / "zoo")
-    runs = {checkpoint.factors["run"] for checkpoint in checkpoints}
-    operators = {checkpoint.factors["operator"] for checkpoint in checkpoints}
-    assert f"{len(checkpoints)} checkpoints of {len(runs)} training runs, {len(operators)} operators" in readme
-    assert f"{len(checkpoints)} trained checkpoints" in (repository / "data" / "README.md").read_text()
+    factors = [checkpoint.factors for checkpoint in read_manifest(repository / "data" / "zoo")]
+    drawn = sum(found["population"] == "P" for found in factors)
+    blocks = {found["block"] for found in factors if found["population"] == "R"}
+    assert f"({len(factors)} checkpoints on handwritten digits" in readme
+    assert f"{drawn} drawn operators and {len(blocks)} blocks of rotations" in readme
+    assert f"{len(factors)} trained checkpoints" in (repository / "data" / "README.md").read_text()
 
 
 def test_commands_of_the_readme_parse(readme: str) -> None:
