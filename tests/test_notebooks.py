@@ -13,6 +13,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from invariscope.analysis import join, load
+from invariscope.analysis.designs.assigned_statements import statements
 
 TABLES = "../data/reference/published"
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
@@ -115,6 +116,9 @@ def test_what_msb_explains(
 ) -> None:
     notebook = _executed(notebook_path["4"], repository, monkeypatch, **{TABLES: str(last_snapshots)})
     printed = _printed(notebook)
+    found = statements(join(load(repository / "data" / "reference" / "digits")), brief=True)
+    for row in found[found["role"] == "primary"].to_dict("records"):
+        assert f"{row['shift_kind']}: {row['quantity']} {row['estimate']:+.2f} ({row['low']:+.2f} to " in printed
     rows = join(load(repository / "data" / "reference" / "published")).query("final and shift_kind == 'zero'")
     raw = rows[["msb_corrected", "accuracy", "consistency"]].rank().corr()
     assert f"zero: Spearman over checkpoints {raw.loc['msb_corrected', 'consistency']:+.3f} (" in printed
