@@ -43,9 +43,10 @@ class RotationEffect:
     """The slope within blocks, cell by cell and pooled, for one kind of shift.
 
     ``cells``: a row per cell with ``slope, se, low, high, df, p, n_blocks, n, n_incomplete, mean, in_pool`` (``mean``:
-    of the score over the networks of whole blocks). ``p`` is that of a randomisation within blocks, stratified over the cells: the same statistic, the inverse-variance mean of the
-    cells' slopes. ``p_equivalent``: of two one-sided tests at ±:data:`BOUND`. ``left_out``: cells without two whole
-    blocks in which MSB varies, or whose outcomes are all equal within blocks.
+    of the score over the networks of whole blocks). ``p`` is that of a randomisation within blocks, stratified over the
+    cells: the same statistic, the inverse-variance mean of the cells' slopes. ``p_equivalent``: of two one-sided tests
+    at ±:data:`BOUND`. ``left_out``: cells without two whole blocks in which MSB varies, or whose outcomes are all equal
+    within blocks.
     """
 
     cells: pd.DataFrame
