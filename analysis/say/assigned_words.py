@@ -30,8 +30,8 @@ from invariscope.base.words import counted
 
 _NAMED = {
     "msb": "MSB itself",
-    "selectivity": "selectivity, how far single pixels are picked at all",
-    "aliasing": "aliasing, the equivariance error of the sites",
+    "selectivity": "selectivity (how far single pixels are picked at all)",
+    "aliasing": "aliasing (the equivariance error of the sites)",
 }
 _STATEMENTS = {"1": "(1) MSB moved, all else equal", "2": "(2) correlation over drawn operators"}
 _DIFFERS = "differs"
@@ -76,7 +76,6 @@ def assigned_fold(table: pd.DataFrame) -> Fold:
     parts = [
         "The statements fixed in advance are those of docs/analysis-plan.md, version 2. All numbers are in "
         "`statements.csv`.",
-        "Named as cause:",
         "\n".join(f"* {line}" for line in cause_lines(table)),
         "Statement 1, the slope within blocks of rotations, in logits of consistency per unit of MSB (from the average "
         "to the maximum), for each cell and pooled:",
@@ -100,20 +99,22 @@ def _verdict(table: pd.DataFrame, rows: list[Row]) -> str:
         groups.setdefault(verdict if verdict in _SAID else OPEN, []).append(row)
     clauses = []
     for verdict, found in groups.items():
-        text = _SAID[verdict].format(where=_listed(f"{row['shift_kind']} shifts ({_effect(row)})" for row in found))
+        text = _SAID[verdict].format(where=_listed(map(_under, found)))
         blocks = max((_blocks_needed(row) for row in found), default=0) if verdict == OPEN else 0
-        clauses.append(text + (f"; about {blocks} blocks of rotations would tell half a logit" if blocks else ""))
+        takes = f"; about {blocks} blocks of rotations are needed to see an effect of {BOUND:g} logits"
+        clauses.append(text + (takes if blocks else ""))
     clear = any(verdict.startswith((BELOW, ABOVE)) for verdict in groups)
     clauses += [*_named_instead(table), *([] if clear else _correlated(rows))]
     first, *rest = clauses
-    # The long name stands once.
+    # Long names stand once.
     rest = [clause.replace("maximum-sampling bias (MSB)", "MSB") for clause in rest]
-    return "; ".join([first[0].upper() + first[1:], *rest]) + "."
+    told = "; ".join([first[0].upper() + first[1:], *rest]) + "."
+    return told.replace(" points,", " points of consistency,", 1)
 
 
 def _without_rotations(rows: list[Row]) -> str:
-    told = [f"{_effect(row)} under {row['shift_kind']} shifts" for row in rows if np.isfinite(row["estimate"])]
-    found = f"; MSB and consistency correlate over them by {_listed(told)}" if told else ""
+    told = [_under(row) for row in rows if np.isfinite(row["estimate"])]
+    found = f"; over them MSB and consistency correlate under {_listed(told)}" if told else ""
     return (
         "Without a slope over rotations of weights these drawn operators do not say whether maximum-sampling bias "
         f"(MSB) as such lowers shift invariance{found}."
@@ -124,13 +125,13 @@ def _named_instead(table: pd.DataFrame) -> list[str]:
     """What is named as cause besides MSB, once where it is the same under all kinds."""
     told: dict[str, list[str]] = {}
     for row in causes(table).to_dict("records"):
-        rivals = " and ".join(name for name in ("selectivity", "aliasing") if row[name])
+        rivals = " and ".join(_NAMED[name] for name in ("selectivity", "aliasing") if row[name])
         if row["mediated"]:
             text = f"it acts by way of {rivals}"
         elif rivals:
             text = f"named as cause {'beside it' if row['msb'] else 'instead'}: {rivals}"
         else:
-            text = "nothing else is named as cause"
+            text = f"nothing {'else ' if row['msb'] else ''}is named as cause"
         told.setdefault(text, []).append(row["shift_kind"])
     if len(told) < 2:
         return list(told)
@@ -142,8 +143,7 @@ def _correlated(rows: list[Row]) -> list[str]:
     clear = [row for row in rows if row["statement"] == "2" and row["verdict"].startswith((BELOW, ABOVE))]
     if not clear:
         return []
-    where = _listed(f"{row['shift_kind']} shifts ({_effect(row)})" for row in clear)
-    return [f"over the drawn operators MSB and consistency do correlate under {where}"]
+    return [f"over the drawn operators MSB and consistency do correlate under {_listed(map(_under, clear))}"]
 
 
 def _cells_differ(table: pd.DataFrame, pooled: Row) -> bool:
@@ -205,6 +205,11 @@ def _effect(row: Row) -> str:
         return f"{_logits(row)} logits"
     number, _, interval = ranged(row["points"], row["points_low"], row["points_high"], 1).partition(" (")
     return f"{number} points{f' ({interval}' if interval else ''}"
+
+
+def _under(row: Row) -> str:
+    """``circular shifts (-4.2 points, -6.0 to -2.4)``."""
+    return f"{row['shift_kind']} shifts ({_effect(row).replace(' (', ', ').removesuffix(')')})"
 
 
 def _logits(row: Row) -> str:

@@ -29,10 +29,11 @@ from invariscope.analysis.report import html_tables as table_module
 from invariscope.analysis.report import page as page_module
 from invariscope.analysis.report import write_report
 from invariscope.analysis.report.html_tables import html_table, paper_table
-from invariscope.analysis.report.page import checkpoint_table, findings_html, json_for_script, title_of
+from invariscope.analysis.report.page import checkpoint_table, folds_html, json_for_script, title_of
 from invariscope.analysis.report.provenance import provenance
 from invariscope.analysis.report.scatter import point_records, scatter_spec, symbol
 from invariscope.analysis.results import Results
+from invariscope.analysis.say.opening import Fold
 from invariscope.collectors.schema import MSB_READINGS
 
 
@@ -276,12 +277,12 @@ def test_hostile_names_stay_text(hostile, pages: ModuleType) -> None:
 
 
 def test_markdown_of_names_makes_no_element() -> None:
-    text = "# T\n\n## [a](http://x) <i>\n\n* <script>alert(1)</script> ![p](http://y) <http://z> &lt;u&gt;\n\n[r]: http://q\n"
-    title, markup, headings = findings_html(text)
-    assert title == "T"
-    assert headings[0].text == "[a](http://x) <i>"
-    assert set(re.findall(r"<(\w+)", markup)) == {"h2", "ul", "li", "p"}
-    assert "alert(1)" in html.unescape(markup)
+    text = "## [a](http://x) <i>\n\n* <script>alert(1)</script> ![p](http://y) <http://z> &lt;u&gt;\n\n[r]: http://q\n"
+    [fold], headings = folds_html([Fold("T <b>", text)])
+    assert fold.title == "T <b>"
+    assert [(heading.level, heading.text) for heading in headings] == [(2, "T <b>"), (3, "[a](http://x) <i>")]
+    assert set(re.findall(r"<(\w+)", fold.html)) == {"h3", "ul", "li", "p"}
+    assert "alert(1)" in html.unescape(fold.html)
 
 
 @pytest.mark.parametrize("text", ["</script><b>", "<!--", "<script>", "\u2028\u2029", "</SCRIPT >", 'quote " \\ \n'])
