@@ -77,8 +77,8 @@ def _too_few(told: pd.DataFrame, few: pd.DataFrame, missing: str) -> str:
         return f"the {len(told)} primary estimates rest on too little ({operators}): none is called significant. {lean}"
     others = told.loc[~told.index.isin(few.index), "verdict"].value_counts()
     return (
-        f"{len(few)} of {len(told)} primary estimates rest on too little to be tested ({operators}). The others: "
-        f"{_listed(others)}. {lean}"
+        f"{len(few)} of {len(told)} primary estimates rest on too little to be tested. The fewest are "
+        f"{operators}. The others: {_listed(others)}. {lean}"
     )
 
 
