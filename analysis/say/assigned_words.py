@@ -72,7 +72,7 @@ def assigned_fold(table: pd.DataFrame) -> Fold:
     """The primary statements in logits, cell by cell, and the causes named."""
     about = {"statement": table["statement"] == "1", "quantity": table["quantity"] == WITHIN}
     cells = table[about["statement"] & about["quantity"] & is_primary_plan(table)]
-    slopes = [f"{row['shift_kind']}, {row['cell']}: {_logits(row)}; {_count(row)}" for row in cells.to_dict("records")]
+    slopes = [f"{row['shift_kind']}, {row['cell']}: {_logits(row)}. {_count(row)}." for row in cells.to_dict("records")]
     parts = [
         "The statements fixed in advance are those of docs/analysis-plan.md, version 2. All numbers are in "
         "`statements.csv`.",

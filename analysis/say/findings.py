@@ -271,6 +271,8 @@ def _agree(base: pd.Series, other: pd.Series) -> bool | None:
 
 
 def _compare(base: pd.Series, other: pd.Series, subject: str) -> Finding:
+    if not np.isfinite(estimate_of(other)):
+        return Finding(None, f"{subject} is {with_interval(other)}.")
     same = _agree(base, other)
     text = f"{subject} is {with_interval(other)} instead of {with_interval(base)}"
     estimates = np.array([estimate_of(base), estimate_of(other)])

@@ -20,6 +20,9 @@ from invariscope.base.words import are, counted
 MOST_ROWS = 10
 """Of the table on the first page; the others are in the first fold."""
 
+LEAST_ROWS = 3
+"""Operator means that a correlation takes."""
+
 _NAMES = {
     "a": "(a) correlation of operator means",
     "b": "(b) slope at equal {accuracy}",
@@ -79,8 +82,7 @@ class _Told:
         question = f"whether maximum-sampling bias (MSB) lowers shift invariance{of_segmentation}"
         many = counted(self._operators, "operator")
         if not known:
-            reason = next((str(row["reason"]) for row in self._means if row["reason"]), "no shift was measured")
-            return f"{many} cannot answer {question}: there is no correlation ({reason}), and {self._takes()}"
+            return f"{many} cannot answer {question}: {self._why()}, and {self._takes()}"
         if not clear and self._operators < self._least:
             return f"{many} cannot answer {question}: they suggest {self._listed(known)}, and {self._takes()}"
         subject = "maximum-sampling bias (MSB)"
@@ -96,6 +98,13 @@ class _Told:
         text = f"over {many} more {subject} goes {', and '.join(parts)}"
         unclear = [row for row in known if not _sign(row)]
         return text + (f"; not told from zero: {self._listed(unclear)}" if unclear else "")
+
+    def _why(self) -> str:
+        """Why there is no correlation."""
+        if self._operators < LEAST_ROWS:
+            return f"a correlation takes {LEAST_ROWS} at least"
+        reason = next((str(row["reason"]) for row in self._means if row["reason"]), "nothing was measured")
+        return f"there is no correlation ({reason})"
 
     def _beside(self) -> str:
         """Slopes that are clear of zero."""
