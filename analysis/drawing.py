@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from invariscope.analysis.figures.style import Width
     from invariscope.analysis.publication.paper import PaperTable
+    from invariscope.analysis.say.vocabulary import Vocabulary
     from invariscope.analysis.tables.load import Tables
 
 
@@ -98,6 +99,27 @@ def draw_figures(
         except TableError as error:
             drawn.reasons[name] = str(error)
     return drawn
+
+
+HEADLINES = {"invariance": ("population", "rotations", "msb_invariance"), "segmentation": ("segmentation",)}
+"""Per table of scores, the figures that can stand beside the verdict; the first one that can be drawn does."""
+
+
+def draw_headline(
+    tables: Tables | Frames, vocabulary: Vocabulary, drawn: Drawn | None = None
+) -> tuple[str, Figure] | None:
+    """The headline figure and its name; None where none can be drawn. What was ``drawn`` before is not drawn again."""
+    frames = Frames.of(tables)
+    for name in HEADLINES[vocabulary.table]:
+        if drawn is not None:
+            if name in drawn.figures:
+                return name, drawn.figures[name]
+            continue
+        try:
+            return name, draw_from(frames, name, {})
+        except TableError:
+            continue
+    return None
 
 
 def save_figures(

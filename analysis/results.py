@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from invariscope.analysis.say.opening import FIGURE_FILE, Fold, Opening, summary_text
 from invariscope.base.errors import TableError
 from invariscope.base.files import write_together
 
@@ -22,9 +23,9 @@ class Results:
     and for what took no part in the fit. ``sites``: slopes of early and late sites. ``designs``: doses and swaps
     (module ``designs``). ``primary``: the statements fixed in advance, (a) Spearman over operator means, (b) the
     fractional logit's slope given accuracy, (c) the slope within operators, with their verdicts, ``p`` (where they can
-    be tested) and ``p_holm`` over the primary ones. ``summary``: the same in words, as Markdown. ``headline``: a few
-    lines for a terminal. ``statements``: what version 2 of the plan says of drawn operators, without a row where there
-    are none.
+    be tested) and ``p_holm`` over the primary ones. ``statements``: what version 2 of the plan says of drawn operators,
+    without a row where there are none. In words: ``opening``, the verdict, the primary statements and what limits them;
+    ``folds``, everything else; ``further_lines``, what a terminal shows after the opening.
     """
 
     correlations: pd.DataFrame
@@ -34,15 +35,29 @@ class Results:
     sites: pd.DataFrame
     designs: pd.DataFrame
     primary: pd.DataFrame
-    summary: str
-    headline: list[str]
+    opening: Opening
+    folds: tuple[Fold, ...]
+    further_lines: tuple[str, ...]
     statements: pd.DataFrame = field(default_factory=pd.DataFrame)
 
+    @property
+    def summary(self) -> str:
+        """All of it in words, as Markdown: the verdict first, everything else folded behind it."""
+        return summary_text(self.opening, self.folds)
 
-def write_results(results: Results, folder: Path | str, power: pd.DataFrame | None = None) -> list[Path]:
+    @property
+    def headline(self) -> list[str]:
+        """Lines for a terminal, the verdict first."""
+        return [*self.opening.lines(), *self.further_lines]
+
+
+def write_results(
+    results: Results, folder: Path | str, power: pd.DataFrame | None = None, *, figure: bytes | None = None
+) -> list[Path]:
     """Write a CSV file per table (``correlations``, ``regressions``, ``influence``, ``comparisons``, ``sites``,
-    ``designs``), ``statements`` where operators were drawn, ``summary.md``, and ``power.csv`` where there is a table of
-    :func:`power`; all of them appear, each whole, or none.
+    ``designs``), ``statements`` where operators were drawn, ``summary.md``, ``power.csv`` where there is a table of
+    :func:`power`, and ``headline.png`` where the ``figure`` is given, which the summary then shows; all of them
+    appear, each whole, or none.
 
     Raises:
         TableError: the folder cannot be written to.
@@ -51,7 +66,10 @@ def write_results(results: Results, folder: Path | str, power: pd.DataFrame | No
     files = {f"{name}.csv": _csv(getattr(results, name)) for name in _CSV}
     if len(results.statements):
         files["statements.csv"] = _csv(results.statements)
-    files["summary.md"] = results.summary.encode()
+    shown = FIGURE_FILE if figure is not None else None
+    files["summary.md"] = summary_text(results.opening, results.folds, shown).encode()
+    if figure is not None:
+        files[FIGURE_FILE] = figure
     if power is not None:
         files["power.csv"] = _csv(power)
     try:

@@ -18,9 +18,12 @@ from invariscope.analysis.designs.assigned_statements import COLUMNS as STATEMEN
 from invariscope.analysis.designs.assigned_statements import statements
 from invariscope.analysis.designs.dose import ALIKE
 from invariscope.analysis.results import Results
-from invariscope.analysis.say.assigned_words import assigned_lines, assigned_section
+from invariscope.analysis.say.assigned_words import assigned_fold, cause_lines
 from invariscope.analysis.say.headline import headline
-from invariscope.analysis.say.summary import write_summary
+from invariscope.analysis.say.opening import Fold
+from invariscope.analysis.say.statements import bullets
+from invariscope.analysis.say.summary import summary_folds
+from invariscope.analysis.say.verdict import opening_of
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary, first_measured
 from invariscope.analysis.stats.cells import (
     BY_CHECKPOINT,
@@ -62,6 +65,7 @@ def analyze(
     permutations: int = 999,
     seed: int = 0,
     settings: Settings | None = None,
+    power: pd.DataFrame | None = None,
 ) -> Results:
     """Correlations, regressions, designs and the primary statements of a frame from :func:`join`.
 
@@ -73,7 +77,8 @@ def analyze(
     of :func:`correlate`; its ``p_holm`` and ``p_bh`` are taken over all correlations of a cluster
     design, of whatever cell. Networks from elsewhere (:func:`own`) take part in nothing. Where operators were drawn
     (factor ``population``), ``statements`` holds what version 2 of the plan says, and everything else is of the
-    published operators alone; ``settings`` are those of its tests.
+    published operators alone; ``settings`` are those of its tests. ``power``: a table of
+    :func:`invariscope.analysis.stats.power.power`, from which the verdict says how many operators it takes.
 
     Raises:
         TableError: the frame lacks a column, or holds no shifts.
@@ -107,10 +112,12 @@ def analyze(
         **further,
         designs=designs,
         primary=primary,
-        summary=_with_assigned(
-            write_summary(rows, correlations, regressions, primary, designs, vocabulary, **further), assigned
+        opening=opening_of(assigned, primary, rows["operator"].nunique(), vocabulary, power),
+        folds=(
+            *([assigned_fold(assigned)] if len(assigned) else []),
+            *summary_folds(rows, correlations, regressions, primary, designs, vocabulary, **further),
         ),
-        headline=[*assigned_lines(assigned), *headline(correlations, primary, vocabulary)],
+        further_lines=(*cause_lines(assigned), *headline(correlations, primary, vocabulary)),
         statements=assigned,
     )
 
@@ -128,8 +135,7 @@ def analyze_tables(tables: Tables | Frames, vocabulary: Vocabulary | None = None
     found = analyze(frame, swaps=swaps, vocabulary=vocabulary, **options)
     if not frames.tables.notes:
         return found
-    left_out = "\n".join(f"* {note}" for note in frames.tables.notes)
-    return replace(found, summary=f"{found.summary.rstrip()}\n\n## Left out\n\n{left_out}\n")
+    return replace(found, folds=(*found.folds, Fold("Left out", bullets(frames.tables.notes))))
 
 
 def _assigned(frame: pd.DataFrame, vocabulary: Vocabulary, settings: Settings | None) -> pd.DataFrame:
@@ -139,22 +145,19 @@ def _assigned(frame: pd.DataFrame, vocabulary: Vocabulary, settings: Settings | 
     return statements(frame, settings)
 
 
-def _with_assigned(summary: str, assigned: pd.DataFrame) -> str:
-    """The summary with the section on drawn operators before its first own."""
-    if assigned.empty:
-        return summary
-    head, mark, rest = summary.partition("## ")
-    return f"{head}{assigned_section(assigned)}\n\n{mark}{rest}"
-
-
 def _assigned_alone(assigned: pd.DataFrame, vocabulary: Vocabulary) -> Results:
     """Results of a zoo in which every operator was drawn."""
-    summary = f"# {vocabulary.title}\n\n{assigned_section(assigned)}\n"
     empty = dict.fromkeys(
         ("correlations", "regressions", "influence", "comparisons", "sites", "primary"), pd.DataFrame()
     )
-    lines = assigned_lines(assigned)
-    return Results(**empty, designs=design_table(), summary=summary, headline=lines, statements=assigned)
+    return Results(
+        **empty,
+        designs=design_table(),
+        opening=opening_of(assigned, pd.DataFrame(), 0, vocabulary),
+        folds=(assigned_fold(assigned),),
+        further_lines=tuple(cause_lines(assigned)),
+        statements=assigned,
+    )
 
 
 def _designs(

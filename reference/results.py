@@ -18,6 +18,8 @@ import pandas as pd
 
 from invariscope.analysis import Frames, Results, Tables, analyze_tables, load, save_figures, write_results
 from invariscope.analysis.say.design_findings import design_sections
+from invariscope.analysis.say.findings import paradoxes
+from invariscope.analysis.say.statements import bullets, in_short
 from invariscope.analysis.tables.checkpoints import is_elsewhere, own
 from invariscope.base.files import write_whole
 from invariscope.base.words import counted
@@ -92,7 +94,7 @@ def text(study: Study, figures: Path | None = None) -> str:
         "## The paper's claims, one by one",
         *claims(study.final, study.results, study.frames),
         "The primary statements, which were fixed in advance, taken together:",
-        study.results.summary.partition("## In short\n")[2].partition("\n## ")[0].strip(),
+        bullets(in_short(study.results.primary, paradoxes(study.results.correlations))),
         "## Does MSB go with less consistency?",
         *shown("msb_invariance"),
         *correlation_tables(study.final, study.results, LEAST_ACCURACY),

@@ -110,6 +110,20 @@ def cells_of(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def require_one_plan(rows: pd.DataFrame) -> None:
-    """Refuse rows of several shift plans."""
-    if len(rows.drop_duplicates(["shift_kind", "max_shift", "n_shifts"])) > 1:
+    """Refuse rows of several shift plans; data sets of different image sizes have a largest shift each."""
+    several = len(rows.drop_duplicates(["shift_kind", "n_shifts"])) > 1
+    if several or rows.groupby("data")["max_shift"].nunique().max() > 1:
         raise TableError("several shift plans together: choose one kind and one largest shift")
+
+
+def mean_score(members: pd.DataFrame, score: str) -> float:
+    """The mean of a score over networks; NaN where the rows do not have it, as those made by hand."""
+    return float(members[score].astype(float).mean()) if score in members.columns else float("nan")
+
+
+def size_ranks(rows: pd.DataFrame) -> pd.Series:
+    """1 for the smallest of the largest shifts that a data set was measured under by this kind of plan, 2 for the next,
+    and so on: what is pooled over data sets is of one rank, since each is shifted by its own eighth.
+    """
+    keys = ["data", *(name for name in PLAN if name != "max_shift")]
+    return rows.groupby(keys)["max_shift"].rank(method="dense").astype(int)

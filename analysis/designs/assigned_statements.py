@@ -7,17 +7,28 @@ from typing import Any
 
 import pandas as pd
 
-from invariscope.analysis.designs.assigned import CELL, DRAWN, POPULATION, REPEAT, ROTATED, Settings, admitted, cells_of
+from invariscope.analysis.designs.assigned import (
+    CELL,
+    DRAWN,
+    POPULATION,
+    REPEAT,
+    ROTATED,
+    Settings,
+    admitted,
+    cells_of,
+    size_ranks,
+)
 from invariscope.analysis.designs.plan_numbers import PlanNumbers
 from invariscope.analysis.designs.reliability import agreement
-from invariscope.analysis.designs.verdicts import judged
-from invariscope.analysis.tables.plans import PLAN, filled, shifted
+from invariscope.analysis.designs.verdicts import POOLED, judged
+from invariscope.analysis.tables.plans import DATA_AND_PLAN, PLAN, filled, shifted
 
 CEILING, MOST_AT_CEILING = 0.995, 0.25
 """Where more than this share of a cell's drawn networks reach that score, the cell is at the ceiling."""
 
 COLUMNS = [
-    *("statement", "quantity", *PLAN, "cell", "estimate", "se", "low", "high", "p", "p_holm", "p_equivalent"),
+    *("statement", "quantity", *PLAN, "most_shift", "cell", "estimate", "se", "low", "high"),
+    *("points", "points_low", "points_high", "p", "p_holm", "p_equivalent"),
     *("n", "n_units", "n_cells", "role", "verdict", "note"),
 ]
 
@@ -28,7 +39,10 @@ _WITHOUT = ", without cells at the ceiling"
 def statements(frame: pd.DataFrame, settings: Settings | None = None, *, brief: bool = False) -> pd.DataFrame:
     """Every number of statements 1 to 6, with the columns :data:`COLUMNS`; docs/analysis-plan.md says what each is.
 
-    A row per statement, quantity, shift plan and cell, ``pooled`` for all cells together; after them ``ceiling`` (the
+    A row per statement, quantity, shift plan and cell, ``pooled`` for all cells together: each data set's smallest of
+    the largest shifts with the others' smallest, and so on; ``max_shift`` and ``most_shift`` are the least and the most
+    of what is pooled. ``points``, ``points_low``, ``points_high``: a slope of MSB in percentage points of the score per
+    unit of MSB (:func:`~invariscope.analysis.designs.plan_numbers.points_per_logit`). After them ``ceiling`` (the
     share of a cell's drawn networks at or above 0.995), ``reliability`` (two trainings of one operator) and
     ``left out`` (networks by reason). ``role``, ``p_holm``, ``p_equivalent`` and ``verdict`` are those of
     :func:`invariscope.analysis.designs.verdicts.judged`. ``brief``: the pooled numbers alone that verdict and cause
@@ -43,13 +57,13 @@ def statements(frame: pd.DataFrame, settings: Settings | None = None, *, brief: 
     settings = settings or Settings()
     rows, left_out = admitted(frame, settings)
     records: list[dict[str, Any]] = []
-    for labels, members in rows.groupby(PLAN, sort=True):
-        about = dict(zip(PLAN, labels, strict=True))
+    rows = rows.assign(size=size_ranks(rows))
+    for _, members in rows.groupby([name if name != "max_shift" else "size" for name in PLAN], sort=True):
         found = list(PlanNumbers(members, settings, brief).records())
         if not brief:
             found += _ceilings(members, settings)
-            found += _reliability(frame, about, settings)
-        records += [{**about, **record} for record in found]
+            found += _reliability(frame, members, settings)
+        records += [{**_plan_of(members, record["cell"]), **record} for record in found]
     if not brief:
         counts = left_out.groupby(["reason", *CELL], sort=True).size().reset_index(name="n")
         records += [
@@ -63,6 +77,15 @@ def statements(frame: pd.DataFrame, settings: Settings | None = None, *, brief: 
         ]
     table = pd.DataFrame.from_records(records, columns=[name for name in COLUMNS if name not in _JUDGED])
     return judged(table.assign(note=table["note"].fillna("")))[COLUMNS]
+
+
+def _plan_of(members: pd.DataFrame, cell: str) -> dict[str, Any]:
+    """The shift plan of a number: the largest shift of its cell, or the least and the most of all cells pooled."""
+    of_cell = members[members[CELL].astype(str).agg("/".join, axis=1) == cell] if cell != POOLED else members
+    sizes = of_cell["max_shift"]
+    first = members.iloc[0]
+    plan = {name: first[name] for name in PLAN}
+    return {**plan, "max_shift": int(sizes.min()), "most_shift": int(sizes.max())}
 
 
 def _ceilings(members: pd.DataFrame, settings: Settings) -> Iterator[dict[str, Any]]:
@@ -81,11 +104,12 @@ def _ceilings(members: pd.DataFrame, settings: Settings) -> Iterator[dict[str, A
             yield {**record, "quantity": record["quantity"] + _WITHOUT}
 
 
-def _reliability(frame: pd.DataFrame, plan: dict[str, Any], settings: Settings) -> Iterator[dict[str, Any]]:
+def _reliability(frame: pd.DataFrame, members: pd.DataFrame, settings: Settings) -> Iterator[dict[str, Any]]:
     if REPEAT not in frame.columns:
         return
     rows = filled(shifted(frame))
-    rows = rows[rows["final"].astype(bool) & (rows[PLAN] == pd.Series(plan)).all(axis=1)]
+    plans = pd.MultiIndex.from_frame(members[DATA_AND_PLAN].drop_duplicates())
+    rows = rows[rows["final"].astype(bool) & pd.MultiIndex.from_frame(rows[DATA_AND_PLAN]).isin(plans)]
     for column in ("msb_corrected", settings.score):
         for cell, found in agreement(rows, column).items():
             yield {

@@ -28,7 +28,7 @@ from invariscope.analysis.designs.population import (
 from invariscope.analysis.designs.rotations import rotation_effect
 from invariscope.analysis.designs.verdicts import MSB_SLOPE, POOLED, WITHIN
 from invariscope.analysis.stats.pooled import Pooled
-from invariscope.analysis.stats.resampling import NOMINAL
+from invariscope.analysis.stats.resampling import NOMINAL, Array
 from invariscope.base.errors import TableError
 
 Record = dict[str, Any]
@@ -76,11 +76,15 @@ class PlanNumbers:
             cells = found.cells[found.cells["in_pool"]]
             counts = {"n": int(cells["n"].sum()), "n_units": int(cells["n_blocks"].sum())}
             apart = [*found.left_out, *found.cells.loc[~found.cells["in_pool"], "cell"]]
-            yield {**about, **counts, **_pooled(found.pooled, apart), "p": found.p}
+            pooled = _pooled(found.pooled, apart)
+            per_logit = points_per_logit(cells["mean"].to_numpy(), cells["se"].to_numpy())
+            yield {**about, **counts, **pooled, "p": found.p, **_in_points(pooled, per_logit)}
             for cell in [] if self.brief else found.cells.to_dict("records"):
                 note = f"blocks that lack a network: {cell['n_incomplete']}" if cell["n_incomplete"] else ""
                 kept = {name: cell[name] for name in ("cell", "se", "low", "high", "p", "n")}
-                yield {**about, **kept, "estimate": cell["slope"], "n_units": cell["n_blocks"], "note": note}
+                kept["estimate"] = cell["slope"]
+                points = _in_points(kept, points_per_logit([cell["mean"]], [cell["se"]]))
+                yield {**about, **kept, **points, "n_units": cell["n_blocks"], "note": note}
 
     def _total(self, rows: pd.DataFrame) -> Iterator[Record]:
         shared = rows[rows[FAMILY] == "channelranks"] if FAMILY in rows.columns else rows.iloc[:0]
@@ -102,7 +106,7 @@ class PlanNumbers:
 
     def _equal(self, rows: pd.DataFrame) -> Iterator[Record]:
         try:
-            equal = fit_equal(rows)
+            equal = fit_equal(rows, score=self.settings.score)
         except TableError as problem:
             yield {"statement": "3", "quantity": MSB_SLOPE, "cell": POOLED, "note": str(problem)}
             return
@@ -124,7 +128,9 @@ class PlanNumbers:
             p = float(2 * _tail(pooled.estimate / pooled.se, equal.n_units - len(equal.terms()) - 1))
             if term == MSB_TERM and not given and not self.brief:
                 p = freedman_lane_p(equal, term, self.settings)
-            yield {**about, **_pooled(pooled, equal.left_out), "p": p, "n": n, "n_units": equal.n_units}
+            told = _pooled(pooled, equal.left_out)
+            points = _pooled_points(told, equal, term) if term == MSB_TERM else {}
+            yield {**about, **told, **points, "p": p, "n": n, "n_units": equal.n_units}
             for cell in [] if self.brief else equal.cells:
                 if term in cell.names:
                     yield {**about, **_of_cell(cell, term)}
@@ -135,7 +141,7 @@ class PlanNumbers:
             yield {**about, "cell": POOLED, "note": f"{mediator} was not measured"}
             return
         try:
-            equal = fit_equal(rows, [mediator])
+            equal = fit_equal(rows, [mediator], score=self.settings.score)
         except TableError as problem:
             yield {**about, "cell": POOLED, "note": str(problem)}
             return
@@ -172,14 +178,15 @@ class PlanNumbers:
         ):
             about = {"statement": "3", "quantity": f"{MSB_SLOPE}, {ending}", "cell": POOLED}
             try:
-                equal = fit_equal(rows, readings, outcome=outcome)
+                equal = fit_equal(rows, readings, outcome=outcome, score=self.settings.score)
             except TableError as problem:
                 yield {**about, "note": str(problem)}
                 continue
             if MSB_TERM in equal.terms():
                 found = _pooled(equal.pooled(MSB_TERM), equal.left_out)
                 words = f"{note}; {found['note']}" if readings else found["note"]
-                yield {**about, **found, "n_units": equal.n_units, "note": words}
+                points = _pooled_points(found, equal, MSB_TERM)
+                yield {**about, **found, **points, "n_units": equal.n_units, "note": words}
 
     def _held_out(self) -> Iterator[Record]:
         try:
@@ -221,15 +228,33 @@ def _of_cell(cell: CellFit, term: str) -> Record:
     estimate, se = float(fit.params[index]), float(fit.errors[index])
     half = float(stats.t.ppf((1 + NOMINAL) / 2, cell.df)) * se
     p = 2 * _tail(estimate / se, cell.df) if se > 0 else np.nan
-    return {
-        "cell": cell.name,
-        "estimate": estimate,
-        "se": se,
-        "low": estimate - half,
-        "high": estimate + half,
-        "p": p,
-        "n": len(cell.y),
-    }
+    found = {"cell": cell.name, "estimate": estimate, "se": se, "low": estimate - half, "high": estimate + half}
+    points = _in_points(found, points_per_logit([cell.mean], [se])) if term == MSB_TERM else {}
+    return {**found, **points, "p": p, "n": len(cell.y)}
+
+
+def points_per_logit(means: Sequence[float] | Array, errors: Sequence[float] | Array) -> float:
+    """Percentage points of a score per logit, at the cells' mean scores ``c``: the mean of ``100 c (1 - c)``, the
+    derivative of the score by its logit, with the weights ``1 / se²`` that the cells' slopes are pooled with.
+
+    A slope in logits times this number is its size in points; its interval is scaled alike, so that both exclude zero
+    or neither does. A cell of mean 0 or 1 has no derivative other than 0: its slope is 0 points.
+    """
+    c, widths = np.asarray(means, dtype=float), np.asarray(errors, dtype=float)
+    # One cell has weight 1, also where its error is 0.
+    shares = np.ones(1) if len(c) == 1 else widths**-2 / (widths**-2).sum()
+    return float(shares @ (100 * c * (1 - c)))
+
+
+def _in_points(found: Record, per_logit: float) -> Record:
+    named = {"points": "estimate", "points_low": "low", "points_high": "high"}
+    return {name: per_logit * found[of] for name, of in named.items()}
+
+
+def _pooled_points(found: Record, equal: EqualFit, term: str) -> Record:
+    cells = equal.having(term)
+    errors = [float(cell.fit.errors[cell.at(term)]) for cell in cells]
+    return _in_points(found, points_per_logit([cell.mean for cell in cells], errors))
 
 
 def _tail(t: float, df: float) -> float:

@@ -22,6 +22,7 @@ from invariscope.analysis.designs.assigned import (
     SELECTIVITY,
     Settings,
     cells_of,
+    mean_score,
     require_one_plan,
 )
 from invariscope.analysis.stats.importance import lmg_shares
@@ -38,6 +39,7 @@ from invariscope.analysis.stats.ranks import (
 from invariscope.analysis.stats.resampling import NOMINAL, Array, bootstrap_counts
 from invariscope.analysis.stats.robust import Robust, fractional, hc3, residuals
 from invariscope.base.errors import TableError
+from invariscope.collectors.schema import PRIMARY_SCORE
 
 MSB_TERM, SQUARE = "msb", "msb_squared"
 PLAYERS = {
@@ -78,7 +80,9 @@ def total_association(
 
 @dataclass(frozen=True)
 class CellFit:
-    """The least squares of a cell: ``names`` of its columns, first the constant, and whose rows they are."""
+    """The least squares of a cell: ``names`` of its columns, first the constant, whose rows they are, and the ``mean``
+    of the score over them.
+    """
 
     name: str
     names: tuple[str, ...]
@@ -86,6 +90,7 @@ class CellFit:
     y: Array
     units: np.ndarray
     fit: Robust
+    mean: float
 
     def at(self, term: str) -> int:
         """The column of a term."""
@@ -115,9 +120,13 @@ class EqualFit:
         common = [name for name in self.cells[0].names if all(name in cell.names for cell in self.cells)]
         return common[1:]
 
+    def having(self, term: str) -> list[CellFit]:
+        """The cells whose fit has the term."""
+        return [cell for cell in self.cells if term in cell.names]
+
     def pooled(self, term: str) -> Pooled:
         """The inverse-variance mean of a slope; its error knows that the cells share operators."""
-        cells = [cell for cell in self.cells if term in cell.names]
+        cells = self.having(term)
         influences = np.zeros((self.n_units, len(cells)))
         for column, cell in enumerate(cells):
             influences[cell.units, column] = cell.fit.influences[:, cell.at(term)]
@@ -126,13 +135,15 @@ class EqualFit:
         return pool(estimates, errors, covariance=influences.T @ influences, alone_df=cells[0].df)
 
 
-def fit_equal(rows: pd.DataFrame, readings: Sequence[str] = (), *, outcome: str = LOGIT) -> EqualFit:
+def fit_equal(
+    rows: pd.DataFrame, readings: Sequence[str] = (), *, outcome: str = LOGIT, score: str = PRIMARY_SCORE
+) -> EqualFit:
     """Statements 3 and 4: the outcome on assigned MSB (less its mean over all rows) and its square, the low pass, the
     asymmetry and the root of selectivity, on padding and augmentation where they vary, and on measured ``readings``.
 
     A cell in which a column says nothing of its own (padding of one mode) does without it. Rows that lack a number are
     left out. Cells of fewer than 40 draws take no part, unless all are smaller. Another ``outcome`` than the logit is a
-    score in 0 … 1, whose fractional logit is fitted.
+    score in 0 … 1, whose fractional logit is fitted; ``score``: the column that ``mean`` is of.
 
     Raises:
         TableError: for rows of several plans, a missing column, or too few rows.
@@ -148,7 +159,7 @@ def fit_equal(rows: pd.DataFrame, readings: Sequence[str] = (), *, outcome: str 
     centre = float(known[MSB].astype(float).mean())
     parts = list(cells_of(known))
     large = [part for part in parts if len(part[1]) >= LEAST_DRAWS] or parts
-    cells = [_fit(name, members, centre, readings, outcome) for name, members in large]
+    cells = [_fit(name, members, centre, readings, outcome, score) for name, members in large]
     made = tuple(cell for cell in cells if cell is not None)
     left_out = tuple(name for name, _ in parts if all(cell.name != name for cell in made))
     if not made:
@@ -156,7 +167,9 @@ def fit_equal(rows: pd.DataFrame, readings: Sequence[str] = (), *, outcome: str 
     return EqualFit(made, int(known["unit"].max()) + 1, left_out, centre)
 
 
-def _fit(name: str, members: pd.DataFrame, centre: float, readings: Sequence[str], outcome: str) -> CellFit | None:
+def _fit(
+    name: str, members: pd.DataFrame, centre: float, readings: Sequence[str], outcome: str, score: str
+) -> CellFit | None:
     columns = _columns(members, centre)
     columns |= {reading: members[reading].to_numpy(dtype=float) for reading in readings}
     y = members[outcome].to_numpy(dtype=float)
@@ -169,7 +182,10 @@ def _fit(name: str, members: pd.DataFrame, centre: float, readings: Sequence[str
     if len(y) <= len(names) + 1 or np.ptp(y) == 0:
         return None
     fit = hc3(design, y) if outcome == LOGIT else fractional(design, y)
-    return None if isinstance(fit, str) else CellFit(name, tuple(names), design, y, members["unit"].to_numpy(), fit)
+    if isinstance(fit, str):
+        return None
+    units = members["unit"].to_numpy()
+    return CellFit(name, tuple(names), design, y, units, fit, mean_score(members, score))
 
 
 def _columns(members: pd.DataFrame, centre: float) -> dict[str, Array]:

@@ -15,7 +15,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from invariscope.analysis.designs.assigned import BLOCK, LEAST_BLOCKS, LOGIT, MSB, Settings, cells_of, require_one_plan
+from invariscope.analysis.designs.assigned import (
+    BLOCK,
+    LEAST_BLOCKS,
+    LOGIT,
+    MSB,
+    Settings,
+    cells_of,
+    mean_score,
+    require_one_plan,
+)
 from invariscope.analysis.stats.pooled import Pooled, equivalence_p, pool
 from invariscope.analysis.stats.randomisation import centred, clustered, randomised_p
 from invariscope.analysis.stats.regression.sandwich import bias_reduced
@@ -33,10 +42,11 @@ _WEIGHTS = re.compile(r"\brank\((?:\w+=)?\(([^()]*)\)")
 class RotationEffect:
     """The slope within blocks, cell by cell and pooled, for one kind of shift.
 
-    ``cells``: a row per cell with ``slope, se, low, high, df, p, n_blocks, n, n_incomplete, in_pool``. ``p`` is that of
-    a randomisation within blocks, stratified over the cells: the same statistic, the inverse-variance mean of the
-    cells' slopes. ``p_equivalent``: of two one-sided tests at ±:data:`BOUND`. ``left_out``: cells without two whole
-    blocks in which MSB varies, or whose outcomes are all equal within blocks.
+    ``cells``: a row per cell with ``slope, se, low, high, df, p, n_blocks, n, n_incomplete, mean, in_pool`` (``mean``:
+    of the score over the networks of whole blocks). ``p`` is that of a randomisation within blocks, stratified over the
+    cells: the same statistic, the inverse-variance mean of the cells' slopes. ``p_equivalent``: of two one-sided tests
+    at ±:data:`BOUND`. ``left_out``: cells without two whole blocks in which MSB varies, or whose outcomes are all equal
+    within blocks.
     """
 
     cells: pd.DataFrame
@@ -56,6 +66,7 @@ class _Cell:
     se: float
     df: float
     n_incomplete: int
+    mean: float
 
     @property
     def scaled(self) -> Array:
@@ -78,6 +89,7 @@ class _Cell:
             "n_blocks": blocks,
             "n": len(self.codes),
             "n_incomplete": self.n_incomplete,
+            "mean": self.mean,
             "in_pool": blocks >= LEAST_BLOCKS,
         }
 
@@ -104,7 +116,7 @@ def rotation_effect(
         raise TableError("no rotations: no checkpoint has the factor `block`")
     require_one_plan(rows)
     parts = list(cells_of(rows[rows[BLOCK].notna()]))
-    found = [_cell(name, members, spread) for name, members in parts]
+    found = [_cell(name, members, spread, settings.score) for name, members in parts]
     cells = [cell for cell in found if cell is not None]
     if not cells:
         raise TableError("no rotations: no cell has two whole blocks in which MSB varies")
@@ -118,7 +130,7 @@ def rotation_effect(
     return RotationEffect(table, pooled, p, equivalence_p(pooled.estimate, pooled.se, BOUND), left_out)
 
 
-def _cell(name: str, members: pd.DataFrame, spread: bool) -> _Cell | None:
+def _cell(name: str, members: pd.DataFrame, spread: bool, score: str) -> _Cell | None:
     if members.duplicated([BLOCK, MSB, "checkpoint"]).any():
         raise TableError(f"cell {name}: a network of a block stands there twice")
     sizes = members.groupby(BLOCK)[MSB].transform("size")
@@ -140,7 +152,7 @@ def _cell(name: str, members: pd.DataFrame, spread: bool) -> _Cell | None:
     else:
         slope = float(treatment @ outcome) / float(treatment @ treatment)
         se, df = clustered(treatment, outcome - slope * treatment, codes)
-    return _Cell(name, treatment, outcome, codes, slope, se, df, incomplete)
+    return _Cell(name, treatment, outcome, codes, slope, se, df, incomplete, mean_score(whole, score))
 
 
 def _others(specifications: pd.Series, codes: np.ndarray) -> Array:

@@ -60,11 +60,12 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
 
 def is_primary_plan(table: pd.DataFrame) -> pd.Series:
     """Whether a row is of circular shifts, or of zero shifts with the data set's background, 9 of them sampled per
-    image, and the smallest of the largest shifts.
+    image, and the smallest of the largest shifts of its data set (of its ``cell``, in a table of statements).
     """
     found = table["shift_kind"].isin(PRIMARY_KINDS) & table["fill"].isin(PRIMARY_FILLS)
     found &= (table["plan"] == "sampled") & (table["n_shifts"] == 9)
-    smallest = table["max_shift"].where(found).groupby(table["shift_kind"]).transform("min")
+    of_data = [table[name] for name in ("data", "cell") if name in table.columns]
+    smallest = table["max_shift"].where(found).groupby([table["shift_kind"], *of_data]).transform("min")
     return found & (table["max_shift"] == smallest)
 
 

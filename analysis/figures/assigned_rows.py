@@ -22,7 +22,7 @@ from invariscope.analysis.figures import style
 from invariscope.analysis.figures.selection import copies_told
 from invariscope.analysis.say.plan_words import plan_in_caption
 from invariscope.analysis.tables.checkpoints import is_elsewhere
-from invariscope.analysis.tables.plans import kind_order
+from invariscope.analysis.tables.plans import PLAN, kind_order
 from invariscope.base.errors import TableError
 from invariscope.base.words import counted
 
@@ -63,7 +63,8 @@ class AssignedRows:
 
     def plans(self) -> str:
         """Data sets and shift plans in one sentence, for the caption."""
-        told = [plan_in_caption(self.rows[self.rows["shift_kind"] == kind].iloc[0]) for kind in self.kinds]
+        plans = self.rows.drop_duplicates(PLAN).to_dict("records")
+        told = [plan_in_caption(plan) for kind in self.kinds for plan in plans if plan["shift_kind"] == kind]
         images = sorted({int(number) for number in self.rows["n_images"]})
         many = f"{images[0]} images" if len(images) == 1 else f"{images[0]} to {images[-1]} images"
         return f"Measured on {', '.join(map(self.named, self.cells))} ({many}); shifts: {', '.join(told)}."

@@ -84,7 +84,7 @@ def _table(chosen: AssignedRows, readings: list[str]) -> pd.DataFrame:
     parts = []
     for kind in chosen.kinds:
         try:
-            fit = fit_equal(chosen.of(kind, DRAWN), readings)
+            fit = fit_equal(chosen.of(kind, DRAWN), readings, score=chosen.score)
         except TableError as problem:
             raise TableError(f"importance: {problem}") from problem
         sizes = {cell.name: len(cell.y) for cell in fit.cells}

@@ -49,7 +49,7 @@ def mechanism(
     fits: dict[str, EqualFit] = {}
     for kind in chosen.kinds:
         try:
-            fits[kind] = fit_equal(chosen.of(kind, DRAWN), [SEE])
+            fits[kind] = fit_equal(chosen.of(kind, DRAWN), [SEE], score=chosen.score)
         except TableError as problem:
             raise TableError(f"mechanism: {problem}") from problem
     with style.theme(width):

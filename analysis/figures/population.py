@@ -98,7 +98,7 @@ def _fits(chosen: AssignedRows, notes: list[str]) -> dict[str, EqualFit]:
     found = {}
     for kind in chosen.kinds:
         try:
-            found[kind] = fit_equal(chosen.of(kind, DRAWN))
+            found[kind] = fit_equal(chosen.of(kind, DRAWN), score=chosen.score)
         except TableError as problem:
             notes.append(f"No fit under {kind} shifts: {problem}.")
     return found

@@ -77,10 +77,13 @@
     makeSortable(table);
   });
 
-  // A link to a folded table, or into one, opens it.
+  // A link to what is folded, or into it, opens it.
   const unfold = () => {
     const target = location.hash && document.getElementById(location.hash.slice(1));
-    if (target && target.matches("details")) target.open = true;
+    const folded = target && target.closest("details");
+    if (!folded) return;
+    folded.open = true;
+    target.scrollIntoView();
   };
   addEventListener("hashchange", unfold);
   unfold();

@@ -9,7 +9,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from typing import Any
@@ -22,12 +22,13 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from invariscope.analysis.drawing import Drawn, caption_of
+from invariscope.analysis.drawing import Drawn, caption_of, draw_headline
 from invariscope.analysis.figures.style import theme
 from invariscope.analysis.report.html_tables import HtmlTable, html_table, paper_table
 from invariscope.analysis.report.provenance import provenance
 from invariscope.analysis.report.scatter import scatter_spec
 from invariscope.analysis.results import Results
+from invariscope.analysis.say.opening import HEAD, Fold
 from invariscope.analysis.say.vocabulary import IMAGES, PIXELS, first_measured
 from invariscope.analysis.tables.frames import Frames
 from invariscope.analysis.tables.plans import DATA_AND_PLAN
@@ -48,6 +49,15 @@ class Heading:
     level: int
     anchor: str
     text: str
+
+
+@dataclass(frozen=True)
+class PageFold:
+    """A part of the findings that is folded away."""
+
+    anchor: str
+    title: str
+    html: Markup
 
 
 @dataclass(frozen=True)
@@ -76,8 +86,11 @@ def build_page(frames: Frames, results: Results, drawn: Drawn) -> str:
     """The page as HTML; see :func:`invariscope.analysis.report.report_page`."""
     tables, vocabulary = frames.tables, first_measured(frames.tables)
     frame = frames[vocabulary.frame]
-    title, findings, contents = findings_html(results.summary)
-    figures = [page_figure(name, figure) for name, figure in drawn.figures.items()]
+    opening = results.opening
+    shown = draw_headline(frames, vocabulary, drawn)
+    top = page_figure(*shown) if shown else None
+    folds, contents = folds_html(results.folds)
+    figures = [page_figure(name, figure) for name, figure in drawn.figures.items() if not top or name != shown[0]]
     groups = {
         "Tables": [
             *(PageTable(f"paper-{name}", title_of(name), paper_table(table)) for name, table in drawn.tables.items()),
@@ -85,16 +98,20 @@ def build_page(frames: Frames, results: Results, drawn: Drawn) -> str:
         ],
         "Provenance": _tables(provenance(tables)),
     }
+    contents = [Heading(2, "verdict", "Verdict"), *contents]
     contents += [Heading(2, "explore", "Explore the checkpoints"), Heading(2, "figures", "Figures")]
     contents += [Heading(3, figure.anchor, figure.name) for figure in figures]
     for name, group in groups.items():
         contents += [Heading(2, name.lower(), name), *(Heading(3, table.anchor, table.title) for table in group)]
     scripts = [Markup(_script_text(text)) for text in (vega_bundle(), _file("page.js"))]
     return _template().render(
-        title=title,
-        findings=findings,
+        opening=opening,
+        head=HEAD,
+        caveats=[_inline(caveat) for caveat in opening.caveats],
+        top=top,
+        folds=folds,
         contents=contents,
-        headline=results.headline,
+        headline=results.further_lines,
         figures=figures,
         reasons={title_of(name): reason for name, reason in drawn.reasons.items()},
         groups=groups,
@@ -105,25 +122,37 @@ def build_page(frames: Frames, results: Results, drawn: Drawn) -> str:
     )
 
 
-def findings_html(summary: str) -> tuple[str, Markup, list[Heading]]:
-    """Title, HTML and headings of a Markdown summary; its first heading is the title and is left out of the HTML.
+def folds_html(folds: Iterable[Fold]) -> tuple[list[PageFold], list[Heading]]:
+    """The folds of a summary as HTML, and their headings: those of a fold's text are one level below its title.
 
     The text may hold names that others chose: HTML in it is shown as text, and links and images are not made.
     """
-    reader = MarkdownIt("commonmark", {"html": False}).disable(["link", "image", "autolink", "reference"])
-    tokens = reader.parse(summary)
-    title = "Report"
+    reader = _reader()
+    made: list[PageFold] = []
     headings: list[Heading] = []
-    if tokens and tokens[0].type == "heading_open":
-        title, tokens = _words(tokens[1]), tokens[3:]
-    for opening, words in itertools.pairwise(tokens):
-        if opening.type != "heading_open":
-            continue
-        heading = Heading(int(opening.tag[1:]), f"finding-{len(headings) + 1}", _words(words))
-        opening.attrSet("id", heading.anchor)
-        headings.append(heading)
-    html = reader.renderer.render(tokens, reader.options, {})
-    return title, Markup(html), headings
+    for fold in folds:
+        anchor = f"fold-{len(made) + 1}"
+        headings.append(Heading(2, anchor, fold.title))
+        tokens = reader.parse(fold.text)
+        for token, words in itertools.pairwise([*tokens, None]):
+            if token.type not in ("heading_open", "heading_close"):
+                continue
+            level = int(token.tag[1:]) + 1
+            token.tag = f"h{level}"
+            if token.type == "heading_open":
+                heading = Heading(level, f"finding-{len(headings) + 1}", _words(words))
+                token.attrSet("id", heading.anchor)
+                headings.append(heading)
+        made.append(PageFold(anchor, fold.title, Markup(reader.renderer.render(tokens, reader.options, {}))))
+    return made, [heading for heading in headings if heading.level < 4]
+
+
+def _reader() -> MarkdownIt:
+    return MarkdownIt("commonmark", {"html": False}).disable(["link", "image", "autolink", "reference"])
+
+
+def _inline(text: str) -> Markup:
+    return Markup(_reader().renderInline(text))
 
 
 def _words(token: Any) -> str:

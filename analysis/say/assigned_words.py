@@ -1,36 +1,64 @@
-"""What a study with assigned MSB found, in lines and in a table."""
+"""What a study with assigned MSB found: the verdict in a sentence, the primary statements, the causes named."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from invariscope.analysis.designs.verdicts import POOLED, causes, is_primary_plan
+from invariscope.analysis.designs.assigned import LEAST_BLOCKS
+from invariscope.analysis.designs.rotations import BOUND
+from invariscope.analysis.designs.verdicts import (
+    ABOVE,
+    BELOW,
+    LEVEL,
+    NOTHING,
+    OPEN,
+    POOLED,
+    WITHIN,
+    causes,
+    is_primary_plan,
+)
 from invariscope.analysis.say.numbers import ranged
-from invariscope.analysis.say.plan_words import plan_words
+from invariscope.analysis.say.opening import MISSING, Fold, Opening, Stated
+from invariscope.analysis.say.vocabulary import Vocabulary
+from invariscope.analysis.stats.pooled import pool
+from invariscope.analysis.stats.power import NEEDED_SPREAD
+from invariscope.base.words import counted
 
 _NAMED = {
     "msb": "MSB itself",
-    "selectivity": "selectivity, how far single pixels are picked at all",
-    "aliasing": "aliasing, the equivariance error of the sites",
+    "selectivity": "selectivity (how far single pixels are picked at all)",
+    "aliasing": "aliasing (the equivariance error of the sites)",
 }
-_HEAD = "| statement | shifts | estimate (95 % interval) | p after Holm | n | verdict |\n|---|---|---|---|---|---|"
+_STATEMENTS = {"1": "(1) MSB moved, all else equal", "2": "(2) correlation over drawn operators"}
+_DIFFERS = "differs"
+_SAID = {
+    BELOW: "maximum-sampling bias (MSB) as such lowers shift invariance under {where}",
+    f"{BELOW}, smaller than matters": "maximum-sampling bias (MSB) as such lowers shift invariance under {where}, by "
+    "less than matters",
+    ABOVE: "maximum-sampling bias (MSB) as such raises shift invariance under {where}",
+    f"{ABOVE}, smaller than matters": "maximum-sampling bias (MSB) as such raises shift invariance under {where}, by "
+    "less than matters",
+    NOTHING: "maximum-sampling bias (MSB) as such has no effect of a size that matters on shift invariance under "
+    "{where}",
+    OPEN: "whether maximum-sampling bias (MSB) as such lowers shift invariance is open under {where}",
+    _DIFFERS: "what maximum-sampling bias (MSB) as such does to shift invariance differs in sign between the data sets "
+    "under {where}",
+}
+Row = dict[Hashable, Any]
 
 
-def assigned_lines(table: pd.DataFrame) -> list[str]:
-    """The primary statements and the causes named, as lines for a terminal; none without statements."""
-    lines = []
-    for row in _primary(table):
-        p = f", p {row['p_holm']:.3g} after Holm" if np.isfinite(row["p_holm"]) else ""
-        lines.append(f"({row['statement']}) {row['quantity']}, {plan_words(row)}: {_number(row)}{p}: {row['verdict']}")
-    return [*lines, *cause_lines(table)]
+def assigned_opening(table: pd.DataFrame, vocabulary: Vocabulary) -> Opening:
+    """The first page: whether MSB as such lowers shift invariance, and what is named as cause, for each shift kind."""
+    rows = _primary(table)
+    return Opening(vocabulary.title, _verdict(table, rows), tuple(map(_stated, rows)), tuple(_caveats(table, rows)))
 
 
 def cause_lines(table: pd.DataFrame) -> list[str]:
-    """``circular shifts: what lowers or raises consistency is …``, a line per kind."""
+    """``circular shifts: named as cause: …``, a line per kind."""
     lines = []
     for row in causes(table).to_dict("records") if len(table) else []:
         named = [words for name, words in _NAMED.items() if row[name]]
@@ -40,43 +68,162 @@ def cause_lines(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def assigned_section(table: pd.DataFrame) -> str:
-    """The section of the summary: a table of the primary statements, the causes, and where the others stand."""
-    rows = [
-        f"| ({row['statement']}) {row['quantity']} | {plan_words(row)} | {_number(row)} "
-        f"| {_p(row['p_holm'])} | {_count(row)} | {row['verdict']} |"
-        for row in _primary(table)
+def assigned_fold(table: pd.DataFrame) -> Fold:
+    """The primary statements in logits, cell by cell, and the causes named."""
+    about = {"statement": table["statement"] == "1", "quantity": table["quantity"] == WITHIN}
+    cells = table[about["statement"] & about["quantity"] & is_primary_plan(table)]
+    slopes = [f"{row['shift_kind']}, {row['cell']}: {_logits(row)}. {_count(row)}." for row in cells.to_dict("records")]
+    parts = [
+        "The statements fixed in advance are those of docs/analysis-plan.md, version 2. All numbers are in "
+        "`statements.csv`.",
+        "\n".join(f"* {line}" for line in cause_lines(table)),
+        "Statement 1, the slope within blocks of rotations, in logits of consistency per unit of MSB (from the average "
+        "to the maximum), for each cell and pooled:",
+        "\n".join(f"* {line}" for line in slopes) or "* There are no rotations.",
     ]
-    listed = "\n".join(f"* {line}" for line in cause_lines(table))
-    return "\n\n".join(
-        [
-            "## Operators drawn at random, MSB assigned",
-            "The statements fixed in advance (docs/analysis-plan.md, version 2); slopes in logits of consistency per "
-            "unit of MSB, from the average to the maximum. All others are in `statements.csv`.",
-            "\n".join([_HEAD, *rows]),
-            listed,
-        ]
-    )
+    return Fold("Operators drawn at random, MSB assigned", "\n\n".join(parts))
 
 
-def _primary(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    if table.empty:
-        return []
+def _primary(table: pd.DataFrame) -> list[Row]:
     mine = (table["role"] == "primary") & is_primary_plan(table) & (table["cell"] == POOLED)
     return table[mine].to_dict("records")
 
 
-def _number(row: dict[Hashable, Any]) -> str:
+def _verdict(table: pd.DataFrame, rows: list[Row]) -> str:
+    moved = [row for row in rows if row["statement"] == "1" and np.isfinite(row["estimate"])]
+    if not moved:
+        return _without_rotations(rows)
+    groups: dict[str, list[Row]] = {}
+    for row in moved:
+        verdict = _DIFFERS if _cells_differ(table, row) else row["verdict"]
+        groups.setdefault(verdict if verdict in _SAID else OPEN, []).append(row)
+    clauses = []
+    for verdict, found in groups.items():
+        text = _SAID[verdict].format(where=_listed(map(_under, found)))
+        blocks = max((_blocks_needed(row) for row in found), default=0) if verdict == OPEN else 0
+        takes = f"; about {blocks} blocks of rotations are needed to see an effect of {BOUND:g} logits"
+        clauses.append(text + (takes if blocks else ""))
+    clear = any(verdict.startswith((BELOW, ABOVE)) for verdict in groups)
+    clauses += [*_named_instead(table), *([] if clear else _correlated(rows))]
+    first, *rest = clauses
+    # Long names stand once.
+    rest = [clause.replace("maximum-sampling bias (MSB)", "MSB") for clause in rest]
+    told = "; ".join([first[0].upper() + first[1:], *rest]) + "."
+    return told.replace(" points,", " points of consistency,", 1)
+
+
+def _without_rotations(rows: list[Row]) -> str:
+    told = [_under(row) for row in rows if np.isfinite(row["estimate"])]
+    found = f"; over them MSB and consistency correlate under {_listed(told)}" if told else ""
+    return (
+        "Without a slope over rotations of weights these drawn operators do not say whether maximum-sampling bias "
+        f"(MSB) as such lowers shift invariance{found}."
+    )
+
+
+def _named_instead(table: pd.DataFrame) -> list[str]:
+    """What is named as cause besides MSB, once where it is the same under all kinds."""
+    told: dict[str, list[str]] = {}
+    for row in causes(table).to_dict("records"):
+        rivals = " and ".join(_NAMED[name] for name in ("selectivity", "aliasing") if row[name])
+        if row["mediated"]:
+            text = f"it acts by way of {rivals}"
+        elif rivals:
+            text = f"named as cause {'beside it' if row['msb'] else 'instead'}: {rivals}"
+        else:
+            text = f"nothing {'else ' if row['msb'] else ''}is named as cause"
+        told.setdefault(text, []).append(row["shift_kind"])
+    if len(told) < 2:
+        return list(told)
+    return [f"under {_listed(kinds)} shifts {text}" for text, kinds in told.items()]
+
+
+def _correlated(rows: list[Row]) -> list[str]:
+    """The paper's correlation, where it is clear and MSB as such has no clear effect."""
+    clear = [row for row in rows if row["statement"] == "2" and row["verdict"].startswith((BELOW, ABOVE))]
+    if not clear:
+        return []
+    return [f"over the drawn operators MSB and consistency do correlate under {_listed(map(_under, clear))}"]
+
+
+def _cells_differ(table: pd.DataFrame, pooled: Row) -> bool:
+    """Whether the cells' slopes differ (Cochran's Q, p < 0.05), and in sign."""
+    mine = (table["statement"] == "1") & (table["quantity"] == WITHIN) & is_primary_plan(table)
+    mine &= (table["shift_kind"] == pooled["shift_kind"]) & (table["cell"] != POOLED)
+    cells = table[mine & (table["n_units"] >= LEAST_BLOCKS) & (table["se"] > 0)]
+    if len(cells) < 2 or cells["estimate"].min() * cells["estimate"].max() >= 0:
+        return False
+    return pool(cells["estimate"].to_numpy(), cells["se"].to_numpy()).p_heterogeneity < LEVEL
+
+
+def _blocks_needed(row: Row) -> int:
+    """Blocks with which a slope of the size that matters would be told from zero four times in five, by a normal
+    approximation at this row's error; 0 where there are as many, or none are counted.
+    """
+    if not (np.isfinite(row["n_units"]) and row["se"] > 0):
+        return 0
+    needed = int(np.ceil(row["n_units"] * (NEEDED_SPREAD * row["se"] / BOUND) ** 2))
+    return needed if needed > row["n_units"] else 0
+
+
+def _caveats(table: pd.DataFrame, rows: list[Row]) -> list[str]:
+    moved = [row for row in rows if row["statement"] == "1" and np.isfinite(row["estimate"])]
+    found = []
+    if moved:
+        found.append(
+            "Points are percentage points of consistency at its mean, from averaging a window (MSB 0) to sampling its "
+            "maximum (MSB 1), all else equal."
+        )
+        if any(row["n_cells"] == 1 for row in moved):
+            found.append("One cell alone may find an effect, and cannot show that there is none.")
+        else:
+            cells = max(int(row["n_cells"]) for row in moved)
+            found.append(f"Effects are pooled over {counted(cells, 'cell')}, each of which is listed below.")
+    if any(row["statement"] == "2" for row in rows):
+        found.append("The correlation names no cause: among drawn operators MSB goes with selectivity by construction.")
+    return found
+
+
+def _stated(row: Row) -> Stated:
+    sizes = sorted({int(row["max_shift"]), int(row["most_shift"])})
+    return Stated(
+        _STATEMENTS[row["statement"]],
+        f"{row['shift_kind']} shifts ≤ {' to '.join(map(str, sizes))} px",
+        _effect(row),
+        f"{row['p_holm']:.3g}" if np.isfinite(row["p_holm"]) else MISSING,
+        _count(row),
+        row["verdict"] or MISSING,
+    )
+
+
+def _effect(row: Row) -> str:
+    if not np.isfinite(row["estimate"]):
+        return f"no number ({row['note']})"
+    if row["statement"] == "2":
+        return f"Spearman {ranged(row['estimate'], row['low'], row['high'])}"
+    if not np.isfinite(row["points"]):
+        return f"{_logits(row)} logits"
+    number, _, interval = ranged(row["points"], row["points_low"], row["points_high"], 1).partition(" (")
+    return f"{number} points{f' ({interval}' if interval else ''}"
+
+
+def _under(row: Row) -> str:
+    """``circular shifts (-4.2 points, -6.0 to -2.4)``."""
+    return f"{row['shift_kind']} shifts ({_effect(row).replace(' (', ', ').removesuffix(')')})"
+
+
+def _logits(row: Row) -> str:
     if not np.isfinite(row["estimate"]):
         return f"no number ({row['note']})"
     return ranged(row["estimate"], row["low"], row["high"])
 
 
-def _p(value: float) -> str:
-    return f"{value:.3g}" if np.isfinite(value) else ""
-
-
-def _count(row: dict[Hashable, Any]) -> str:
+def _count(row: Row) -> str:
     if not np.isfinite(row["n_units"]):
-        return ""
+        return MISSING
     return f"{int(row['n'])} networks, {int(row['n_units'])} {'blocks' if row['statement'] == '1' else 'operators'}"
+
+
+def _listed(parts: Iterable[str]) -> str:
+    *most, last = parts
+    return f"{', '.join(most)} and {last}" if most else last

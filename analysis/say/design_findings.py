@@ -70,11 +70,12 @@ def _dose(where: str, rows: pd.DataFrame, vocabulary: Vocabulary) -> Iterator[st
             continue
         word = vocabulary.accuracy_word
         text = (
-            f"**Dose, `{operator}`** ({where}; {counted(end['n_clusters'], 'family')} of runs that differ in strength "
-            f"alone, {counted(end['n'], 'network')}): from the lowest to the highest strength MSB changes by "
-            f"{with_interval(msb)}, consistency by {with_interval(end)} and {word} by {with_interval(accuracy)}; "
+            f"**Dose, `{operator}`** ({where}): from the lowest to the highest strength consistency changes by "
+            f"{with_interval(end)}. MSB changes by {with_interval(msb)} and {word} by {with_interval(accuracy)}; "
             "inside the families Spearman's correlation of strength and consistency is "
-            f"{with_interval(trend)} on average{_page(trend)}."
+            f"{with_interval(trend)} on average{_page(trend)}. There are "
+            f"{counted(end['n_clusters'], 'family')} of runs that differ in strength alone, "
+            f"{counted(end['n'], 'network')}."
         )
         text += _levels_off(found, vocabulary) + _given_accuracy(found, vocabulary)
         yield text + _few(end["n_clusters"], "families")
@@ -128,10 +129,10 @@ def _swap(where: str, rows: pd.DataFrame, vocabulary: Vocabulary) -> Iterator[st
             continue
         of_swaps = f"{counted(rank['n'], 'swap')} in {counted(rank['n_clusters'], 'network')}"
         yield (
-            f"**Swaps, {sites}** ({where}; {of_swaps}, weights kept): the changes of MSB and of consistency have a "
-            f"Spearman correlation of {with_interval(rank)}{_covered(rank)}, given the change of "
-            f"{vocabulary.accuracy_word} {with_interval(partial)}{_covered(partial)}; their signs are opposite, as the "
-            f"claim would have it, in a share of {with_interval(signs)}, where ½ is chance."
+            f"**Swaps, {sites}** ({where}): the changes of MSB and of consistency have a Spearman correlation of "
+            f"{with_interval(rank)}. Given the change of {vocabulary.accuracy_word} it is {with_interval(partial)}"
+            f"{_coverages(rank, partial)}; the signs are opposite, as the claim would have it, in a share of "
+            f"{with_interval(signs)}, where ½ is chance. There are {of_swaps}, weights kept."
             f"{_verdict(rank, partial, vocabulary)}{_few(rank['n_clusters'], 'networks')}"
         )
     yield from _by_replacement(where, rows[rows["sites"] == SINGLE], vocabulary)
@@ -148,7 +149,10 @@ def _by_replacement(where: str, rows: pd.DataFrame, vocabulary: Vocabulary) -> I
                 f"{vocabulary.accuracy_word} {with_interval(accuracy)}, {counted(score['n'], 'swap')}"
             )
     if told:
-        yield f"Mean changes at the changed site by what takes its place ({where}): {'; '.join(told)}."
+        yield (
+            f"What takes the place of a site's operator changes MSB and consistency there ({where}). Mean changes: "
+            f"{'; '.join(told)}."
+        )
 
 
 def _verdict(rank: pd.Series, partial: pd.Series, vocabulary: Vocabulary) -> str:
@@ -169,5 +173,6 @@ def _few(n_clusters: float, what: str) -> str:
     return f" Fewer than {MIN_CLUSTERS} {what}: estimates, no statement of significance." if few else ""
 
 
-def _covered(row: pd.Series) -> str:
-    return coverage(row, " (coverage {:.2f})")
+def _coverages(*rows: pd.Series) -> str:
+    told = [text for row in rows if (text := coverage(row))]
+    return f" (coverage {' and '.join(told)})" if told else ""

@@ -143,8 +143,8 @@ class Comparison:
                 False, f"The choice of {what} matters: the conclusion is another for {', '.join(changed)}. {listed}."
             )
         if None in agreed.values():
-            return Finding(None, f"By {what}, with too few clusters or no number for some: {listed}.")
-        return Finding(True, f"Every {what} leads to the same conclusion: {listed}.")
+            return Finding(None, f"Whether the {what} matters cannot be told from so few. {listed}.")
+        return Finding(True, f"Every {what} leads to the same conclusion. {listed}.")
 
     def _subset(self) -> Finding | None:
         base, other = self.correlation(), self.correlation(subset="without subsample")
@@ -164,9 +164,10 @@ class Comparison:
             return None
         text = (
             f"With operators instead of runs as sampling units, the interval of the pooled Spearman correlation "
-            f"({runs['r']:.2f}) is {operators['low']:.2f} to {operators['high']:.2f} "
-            f"instead of {runs['low']:.2f} to {runs['high']:.2f} "
-            f"({counted(operators['n_clusters'], 'operator')} against {counted(runs['n_clusters'], 'run')})"
+            f"is {operators['low']:.2f} to {operators['high']:.2f} "
+            f"instead of {runs['low']:.2f} to {runs['high']:.2f}. "
+            f"The correlation is {runs['r']:.2f}, over {counted(operators['n_clusters'], 'operator')} and "
+            f"{counted(runs['n_clusters'], 'run')}"
         )
         holds_zero = operators["low"] <= 0 <= operators["high"]
         if holds_zero and verdict_of(runs) in ("negative", "positive"):
@@ -211,15 +212,15 @@ class Comparison:
         clear = defined[[verdict_of(row) in ("negative", "positive") for _, row in defined.iterrows()]]
         negative = int((defined["estimate"] < 0).sum())
         text = f"Inside single {what}, {negative} of {len(defined)} slopes are negative"
-        if len(rows) > len(defined):
-            text += f" ({len(rows) - len(defined)} more {what} have none: {_first_reason(rows)})"
         listed = ", ".join(f"{row['group'].partition('=')[2]} {with_interval(row)}" for _, row in clear.iterrows())
         if listed:
-            text += f"; clear of zero, in logits per unit of MSB: {listed}."
+            text += f". Clear of zero, in logits per unit of MSB: {listed}."
         elif all(verdict_of(row) in (TOO_FEW, NO_NUMBER) for _, row in defined.iterrows()):
-            text += f"; each rests on fewer than {MIN_DF:g} degrees of freedom, so none is a statement of significance."
+            text += f". Each rests on fewer than {MIN_DF:g} degrees of freedom, so none is a statement of significance."
         else:
             text += "; none is clear of zero."
+        if len(rows) > len(defined):
+            text += f" {len(rows) - len(defined)} more {what} have none: {_first_reason(rows)}."
         mixed = len(set(np.sign(clear["estimate"]))) > 1
         return Finding(False if mixed else None if clear.empty else True, text)
 
@@ -270,6 +271,8 @@ def _agree(base: pd.Series, other: pd.Series) -> bool | None:
 
 
 def _compare(base: pd.Series, other: pd.Series, subject: str) -> Finding:
+    if not np.isfinite(estimate_of(other)):
+        return Finding(None, f"{subject} is {with_interval(other)}.")
     same = _agree(base, other)
     text = f"{subject} is {with_interval(other)} instead of {with_interval(base)}"
     estimates = np.array([estimate_of(base), estimate_of(other)])

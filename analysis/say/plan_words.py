@@ -13,6 +13,13 @@ def plan_words(plan: Any) -> str:
     return f"{plan['shift_kind']} shifts (up to {plan['max_shift']} px{_fill(plan)}, {how})"
 
 
+def plan_short(plan: Any, *, several: bool = False) -> str:
+    """``zero shifts``; with the largest shift, and another fill than the background, where a kind has ``several``
+    plans: ``zero shifts up to 8 px, mean fill``.
+    """
+    return f"{plan['shift_kind']} shifts" + (f" up to {plan['max_shift']} px{_other_fill(plan)}" if several else "")
+
+
 def plan_on_data(plan: Any) -> str:
     """``zero shifts up to 2 px on digits/test``, and the fill where it is not the background."""
     return f"{plan['shift_kind']} shifts up to {plan['max_shift']} px{_other_fill(plan)} on {plan['data']}"

@@ -63,8 +63,8 @@ class SlopeFindings:
             return
         text = (
             f"The interval of statement ({statement}), {_range(reported)}, holds the truth in "
-            f"{100 * reported['coverage']:.0f} % of simulations of this design; the plain t interval, {_range(plain)}, "
-            f"in {100 * plain['coverage']:.0f} %"
+            f"{100 * reported['coverage']:.0f} % of simulations of this design. The plain t interval, {_range(plain)}, "
+            f"does in {100 * plain['coverage']:.0f} %"
         )
         others = {name: self._row(model=squares, interval=name, **where) for name in ("CR2", "wild bootstrap-t")}
         told = {name: row for name, row in others.items() if row is not None}
@@ -95,13 +95,16 @@ class SlopeFindings:
             slope, spread = (_term(rows, name) for name in (PRIMARY_READING, f"sd({PRIMARY_READING} | {group})"))
             if slope is None or not np.isfinite(slope["low"]):
                 continue
-            text = f"With random effects per {noun} (mixed model on logits), the mean slope is {with_interval(slope)}"
+            text = (
+                f"With random effects per {noun} (mixed model on logits), the mean slope is {with_interval(slope)} "
+                f"({counted(slope['n_clusters'], noun)})"
+            )
             if spread is not None and np.isfinite(spread["estimate"]):
-                text += f", and the slopes differ with a standard deviation of {spread['estimate']:.2f}"
+                text += f". The slopes differ with a standard deviation of {spread['estimate']:.2f}."
             else:
-                text += "; a variance of the slopes cannot be told from 0"
+                text += ". A variance of the slopes cannot be told from 0."
             base = self._row(model=LEAST_SQUARES, term=PRIMARY_READING, interval="CR2")
-            yield Finding(_same(base, slope), f"{text} ({counted(slope['n_clusters'], noun)}).")
+            yield Finding(_same(base, slope), text)
 
     def _added(self) -> Iterator[Finding]:
         rows = self._of_cell(self.comparisons)
@@ -111,8 +114,8 @@ class SlopeFindings:
         squares, deviance = inside["R2"].iloc[0], inside["deviance R2"].iloc[0]
         text = (
             f"To {self._listed(deviance['given'])} MSB adds {deviance['difference']:.3f} to a deviance R² of "
-            f"{deviance['baseline']:.3f} (least squares on logits: {squares['difference']:.3f} to "
-            f"{squares['baseline']:.3f})"
+            f"{deviance['baseline']:.3f}. By least squares on logits it adds {squares['difference']:.3f} to "
+            f"{squares['baseline']:.3f}"
         )
         held = rows[(rows["measure"] == "RMSE") & (rows["held_out"] == "all") & np.isfinite(rows["difference"])]
         told = [
@@ -126,7 +129,8 @@ class SlopeFindings:
         helps = held["difference"] < -_MEANINGFUL * held["baseline"]
         holds = True if helps.all() else None if helps.any() else False
         ends = {True: "it helps to predict", None: "it helps for some only", False: "it does not help to predict"}
-        yield Finding(holds, f"{text}; {'; '.join(told)}: {ends[holds]}.")
+        whole = "; ".join(told)
+        yield Finding(holds, f"{text}. {whole[0].upper()}{whole[1:]}: {ends[holds]}.")
 
     def _listed(self, given: str) -> str:
         """``accuracy + architecture + data`` -> ``accuracy, architecture and data set``."""
@@ -142,21 +146,21 @@ class SlopeFindings:
                 reason = rows.iloc[0]["reason"] if untold is None else untold["reason"]
                 yield Finding(None, f"In `{architecture}` early and late sites cannot be compared ({reason}).")
                 continue
+            told = verdict_of(contrast)
+            starts = {
+                "negative": "at equal mean, late MSB goes with less consistency than early",
+                "positive": "at equal mean, early MSB goes with less consistency than late",
+                "no difference from zero": "early and late sites are not told apart",
+                TOO_FEW: f"there are {counted(contrast['n_clusters'], 'operator')}, for an estimate alone",
+            }
             text = (
-                f"In `{architecture}` ({counted(contrast['n_sites'], 'site')}) the slope of the mean MSB over the "
-                f"sites is {with_interval(mean)}, that of late minus early MSB {with_interval(contrast)}"
+                f"In `{architecture}` {starts[told]}. Over its {counted(contrast['n_sites'], 'site')} the slope of the "
+                f"mean MSB is {with_interval(mean)}, that of late minus early MSB {with_interval(contrast)}"
             )
             largest = rows["vif"].max()
             if largest > COLLINEAR:
                 text += f"; single sites cannot be told apart (variance inflation up to {largest:.0f})"
-            told = verdict_of(contrast)
-            ends = {
-                "negative": "; at equal mean, late MSB goes with less consistency than early",
-                "positive": "; at equal mean, early MSB goes with less consistency than late",
-                "no difference from zero": "; early and late are not told apart",
-                TOO_FEW: f"; {counted(contrast['n_clusters'], 'operator')}, an estimate",
-            }
-            yield Finding(False if told in ("negative", "positive") else None, f"{text}{ends[told]}.")
+            yield Finding(False if told in ("negative", "positive") else None, f"{text}.")
 
 
 def _term(rows: pd.DataFrame, name: str) -> pd.Series | None:
@@ -167,27 +171,29 @@ def _term(rows: pd.DataFrame, name: str) -> pd.Series | None:
 def _influence_of(statement: str, noun: str, base: pd.Series, left: pd.DataFrame) -> Finding:
     ordered = left.sort_values("estimate")
     low, high = ordered.iloc[0], ordered.iloc[-1]
-    text = (
-        f"Leaving out one {noun} at a time, the slope of statement ({statement}) is {low['estimate']:.2f} (without "
-        f"`{low['left_out']}`) to {high['estimate']:.2f} (without `{high['left_out']}`) instead of "
-        f"{base['estimate']:.2f}"
+    evidence = (
+        f"It is {low['estimate']:.2f} (without `{low['left_out']}`) to {high['estimate']:.2f} (without "
+        f"`{high['left_out']}`) instead of {base['estimate']:.2f}"
     )
     distances = left.dropna(subset=["cooks_distance"]).sort_values("cooks_distance")
     if len(distances):
         first = distances.iloc[-1]
-        text += f"; Cook's distance is largest for `{first['left_out']}` ({first['cooks_distance']:.1f})"
+        evidence += f"; Cook's distance is largest for `{first['left_out']}` ({first['cooks_distance']:.1f})"
+    holds, told = _when_left_out(base, left)
+    return Finding(holds, f"Leaving out one {noun} at a time, the slope of statement ({statement}) {told}. {evidence}.")
+
+
+def _when_left_out(base: pd.Series, left: pd.DataFrame) -> tuple[bool | None, str]:
     turned = left[np.sign(left["estimate"]) != np.sign(base["estimate"])]
     if len(turned):
-        return Finding(False, f"{text}: **the sign hangs on** {', '.join(f'`{name}`' for name in turned['left_out'])}.")
+        return False, f"has **a sign that hangs on** {', '.join(f'`{name}`' for name in turned['left_out'])}"
     verdicts = {verdict_of(base), *(verdict_of(row) for _, row in left.iterrows())} - {NO_NUMBER}
     if TOO_FEW in verdicts:
-        return Finding(
-            None,
-            f"{text}: the sign stays (some rest on fewer than {MIN_DF:g} degrees of freedom and are estimates alone).",
-        )
+        few = f"some rest on fewer than {MIN_DF:g} degrees of freedom and are estimates alone"
+        return None, f"keeps its sign ({few})"
     if len(verdicts) > 1:
-        return Finding(False, f"{text}: **the conclusion changes**.")
-    return Finding(True, f"{text}: the same conclusion each time.")
+        return False, "leads to **another conclusion** for some"
+    return True, "leads to the same conclusion each time"
 
 
 def _same(base: pd.Series | None, other: pd.Series) -> bool | None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from invariscope.analysis.say.numbers import coverage, with_interval
-from invariscope.analysis.say.plan_words import plan_words
+from invariscope.analysis.say.plan_words import plan_short, plan_words
 from invariscope.analysis.say.vocabulary import Vocabulary
 from invariscope.analysis.stats.coverage import MIN_DF, MIN_PERMUTED
 from invariscope.analysis.stats.primary import NO_NUMBER, TOO_FEW
@@ -24,11 +24,13 @@ def in_short(primary: pd.DataFrame, simpson: pd.DataFrame) -> list[str]:
     if statements.empty:
         lines.append(
             "None of these measurements is of the kind fixed in advance (circular or zero shifts, sampled, nine per "
-            "image); all statements below are secondary."
+            "image). All statements below are secondary."
         )
         statements = primary[primary["snapshots"] == "final"]
+    kinds = statements.drop_duplicates(PLAN)["shift_kind"].value_counts()
     for plan, rows in statements.groupby(PLAN, sort=True):
-        lines.append(f"{plan_words(dict(zip(PLAN, plan, strict=True))).capitalize()}: {_verdicts(rows)}")
+        labels = dict(zip(PLAN, plan, strict=True))
+        lines.append(f"{plan_short(labels, several=kinds[labels['shift_kind']] > 1).capitalize()}: {_verdicts(rows)}")
     for row in simpson[simpson["paradox"] & (simpson["snapshots"] == "final")].to_dict("records"):
         lines.append(
             f"**Simpson's paradox** under {row['shift_kind']} shifts ({row['subset']}): pooled Pearson's r is "
@@ -41,7 +43,7 @@ def _verdicts(rows: pd.DataFrame) -> str:
     told = rows[rows["verdict"] != NO_NUMBER]
     if told.empty:
         return f"no primary statement can be made ({rows.iloc[0]['reason']})."
-    missing = f" ({len(rows) - len(told)} more have no number)" if len(told) < len(rows) else ""
+    missing = f" {len(rows) - len(told)} more have no number." if len(told) < len(rows) else ""
     few = told[told["verdict"] == TOO_FEW]
     if len(few):
         return _too_few(told, few, missing)
@@ -49,35 +51,35 @@ def _verdicts(rows: pd.DataFrame) -> str:
     if list(verdicts.index) == ["no difference from zero"]:
         return (
             "no relation between MSB and consistency is established: "
-            f"none of the {len(told)} primary statements is told from zero{missing}."
+            f"none of the {len(told)} primary statements is told from zero.{missing}"
         )
     if len(verdicts) > 1:
-        return f"the primary statements do not agree ({_listed(verdicts)}){missing}."
+        return f"the primary statements do not agree. They are: {_listed(verdicts)}.{missing}"
     kept = int((told["p_holm"] < ALPHA).sum())
     if kept < len(told):
         side = "below" if verdicts.index[0] == "negative" else "above"
         return (
-            f"all {len(told)} primary estimates are told to lie {side} zero, {kept} after Holm's correction{missing}."
+            f"all {len(told)} primary estimates are told to lie {side} zero, {kept} after Holm's correction.{missing}"
         )
     less = "less" if verdicts.index[0] == "negative" else "more"
     return (
         f"more MSB goes with {less} consistency: all {len(told)} primary estimates are told from zero, on the same "
-        f"side, also after Holm's correction{missing}."
+        f"side, also after Holm's correction.{missing}"
     )
 
 
 def _too_few(told: pd.DataFrame, few: pd.DataFrame, missing: str) -> str:
     """The primary statements where some rest on too little to be tested."""
     signs = np.sign(told["estimate"])
-    lean = (
-        f"{int((signs < 0).sum())} of {len(told)} primary estimates are negative and {int((signs > 0).sum())} positive"
-        f"{missing}"
-    )
+    lean = f"{int((signs < 0).sum())} estimates are negative and {int((signs > 0).sum())} positive.{missing}"
     operators = counted(int(few["n_clusters"].min()), "operator")
     if len(few) == len(told):
-        return f"{lean}, but they rest on too little ({operators}): none is called significant."
+        return f"the {len(told)} primary estimates rest on too little ({operators}): none is called significant. {lean}"
     others = told.loc[~told.index.isin(few.index), "verdict"].value_counts()
-    return f"{lean}; {len(few)} of them rest on too little to be tested ({operators}), the others: {_listed(others)}."
+    return (
+        f"{len(few)} of {len(told)} primary estimates rest on too little to be tested. The fewest are "
+        f"{operators}. The others: {_listed(others)}. {lean}"
+    )
 
 
 def _listed(verdicts: pd.Series) -> str:
@@ -114,11 +116,15 @@ def _statement(row: pd.Series, vocabulary: Vocabulary) -> str:
     if not np.isfinite(row["low"]):
         return f"{text}."
     if row["statement"] != "a":
-        text += f" logits per unit of MSB: 0.1 more MSB goes with {row['effect'] * 10:+.1f} points of consistency"
-    text += f" (n = {row['n']:.0f}, {counted(int(row['n_clusters']), 'operator')}{coverage(row, ', coverage {:.2f}')})"
+        text += " logits per unit of MSB"
+    text += f". {_conclusion(row)}"
+    if row["statement"] != "a":
+        text += f" 0.1 more MSB goes with {row['effect'] * 10:+.1f} points of consistency."
+    units = counted(int(row["n_clusters"]), "operator")
+    text += f" It is of {row['n']:.0f} rows and {units}{coverage(row, '; coverage {:.2f}')}."
     if row["statement"] == "c" and row["leading"]:
-        text += f"; it rests on {row['leading']} of the variation, worth {row['effective_clusters']:.1f} operators"
-    return f"{text}. {_conclusion(row)}"
+        text += f" It rests on {row['leading']} of the variation, worth {row['effective_clusters']:.1f} operators."
+    return text
 
 
 _SIDES = {"negative": "below", "positive": "above"}

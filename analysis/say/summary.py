@@ -1,4 +1,6 @@
-"""The findings in words: every sentence is made from the numbers, what holds and what does not."""
+"""The findings in words, folded behind the first page: every sentence is made from the numbers, what holds and what
+does not.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ import pandas as pd
 
 from invariscope.analysis.say.design_findings import design_sections
 from invariscope.analysis.say.findings import Comparison, Finding, paradoxes
-from invariscope.analysis.say.plan_words import plan_words
+from invariscope.analysis.say.opening import Fold
+from invariscope.analysis.say.plan_words import plan_short
 from invariscope.analysis.say.slope_findings import SlopeFindings
 from invariscope.analysis.say.statements import ALPHA, bullets, disagreeing_kinds, in_short, statement_sections
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
@@ -35,7 +38,7 @@ _READ = (
 _LEAST = {"least": MIN_CLUSTERS, "permuted": MIN_PERMUTED, "df": MIN_DF}
 
 
-def write_summary(
+def summary_folds(
     rows: pd.DataFrame,
     correlations: pd.DataFrame,
     regressions: pd.DataFrame,
@@ -43,15 +46,13 @@ def write_summary(
     designs: pd.DataFrame,
     vocabulary: Vocabulary = IMAGES,
     **checks: pd.DataFrame,
-) -> str:
-    """The whole summary as Markdown: in short, the primary statements, what changes, what stays, what cannot be said,
-    designs beyond correlation, limits. ``checks``: the tables ``influence``, ``comparisons`` and ``sites``.
+) -> list[Fold]:
+    """Everything that was found as Markdown: the statements fixed in advance; what changes, what stays, what cannot be
+    said; designs beyond correlation; how to read it, and limits. ``checks``: the tables ``influence``, ``comparisons``
+    and ``sites``.
     """
     simpson = paradoxes(correlations, vocabulary.score)
-    parts = [
-        f"# {vocabulary.title}",
-        _material(rows),
-        _READ.format(reading=PRIMARY_READING, score=vocabulary.score_is, **_LEAST),
+    statements = [
         "## In short",
         bullets(in_short(primary, simpson)),
         "## The primary statements, fixed in advance",
@@ -62,6 +63,7 @@ def write_summary(
         findings[finding.holds].append(f"{heading}: {finding.text}")
     for kind in disagreeing_kinds(primary):
         findings[False].append(kind)
+    changes = []
     for holds, title, empty in (
         (
             False,
@@ -71,11 +73,18 @@ def write_summary(
         (True, "What stays", "Nothing can be said to stay the same."),
         (None, "What these tables cannot tell", "Nothing of what was compared."),
     ):
-        parts += [f"## {title}", bullets(findings[holds] or [empty])]
-    parts += design_sections(designs, vocabulary)
-    parts += ["## Many tests", bullets(_many_tests(correlations, primary))]
-    parts += ["## Limits", bullets(_limits(rows, primary, vocabulary))]
-    return "\n\n".join(parts) + "\n"
+        changes += [f"## {title}", bullets(findings[holds] or [empty])]
+    limits = ["## Many tests", bullets(_many_tests(correlations, primary))]
+    limits += ["## Limits", bullets(_limits(rows, primary, vocabulary))]
+    read = [_material(rows), _READ.format(reading=PRIMARY_READING, score=vocabulary.score_is, **_LEAST)]
+    folds = {
+        "Every statement fixed in advance": statements,
+        "What changes, what stays, what cannot be told": changes,
+        "Doses and swaps": design_sections(designs, vocabulary),
+        "How to read this, and what was measured": read,
+        "Many tests, and limits": limits,
+    }
+    return [Fold(title, "\n\n".join(parts)) for title, parts in folds.items() if parts]
 
 
 def _material(rows: pd.DataFrame) -> str:
@@ -123,11 +132,10 @@ def _findings(
 ) -> Iterator[tuple[str, Finding]]:
     cells = correlations[DATA_AND_PLAN].drop_duplicates()
     several = cells["data"].nunique() > 1
+    plans = cells.groupby("shift_kind").size() > cells["data"].nunique()
     for record in cells.to_dict("records"):
         cell = {str(name): value for name, value in record.items()}
-        heading = f"{str(cell['shift_kind']).capitalize()} shifts"
-        if cells["shift_kind"].eq(cell["shift_kind"]).sum() > cells["data"].nunique():
-            heading = plan_words(cell).capitalize()
+        heading = plan_short(cell, several=bool(plans[cell["shift_kind"]])).capitalize()
         heading += f" on {cell['data']}" if several else ""
         same = (correlations[list(cell)] == pd.Series(cell)).all(axis=1)
         for finding in Comparison(cell, correlations[same], regressions, vocabulary).findings():
@@ -154,21 +162,26 @@ def _many_tests(correlations: pd.DataFrame, primary: pd.DataFrame) -> list[str]:
             f"({row['statement']}) {row['shift_kind']}, {row['subset']}: {row['estimate']:.2f}, p = {row['p_holm']:.2g}"
             for row in kept.to_dict("records")
         )
+        listed = f" Left are {names}." if names else ""
         lines.append(
-            f"Primary statements: {_below(tested['p'])} of {len(tested)} have p < {ALPHA} one at a time, {len(kept)} "
-            f"after Holm's correction over the {len(tested)} together{f' ({names})' if names else ''}."
+            f"Primary statements: {len(kept)} of {len(tested)} are left after Holm's correction over all of them. One "
+            f"at a time {_below(tested['p'])} have p < {ALPHA}.{listed}"
         )
     for design in (BY_RUN, BY_OPERATOR):
         family = correlations[(correlations["interval"] == design) & correlations["p"].notna()]
         leant = family[family["n_clusters"] >= MIN_PERMUTED]
-        text = f"Exploratory correlations {design}: {counted(len(family), 'permutation test')} in the table"
+        tests = f"{counted(len(family), 'permutation test')} in the table"
         if leant.empty:
-            lines.append(f"{text}, each with fewer than {MIN_PERMUTED} clusters: none is called significant.")
+            lines.append(
+                f"Exploratory correlations {design}: {tests}, each with fewer than {MIN_PERMUTED} clusters: none is "
+                "called significant."
+            )
             continue
         few = f"; {len(family) - len(leant)} have too few clusters" if len(leant) < len(family) else ""
         lines.append(
-            f"{text}; {_below(leant['p'])} have p < {ALPHA} one at a time, {_below(leant['p_bh'])} at a false "
-            f"discovery rate of {ALPHA} over all of them (Benjamini-Hochberg){few}."
+            f"Exploratory correlations {design}: of {tests} {_below(leant['p_bh'])} are left at the false discovery "
+            f"rate. That is {ALPHA} over all of them (Benjamini-Hochberg); one at a time {_below(leant['p'])} have "
+            f"p < {ALPHA}{few}."
         )
     return lines
 

@@ -16,6 +16,7 @@ from invariscope.base.words import counted
 if TYPE_CHECKING:
     from invariscope.analysis import Frames, Results, Tables
     from invariscope.analysis.drawing import Drawn
+    from invariscope.analysis.say.vocabulary import Vocabulary
     from invariscope.collectors.engine.run import CollectOutcome
     from invariscope.collectors.options import Options
     from invariscope.zoo.checkpoint import Checkpoint
@@ -114,38 +115,53 @@ def load_tables(folder: str, *, keep_nondeterministic: bool = False) -> Tables:
     return tables
 
 
-def run_analysis(tables: Tables, out: Path, *, with_power: bool = False) -> tuple[Frames, Results]:
-    """Analyse tables, print the headline, write the results; the frames serve what comes after."""
+def run_analysis(
+    tables: Tables | Frames, out: Path, *, with_power: bool = False, drawn: Drawn | None = None
+) -> Results:
+    """Analyse tables, print verdict and headline, write the results with their headline figure: of those ``drawn``,
+    where there are any.
+    """
     from invariscope.analysis import Frames, analyze_tables, write_results
+    from invariscope.analysis.drawing import draw_headline
+    from invariscope.analysis.figures import render
     from invariscope.analysis.say.power_findings import power_in_words
     from invariscope.analysis.say.vocabulary import first_measured, measured
     from invariscope.analysis.stats.power import power
 
-    frames = Frames(tables)
+    frames = Frames.of(tables)
     main, *others = measured(frames.tables) or [first_measured(frames.tables)]
-    results = analyze_tables(frames, main)
     powers = power(frames[main.frame], score=main.score) if with_power else None
+    results = analyze_tables(frames, main, power=powers)
     for line in [*results.headline, *([] if powers is None else power_in_words(powers))]:
         print(line)
-    written = write_results(results, out, powers)
+
+    def figure_of(vocabulary: Vocabulary) -> bytes | None:
+        found = draw_headline(frames, vocabulary, drawn)
+        return render(found[1]) if found else None
+
+    written = write_results(results, out, powers, figure=figure_of(main))
     for vocabulary in others:
         further = analyze_tables(frames, vocabulary)
         print("\n".join(further.headline))
-        written += write_results(further, out / vocabulary.table)
+        written += write_results(further, out / vocabulary.table, figure=figure_of(vocabulary))
     for path in written:
         print(f"results: {path}")
-    return frames, results
+    return results
 
 
 def draw_all(
     tables: Tables | Frames, out: Path, *, only: Sequence[str] | None = None, formats: Sequence[str] = ("png",)
-) -> Drawn:
-    """Draw the figures and the tables of the paper, and print their paths."""
+) -> None:
+    """Draw the figures and the tables of the paper, write them, and print their paths."""
     from invariscope.analysis.drawing import draw_figures
     from invariscope.analysis.figures import known_formats
 
     known_formats(formats)
-    drawn = draw_figures(tables, only)
+    write_drawn(draw_figures(tables, only), out, formats)
+
+
+def write_drawn(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",)) -> None:
+    """Write what was drawn, and print the paths and what was skipped."""
     names: dict[str, list[str]] = {}
     for name, reason in drawn.reasons.items():
         names.setdefault(reason, []).append(name)
@@ -153,7 +169,6 @@ def draw_all(
         print(f"skipped {', '.join(skipped)}: {reason}", file=sys.stderr)
     for path in drawn.write(out, formats):
         print(f"{'table' if path.stem in drawn.tables else 'figure'}: {path}")
-    return drawn
 
 
 def write_page(

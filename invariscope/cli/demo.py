@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal
 from invariscope import data
 from invariscope.cli.common import (
     at_least_one,
-    draw_all,
     fitting,
     load_tables,
     run_analysis,
     run_collect,
     tell_outcome,
+    write_drawn,
     write_page,
 )
 
@@ -47,6 +47,7 @@ class Demo:
 
     def run(self) -> int:
         """Measure, analyse, draw, report; print the correlations and the paths."""
+        from invariscope.analysis import Frames, draw_figures
         from invariscope.zoo.manifest import read_manifest
 
         tables = self.out / "tables"
@@ -56,8 +57,10 @@ class Demo:
         code = tell_outcome(
             run_collect(checkpoints, images, tables, options, jobs=jobs, command=f"invariscope: {self}"), tables
         )
-        loaded, results = run_analysis(load_tables(str(tables)), self.out / "results")
-        drawn = draw_all(loaded, self.out / "figures")
+        loaded = Frames(load_tables(str(tables)))
+        drawn = draw_figures(loaded)
+        results = run_analysis(loaded, self.out / "results", drawn=drawn)
+        write_drawn(drawn, self.out / "figures")
         write_page(loaded, self.out / "report.html", results=results, drawn=drawn)
         return code
 

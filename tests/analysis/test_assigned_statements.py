@@ -114,7 +114,62 @@ def test_the_primary_plan_has_the_smallest_shift_and_the_background(frame: pd.Da
         ["shift_kind", "fill", "max_shift", "n_shifts"]
     )
     kept = plans[is_primary_plan(plans)]
+    kept = kept.drop_duplicates(["shift_kind", "fill", "max_shift"])
     assert kept[["shift_kind", "max_shift", "n_shifts"]].to_numpy().tolist() == [["circular", 4, 9], ["zero", 4, 9]]
+
+
+def test_the_primary_plan_is_each_data_sets_own(frame: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Images of 32 and of 64 pixels, an eighth and a quarter of each: the eighths are pooled, as at one size."""
+    eighth = frame.assign(max_shift=frame["data"].map({"a": 4, "b": 8}))
+    noise = np.random.default_rng(0).uniform(0.5, 0.9, len(frame))
+    quarter = eighth.assign(max_shift=2 * eighth["max_shift"], consistency=noise)
+    both = pd.concat([quarter, eighth], ignore_index=True)
+    assert both[is_primary_plan(both)].groupby("data")["max_shift"].unique().map(list).to_dict() == {"a": [4], "b": [8]}
+    found = statements(both, SETTINGS, brief=True)
+    first = found[is_primary_plan(found)]
+    whole = table.set_index(["statement", "quantity", "shift_kind", "cell"])
+    for row in first.to_dict("records"):
+        expected = whole.loc[(row["statement"], row["quantity"], row["shift_kind"], row["cell"])]
+        assert row["estimate"] == pytest.approx(expected["estimate"], nan_ok=True)
+        assert (row["max_shift"], row["most_shift"]) == (4, 8)
+    assert len(first) == len(found) / 2
+    assert found.loc[found["role"] == "primary", "verdict"].tolist() == ["below zero"] * 4
+    rows = statements(both, Settings(draws=19, resamples=19))
+    cells = rows[(rows["statement"] == "1") & is_primary_plan(rows)].drop_duplicates(["cell", "max_shift"])
+    assert cells[["cell", "max_shift", "most_shift"]].to_numpy().tolist() == [
+        ["pooled", 4, 8],
+        ["a/smallcnn", 4, 4],
+        ["b/smallcnn", 8, 8],
+    ]
+
+
+def test_slopes_in_points_are_those_of_the_derivative_at_the_mean(frame: pd.DataFrame, table: pd.DataFrame) -> None:
+    drawn = frame[frame[POPULATION] == "P"]
+    for statement, quantity, rows in (
+        ("1", "slope within blocks", frame[frame[POPULATION] == "R"]),
+        ("3", "slope of msb", drawn),
+        ("4", "slope of msb, with see", drawn),
+    ):
+        for kind in ("circular", "zero"):
+            mine = table[(table["statement"] == statement) & (table["quantity"] == quantity)]
+            mine = mine[mine["shift_kind"] == kind].set_index("cell")
+            steps, weights = {}, {}
+            for data, members in rows[rows["shift_kind"] == kind].groupby("data"):
+                c = members["consistency"].mean()
+                # How far a step of a thousandth of a logit takes the mean, both ways.
+                up, down = (1 / (1 + np.exp(-(np.log(c / (1 - c)) + side * 1e-3))) for side in (1, -1))
+                steps[data] = 100 * (up - down) / 2e-3
+                row = mine.loc[f"{data}/smallcnn"]
+                weights[data] = row["se"] ** -2
+                assert row["points"] == pytest.approx(steps[data] * row["estimate"], rel=1e-6)
+                assert row["points_low"] == pytest.approx(steps[data] * row["low"], rel=1e-6)
+            step = np.average(list(steps.values()), weights=list(weights.values()))
+            pooled = mine.loc["pooled"]
+            for points, logits in (("points", "estimate"), ("points_low", "low"), ("points_high", "high")):
+                assert pooled[points] == pytest.approx(step * pooled[logits], rel=1e-6)
+    of_msb = table["quantity"].str.match(r"slope (within blocks|of msb(,|$))")
+    slopes = of_msb & table["estimate"].notna()
+    assert (table["points"].notna() == slopes).all()
 
 
 def test_cells_at_the_ceiling_are_marked_and_left_out_beside(frame: pd.DataFrame) -> None:
@@ -225,9 +280,14 @@ def test_a_zoo_with_drawn_operators_has_both_versions_of_the_plan(simulate, fram
     assert both.regressions.equals(alone.regressions)
     assert alone.statements.empty
     assert both.statements.query("role == 'primary'")["verdict"].tolist() == ["below zero"] * 4
-    assert any("(1) slope within blocks, circular shifts" in line for line in both.headline)
-    assert both.headline[-len(alone.headline) :] == alone.headline
-    assert "## Operators drawn at random, MSB assigned" in both.summary
+    assert both.headline[0] == both.opening.verdict
+    assert both.headline[0].startswith(
+        "Maximum-sampling bias (MSB) as such lowers shift invariance under circular shifts"
+    )
+    assert both.headline[1].startswith("(1) MSB moved, all else equal, circular shifts ≤ 4 px: -")
+    assert both.further_lines[-len(alone.further_lines) :] == alone.further_lines
+    assert both.folds[0].title == "Operators drawn at random, MSB assigned"
+    assert both.folds[1:] == alone.folds
     assert "MSB itself" in both.summary
     names = [path.name for path in write_results(both, tmp_path / "both")]
     assert "statements.csv" in names
@@ -240,7 +300,11 @@ def test_a_zoo_of_drawn_operators_alone_is_analysed(frame: pd.DataFrame, tmp_pat
     found = analyze(_joined(frame), scores=["consistency"], settings=SETTINGS)
     assert found.correlations.empty
     assert found.summary.count("| below zero |") == 4
-    assert len(write_results(found, tmp_path / "results")) == 8
+    assert len(write_results(found, tmp_path / "results", figure=b"png")) == 9
+    assert (tmp_path / "results" / "headline.png").read_bytes() == b"png"
+    written = (tmp_path / "results" / "summary.md").read_text(encoding="utf-8")
+    assert written.split("\n\n")[2] == f"![{found.opening.title}](headline.png)"
+    assert written.replace(f"![{found.opening.title}](headline.png)\n\n", "") == found.summary
 
 
 def test_the_plan_quotes_the_simulated_power(repository: Path) -> None:

@@ -347,7 +347,7 @@ def test_equal_families_have_no_interval(joined: pd.DataFrame) -> None:
         assert found.loc[statistic, "reason"] == reason
     shares = found.loc["share reached"]
     assert set(shares["reason"]) == {f"the change from end to end has {reason}"}
-    assert f"consistency by -0.50 ({reason})" in "".join(design_sections(table))
+    assert f"consistency changes by -0.50 ({reason})" in "".join(design_sections(table))
     # Families that differ in size alone have the same shares.
     steps = rows["strength"].rank(method="dense") - 1
     table = dose_trends(rows.assign(consistency=0.9 - 0.01 * steps * (1 + 0.1 * rows["seed"])))
@@ -360,13 +360,15 @@ def test_equal_families_have_no_interval(joined: pd.DataFrame) -> None:
 def test_sentences_hold_the_numbers(doses: pd.DataFrame, changes: pd.DataFrame) -> None:
     text = "\n".join(design_sections(pd.concat([doses, changes])))
     row = pick(doses, operator="soft", shift_kind="circular", y="consistency", statistic="end to end")
-    assert f"consistency by {row['estimate']:.2f} ({row['low']:.2f} to {row['high']:.2f})" in text
+    assert f"consistency changes by {row['estimate']:.2f} ({row['low']:.2f} to {row['high']:.2f})" in text
     assert "Fewer than 15 families: estimates, no statement of significance." in text
     assert "Page" not in text  # no p-value below 15 families
     row = pick(changes, shift_kind="zero", sites=SINGLE, y="consistency", statistic="spearman")
-    wanted = f"{int(row['n'])} swaps in {int(row['n_clusters'])} networks, weights kept): the changes of MSB and of"
+    assert f"There are {int(row['n'])} swaps in {int(row['n_clusters'])} networks, weights kept." in text
+    wanted = f"Spearman correlation of {row['estimate']:.2f} ({row['low']:.2f} to {row['high']:.2f}). Given the change"
     assert wanted in text
-    assert f"{row['estimate']:.2f} ({row['low']:.2f} to {row['high']:.2f}) (coverage {row['coverage']:.2f})" in text
+    partial = pick(changes, shift_kind="zero", sites=SINGLE, y="consistency", statistic="partial_spearman")
+    assert f"(coverage {row['coverage']:.2f} and {partial['coverage']:.2f})" in text
     assert "a rise of MSB goes with less consistency" in text
     assert text.count("What a swap cannot show") == 1
     few = changes.assign(n_clusters=10)

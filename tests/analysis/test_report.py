@@ -27,12 +27,13 @@ from invariscope.analysis import TableError, Tables, join, load
 from invariscope.analysis.figures import FIGURES, style
 from invariscope.analysis.report import html_tables as table_module
 from invariscope.analysis.report import page as page_module
-from invariscope.analysis.report import write_report
+from invariscope.analysis.report import report_page, write_report
 from invariscope.analysis.report.html_tables import html_table, paper_table
-from invariscope.analysis.report.page import checkpoint_table, findings_html, json_for_script, title_of
+from invariscope.analysis.report.page import checkpoint_table, folds_html, json_for_script, title_of
 from invariscope.analysis.report.provenance import provenance
 from invariscope.analysis.report.scatter import point_records, scatter_spec, symbol
 from invariscope.analysis.results import Results
+from invariscope.analysis.say.opening import Fold
 from invariscope.collectors.schema import MSB_READINGS
 
 
@@ -58,18 +59,41 @@ def hostile(simulate: ModuleType, pages: ModuleType):
 
 def test_every_finding_of_the_summary_stands_in_the_page(made: tuple[str, Results], page) -> None:
     text = " ".join(page.all("main")[0].text.split())
-    lines = [re.sub(r"^(#+|\*) |[`*]", "", line).strip() for line in made[1].summary.splitlines()]
+    lines = []
+    for line in made[1].summary.splitlines():
+        cells = line.strip("| ").split(" | ") if line.startswith("|") else [re.sub(r"</?\w+>", "", line)]
+        lines += [re.sub(r"^(#+|\*) |[`*]", "", cell).strip() for cell in cells if cell != "---"]
     lines = [re.sub(r"[`*]", "", line) for line in lines if line]
     assert len(lines) > 20
     missing = [line for line in lines if " ".join(line.split()) not in text]
     assert not missing
     assert page.all("title")[0].text == page.all("h1")[0].text == lines[0]
+    first = page.by_id("verdict")
+    assert first.children[0].text.strip() == made[1].opening.verdict == lines[1]
+    assert len(first.all("tr")) == 1 + len(made[1].opening.rows)
+    folds = [element for element in page.all("details") if element.attributes.get("class") == "fold"]
+    assert [fold.all("h2")[0].text for fold in folds] == [fold.title for fold in made[1].folds]
+    assert not any("open" in fold.attributes for fold in folds)
+
+
+def test_the_headline_figure_stands_at_the_top_and_no_second_time(tables: Tables, made, pages: ModuleType) -> None:
+    from invariscope.analysis.drawing import draw_figures
+
+    drawn = draw_figures(tables, ["msb_by_operator", "msb_invariance"])
+    read = pages.read(report_page(tables, results=made[1], drawn=drawn))
+    assert len(read.all("img")) == 2
+    [image] = read.by_id("verdict").all("img")
+    assert image.attributes["alt"].startswith("MSB")
+    assert [figure.all("img")[0].attributes["alt"][:3] for figure in read.all("figure")][0] == "MSB"
+    listed = [heading.text for heading in read.all("h3")]
+    assert "MSB by operator" in listed
+    assert "MSB invariance" not in listed
 
 
 def test_contents_list_every_heading_and_lead_to_it(page) -> None:
     links = {link.attributes["href"]: link.text for link in page.all("nav")[0].all("a")}
     headings = [h.text.strip() for h in page.all("main")[0].walk() if h.tag in ("h2", "h3")]
-    assert list(links.values()) == headings
+    assert list(links.values()) == ["Verdict", *headings]
     identifiers = [e.attributes["id"] for e in page.walk() if "id" in e.attributes]
     assert len(identifiers) == len(set(identifiers))
     assert {target.removeprefix("#") for target in links} <= set(identifiers)
@@ -276,12 +300,12 @@ def test_hostile_names_stay_text(hostile, pages: ModuleType) -> None:
 
 
 def test_markdown_of_names_makes_no_element() -> None:
-    text = "# T\n\n## [a](http://x) <i>\n\n* <script>alert(1)</script> ![p](http://y) <http://z> &lt;u&gt;\n\n[r]: http://q\n"
-    title, markup, headings = findings_html(text)
-    assert title == "T"
-    assert headings[0].text == "[a](http://x) <i>"
-    assert set(re.findall(r"<(\w+)", markup)) == {"h2", "ul", "li", "p"}
-    assert "alert(1)" in html.unescape(markup)
+    text = "## [a](http://x) <i>\n\n* <script>alert(1)</script> ![p](http://y) <http://z> &lt;u&gt;\n\n[r]: http://q\n"
+    [fold], headings = folds_html([Fold("T <b>", text)])
+    assert fold.title == "T <b>"
+    assert [(heading.level, heading.text) for heading in headings] == [(2, "T <b>"), (3, "[a](http://x) <i>")]
+    assert set(re.findall(r"<(\w+)", fold.html)) == {"h3", "ul", "li", "p"}
+    assert "alert(1)" in html.unescape(fold.html)
 
 
 @pytest.mark.parametrize("text", ["</script><b>", "<!--", "<script>", "\u2028\u2029", "</SCRIPT >", 'quote " \\ \n'])

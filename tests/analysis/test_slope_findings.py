@@ -91,7 +91,7 @@ def test_intervals_and_mixed_effects_in_words(results):
     reported, plain = rows.loc["fractional logit"], rows.loc["fractional logit, plain t"]
     assert f"{reported['low']:.2f} to {reported['high']:.2f}, holds the truth in" in sentence.text
     assert f"{100 * reported['coverage']:.0f} % of simulations" in sentence.text
-    assert f"the plain t interval, {plain['low']:.2f} to {plain['high']:.2f}" in sentence.text
+    assert f"The plain t interval, {plain['low']:.2f} to {plain['high']:.2f}" in sentence.text
     assert "(wild bootstrap-t, " in sentence.text
     assert sentence.holds is True
     mixed = rows.loc["mixed effects per operator"]
@@ -105,25 +105,23 @@ def test_influence_in_words(results):
     rows = results.influence.query("model == 'fractional logit' and left_out_kind == 'operator'")
     low, high = rows.loc[rows["estimate"].idxmin()], rows.loc[rows["estimate"].idxmax()]
     cook = rows.loc[rows["cooks_distance"].idxmax()]
-    assert f"is {low['estimate']:.2f} (without `{low['left_out']}`)" in sentence.text
+    assert f"It is {low['estimate']:.2f} (without `{low['left_out']}`)" in sentence.text
     assert f"to {high['estimate']:.2f} (without `{high['left_out']}`)" in sentence.text
     assert f"largest for `{cook['left_out']}` ({cook['cooks_distance']:.1f})" in sentence.text
-    assert sentence.text.endswith("the same conclusion each time.")
+    assert sentence.text.startswith(f"{OPERATORS_B} leads to the same conclusion each time. It is ")
     assert sentence.holds is True
     turned = results.influence.copy()
     turned.loc[turned["left_out"] == cook["left_out"], ["estimate", "low", "high"]] = [0.5, -0.2, 1.2]
     sentence = _starting(_findings(results, influence=turned), OPERATORS_B)
-    assert sentence.text.endswith(f"**the sign hangs on** `{cook['left_out']}`.")
+    assert f"has **a sign that hangs on** `{cook['left_out']}`. It is" in sentence.text
     assert sentence.holds is False
     wide = results.influence.copy()
     wide.loc[wide["left_out"] == cook["left_out"], "high"] = 0.1
     sentence = _starting(_findings(results, influence=wide), OPERATORS_B)
-    assert sentence.text.endswith("**the conclusion changes**.")
+    assert "leads to **another conclusion** for some. It is" in sentence.text
     few = results.influence.assign(df=3.9)
     sentence = _starting(_findings(results, influence=few), OPERATORS_B)
-    assert sentence.text.endswith(
-        "the sign stays (some rest on fewer than 4 degrees of freedom and are estimates alone)."
-    )
+    assert "keeps its sign (some rest on fewer than 4 degrees of freedom and are estimates alone). It" in sentence.text
     assert sentence.holds is None
 
 
@@ -148,7 +146,7 @@ def test_sites_in_words(results):
     assert len(found) == 2
     rows = results.sites.query("architecture == 'resnet8' and parametrisation == 'mean and contrast'")
     mean, contrast = (rows[rows["term"] == name].iloc[0] for name in ("mean over sites", "late minus early"))
-    sentence = _starting(found, "In `resnet8` (3 sites)")
+    sentence = _starting(found, "In `resnet8` early and late sites are not told apart. Over its 3 sites")
     for row in (mean, contrast):
         assert f"{row['estimate']:.2f} ({row['low']:.2f} to {row['high']:.2f})" in sentence.text
     flat = results.sites.assign(low=np.nan, high=np.nan, reason="late minus early is constant (0.04)")
@@ -157,9 +155,9 @@ def test_sites_in_words(results):
     clear = results.sites.copy()
     clear.loc[clear["term"] == "late minus early", ["estimate", "low", "high"]] = [-2.0, -3.0, -1.0]
     clear.loc[clear["parametrisation"] == "joint", "vif"] = 42.0
-    sentence = _starting(_findings(results, sites=clear), "In `resnet8` (3 sites)")
+    start = "In `resnet8` at equal mean, late MSB goes with less consistency than early. Over its 3 sites"
+    sentence = _starting(_findings(results, sites=clear), start)
     assert "single sites cannot be told apart (variance inflation up to 42)" in sentence.text
-    assert sentence.text.endswith("late MSB goes with less consistency than early.")
     assert sentence.holds is False
 
 
@@ -170,7 +168,7 @@ def test_the_summary_holds_the_sentences_and_claims_nothing_from_few_operators(s
         assert finding.text in results.summary
         if not finding.text.startswith(("To accuracy", "Leaving out")):
             assert finding.holds is None, finding.text
-    assert "11 operators, an estimate" in results.summary
+    assert "there are 11 operators, for an estimate alone" in results.summary
     # Without the sites' columns there are no rows and no sentence.
     plain = analyze(join(tables), scores=["consistency"], resamples=50)
     assert plain.sites.empty

@@ -51,7 +51,7 @@ def test_a_negative_slope_is_reported_so(zoos):
     assert set(primary["verdict"]) == {"negative"}
     slopes = primary[primary["statement"] != "a"]
     assert slopes["estimate"].between(-3, -2).all()
-    line = next(line for line in results.summary.splitlines() if line.startswith("* Zero shifts (up to"))
+    line = next(line for line in results.summary.splitlines() if line.startswith("* Zero shifts: more"))
     assert line.endswith(
         "more MSB goes with less consistency: all 3 primary estimates are told from zero, on the same side, also after "
         "Holm's correction."
@@ -165,14 +165,14 @@ def test_holm_is_taken_over_the_primary_statements_that_may_be_leant_on(zoos, bu
         expected = multipletests(primary["p"], method="holm")[1]
         np.testing.assert_allclose(primary["p_holm"], expected, atol=1e-12)
         line = next(line for line in zoos[truth].summary.splitlines() if line.startswith("* Primary statements:"))
-        assert f"{kept} after Holm's correction over the 3 together" in line
-        assert f"{kept} of 3 have p < 0.05" in line
+        assert f"{kept} of 3 are left after Holm's correction over all of them" in line
+        assert f"One at a time {kept} have p < 0.05" in line
     few = bundled.primary["verdict"] == "too few clusters"
     assert few.any()
     assert bundled.primary.loc[few, ["p", "p_holm"]].isna().all(axis=None)
     tested = bundled.primary[~few & (bundled.primary["role"] == "primary")]
     np.testing.assert_allclose(tested["p_holm"], multipletests(tested["p"], method="holm")[1], atol=1e-12)
-    assert f"after Holm's correction over the {len(tested)} together" in bundled.summary
+    assert f"of {len(tested)} are left after Holm's correction over all of them" in bundled.summary
 
 
 def test_the_false_discovery_rate_is_taken_over_all_correlations_of_a_cluster_design(bundled):
@@ -183,10 +183,12 @@ def test_the_false_discovery_rate_is_taken_over_all_correlations_of_a_cluster_de
         assert family.loc[family["p"].isna(), "p_bh"].isna().all()
         if design == BY_RUN:
             counts = [(known[name] < 0.05).sum() for name in ("p", "p_bh")]
-            assert f"{len(known)} permutation tests in the table; {counts[0]} have p < 0.05 one at a time, " in told
-            assert f"one at a time, {counts[1]} at a false discovery rate of 0.05" in told
+            assert f"of {len(known)} permutation tests in the table {counts[1]} are left at the false" in told
+            assert f"one at a time {counts[0]} have p < 0.05" in told
         if design == BY_OPERATOR:
-            assert f"{len(known)} permutation tests in the table; {(known['p'] < 0.05).sum()} have p < 0.05" in told
+            counts = [(known[name] < 0.05).sum() for name in ("p", "p_bh")]
+            assert f"of {len(known)} permutation tests in the table {counts[1]} are left at the false" in told
+            assert f"one at a time {counts[0]} have p < 0.05" in told
 
 
 def test_correlations_of_dependent_snapshots_have_no_p_of_single_checkpoints(bundled):

@@ -36,9 +36,9 @@ def test_in_short_tells_apart_what_has_enough_operators_and_what_holds_after_hol
     rows["p_holm"] = [0.01, 0.01, 0.4]
     assert _verdicts(rows) == "all 3 primary estimates are told to lie below zero, 2 after Holm's correction."
     missing = pd.concat([rows, rows.tail(1).assign(verdict="no number", estimate=np.nan)])
-    assert _verdicts(missing).endswith("2 after Holm's correction (1 more have no number).")
+    assert _verdicts(missing).endswith("2 after Holm's correction. 1 more have no number.")
     mixed = rows.assign(verdict=["negative", "negative", "too few clusters"], n_clusters=[15, 15, 14])
     assert _verdicts(mixed.reset_index(drop=True)) == (
-        "3 of 3 primary estimates are negative and 0 positive; 1 of them rest on too little to be tested (14 "
-        "operators), the others: 2 negative."
+        "1 of 3 primary estimates rest on too little to be tested. The fewest are 14 operators. The others: 2 "
+        "negative. 3 estimates are negative and 0 positive."
     )
