@@ -32,6 +32,7 @@ import pandas as pd
 
 from invariscope.analysis.tables.load import Tables
 from invariscope.base.errors import TableError
+from invariscope.collectors.schema import OPERATOR_ERROR
 
 NOT_GIVEN = "not given"
 """Stands for an operator that the manifest does not name."""
@@ -70,7 +71,8 @@ CLOSE = 1e-4
 
 
 def describe(tables: Tables) -> pd.DataFrame:
-    """One row per network, by name: ``checkpoint``, :data:`NETWORK`, :data:`FACTORS`, ``factor_<name>``, :data:`SAME`.
+    """One row per network, by name: ``checkpoint``, :data:`NETWORK`, :data:`FACTORS`, ``factor_<name>``,
+    ``operator_equivariance_error`` (missing in tables older than it), :data:`SAME`.
 
     Raises:
         TableError: no checkpoint described, a name described twice, or factors that are not JSON.
@@ -88,7 +90,8 @@ def describe(tables: Tables) -> pd.DataFrame:
     copies, rows = rows.loc[is_copy, "checkpoint"].tolist(), rows[~is_copy]
     further = pd.DataFrame([_further_factors(row) for row in rows[["checkpoint", "factors"]].itertuples(index=False)])
     further.index = rows.index
-    described = pd.concat([rows[["checkpoint", *NETWORK, *FACTORS]], further], axis=1).assign(**{SAME: _same(rows)})
+    described = pd.concat([rows[["checkpoint", *NETWORK, *FACTORS]], further], axis=1)
+    described = described.assign(**{OPERATOR_ERROR: rows[OPERATOR_ERROR].astype(float), SAME: _same(rows)})
     described.attrs[COPIES] = copies
     return described
 
