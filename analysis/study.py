@@ -40,7 +40,7 @@ from invariscope.analysis.stats.permutation import adjusted
 from invariscope.analysis.stats.primary import primary_statements
 from invariscope.analysis.stats.regression.suite import SITE, Suite
 from invariscope.analysis.stats.resampling import DEFAULT_INTERVAL
-from invariscope.analysis.tables.checkpoints import NOT_GIVEN, own
+from invariscope.analysis.tables.checkpoints import DETERMINISTIC, NOT_GIVEN, own
 from invariscope.analysis.tables.frames import Frames
 from invariscope.analysis.tables.joined import with_sites
 from invariscope.analysis.tables.load import Tables
@@ -184,7 +184,8 @@ def _prepare(frame: pd.DataFrame, scores: list[str], vocabulary: Vocabulary) -> 
     if rows.empty:
         raise TableError(f"the frame holds no shifts; collect `{vocabulary.table}` with at least one shift kind first")
     sites = [name for name in rows.columns if SITE.fullmatch(str(name))]
-    rows = rows[[*needed, *scores, *sites]]
+    marked = [DETERMINISTIC] if DETERMINISTIC in rows.columns else []
+    rows = rows[[*needed, *scores, *sites, *marked]]
     instead: dict[str, Any] = {"fill": "", **dict.fromkeys(("operator", "architecture", "padding_mode"), NOT_GIVEN)}
     instead["operator_spec"] = rows["operator"].fillna(NOT_GIVEN)
     text = {name: rows[name].astype(object).where(rows[name].notna(), other) for name, other in instead.items()}

@@ -34,6 +34,8 @@ __all__ = [
     "FORMER_COLUMNS",
     "LATER_COLUMNS",
     "MSB_READINGS",
+    "NOT_APPLICABLE",
+    "OPERATOR_ERROR",
     "OTHER_READINGS",
     "PIXEL_SCORES",
     "PLAN_COLUMNS",
@@ -58,6 +60,12 @@ MSB_READINGS = ("msb", "msb_all", "msb_weight", "msb_top", "msb_corrected")
 
 OTHER_READINGS = ("selectivity", "position", "msb_jacobian", "aliasing", "see", "see_padding")
 """The rival explanations: what else is read of each site, in the order in which it is reported."""
+
+OPERATOR_ERROR = "operator_equivariance_error"
+"""The reading of a network's operator alone, on noise: a column of the table of descriptions."""
+
+NOT_APPLICABLE = "not_applicable"
+"""Column of the readings of a row without a number, each with the reason."""
 
 PRIMARY_READING = "msb_corrected"
 PRIMARY_SCORE = "consistency"
@@ -155,7 +163,7 @@ PLAN_CONDITIONS = PLAN_COLUMNS[:-1]
 PRECISION = optional("precision", TEXT, "", "of the passes: fp32 or bf16; null in tables older than the column")
 
 LATER_COLUMNS = frozenset(
-    {"precision", "explained", "not_applicable", "deterministic", "tensors_sha256", "probe"}
+    {"precision", "explained", NOT_APPLICABLE, "deterministic", "tensors_sha256", "probe", OPERATOR_ERROR}
     | {column for name in OTHER_READINGS for column in (name, f"{name}_se")}
     | {field.name for field in MADE_BY}
 )
@@ -197,8 +205,8 @@ class Collector:
         watches: the passes that others make under shifts are watched at the sites; of so many images as the setting
             :data:`WATCHED` of its tasks says.
         default: whether it is measured where nobody says what.
-        renewed: a column that every measured row has, and one that older rows lack: what was measured before it was
-            there stays as it is, and is told of.
+        renewed: a column that every measured row has, and one that older rows lack, unless their ``not_applicable``
+            names it (a column of such a table): what was measured before it was there stays as it is, and is told of.
         definition: version of what the columns mean; raised where a value is computed otherwise than before, so that
             the tasks are others and tables measured before are not taken for done.
         remark: what must be said of a task's rows in a few words; None where there is nothing to say.
@@ -245,6 +253,8 @@ def check_collector(name: str, collector: Any) -> None:
     shared = [field.name for field in (*IDENTITY, *PROVENANCE)]
     if twice := {one for one in columns if columns.count(one) > 1 or one in shared}:
         raise InputError(f"collector {name!r}: the column {min(twice)!r} is there already: give it another name")
+    if collector.renewed and (missing := [one for one in (*collector.renewed, NOT_APPLICABLE) if one not in columns]):
+        raise InputError(f"collector {name!r}: is renewed, and has no column {missing[0]!r}: add it")
     if missing := [one for one in collector.conditions if one not in columns]:
         raise InputError(f"collector {name!r}: its condition {missing[0]!r} is none of its columns: correct it")
     options = collector.options

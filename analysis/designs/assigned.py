@@ -10,6 +10,7 @@ import pandas as pd
 
 from invariscope.analysis.stats.randomisation import DRAWS
 from invariscope.analysis.stats.regression.estimate import logits
+from invariscope.analysis.tables.checkpoints import no_functions
 from invariscope.analysis.tables.plans import PLAN, filled, shifted
 from invariscope.base.errors import TableError
 
@@ -78,7 +79,7 @@ def admitted(frame: pd.DataFrame, settings: Settings) -> tuple[pd.DataFrame, pd.
     faults: dict[str, pd.Series] = {
         "not the last snapshot": ~rows["final"].astype(bool),
         "trained a second time": _is_repeat(rows),
-        "no function of the image": _is_random(rows),
+        "no function of the image": no_functions(rows),
         f"accuracy below {LEAST_ACCURACY}": rows["accuracy"].astype(float) < LEAST_ACCURACY,
         f"no {settings.score}": pd.Series(~np.isfinite(score), index=rows.index),
     }
@@ -95,12 +96,6 @@ def _is_repeat(rows: pd.DataFrame) -> pd.Series:
     if REPEAT not in rows.columns:
         return pd.Series(False, index=rows.index)
     return pd.to_numeric(rows[REPEAT], errors="coerce").fillna(0) > 0
-
-
-def _is_random(rows: pd.DataFrame) -> pd.Series:
-    if "deterministic" not in rows.columns:
-        return pd.Series(False, index=rows.index)
-    return rows["deterministic"].astype(object).eq(False)
 
 
 def cells_of(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -30,6 +30,7 @@ from invariscope.analysis.designs.verdicts import MSB_SLOPE, POOLED, WITHIN
 from invariscope.analysis.stats.pooled import Pooled
 from invariscope.analysis.stats.resampling import NOMINAL, Array
 from invariscope.base.errors import TableError
+from invariscope.collectors.schema import OPERATOR_ERROR
 
 Record = dict[str, Any]
 
@@ -114,7 +115,7 @@ class PlanNumbers:
         yield from self._mechanism(rows, SEE)
         if not self.brief:
             yield from self._shares(equal, "3")
-            yield from self._mechanism(rows, "operator_equivariance_error")
+            yield from self._mechanism(rows, OPERATOR_ERROR)
             yield from self._otherwise(rows)
 
     def _slopes(self, equal: EqualFit, statement: str, given: str = "") -> Iterator[Record]:

@@ -12,7 +12,7 @@ import pandas as pd
 from invariscope.analysis.say.plan_words import panel_title, plan_in_caption
 from invariscope.analysis.stats.cells import PLAIN_SUBSAMPLING
 from invariscope.analysis.stats.primary import PRIMARY_FILL, PRIMARY_SHIFTS
-from invariscope.analysis.tables.checkpoints import COPIES, is_elsewhere, operators_named
+from invariscope.analysis.tables.checkpoints import COPIES, is_elsewhere, no_functions, operators_named
 from invariscope.analysis.tables.plans import PLAN, filled, kind_order, shifted
 from invariscope.base.errors import TableError
 from invariscope.base.names import unknown
@@ -107,6 +107,11 @@ def _apart(rows: pd.DataFrame, drawn: bool, notes: list[str]) -> tuple[pd.DataFr
         names = sorted(others["checkpoint"].unique())
         how = "Drawn hollow, and in no fit or number: networks" if drawn else "Not shown: networks"
         notes.append(f"{how} from elsewhere ({', '.join(names)}).")
+    shown = rows if drawn else rows[~marked]
+    if random := sorted(shown.loc[no_functions(shown), "checkpoint"].unique()):
+        notes.append(
+            f"Taken in as asked, though other logits on a second pass or in other batches: {', '.join(random)}."
+        )
     return rows[~marked], others.reset_index(drop=True) if drawn else others.iloc[:0]
 
 

@@ -207,7 +207,7 @@ def _slope(row: pd.Series, pooled: bool) -> str:
         return f"none ({row['reason']})"
     units = counted(row["n_clusters"], "operator" if pooled else "run")
     slope = bracketed(row["estimate"], row["low"], row["high"])
-    return f"{slope} (n = {row['n']:.0f} in {units}{coverage(row, ', simulated coverage {:.2f}')})"
+    return f"{slope} (n = {row['n']:.0f}, resting on {units}{coverage(row, ', simulated coverage {:.2f}')})"
 
 
 def _left_out(selection: FigureRows, slopes: dict[str, pd.DataFrame]) -> list[str]:

@@ -18,7 +18,7 @@ from invariscope.analysis.say.statements import ALPHA, bullets, disagreeing_kind
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
 from invariscope.analysis.stats.cells import BY_OPERATOR, BY_RUN, PLAIN_SUBSAMPLING
 from invariscope.analysis.stats.coverage import MIN_CLUSTERS, MIN_DF, MIN_PERMUTED
-from invariscope.analysis.tables.checkpoints import COPIES, ELSEWHERE
+from invariscope.analysis.tables.checkpoints import COPIES, ELSEWHERE, no_functions
 from invariscope.analysis.tables.plans import DATA_AND_PLAN
 from invariscope.base.words import are, counted
 from invariscope.collectors.schema import PRIMARY_READING
@@ -111,6 +111,13 @@ def _material(rows: pd.DataFrame) -> str:
         text += (
             f" {counted(len(copies), 'further checkpoint')} {are(len(copies))} {copy} of another (the same weights and "
             f"function) and not counted: {', '.join(copies)}."
+        )
+    random = sorted(rows.loc[no_functions(rows), "checkpoint"].unique())
+    if random:
+        text += (
+            f" {counted(len(random), 'checkpoint')} {'gives' if len(random) == 1 else 'give'} other logits on a second "
+            f"pass or in other batches, and {'was' if len(random) == 1 else 'were'} taken in as asked: "
+            f"{', '.join(random)}."
         )
     return text + _without_msb(rows)
 

@@ -131,7 +131,8 @@ class PairBlock:
             if name in self.unusable:
                 return self.unusable[name]
         if n < 3:
-            return f"{counted(n, 'row')} with a value in both columns {are(n)} fewer than 3"
+            shared = " that share a group" if self.method.startswith("within") else ""
+            return f"{counted(n, 'row')} with a value in both columns{shared} {are(n)} fewer than 3"
         for name in pair:
             column = self.values[:, self.names.index(name)]
             if constant(column):

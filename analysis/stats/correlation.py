@@ -45,7 +45,8 @@ def correlate(
 
     ``pearson``, ``spearman`` (Pearson of mid-ranks), ``kendall`` (tau-b); ``partial_*`` given ``covariates`` (numbers,
     or categories as indicator columns; ``partial_spearman`` ranks all columns first); ``within_*`` of deviations from
-    the means of the groups in column ``within`` (the repeated-measures correlation). ``clusters`` maps the name of a
+    the means of the groups in column ``within`` (the repeated-measures correlation): a row that is alone in its group
+    says nothing there and is not used, and neither is a cluster of such rows. ``clusters`` maps the name of a
     design to the column whose values are the sampling units, or to None for single rows.
 
     ``interval``, nominal 95 %: ``jackknife`` (``tanh(atanh r ± t · se / (1 - r²))``, t with clusters - 1 degrees of
@@ -60,10 +61,10 @@ def correlate(
 
     Returns one row per pair × method × design: ``x, y, method, given, within, r, low, high, interval`` (the design's
     name), ``interval_type, p, n_permutations, p_holm, p_bh, n`` (rows used), ``n_missing`` (rows without a finite value
-    in each column), ``n_clusters, nominal, coverage`` (simulated for so many clusters, see module ``coverage``;
-    that of units which lie in larger ones of another cluster column, as runs in operators, is the coverage for such
-    larger ones of equal units that are taken for independent; they have no p either), ``reason`` (why there is no
-    coefficient or interval), ``p_reason`` (why there is no p).
+    in each column), ``n_clusters`` (of the rows used), ``nominal, coverage`` (simulated for so many clusters, see
+    module ``coverage``; that of units which lie in larger ones of another cluster column, as runs in operators, is the
+    coverage for such larger ones of equal units that are taken for independent; they have no p either), ``reason`` (why
+    there is no coefficient or interval), ``p_reason`` (why there is no p).
 
     Raises:
         TableError: an unknown method, interval or column; a covariate, group or cluster column whose name several
@@ -86,6 +87,9 @@ def correlate(
             "within": within if grouped else "",
         }
         for rows, pairs in _by_missing(numbers, [(a, b) for a in x for b in y], usable):
+            n_missing = int((~rows).sum())
+            if grouped:
+                rows = rows & ~_alone(frame[within], rows)
             names = list(dict.fromkeys(name for pair in pairs for name in pair))
             held = extra.loc[rows].to_numpy()[:, : None if partial else 0]
             block = PairBlock(
@@ -97,7 +101,7 @@ def correlate(
                 unusable=unusable,
             )
             found = block.rows(frame.loc[rows], clusters, draws)
-            records += [{**shared, **record, "n_missing": int((~rows).sum())} for record in found]
+            records += [{**shared, **record, "n_missing": n_missing} for record in found]
     return adjusted(pd.DataFrame.from_records(records, columns=_MADE))[_COLUMNS]
 
 
@@ -151,6 +155,11 @@ def _numbers(frame: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, dict[
         if frame[name].notna().any() and columns[name].isna().all():
             unusable[name] = f"{name} holds no numbers"
     return pd.DataFrame(columns, index=frame.index), unusable
+
+
+def _alone(groups: pd.Series, rows: np.ndarray) -> np.ndarray:
+    """Which of the ``rows`` have none beside them in their group."""
+    return rows & ~groups.where(rows).duplicated(keep=False).to_numpy()
 
 
 def _by_missing(

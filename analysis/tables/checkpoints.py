@@ -12,6 +12,8 @@ A *network* is a weights file and a model string (:data:`NETWORK`); a *checkpoin
 * **cluster**: ``operator|run``, the checkpoint's name where no run is given;
 * **final**: the last snapshot of its run among the networks of the frame, so that a run counts with its last snapshot
   that could be measured;
+* **deterministic**: false where a row of any table marks the network as no function of the image, true where one says
+  that it is, missing where none was asked (older tables); such networks are there only where ``load`` was told so;
 * **origin**: networks whose further factor ``origin`` is :data:`ELSEWHERE` were trained by recipes of their own and
   take part in no statistic (:func:`own`).
 
@@ -22,6 +24,7 @@ word; kept, it would stand for an operator of its own.
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,7 @@ import pandas as pd
 
 from invariscope.analysis.tables.load import Tables
 from invariscope.base.errors import TableError
+from invariscope.collectors.schema import OPERATOR_ERROR
 
 NOT_GIVEN = "not given"
 """Stands for an operator that the manifest does not name."""
@@ -59,12 +63,16 @@ COPIES = "copies"
 SAME = "same_as"
 """Column of :func:`describe`: the first name of the networks of equal weights that compute the same as this one."""
 
+DETERMINISTIC = "deterministic"
+"""Column of every table measured on data, and of every frame: whether a network is a function of the image."""
+
 CLOSE = 1e-4
 """Largest difference of what two networks say, relative to the largest number, up to which it is the same."""
 
 
 def describe(tables: Tables) -> pd.DataFrame:
-    """One row per network, by name: ``checkpoint``, :data:`NETWORK`, :data:`FACTORS`, ``factor_<name>``, :data:`SAME`.
+    """One row per network, by name: ``checkpoint``, :data:`NETWORK`, :data:`FACTORS`, ``factor_<name>``,
+    ``operator_equivariance_error`` (missing in tables older than it), :data:`SAME`.
 
     Raises:
         TableError: no checkpoint described, a name described twice, or factors that are not JSON.
@@ -82,7 +90,8 @@ def describe(tables: Tables) -> pd.DataFrame:
     copies, rows = rows.loc[is_copy, "checkpoint"].tolist(), rows[~is_copy]
     further = pd.DataFrame([_further_factors(row) for row in rows[["checkpoint", "factors"]].itertuples(index=False)])
     further.index = rows.index
-    described = pd.concat([rows[["checkpoint", *NETWORK, *FACTORS]], further], axis=1).assign(**{SAME: _same(rows)})
+    described = pd.concat([rows[["checkpoint", *NETWORK, *FACTORS]], further], axis=1)
+    described = described.assign(**{OPERATOR_ERROR: rows[OPERATOR_ERROR].astype(float), SAME: _same(rows)})
     described.attrs[COPIES] = copies
     return described
 
@@ -96,8 +105,14 @@ def with_checkpoints(rows: pd.DataFrame, tables: Tables, table: str) -> pd.DataF
         TableError: as :func:`describe`; a network that is not described.
     """
     described = describe(tables)
-    found = rows.drop(columns="checkpoint", errors="ignore").merge(
+    found = rows.drop(columns=["checkpoint", DETERMINISTIC], errors="ignore").merge(
         described, on=NETWORK, how="left", validate="many_to_one"
+    )
+    marks = _functions(tables)
+    found[DETERMINISTIC] = pd.Series(
+        [marks.get(network) for network in zip(*(found[name] for name in NETWORK), strict=True)],
+        index=found.index,
+        dtype=object,
     )
     lost = found["checkpoint"].isna()
     if lost.any():
@@ -113,6 +128,28 @@ def with_checkpoints(rows: pd.DataFrame, tables: Tables, table: str) -> pd.DataF
     found = _with_runs(found[is_first].drop(columns=SAME).reset_index(drop=True))
     found.attrs[COPIES] = copies
     return found
+
+
+def _functions(tables: Tables) -> dict[tuple[str, str], bool]:
+    """Whether each network is a function of the image, by what all tables say of it; those that none speaks of left
+    out.
+    """
+    told: dict[tuple[str, str], bool] = {}
+    for field in fields(tables):
+        rows = getattr(tables, field.name)
+        if DETERMINISTIC not in rows.columns:
+            continue
+        known = rows.loc[rows[DETERMINISTIC].notna(), [*NETWORK, DETERMINISTIC]].drop_duplicates()
+        for sha256, model, good in known.itertuples(index=False, name=None):
+            told[sha256, model] = told.get((sha256, model), True) and bool(good)
+    return told
+
+
+def no_functions(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row of a frame is of a network that is marked as no function of the image."""
+    if DETERMINISTIC not in rows.columns:
+        return pd.Series(False, index=rows.index)
+    return rows[DETERMINISTIC].astype(object).eq(False)
 
 
 def _same(rows: pd.DataFrame) -> pd.Series:

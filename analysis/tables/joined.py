@@ -31,8 +31,10 @@ def join(tables: Tables) -> pd.DataFrame:
     ``flat_fraction`` as the unweighted mean over the measured sites, with ``_se`` = the mean of the sites' standard
     errors (the sites see the same images, so their errors are correlated by an unknown amount: this is the largest that
     the error of the mean can be), missing where a shrink of the network is not explained; ``n_sites``,
-    ``n_sites_unmeasured``, ``n_sites_unexplained``, side branches not counted; ``cluster`` and ``final``. What a
-    checkpoint is, and which of its names counts, is said in module :mod:`invariscope.analysis.tables.checkpoints`.
+    ``n_sites_unmeasured``, ``n_sites_unexplained``, side branches not counted; ``cluster`` and ``final``;
+    ``operator_equivariance_error`` of the operator alone; ``deterministic``, false for what is no function of the
+    image. What a checkpoint is, and which of its names counts, is said in module
+    :mod:`invariscope.analysis.tables.checkpoints`.
 
     MSB and accuracy are taken from the same images where both were measured on them, else from the data set of the
     same name. The views of a kind that does not keep the size (``crop``) are of another scale, and their accuracy is

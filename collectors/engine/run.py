@@ -18,7 +18,7 @@ from invariscope.collectors.engine.planning import RunPlan, forget_failures, for
 from invariscope.collectors.engine.runlog import RunLog, run_log
 from invariscope.collectors.engine.suitable import check_tasks
 from invariscope.collectors.options import Options
-from invariscope.collectors.schema import COLLECTORS
+from invariscope.collectors.schema import COLLECTORS, DESCRIPTION, NOT_APPLICABLE
 from invariscope.collectors.store.parts import Store
 from invariscope.collectors.store.reader import RowFilter, TableReader
 from invariscope.zoo.checkpoint import Checkpoint
@@ -136,15 +136,15 @@ def plan_run(
 def _older(store: Store, options: Options, done: frozenset[str]) -> dict[str, int]:
     """How many of the tasks that are done lack a reading that their collector has today, by collector."""
     found = {}
-    for name in options.collect if done else ():
+    for name in dict.fromkeys((DESCRIPTION, *options.collect)) if done else ():
         if (pair := COLLECTORS[name].renewed) is None:
             continue
         tasks: set[str] = set()
         with suppress(TableError):  # a file that is no part is told of where it is read
-            for batch in TableReader(store.name).stream(name, RowFilter({}), ("task", *pair), 1 << 17):
+            for batch in TableReader(store.name).stream(name, RowFilter({}), ("task", *pair, NOT_APPLICABLE), 1 << 17):
                 rows = batch.filter(pc.is_valid(batch[pair[0]])).to_pydict()
-                lacking = zip(rows["task"], rows[pair[1]], strict=True)
-                tasks |= {task for task, value in lacking if value is None}
+                told = zip(rows["task"], rows[pair[1]], rows[NOT_APPLICABLE], strict=True)
+                tasks |= {task for task, value, why in told if value is None and pair[1] not in (why or "")}
         if count := len(tasks & done):
             found[name] = count
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from invariscope.base.errors import ModelError
 from invariscope.collectors.measure.jackknife import jackknife_error
+from invariscope.collectors.measure.last_map import LastMap
 from invariscope.collectors.measure.passes import Images, batches, class_maps, evaluating
 from invariscope.collectors.measure.rivals import unwatched
 from invariscope.collectors.measure.shifts import ShiftPlan
@@ -22,7 +21,6 @@ from invariscope.collectors.measure.tapping import Taps
 from invariscope.collectors.measure.views import ShiftView, fill_value
 from invariscope.zoo.datasets.inputs import PreparedImages, place
 from invariscope.zoo.sites import Site, Use, Watch, record
-from invariscope.zoo.sites.trace import tensors
 
 Array = npt.NDArray[np.float64]
 Key = tuple[str, str]
@@ -47,31 +45,6 @@ def pooled(x: Tensor) -> Array:
     return made.cpu().numpy()
 
 
-class _LastMap(TorchFunctionMode):
-    """Keeps hold of the last map of more than one pixel that a network makes of a batch of images."""
-
-    def __init__(self, batch: Tensor) -> None:
-        super().__init__()
-        self.images = len(batch)
-        self.map: Tensor | None = None
-        self._made_of_it: dict[int, weakref.ref[Tensor]] = {id(batch): weakref.ref(batch)}
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        # A weight may have as many filters as there are images.
-        if not any(self._is_of_it(each) for each in tensors((args, kwargs or {}))):
-            return made
-        self._made_of_it |= {id(each): weakref.ref(each) for each in tensors(made)}
-        is_map = isinstance(made, Tensor) and made.dim() == 4 and len(made) == self.images
-        if is_map and made.is_floating_point() and made.shape[2] * made.shape[3] > 1:
-            self.map = made
-        return made
-
-    def _is_of_it(self, tensor: Tensor) -> bool:
-        made = self._made_of_it.get(id(tensor))
-        return made is not None and made() is tensor
-
-
 @dataclass
 class Watched:
     """Runs networks and keeps the pooled maps of each pass, by what they are of.
@@ -81,6 +54,9 @@ class Watched:
     """
 
     sites: dict[str, Site] = field(default_factory=dict)
+    is_last_unclear: bool = False
+    """Whether a last map was seen whose channels cannot be told from its pixels."""
+    _last_channels: int = 1
     _watches: dict[int, Watch] = field(default_factory=dict)
     _taps: dict[int, Taps | None] = field(default_factory=dict)
 
@@ -98,7 +74,7 @@ class Watched:
 
     def _known(self, network: nn.Module, batch: Tensor, found: dict[Key, Array]) -> Taps | None:
         """The taps of a network that show what was found of a batch."""
-        taps = Taps.of(self.sites.values())
+        taps = Taps.of(self.sites.values(), self._last_channels)
         if taps is None:
             return None
         _, again, seen = self._tapped(network, batch[:COMPARED], taps)
@@ -137,10 +113,12 @@ class Watched:
         watch = self._watches.setdefault(id(network), Watch())
         # A network that takes several looks is judged by its derivatives, which inference mode does not know.
         with torch.inference_mode(False), torch.no_grad():
-            with _LastMap(batch) as last:
+            with LastMap(batch) as last:
                 output = record(network, batch, unwatched(consume), again=again, watch=watch, maps_only=True)
-            if last.map is not None:
-                found[LAST] = pooled(last.map)
+            if (map_ := last.pooled()) is not None:
+                found[LAST] = pooled(map_)
+        self.is_last_unclear |= last.is_unclear
+        self._last_channels = last.channels or 1
         _add_logits(found, output, len(batch))
         self.sites |= {name: site for name, site in passed.items() if not site.is_aside}
         return output, found
@@ -227,6 +205,8 @@ class DriftSums:
             row |= {name: value, f"{name}_se": jackknife_error(left)}
         missing = [name for name in pairs if np.isnan(row[name])]
         reason = "the map is not that of one image each, or does not vary over the images" if missing else None
+        if missing and LAST in (into, following) and self.still.watched.is_last_unclear:
+            reason = "which dimension of the last map is that of its channels cannot be told"
         return {**row, "n_images": self.still.images, "reason": reason and f"{', '.join(missing)}: {reason}"}
 
     def drift_of(self, key: Key) -> tuple[float, Array]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +13,11 @@ from torch import Tensor
 
 from invariscope.collectors.measure.equivariance import Errors, equivariance_errors
 from invariscope.collectors.measure.msb import tally_sites
+from invariscope.zoo.architectures import ARCHITECTURES
+from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators import Operatorlike, build_operator, parse_operator
 from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.operators.specification import STRIDED
 
 IMAGES, CHANNELS, SIDE, STRIDE = 64, 4, 32, 2
 
@@ -43,7 +49,33 @@ def operator_equivariance_error(operator: Operatorlike, stride: int = STRIDE) ->
     Raises:
         OperatorError: a specification that cannot be read or built.
     """
-    return operator_readings(operator, stride).error
+    noise = coloured_noise()
+    return float(np.mean([_errors(built, noise).see() for built in _built(operator, stride)]))
+
+
+def error_of_network(model: ModelString, folder: Path) -> tuple[float | None, str | None]:
+    """:func:`operator_equivariance_error` of the operator of a ``zoo:`` network, or why it has none.
+
+    The stride is that of the definition, 2, whatever it is in the network: a property of the specification. An operator
+    of a Python file is found from ``folder``.
+    """
+    if model.scheme != "zoo":
+        return None, "the operator is not one of a zoo: network"
+    parameter = inspect.signature(ARCHITECTURES[model.target]).parameters.get("operator")
+    given = model.arguments.get("operator", parameter.default if parameter else None)
+    if given is None or given == STRIDED:
+        return None, "the network has no operator, and gets smaller by its convolutions"
+    return _error_of(str(given), folder)
+
+
+@cache
+def _error_of(text: str, folder: Path) -> tuple[float | None, str | None]:
+    """The error of a specification, once for all networks that have it."""
+    try:
+        found = operator_equivariance_error(parse_operator(text, folder))
+    except Exception as problem:  # foreign code
+        return None, f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+    return (found, None) if np.isfinite(found) else (None, "the operator's output on noise does not vary")
 
 
 class OperatorReadings(NamedTuple):

@@ -35,7 +35,8 @@ class ShiftPlan:
     """The shifts ``(dy, dx)`` of every image, in pixels of the network's input, positive = down / right.
 
     A plan is a value: the same arguments give the same shifts on every machine, and :attr:`hash` shows that two
-    checkpoints were compared on the same ones.
+    checkpoints were compared on the same ones. It is not stored: tables hold its arguments and its hash, and it is made
+    again from them.
 
     Attributes:
         kind: a name of :data:`invariscope.collectors.shift_kinds.SHIFT_KINDS`.

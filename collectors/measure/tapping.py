@@ -20,13 +20,15 @@ class Taps:
     sites: tuple[str, ...]
     last: str | None = None
     """Module of the last map; None while it is not known, when every module is looked at."""
+    channels: int = 1
+    """The last map's dimension of channels."""
 
     @classmethod
-    def of(cls, sites: Iterable[Site]) -> Taps | None:
+    def of(cls, sites: Iterable[Site], channels: int = 1) -> Taps | None:
         """The taps of sites that are modules by themselves, each used once; None where one is not."""
         sites = list(sites)
         alone = all(site.name == site.path for site in sites)
-        return cls(tuple(site.path for site in sites)) if alone and sites else None
+        return cls(tuple(site.path for site in sites), channels=channels) if alone and sites else None
 
     @contextmanager
     def on(self, network: nn.Module, take: Callable[[str, str, Tensor], None]) -> Iterator[list[str]]:
@@ -46,9 +48,11 @@ class Taps:
 
         def last(path: str) -> Callable[..., None]:
             def hook(module: nn.Module, args: Any, output: Any) -> None:
-                if isinstance(output, Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1:
-                    seen.append(path)
-                    take("", "in", output)
+                if isinstance(output, Tensor) and output.dim() == 4:
+                    x = output.movedim(self.channels, 1)
+                    if x.shape[2] * x.shape[3] > 1:
+                        seen.append(path)
+                        take("", "in", x)
 
             return hook
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from invariscope.collectors.schema import INT, REAL, TEXT, Collector, column, optional
+from invariscope.collectors.schema import INT, OPERATOR_ERROR, REAL, TEXT, Collector, column, optional
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,8 @@ COLUMNS = (
     column("factors", TEXT, "JSON", "all factors of the manifest entry, free columns for the analysis"),
     optional("tensors_sha256", TEXT, "hex", "hash of the weights alone, whatever else their file holds"),
     optional("probe", pa.list_(REAL), "", "outputs for two images of noise: with equal weights, one network"),
+    optional(OPERATOR_ERROR, REAL, "1", "site equivariance error of the operator alone, on noise, without training"),
+    optional("not_applicable", TEXT, "", "that error where it has no number, with the reason"),
 )
 
 
@@ -45,7 +47,10 @@ def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
     """The description."""
     import pandas as pd
 
+    from invariscope.collectors.measure.operator_error import error_of_network
+
     factors = settings["factors"]
+    error, reason = error_of_network(subject.checkpoint.parts, subject.checkpoint.folder)
     text = {name: _text(factors.get(name)) for name in ("architecture", "operator", "operator_spec", "padding_mode")}
     row = {
         **text,
@@ -58,6 +63,8 @@ def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
         "factors": json.dumps(factors, sort_keys=True),
         "tensors_sha256": hash_tensors(subject.model.state_dict()),
         "probe": subject.probe(),
+        OPERATOR_ERROR: error,
+        "not_applicable": reason and f"{OPERATOR_ERROR}: {reason}",
     }
     return pd.DataFrame([row])
 
@@ -82,4 +89,13 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-COLLECTOR = Collector("what each checkpoint is", COLUMNS, settings, rows, of_data=False, replaces=True, default=True)
+COLLECTOR = Collector(
+    "what each checkpoint is",
+    COLUMNS,
+    settings,
+    rows,
+    of_data=False,
+    replaces=True,
+    default=True,
+    renewed=("n_params", OPERATOR_ERROR),
+)

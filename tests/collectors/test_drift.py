@@ -140,7 +140,7 @@ def test_modules_that_are_sites_are_watched_at_their_ends_alone(monkeypatch: pyt
             patch.setattr(drift_module, "record", lambda *a, calls=calls, **k: calls.append(1) or record(*a, **k))
             fast = measure_drift(model, images, plan, batch_size=4)
             assert len(calls) == 1
-            patch.setattr(Taps, "of", lambda sites: None)
+            patch.setattr(Taps, "of", lambda *of: None)
             calls.clear()
             slow_ = measure_drift(model, images, plan, batch_size=4)
             assert len(calls) == 30

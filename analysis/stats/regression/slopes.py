@@ -32,6 +32,9 @@ MIN_SPREAD = 1e-3
 _ROUNDING = 1e-12
 """Deviations below this share of the column's largest value are rounding of a mean, and 0."""
 
+_NO_INFORMATION = 1e-12
+"""A cluster with no larger share in the information on a slope has none but rounding."""
+
 ONE_CLUSTER = "no interval: the coefficient rests on a single cluster"
 
 
@@ -41,10 +44,11 @@ def fit(frame: pd.DataFrame, model: Model, *, simulate: bool = True) -> pd.DataF
     Columns: ``estimate, se, low, high`` (nominal 95 %) in logits per unit of the term, ``interval`` and ``df`` as
     ``Model`` says, ``p`` (CR2: from ``coverage.MIN_DF`` degrees of freedom on; the others: from
     ``coverage.MIN_CLUSTERS`` clusters on), ``effect`` = average change of ``y`` per unit (``slope · mean μ(1-μ)``),
-    ``n``, ``n_missing``, ``n_clusters``, ``effective_clusters`` = 1/Σ share² of the clusters' shares in the information
-    on the slope, ``leading`` = the clusters with the largest shares, ``coverage`` = share of simulated data sets of
-    this very design (same columns, fitted means and intra-cluster correlation, Gaussian errors) whose interval holds
-    the truth (unless ``simulate`` is off), ``reason``.
+    ``n``, ``n_missing``, ``n_clusters`` (of a number those that say anything of its slope: a run that is alone in its
+    cell says nothing of one inside cells that are factors), ``effective_clusters`` = 1/Σ share² of the clusters' shares
+    in the information on the slope, ``leading`` = the clusters with the largest shares, ``coverage`` = share of
+    simulated data sets of this very design (same columns, fitted means and intra-cluster correlation, Gaussian errors)
+    whose interval holds the truth (unless ``simulate`` is off), ``reason``.
 
     Raises:
         TableError: the frame lacks a column, or a wild bootstrap is asked of another model than least squares.
@@ -173,7 +177,8 @@ def _of_interest(design: Design, found: Coefficients, index: int) -> dict[str, A
     first = [cluster for cluster in np.argsort(-shares, kind="stable")[:3] if shares[cluster] >= 0.1]
     leading = ", ".join(f"{design.clusters[cluster]} {100 * shares[cluster]:.0f} %" for cluster in first)
     effect = float(found.params[index]) * found.slope_to_score
-    return {"effect": effect, "effective_clusters": float(1 / (shares**2).sum()), "leading": leading}
+    counts = {"n_clusters": int((shares > _NO_INFORMATION).sum()), "effective_clusters": float(1 / (shares**2).sum())}
+    return {"effect": effect, **counts, "leading": leading}
 
 
 def _wild_row(design: Design, found: Coefficients, model: Model, simulate: bool) -> dict[str, Any]:
