@@ -81,7 +81,9 @@ def training(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux tells of them")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGKILL"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.full) for name in ("SIGHUP", "SIGINT", "SIGKILL"))]
+)
 def test_workers_end_with_the_training(training: subprocess.Popen[str], tmp_path: Path, name: str) -> None:
     number = getattr(signal, name)
     assert len(of_session(training.pid)) >= 3
