@@ -32,6 +32,7 @@ RUNS = {
     "plain": Run(operator="ddac(groups=2)", optimizer="sgd", momentum=0.0, lr=0.05, precision="bf16", **QUICK),
 }
 
+
 def kill_at(run: Run, out: Path, step: int) -> None:
     """Train in a process of its own, which is killed (-9) in the given step."""
 
