@@ -61,14 +61,12 @@ def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: py
     assert "10 tasks measured, 0 were done, 0 failed" in capsys.readouterr().out
     assert run(*command) == cli.DONE
     assert "0 tasks measured, 10 were done, 0 failed" in capsys.readouterr().out
-    assert run("analyze", tables, "--out", tmp_path / "results") == cli.DONE
-    tables_of_results = ("correlations", "regressions", "influence", "comparisons", "sites", "designs")
+    assert run("analyze", tables, "--out", tmp_path / "results", "--power") == cli.DONE
+    tables_of_results = ("correlations", "regressions", "influence", "comparisons", "sites", "designs", "power")
     assert {path.name for path in (tmp_path / "results").iterdir()} == {
         *(f"{name}.csv" for name in tables_of_results),
         "summary.md",
     }
-    capsys.readouterr()
-    assert run("analyze", tables, "--out", tmp_path / "results", "--power") == cli.DONE
     printed = capsys.readouterr().out
     assert printed.count("between operators: ") == 2
     assert f"results: {tmp_path / 'results' / 'power.csv'}" in printed
@@ -139,6 +137,7 @@ def test_swaps_are_collected_analysed_and_drawn(zoo: Path, tmp_path: Path, capsy
     assert set(rows.loc[rows["checkpoint"] == "max", "replacement"]) == {"soft(beta=1, kernel=2)"}
     assert set(rows["n_images"]) == {6}
     assert run("analyze", tables, "--out", tmp_path / "results") == cli.DONE
+    assert not (tmp_path / "results" / "power.csv").exists()
     # Two untrained networks say one class of everything, before and after.
     summary = (tmp_path / "results" / "summary.md").read_text()
     assert "**Swaps, single sites** (zero shifts up to 4 px on digits/test): no number (" in summary
@@ -266,7 +265,9 @@ def test_status_compact_and_dry_run(zoo: Path, tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().out.splitlines()[1:3] == ["checkpoints: 2 done", "layers: digits/test: 2 done"]
 
 
-def test_a_finished_run_is_seen_to_be_finished_without_torch(zoo: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_seen_to_be_finished_without_torch(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = tmp_path / "data"
     for name in ("a", "b"):
         (data / name).mkdir(parents=True)
@@ -279,14 +280,12 @@ def test_a_finished_run_is_seen_to_be_finished_without_torch(zoo: Path, tmp_path
     code = "import sys; from invariscope import cli; code = cli.main(sys.argv[1:]);"
     code += " sys.exit(code or 50 * ('torch' in sys.modules))"
 
-    def again() -> tuple[int, str]:
-        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout
-
-    returned, printed = again()
-    assert (returned, "0 tasks measured, 4 were done, 0 failed" in printed) == (0, True)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, "0 tasks measured, 4 were done, 0 failed" in done.stdout) == (0, True), done.stderr
     Image.new("L", (32, 32), 41).save(data / "b" / "0.png")
-    assert again()[0] == 50
+    capsys.readouterr()
+    assert run(*arguments) == cli.DONE
+    assert "2 tasks measured, 2 were done, 0 failed" in capsys.readouterr().out
 
 
 def test_code_and_paths_outside_are_the_users_to_allow(
@@ -355,19 +354,19 @@ def test_an_unknown_figure_is_refused(zoo: Path, tmp_path: Path, capsys: pytest.
     assert "msb_invariance" in one_line(capsys)
 
 
-def test_ctrl_c_leaves_whole_parts_and_says_how_to_go_on(zoo: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys; from invariscope import cli\n"
-        "import invariscope.collectors.measure.msb as m\n"
-        "def stop(*a, **k): raise KeyboardInterrupt\n"
-        "m.measure_msb = stop\n"
-        f"sys.exit(cli.main(['collect', {str(zoo)!r}, '--data', 'digits', '--limit', '20',"
-        f" '--out', {str(tmp_path / 't')!r}]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == cli.INTERRUPTED
-    assert "the same command goes on from there" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_ctrl_c_leaves_whole_parts_and_says_how_to_go_on(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("invariscope.collectors.measure.msb.measure_msb", stop)
+    command = ("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20)
+    assert run(*command) == cli.INTERRUPTED
+    error = capsys.readouterr().err
+    assert "the same command goes on from there" in error
+    assert "Traceback" not in error
+    assert list((tmp_path / "t").rglob("checkpoints/*.parquet"))
     for path in (tmp_path / "t").rglob("*.parquet"):
         pq.read_table(path)
     assert not list((tmp_path / "t").rglob("*.tmp"))

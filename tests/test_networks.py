@@ -45,7 +45,8 @@ LONG = {
     for name in (
         *("res2net50_14w_8s", "visformer_tiny", "inception_v3", "tresnet_m", "resnetv2_50x1_bit", "resnetblur50"),
         *("repghostnet_050", "tf_efficientnet_b0", "efficientvit_m0", "hrnet_w18_small", "mobilevit_xxs", "resnest14d"),
-        *("skresnet18", "fasternet_t0", "nf_regnet_b0", "hardcorenas_a"),
+        *("skresnet18", "fasternet_t0", "nf_regnet_b0", "hardcorenas_a", "ghostnet_050"),
+        *("regnetx_002", "resnet18d"),
     )
 }
 """The dearest of the sample, each with a smaller one beside it that has the same kinds of sites: for the full run."""

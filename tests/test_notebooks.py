@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -96,6 +98,19 @@ def test_a_zoo(notebook_path: dict[str, Path], repository: Path, monkeypatch: py
     assert f"{worst} the least ({means[worst]:.2f}" in printed
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_they_import_is_there(path: Path) -> None:
+    """The quick run runs the first two of them."""
+    code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    cells = [re.sub(r"^%.*$", "", source, flags=re.M) for source in code]
+    parts = [part for source in cells for part in ast.walk(ast.parse(source)) if isinstance(part, ast.ImportFrom)]
+    assert parts
+    for part in parts:
+        for alias in part.names:
+            assert hasattr(importlib.import_module(str(part.module)), alias.name)
+
+
+@pytest.mark.full
 def test_figures(
     notebook_path: dict[str, Path], repository: Path, monkeypatch: pytest.MonkeyPatch, last_snapshots: Path
 ) -> None:
@@ -111,6 +126,7 @@ def test_figures(
     assert sum("image/png" in o["data"] for o in shown) == len([name for name in names if name in FIGURES]) + 2
 
 
+@pytest.mark.full
 def test_what_msb_explains(
     notebook_path: dict[str, Path], repository: Path, monkeypatch: pytest.MonkeyPatch, last_snapshots: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
 from invariscope.analysis import TableError, join, load
+from invariscope.analysis.tables.checkpoints import is_elsewhere, own
+from invariscope.analysis.tables.frames import Frames
 from invariscope.base.former import FORMER_NAME
 from invariscope.base.words import counted
 from invariscope.zoo.loading import build_model
@@ -97,10 +100,21 @@ def test_no_network_exceeds_ten_million_multiply_adds(runs: dict[str, list[Run]]
             assert 0 < counter.get_total_flops() / 2 <= MOST_MULTIPLY_ADDS
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_results_are_written_from_the_tables(text: str, study: Path, repository: Path) -> None:
     assert results.text(results.Study.of(load(study)), repository / "docs" / "reference") == text
+
+
+def test_what_needs_no_analysis_is_written_from_the_tables(text: str, study: Path) -> None:
+    """The quick part of the test above: opening, material and networks from elsewhere."""
+    frames = Frames.of(load(study))
+    joined = frames["joined"]
+    tables = results.Study(frames, own(joined), joined[is_elsewhere(joined)], cast(Any, None))
+    parts = [results._opening(tables), *results._material(tables), *results._elsewhere(tables)]
+    assert len(parts) >= 4
+    assert not [part for part in parts if part not in text]
 
 
 def test_correlations_are_those_of_a_plain_computation(text: str, final: pd.DataFrame) -> None:

@@ -177,9 +177,10 @@ def test_a_foreign_segmenter_fails_alone_where_images_are_scored(
     assert set(rows["score"]) == set(PIXEL_SCORES)
 
 
-def test_values_depend_on_neither_jobs_nor_batch_size(zoo: Path, tables: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_values_depend_on_neither_jobs_nor_batch_size(zoo: Path, tables: Path, tmp_path: Path, jobs: int) -> None:
     command = ("collect", zoo, "--data", "shapes:16", "--out", tmp_path, "--limit", 12, "--collect", "segmentation")
-    assert run(*command, "--shift", "circular,zero,crop", "--jobs", 2, "--batch-size", 5) == cli.DONE
+    assert run(*command, "--shift", "circular,zero,crop", "--jobs", jobs, "--batch-size", 5) == cli.DONE
     keys = ["checkpoint", "shift_kind", "score"]
     one, two = (
         pq.read_table(folder / "segmentation").to_pandas().sort_values(keys, ignore_index=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from types import ModuleType
 
@@ -106,7 +107,8 @@ def test_statistics_and_figures_agree_on_it_and_tell_its_other_name(
     told = f"Copies of another checkpoint (the same weights and function), not counted: {other}."
     study = studies.study()
     study.attrs = frames["joined"].attrs
-    for name in FIGURES:
+    one_of_each_frames = {FigureEntry.of(FIGURES[name]).frames: name for name in FIGURES}
+    for name in FIGURES if os.environ.get("INVARISCOPE_FULL") else one_of_each_frames.values():
         caption = draw(name, studies.StudyFrames(study) if studies.is_of_a_study(name) else frames).caption
         assert told in caption.splitlines(), name
     figure = draw("msb_by_operator", frames)

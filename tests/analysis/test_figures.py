@@ -64,8 +64,18 @@ def texts(figure: Figure) -> list[Text]:
     return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
 
 
-@pytest.mark.parametrize("width", ["double", "single"])
-@pytest.mark.parametrize("name", FIGURES)
+QUICK_WIDTH = {name: ("double", "single")[place % 2] for place, name in enumerate(FIGURES)}
+"""The width of each figure that the quick run looks at; the full run looks at both."""
+
+
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [
+        pytest.param(name, width, marks=pytest.mark.full if width != quick else ())
+        for name, quick in QUICK_WIDTH.items()
+        for width in ("double", "single")
+    ],
+)
 def test_every_figure_is_readable_and_nothing_overlaps(given: Tables | Frames, name: str, width: str) -> None:
     figure = drawn(given, name, width)
     assert figure.get_size_inches()[0] == {"double": 7.0, "single": 3.5}[width]
@@ -96,7 +106,7 @@ def test_every_figure_is_readable_and_nothing_overlaps(given: Tables | Frames, n
 def test_captions_state_n_clusters_interval_and_plan(
     tables: Tables, given: Tables | Frames, studies: ModuleType, name: str
 ) -> None:
-    caption = drawn(given, name, "double").caption
+    caption = drawn(given, name, QUICK_WIDTH[name]).caption
     if studies.is_of_a_study(name):
         _states_what_a_study_is(caption, name)
         return
@@ -135,10 +145,17 @@ def _states_what_a_study_is(caption: str, name: str) -> None:
 
 
 CASES = ["one kind", "one operator", "missing values", "no operator", "constant score", "one row"]
+"""Two of them for each figure, and each for a third of the figures, in the quick run."""
 
 
-@pytest.mark.parametrize("name", FIGURES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        pytest.param(case, name, marks=pytest.mark.full if (place + number) % 3 else ())
+        for place, name in enumerate(FIGURES)
+        for number, case in enumerate(CASES)
+    ],
+)
 def test_unusual_tables_are_drawn_or_refused_in_one_line(
     small: Tables, studies: ModuleType, name: str, case: str
 ) -> None:

@@ -38,9 +38,9 @@ class Net(torch.nn.Module):
         self.linear = torch.nn.Linear(1024, 10)
 
     def forward(self, x):
-        if self.fault == "dies":
+        if self.fault == "dies" or (self.fault == "dies_later" and len(x) > 2):
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.fault == "hangs":
+        if self.fault == "hangs" or (self.fault == "hangs_later" and len(x) > 2):
             ctypes.PyDLL(None).sleep(600)  # holds the interpreter's lock, as a hung kernel may
         if self.fault == "memory" and len(x) > 4:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")
@@ -108,7 +108,10 @@ def read_all() -> Callable[[Path], dict[str, pd.DataFrame]]:
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> Callable[..., list[Checkpoint]]:
-    """Checkpoints of the network above, one per fault; equal seeds, other weights each."""
+    """Checkpoints of the network above, one per fault; equal seeds, other weights each.
+
+    A description runs the network on two images of noise: what comes ``later`` comes in the measurements alone.
+    """
     (tmp_path / "net.py").write_text(NETWORK)
 
     def make(*faults: str) -> list[Checkpoint]:

@@ -141,7 +141,7 @@ def kinds(tmp_path: Path) -> list[Checkpoint]:
 OPTIONS = Options(("checkpoints", "layers", "invariance"), shift=("circular",), msb_images=8, n_shifts=2)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_rows_are_marked_and_collect_says_whose(
     kinds: list[Checkpoint], images: ImageSet, tmp_path: Path, jobs: int, read_all: Callable[[Path], Any]
 ) -> None:

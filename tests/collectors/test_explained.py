@@ -65,7 +65,7 @@ def zoo(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_collect_names_what_is_not_fully_measured(
     zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], jobs: int
 ) -> None:

@@ -116,23 +116,34 @@ def test_after_kills_at_random_moments_the_tables_are_those_of_one_run(
         assert not list(out.rglob("*.tmp"))
 
 
+@pytest.mark.parametrize(
+    ("when", "stages"),
+    [
+        pytest.param("", ["checkpoints", "invariance"], marks=pytest.mark.full, id="at once"),
+        pytest.param("_later", ["invariance"], id="later"),
+    ],
+)
 def test_tasks_that_kill_their_worker_or_hang_are_failures_and_the_others_go_on(
-    faulty: Callable[..., list[Checkpoint]], images: ImageSet, tmp_path: Path, read_all: ReadAll
+    faulty: Callable[..., list[Checkpoint]],
+    images: ImageSet,
+    tmp_path: Path,
+    read_all: ReadAll,
+    when: str,
+    stages: list[str],
 ) -> None:
     options = Options(collect=("invariance",), shift=())
-    checkpoints = faulty("dies", "hangs", "none", "none")
+    checkpoints = faulty(f"dies{when}", f"hangs{when}", "none", "none")
     outcome = collect(checkpoints, images, tmp_path / "out", options, jobs=2, time_limit=5, progress=False)
-    # The description runs the network as well, on two images of noise.
     died = "WorkerDied: its worker process died twice, as when the system kills it for want of memory"
     stopped = "TimeLimit: took longer than 5 s and was stopped"
     assert sorted(str(failure) for failure in outcome.failures) == [
-        *(f"dies0: {stage}: {died}" for stage in ("checkpoints", "invariance")),
-        *(f"hangs1: {stage}: {stopped}" for stage in ("checkpoints", "invariance")),
+        *(f"dies{when}0: {stage}: {died}" for stage in stages),
+        *(f"hangs{when}1: {stage}: {stopped}" for stage in stages),
     ]
-    assert outcome.measured == 2 + 2
+    assert outcome.measured == 8 - 2 * len(stages)
     collect(checkpoints[2:], images, tmp_path / "good", options, progress=False)
     tables, expected = read_all(tmp_path / "out"), read_all(tmp_path / "good")
-    assert sorted(tables["failures"]["error"]) == ["TimeLimit"] * 2 + ["WorkerDied"] * 2
+    assert sorted(tables["failures"]["error"]) == ["TimeLimit"] * len(stages) + ["WorkerDied"] * len(stages)
     pd.testing.assert_frame_equal(tables["invariance"], expected["invariance"])
     assert not list((tmp_path / "out").glob(".*.tmp"))
 
@@ -157,9 +168,8 @@ def test_ctrl_c_ends_a_run_of_several_jobs_and_the_next_one_goes_on(
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job of a shell without control ignores it
         "sys.exit(cli.main(sys.argv[1:]))"
     )
-    arguments = ["collect", str(tmp_path), "--data", "digits", "--out", str(out), "--jobs", "2"]
-    arguments += ["--limit", "40", "--n-shifts", "25"]
-    command = [sys.executable, "-c", code, *arguments]
+    arguments = ["collect", str(tmp_path), "--data", "digits", "--out", str(out), "--limit", "40", "--n-shifts", "25"]
+    command = [sys.executable, "-c", code, *arguments, "--jobs", "2"]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     waited = time.monotonic() + 120
     while not any(out.rglob("checkpoints/*.parquet")):
@@ -185,7 +195,7 @@ def test_ctrl_c_ends_a_run_of_several_jobs_and_the_next_one_goes_on(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals and process groups of POSIX")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("name", [pytest.param("SIGTERM", marks=pytest.mark.full), "SIGKILL"])
 def test_workers_end_with_the_run(zoo: list[Checkpoint], tmp_path: Path, name: str) -> None:
     write_manifest(tmp_path / "zoo.yaml", zoo)
     out = tmp_path / "out"

@@ -90,10 +90,10 @@ def test_dask_workers_that_end_are_failures_and_the_others_go_on(
     faulty: Callable[..., list[Checkpoint]], images: ImageSet, tmp_path: Path, read_all: ReadAll, cluster: Cluster
 ) -> None:
     options = Options(collect=("invariance",), shift=())
-    checkpoints = faulty("none", "dies", "hangs", "none")
+    checkpoints = faulty("none", "dies_later", "hangs_later", "none")
     outcome = collect(checkpoints, images, tmp_path / "out", options, cluster=cluster, time_limit=5, progress=False)
     failures = {failure.checkpoint: failure.error for failure in outcome.failures}
-    assert failures == {"dies1": "WorkerDied", "hangs2": "TimeLimit"}
+    assert failures == {"dies_later1": "WorkerDied", "hangs_later2": "TimeLimit"}
     collect([checkpoints[0], checkpoints[3]], images, tmp_path / "good", options, progress=False)
     tables, expected = read_all(tmp_path / "out"), read_all(tmp_path / "good")
     pd.testing.assert_frame_equal(tables["invariance"], expected["invariance"])

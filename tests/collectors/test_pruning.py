@@ -43,7 +43,7 @@ def stored(out: Path, table: str) -> set[str]:
     return set(ds.dataset(out / table, format="parquet").to_table(["task"])["task"].to_pylist())
 
 
-@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("compacted", [pytest.param(False, marks=pytest.mark.full), True])
 def test_more_images_replace_fewer(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, compacted: bool) -> None:
     out = tmp_path / "t"
     run(zoo, images.head(20), out)

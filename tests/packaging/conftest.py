@@ -82,7 +82,7 @@ def environment(distributions: Distributions, tmp_path_factory: pytest.TempPathF
     call(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     scripts = folder / ("Scripts" if os.name == "nt" else "bin")
     python = scripts / "python"
-    options = ("install", "--quiet", "--no-deps", "--no-index")
+    options = ("install", "--quiet", "--no-deps", "--no-index", "--no-compile")
     call(sys.executable, "-m", "pip", "--python", python, *options, distributions.wheel, cwd=folder)
     # The packages that it depends on are those of this environment; a folder that a .pth file names is searched last,
     # and the .pth files in it, the editable installation among them, are not read.

@@ -97,33 +97,27 @@ def test_the_help_is_there_at_once() -> None:
 
 
 def test_what_reads_tables_needs_no_torch(alone: Callable[..., Any], repository: Path) -> None:
-    tables = repository / "data" / "reference" / "published"
+    """Functions and commands, in one process that cannot find it."""
+    tables, zoo = str(repository / "data" / "reference" / "published"), str(repository / "data" / "zoo")
     code = f"""
 import invariscope as iv
-tables = iv.load({str(tables)!r})
+from invariscope import cli
+tables = iv.load({tables!r})
 iv.draw("dose_response", tables)
 print(len(iv.join(tables)), "torch" in sys.modules)
+for command in (
+    ["status", {tables!r}],
+    ["status", {tables!r}, {zoo!r}],
+    ["figures", {tables!r}, "--out", "out", "--only", "msb_by_depth,table_classification"],
+):
+    assert cli.main(command) == cli.DONE
+cli.main(["--version"])
 """
     done = alone(code=code)
-    assert done.stdout.split()[1:] == ["False"], done.stderr
-    assert int(done.stdout.split()[0]) > 10
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("status", "{tables}"),
-        ("status", "{tables}", "{zoo}"),
-        ("figures", "{tables}", "--out", "out", "--only", "msb_invariance,table_classification"),
-        ("--version",),
-    ],
-)
-def test_commands_that_read_need_no_torch(
-    alone: Callable[..., Any], repository: Path, arguments: tuple[str, ...]
-) -> None:
-    places = {"tables": repository / "data" / "reference" / "digits", "zoo": repository / "data" / "zoo"}
-    done = alone(*(argument.format(**places) for argument in arguments))
     assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1] == "False"
+    assert int(done.stdout.split()[0]) > 10
+    assert done.stdout.splitlines()[-1] == f"invariscope {iv.__version__}"
 
 
 @pytest.mark.parametrize(

@@ -64,17 +64,29 @@ def test_the_package_has_something_for_every_door_that_a_user_has(points: dict[s
     assert set(groups()) == set(points)
 
 
-def test_names_are_listed_and_objects_found(plugin: Path, points: dict[str, dict[str, str]], tmp_path: Path) -> None:
-    listed = run(plugin, "-m", "invariscope", "--help", cwd=tmp_path)
+@pytest.fixture(scope="module")
+def printed(plugin: Path, points: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What one process with the package prints: its objects, a line each, what its operator gives, and the help."""
+    code = (
+        "import invariscope as iv, torch; from invariscope.base import registry\n"
+        "for name in iv.__all__: getattr(iv, name)\n"
+        f"for group, names in {points!r}.items():\n"
+        "    for name in names: print(registry._REGISTRIES[group][name])\n"
+        "layer = iv.build_operator('farcorner', channels=1)\n"
+        "print(layer(torch.arange(30.0).view(1, 1, 5, 6)).flatten().tolist())\n"
+        "from invariscope import cli; cli.main(['--help'])"
+    )
+    return run(plugin, "-c", code, cwd=tmp_path_factory.mktemp("plugged")).splitlines()
+
+
+def test_names_are_listed_and_objects_found(printed: list[str], points: dict[str, dict[str, str]]) -> None:
+    found = sum(map(len, points.values()))
+    assert all(printed[:found])
+    listed = "\n".join(printed[found + 1 :])
     for group, names in points.items():
         for name in names:
             assert name in listed or group == "invariscope.frames"
             assert name not in groups()[group], "seen without the package"
-    code = (
-        "import invariscope as iv; from invariscope.base import registry\nfor name in iv.__all__: getattr(iv, name)\n"
-    )
-    code += f"for group, names in {points!r}.items():\n    for name in names: print(registry._REGISTRIES[group][name])"
-    assert len(run(plugin, "-c", code, cwd=tmp_path).splitlines()) == sum(map(len, points.values()))
 
 
 def test_sites_measures_and_figures(plugin: Path, tmp_path: Path) -> None:
@@ -104,8 +116,8 @@ def test_sites_measures_and_figures(plugin: Path, tmp_path: Path) -> None:
     assert table["operator"].tolist() == ["farcorner"]
 
 
-def test_the_operator_samples_the_far_corner_of_each_cell(plugin: Path, tmp_path: Path) -> None:
-    code = "import invariscope as iv, torch; layer = iv.build_operator('farcorner', channels=1)\n"
-    code += "print(layer(torch.arange(30.0).view(1, 1, 5, 6)).flatten().tolist())"
+def test_the_operator_samples_the_far_corner_of_each_cell(
+    printed: list[str], points: dict[str, dict[str, str]]
+) -> None:
     expected = [6 * row + column for row in (1, 3, 4) for column in (1, 3, 5)]
-    assert run(plugin, "-c", code, cwd=tmp_path).strip() == str([float(pixel) for pixel in expected])
+    assert printed[sum(map(len, points.values()))] == str([float(pixel) for pixel in expected])

@@ -254,7 +254,7 @@ except NotImplementedError as problem:
 """
 
 
-@pytest.mark.parametrize("first", ["timm", "torchvision"])
+@pytest.mark.parametrize("first", [pytest.param("timm", marks=pytest.mark.full), "torchvision"])
 def test_operators_that_are_not_compiled_are_declared_and_not_made_up(
     timm: ModuleType, torchvision: ModuleType, first: str
 ) -> None:
@@ -287,7 +287,9 @@ def test_another_error_of_torchvision_is_told_as_it_is(tmp_path: Path) -> None:
     assert declared == "()"
 
 
-@pytest.mark.parametrize("line", ["from timm import create_model", "import torchvision.ops as o"])
+@pytest.mark.parametrize(
+    "line", ["from timm import create_model", pytest.param("import torchvision.ops as o", marks=pytest.mark.full)]
+)
 def test_research_code_may_import_them_itself(
     timm: ModuleType, torchvision: ModuleType, tmp_path: Path, line: str
 ) -> None:

@@ -50,7 +50,9 @@ def built(spec: str, channels: int, stride: int = 2, padding_mode: str = "zeros"
     return operator
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize(
+    "spec", [pytest.param(spec, marks=pytest.mark.full if place else ()) for spec, place in ALL.items()]
+)
 def test_every_operator_does_what_one_from_outside_must(spec: str) -> None:
     parsed = parse_operator(spec)
     check_declaration(parsed.operator_class)

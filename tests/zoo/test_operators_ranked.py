@@ -21,7 +21,15 @@ from invariscope.zoo.sampling import PADDING_MODES, take
 
 GEOMETRIES = [(None, 2), (3, 2), (3, 3), (2, 1), (None, 3)]
 SIZES = [(6, 6), (7, 5), (5, 3)]
-CASES = list(itertools.product(GEOMETRIES, SIZES, PADDING_MODES))
+CASES = [
+    pytest.param(*case, marks=pytest.mark.full if sum(places) % len(PADDING_MODES) else ())
+    for places, case in zip(
+        itertools.product(*(range(len(each)) for each in (GEOMETRIES, SIZES, PADDING_MODES))),
+        itertools.product(GEOMETRIES, SIZES, PADDING_MODES),
+        strict=True,
+    )
+]
+"""Each geometry at each size, with one of the padding modes in turn in the quick run."""
 
 
 def shares(count: int, seed: int = 0) -> tuple[float, ...]:

@@ -218,7 +218,7 @@ MODELS = [
     ("timm", "test_convnext", 64),
     ("timm", "test_resnet", 64),
     ("timm", "test_nfnet", 64),
-    ("torchvision", "alexnet", 95),
+    pytest.param("torchvision", "alexnet", 95, marks=pytest.mark.full),
     ("torchvision", "squeezenet1_0", 70),
     ("torchvision", "shufflenet_v2_x0_5", 64),
 ]

@@ -81,7 +81,9 @@ def training(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux tells of them")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGKILL"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.full) for name in ("SIGHUP", "SIGINT", "SIGKILL"))]
+)
 def test_workers_end_with_the_training(training: subprocess.Popen[str], tmp_path: Path, name: str) -> None:
     number = getattr(signal, name)
     assert len(of_session(training.pid)) >= 3
@@ -97,6 +99,9 @@ def test_workers_end_with_the_training(training: subprocess.Popen[str], tmp_path
     error = training.stderr.read() if training.stderr else ""
     assert error == "\nstopped: what is in zoo is whole; the same command goes on from there\n"
     assert [entry.factors["seed"] for entry in read_manifest(tmp_path / "zoo")] == [0]
+    train_recipe(read_recipe(tmp_path / "recipe.yaml")[:1], tmp_path / "one_job", progress=False)
+    weights = "smallcnn-max-zeros-s0-e001.safetensors"
+    assert (tmp_path / "zoo" / weights).read_bytes() == (tmp_path / "one_job" / weights).read_bytes()
 
 
 @pytest.fixture
