@@ -38,7 +38,7 @@ drawn:  ## what README shows of the zoo measured in TABLES
 	$(BIN)/invariscope analyze $(TABLES) --out out/demo/results > docs/demo/output.txt
 	$(BIN)/invariscope figures $(TABLES) --out docs/demo --only $(DEMO_FIGURES)
 	cp out/demo/results/summary.md out/demo/results/headline.png docs/demo/
-	$(BIN)/python -m reference.readme $(TABLES) README.md --figure docs/demo/headline.png
+	$(BIN)/python -m reference.readme docs/demo/summary.md README.md
 
 figures: $(VENV)/installed  ## every figure and number of README and RESULTS.md from the published tables (3 minutes)
 	$(MAKE) drawn TABLES=data/reference/digits
@@ -47,6 +47,7 @@ figures: $(VENV)/installed  ## every figure and number of README and RESULTS.md 
 	$(BIN)/invariscope analyze out/figures/published --out out/figures/results --power > docs/published/output.txt
 	$(BIN)/invariscope figures out/figures/published --out docs/published --only $(PUBLISHED_FIGURES)
 	cp out/figures/results/summary.md out/figures/results/headline.png docs/published/
+	$(BIN)/python -m reference.readme docs/published/summary.md README.md --marker published
 	$(BIN)/invariscope figures data/reference/published --out docs/published --only swap
 	$(BIN)/python -m reference.tips out/figures/published > docs/published/tips.txt
 	$(BIN)/python -m reference.results data/reference/study docs/reference

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from invariscope import cli
+from invariscope.base.errors import InputError
 from invariscope.zoo.manifest import read_manifest
 from invariscope.zoo.recipe import read_recipe
+from reference.readme import first_page, main, replace_between
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +24,31 @@ def demo(repository: Path) -> Path:
     return repository / "docs" / "demo"
 
 
-def test_the_headline_is_generated(readme: str, repository: Path, demo: Path) -> None:
-    for marker, tables, figure in (("headline", "digits", demo), ("published", "published", demo.parent / "published")):
-        written = re.search(rf"<!-- {marker} -->\n(.*?)<!-- /{marker} -->", readme, re.S)
-        assert written is not None
-        assert written.group(1).strip()
-        summary = (figure / "summary.md").read_text()
-        verdict = next(line for line in written.group(1).splitlines() if line.startswith("**"))
-        assert verdict in summary
+@pytest.mark.parametrize(("marker", "folder"), [("headline", "docs/demo"), ("published", "docs/published")])
+def test_first_pages_are_those_of_the_summaries(readme: str, repository: Path, marker: str, folder: str) -> None:
+    page = first_page((repository / folder / "summary.md").read_text(), folder)
+    assert page.startswith("**")
+    assert f"]({folder}/headline.png)" in page
+    assert "| statement |" in page
+    assert replace_between(readme, page, marker) == readme
+
+
+def test_a_part_of_a_readme_is_replaced_between_its_markers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "summary.md").write_text("# T\n\n**Yes.**\n\n![T](f.png)\n\n<details>\nmore\n</details>\n")
+    file = tmp_path / "README.md"
+    file.write_text("# A\n\n<!-- it -->\nold\n<!-- /it -->\n\nrest\n")
+    for _ in range(2):
+        assert main(["d/summary.md", "README.md", "--marker", "it"]) == 0
+        assert file.read_text() == "# A\n\n<!-- it -->\n\n**Yes.**\n\n![T](d/f.png)\n\n<!-- /it -->\n\nrest\n"
+    for broken in ("nothing", "<!-- /it --> <!-- it -->", "<!-- it -->" * 2 + "<!-- /it -->"):
+        with pytest.raises(InputError, match="once each"):
+            replace_between(broken, "x", "it")
+    assert main(["d/summary.md", "README.md"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

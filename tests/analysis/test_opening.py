@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from invariscope.analysis import TableError, analyze, analyze_tables, join, load
+from invariscope.analysis import analyze, analyze_tables, join, load
 from invariscope.analysis.designs.assigned import Settings
 from invariscope.analysis.designs.simulated import SimulatedDesign, Truth, simulate_study
 from invariscope.analysis.designs.verdicts import judged
@@ -21,7 +21,6 @@ from invariscope.analysis.say.opening import Opening, Stated, summary_text
 from invariscope.analysis.say.published_words import published_opening
 from invariscope.analysis.say.vocabulary import IMAGES, PIXELS
 from invariscope.analysis.stats.power import operators_needed
-from reference import readme
 
 PUBLISHED = ("data/reference/digits", "circular"), ("data/reference/study", "zero"), ("data/reference/ablation", "zero")
 """Folders of published tables, and the shift kind that is looked at here."""
@@ -266,28 +265,3 @@ def test_a_page_is_markdown_with_its_figure_and_a_table_that_names_cannot_break(
     assert "| (a) on a/b | circular | 0.1 | – | 3 operators | open |\n\n* One." in opening.markdown()
     assert opening.lines() == ["Yes.", "(a) on a|b, circular: 0.1, 3 operators: open"]
     assert summary_text(opening, ()).startswith("# T?\n\n**Yes.**\n\n| statement |")
-
-
-def test_readmes_headline_is_replaced_between_its_markers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "README.md"
-    file.write_text("# A\n\n<!-- headline -->\nold\n<!-- /headline -->\n\nrest\n", encoding="utf-8")
-    asked = []
-    monkeypatch.setattr(readme, "load", lambda folder: folder)
-    monkeypatch.setattr(
-        readme, "opening_of_tables", lambda tables, **how: asked.append((tables, how)) or Opening("T", "Yes.")
-    )
-    arguments = ["tables", str(file), "--figure", "docs/f.png"]
-    for _ in range(2):
-        assert readme.main(arguments) == 0
-        assert file.read_text(encoding="utf-8") == (
-            "# A\n\n<!-- headline -->\n\n**Yes.**\n\n![T](docs/f.png)\n\n<!-- /headline -->\n\nrest\n"
-        )
-    assert asked[0] == ("tables", {"with_power": False})
-    for broken in ("nothing", "<!-- /headline --> <!-- headline -->", "<!-- headline -->" * 2 + "<!-- /headline -->"):
-        with pytest.raises(TableError, match="once each"):
-            readme.replace_between(broken, "x")
-    file.write_text("nothing", encoding="utf-8")
-    assert readme.main(arguments) == 2
-    assert capsys.readouterr().err.count("\n") == 1
