@@ -63,7 +63,7 @@ def cause_lines(table: pd.DataFrame) -> list[str]:
     for row in causes(table).to_dict("records") if len(table) else []:
         named = [words for name, words in _NAMED.items() if row[name]]
         told = " and ".join(named) if named else "nothing, at the levels fixed in advance"
-        way = "; MSB acts by way of it" if row["mediated"] else ""
+        way = "; with aliasing in the model, MSB's own slope over drawn operators holds zero" if row["mediated"] else ""
         lines.append(f"{row['shift_kind']} shifts: named as cause: {told}{way}")
     return lines
 
@@ -98,13 +98,13 @@ def _verdict(table: pd.DataFrame, rows: list[Row]) -> str:
         verdict = _DIFFERS if _cells_differ(table, row) else row["verdict"]
         groups.setdefault(verdict if verdict in _SAID else OPEN, []).append(row)
     clauses = []
-    for verdict, found in groups.items():
+    for verdict, found in sorted(groups.items(), key=lambda group: group[0] in (OPEN, _DIFFERS)):
         text = _SAID[verdict].format(where=_listed(map(_under, found)))
         blocks = max((_blocks_needed(row) for row in found), default=0) if verdict == OPEN else 0
         takes = f"; about {blocks} blocks of rotations are needed to see an effect of {BOUND:g} logits"
         clauses.append(text + (takes if blocks else ""))
     clear = any(verdict.startswith((BELOW, ABOVE)) for verdict in groups)
-    clauses += [*_named_instead(table), *([] if clear else _correlated(rows))]
+    clauses += [_named_besides(table), *([] if clear else _correlated(rows))]
     first, *rest = clauses
     # Long names stand once.
     rest = [clause.replace("maximum-sampling bias (MSB)", "MSB") for clause in rest]
@@ -121,21 +121,14 @@ def _without_rotations(rows: list[Row]) -> str:
     )
 
 
-def _named_instead(table: pd.DataFrame) -> list[str]:
-    """What is named as cause besides MSB, once where it is the same under all kinds."""
-    told: dict[str, list[str]] = {}
-    for row in causes(table).to_dict("records"):
-        rivals = " and ".join(_NAMED[name] for name in ("selectivity", "aliasing") if row[name])
-        if row["mediated"]:
-            text = f"it acts by way of {rivals}"
-        elif rivals:
-            text = f"named as cause {'beside it' if row['msb'] else 'instead'}: {rivals}"
-        else:
-            text = f"nothing {'else ' if row['msb'] else ''}is named as cause"
-        told.setdefault(text, []).append(row["shift_kind"])
-    if len(told) < 2:
-        return list(told)
-    return [f"under {_listed(kinds)} shifts {text}" for text, kinds in told.items()]
+def _named_besides(table: pd.DataFrame) -> str:
+    """What is named as cause besides MSB, and under which kinds."""
+    found = causes(table)
+    named = {name: list(found.loc[found[name], "shift_kind"]) for name in ("aliasing", "selectivity")}
+    told = [f"{_NAMED[name]} under {_listed(kinds)} shifts" for name, kinds in named.items() if kinds]
+    if not told:
+        return f"nothing {'else ' if found['msb'].any() else ''}is named as cause"
+    return f"named as cause {'besides' if found['msb'].any() else 'instead'}: {', '.join(told)}"
 
 
 def _correlated(rows: list[Row]) -> list[str]:
@@ -180,7 +173,9 @@ def _caveats(table: pd.DataFrame, rows: list[Row]) -> list[str]:
             cells = max(int(row["n_cells"]) for row in moved)
             found.append(f"Effects are pooled over {counted(cells, 'cell')}, each of which is listed below.")
     if any(row["statement"] == "2" for row in rows):
-        found.append("The correlation names no cause: among drawn operators MSB goes with selectivity by construction.")
+        found.append(
+            "Only (1) speaks of causes by design. (2) is a correlation, and aliasing was measured, not assigned."
+        )
     return found
 
 
