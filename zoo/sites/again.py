@@ -165,7 +165,13 @@ def behaving(
     whole = kind in ("avg", "blur", "subsample") or (kind == "max" and len(offsets) == reach[0] * reach[1])
     before = -int(low[0]), -int(low[1])
     known = windowed(x, as_is, valid, reach=reach, stride=stride, before=before).stages if whole else None
-    return Again(x, per_channel(as_is), known, closed)
+
+    def chosen(x: Tensor, channels: Tensor | None) -> Tensor:
+        y = as_is(x)
+        return y if channels is None else y[:, channels.to(y.device)]
+
+    # What is chosen, or weighed, by all channels together is so for some of them too.
+    return Again(x, chosen if kind in ("phase", "mixture") else per_channel(as_is), known, closed)
 
 
 def rebuilt(operator: Downsample, **changes: Any) -> Downsample:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from invariscope.zoo.sites.branches import side_calls
 from invariscope.zoo.sites.land import Land
-from invariscope.zoo.sites.plan import Plan
+from invariscope.zoo.sites.plan import Piece, Plan
 from invariscope.zoo.sites.trace import Trace
 from invariscope.zoo.sites.vocabulary import ORDINARY
 
@@ -24,9 +24,27 @@ def plan_of(trace: Trace) -> Plan:
             pieces.append(replace(piece, reason=side[piece.end]))
     silent = frozenset(number for piece in pieces for number in piece.covers)
     reasons = {number: reason for number, reason in side.items() if trace.calls[number].is_site}
+    pieces = [replace(piece, choosing=_choosing(trace, piece)) for piece in pieces]
     ends = {piece.end for piece in pieces}
     reasons = {number: reason for number, reason in reasons.items() if number not in silent | ends}
     return Plan(tuple(call.name for call in trace.calls), tuple(pieces), silent, reasons)
+
+
+def _choosing(trace: Trace, piece: Piece) -> tuple[int, ...]:
+    """The calls beside a piece that make of its source, and of nothing else of the images, what it is given."""
+    maker = {value: number for number, call in enumerate(trace.calls) for value in call.results}
+    own = {piece.source, *(value for number in piece.calls for value in trace.calls[number].results)}
+    wanted = [value for number in piece.calls for value in trace.calls[number].args]
+    found: set[int] = set()
+    while wanted:
+        value = wanted.pop()
+        if value in own or trace.values[value].constant or maker.get(value) in found:
+            continue
+        if value not in maker or maker[value] > piece.end:
+            return ()
+        found.add(maker[value])
+        wanted += trace.calls[maker[value]].args
+    return tuple(sorted(found))
 
 
 def _is_ordinary(trace: Trace) -> bool:

@@ -27,6 +27,9 @@ class Piece:
     choice: int = 0
     """Pieces to the same map after moves of its pixels have one number: the first that can be read is it."""
 
+    choosing: tuple[int, ...] = ()
+    """Calls that compute, of the source alone, what it chooses or weighs by; none where that is not all of it."""
+
     @property
     def key(self) -> Key:
         """What it is known by."""

@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from invariscope.base.errors import ModelError
 from invariscope.base.explained import BEHAVIOUR
@@ -19,6 +19,7 @@ from invariscope.zoo.sites.jacobian import Places, Rows, Unreadable, read_rows, 
 from invariscope.zoo.sites.plan import Piece
 from invariscope.zoo.sites.trace import Trace, tensors
 from invariscope.zoo.sites.uses import Sampled, Size
+from invariscope.zoo.sites.vocabulary import CONVOLUTIONS
 
 AT_ONCE = 1 << 22
 """Elements of a map from which its images are read a few at a time."""
@@ -88,6 +89,8 @@ class Replay:
     steps: Sequence[Step]
     held: Mapping[int, Tensor]
     least: int
+    whole: Sequence[Step] = ()
+    """The steps, and those that compute of the map what it chooses by."""
     images: slice | None = None
     """The images to run it on, where they are not all: what is held fixed is cut where its batch is theirs."""
     free: bool = False
@@ -99,14 +102,14 @@ class Replay:
         Raises:
             ModelError: what it chooses by is computed elsewhere, or it cannot be run on so many maps.
         """
-        made = {self.piece.source, *(number for step in self.steps for number in step.results)}
-        given = {number for step in self.steps for number in step.given}
+        made = {self.piece.source, *(number for step in self.whole for number in step.results)}
+        given = {number for step in self.whole for number in step.given}
         try:
             if any(not self.trace.values[number].constant for number in given - made):
                 raise Unreadable("what it chooses by is computed elsewhere")
-            if chooses and not any(self._is_weight(step) for step in self.steps):
+            if chooses and len(self.whole) == len(self.steps) and not any(map(self._is_weight, self.steps)):
                 raise Unreadable("what it chooses by is no tensor")
-            return replace(self, free=True, images=slice(0, len(x))).run(x.double())
+            return replace(self, steps=self.whole, free=True, images=slice(0, len(x))).run(x.double())
         except (Unreadable, RuntimeError, ValueError, IndexError, TypeError) as error:
             raise ModelError(f"it cannot be run on other maps ({' '.join(str(error).split())[:200]})") from error
 
@@ -139,7 +142,9 @@ class Replay:
         if not self.free and self._is_weight(step):
             return
         if step.name in _CASTS and isinstance(step.args[0], Slot) and step.args[0].number in made:
-            made[step.results[0]] = made[step.args[0].number]
+            same = made[step.args[0].number]
+            counts = self.trace.values[step.results[0]].real and not same.is_floating_point() and not same.is_complex()
+            made[step.results[0]] = same.double() if counts else same
             return
 
         def get(number: int) -> Tensor:
@@ -157,7 +162,7 @@ class Replay:
 
     def _cut(self, tensor: Tensor) -> Tensor:
         batch = self.trace.values[self.piece.source].shape[0]
-        if self.images is None or tensor.dim() == 0 or len(tensor) != batch:
+        if self.images is None or tensor.dim() == 0 or len(tensor) != batch or isinstance(tensor, nn.Parameter):
             return tensor
         part = tensor[self.images]
         if not tensor.is_floating_point() and tensor.numel() == batch:
@@ -278,7 +283,18 @@ def _again(replay: Replay, x: Tensor, rows: Rows, reading: Reading, out: Size) -
     )
     offsets = torch.stack([index // width, index % width], 1) - corner
     anew = partial(replay.anew, chooses=reading.kind in ("phase", "mixture"))
-    return behaving(x, anew, reading.kind, offsets, rows.weights[0, 0, middle], reading.stride)
+    made = behaving(x, anew, reading.kind, offsets, rows.weights[0, 0, middle], reading.stride)
+    return replace(made, closed=made.closed and not any(map(_pads, replay.whole)))
+
+
+def _pads(step: Step) -> bool:
+    """Whether a call pads a map otherwise than around."""
+    args, kwargs = step.args, step.kwargs
+    if step.name == "pad":
+        return bool((args[2] if len(args) > 2 else kwargs.get("mode", "constant")) != "circular")
+    place = 4 if step.name in CONVOLUTIONS else 3 if step.name in ("max_pool2d", "avg_pool2d") else len(args)
+    padding = args[place] if len(args) > place else kwargs.get("padding", 0)
+    return padding not in (0, (0, 0), [0, 0], (0,), "valid")
 
 
 def _of(rows: Rows) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ class Replayer:
         self._until: dict[int, int] = {}
         for piece in plan.pieces:
             self._ends.setdefault(piece.end, []).append(piece)
-            for number in piece.calls:
+            for number in (*piece.calls, *piece.choosing):
                 self._until[number] = max(self._until.get(number, 0), piece.end)
         self.starts = {piece.calls[0] for piece in plan.pieces}
         self._steps: dict[int, Step] = {}
@@ -114,7 +114,10 @@ class Replayer:
         if any(number not in self._steps for number in piece.calls):
             raise Unreadable("a part of it cannot be run on its own")
         least = {"output": y.numel(), "image": y.numel() // max(len(y), 1), "nothing": 0}[held]
-        return Replay(piece, trace, [self._steps[number] for number in piece.calls], dict(self._held), least)
+        every = sorted({*piece.calls, *piece.choosing})
+        whole = [self._steps[number] for number in every if number in self._steps]
+        steps = [self._steps[number] for number in piece.calls]
+        return Replay(piece, trace, steps, dict(self._held), least, whole if len(whole) == len(every) else steps)
 
 
 def listed(piece: Piece, x: Tensor, y: Tensor) -> Use:
