@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from invariscope.zoo.operators import OPERATORS, OperatorSpec, build_operator, parse_operator
 from invariscope.zoo.operators.base import sampled_support
@@ -185,6 +186,21 @@ def test_number_formats(spec: str, kind: torch.dtype | str) -> None:
     tolerance = 0.1 if dtype == torch.bfloat16 else 1e-5
     torch.testing.assert_close(y.double(), expected, rtol=tolerance, atol=tolerance)
     assert operator(x).shape == y.shape
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_what_follows_may_change_the_output_in_place(spec: str) -> None:
+    """As a ReLU in place does, in training, in both memory formats."""
+    module = built(spec, 3).float().train()
+    x = noise(2, 3, 8, 8).float()
+    for memory in (torch.contiguous_format, torch.channels_last):
+        found = []
+        for inplace in (False, True):
+            leaf = x.detach().to(memory_format=memory).requires_grad_()
+            torch.manual_seed(0)
+            F.relu(module(leaf), inplace=inplace).sum().backward()
+            found.append(leaf.grad)
+        assert torch.equal(found[0], found[1])
 
 
 @pytest.mark.parametrize("spec", ["tips", "tips(phase)", "lps"])

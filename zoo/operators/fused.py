@@ -162,12 +162,17 @@ def _pool(psi: Tensor, form: Form) -> Tensor:
 
 
 def _mix(x: Tensor, tau: Tensor, stride: int) -> Tensor:
-    """``sum_k tau_k P_k x``."""
+    """``sum_k tau_k P_k x``, in memory of its own: what follows may change it in place, which a view of several outputs
+    forbids.
+    """
     parts, weights = _phases(x, stride), tau[:, :, None, None]
-    y = parts[:, :, 0, :, 0] * weights[:, 0]
+    y = torch.empty((*x.shape[:2], *(size // stride for size in x.shape[2:])), dtype=x.dtype, device=x.device,
+                    memory_format=LAST)  # fmt: skip
+    rows = y.permute(0, 2, 3, 1)
+    torch.mul(parts[:, :, 0, :, 0], weights[:, 0], out=rows)
     for k in range(1, stride**2):
-        y.addcmul_(parts[:, :, k // stride, :, k % stride], weights[:, k])
-    return y.permute(0, 3, 1, 2)
+        rows.addcmul_(parts[:, :, k // stride, :, k % stride], weights[:, k])
+    return y
 
 
 def _spread(of_y: Tensor, tau: Tensor, stride: int, onto: Tensor | None) -> Tensor:
