@@ -144,6 +144,16 @@ def test_constant_input_of_a_convolution() -> None:
         assert math.isnan(row["msb"])
 
 
+def test_weights_that_are_equal_but_for_rounding_are_tied() -> None:
+    """0.1 + 0.2 is above 0.3 by one bit: three of the four positions have the greatest weight all the same."""
+    values = torch.tensor([[5.0, 1.0, 2.0, 3.0]], dtype=torch.float64)
+    weights = torch.tensor([[0.3, 0.1 + 0.2, 0.1, 0.3]], dtype=torch.float64)
+    assert weights[0, 1] > weights[0, 0]
+    sums = msb._sums(values[None, ..., None], values[None, :, :1], weights[None, ..., None], torch.tensor([4]), None)
+    assert sums[0, msb._SUMS.index("top")] == pytest.approx(1 / 3, abs=1e-15)
+    assert sums[0, msb._SUMS.index("weight")] == pytest.approx(0.3, abs=1e-15)
+
+
 def test_flat_windows_by_hand() -> None:
     image = torch.tensor([[0, 0, 1, 2], [0, 0, 3, 3]]).float()[None, None]
     images = torch.cat([image, torch.zeros_like(image), image.flip(3)])
