@@ -75,6 +75,7 @@ def test_stored_without_outputs(path: Path) -> None:
         assert cell.get("execution_count") is None
 
 
+@pytest.mark.full
 def test_one_model(notebook_path: dict[str, Path], repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     printed = _printed(_executed(notebook_path["1"], repository, monkeypatch))
     found = re.search(r"MSB runs from (\S+) \(\S+\) to (\S+) \(\S+\); the network's own is .*, (\S+)\.\n", printed)
@@ -100,7 +101,7 @@ def test_a_zoo(notebook_path: dict[str, Path], repository: Path, monkeypatch: py
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_what_they_import_is_there(path: Path) -> None:
-    """The quick run runs the first two of them."""
+    """The quick run runs only the second of them."""
     code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     cells = [re.sub(r"^%.*$", "", source, flags=re.M) for source in code]
     parts = [part for source in cells for part in ast.walk(ast.parse(source)) if isinstance(part, ast.ImportFrom)]

@@ -327,6 +327,7 @@ def test_policy_lets_these_scripts_run_and_nothing_load(which: str, request: pyt
     assert "http" not in policy
 
 
+@pytest.mark.full
 def test_equal_tables_give_equal_bytes_in_another_process(
     made: tuple[str, Results], simulate: ModuleType, tables: Tables, tmp_path: Path, repository: Path
 ) -> None:

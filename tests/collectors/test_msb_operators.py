@@ -27,6 +27,7 @@ from invariscope_tests_msb_loops import (  # loaded by conftest.py
 )
 from torch import Tensor, nn
 
+from invariscope.collectors.measure import msb
 from invariscope.collectors.measure.msb import measure_msb
 from invariscope.zoo.operators import APS, DDAC, LPS, TIPS, Avg, Blur, Lp, Max, MaxBlur, Soft, Subsample
 from invariscope.zoo.operators.base import pad_to_multiple
@@ -168,3 +169,13 @@ def phased(operator: nn.Module, x: Tensor, n: int, c: int) -> Sampler:
         return found
 
     return sampler
+
+
+def test_weights_that_are_equal_but_for_rounding_are_tied() -> None:
+    """0.1 + 0.2 is above 0.3 by one bit: three of the four positions have the greatest weight all the same."""
+    values = torch.tensor([[5.0, 1.0, 2.0, 3.0]], dtype=torch.float64)
+    weights = torch.tensor([[0.3, 0.1 + 0.2, 0.1, 0.3]], dtype=torch.float64)
+    assert weights[0, 1] > weights[0, 0]
+    sums = msb._sums(values[None, ..., None], values[None, :, :1], weights[None, ..., None], torch.tensor([4]), None)
+    assert sums[0, msb._SUMS.index("top")] == pytest.approx(1 / 3, abs=1e-15)
+    assert sums[0, msb._SUMS.index("weight")] == pytest.approx(0.3, abs=1e-15)
