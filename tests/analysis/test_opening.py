@@ -159,8 +159,8 @@ def test_a_zoo_that_can_answer_says_what_it_found() -> None:
     many = _primary(n_clusters=95)
     assert "Over 95 operators maximum-sampling bias (MSB) is not found to go with less consistency" in _verdict(many)
     assert _verdict(_primary(**clear, p_holm=0.01)) == (
-        "Over 95 operators more maximum-sampling bias (MSB) goes with less consistency, a Spearman correlation of -0.40 "
-        "(-0.60 to -0.10) under circular shifts."
+        "Over 95 operators more maximum-sampling bias (MSB) goes with less consistency, a Spearman correlation of "
+        "-0.40 (-0.60 to -0.10) under circular shifts."
     )
     assert "goes with less" not in _verdict(_primary(**clear, p_holm=0.06))
     zero = _primary(shift_kind="zero", n_clusters=95)
@@ -209,8 +209,8 @@ def _assigned(slopes: dict[str, tuple[float, float]], n_cells: int = 2, n_units:
 
 def test_the_verdict_on_assigned_msb_follows_the_plan() -> None:
     assert _assigned({"circular": (-1, 0.1), "zero": (-1, 0.1)}) == (
-        "Maximum-sampling bias (MSB) as such lowers shift invariance under circular shifts (-20.0 points of consistency, "
-        "-23.9 to -16.1) and zero shifts (-20.0 points, -23.9 to -16.1); nothing else is named as cause."
+        "Maximum-sampling bias (MSB) as such lowers shift invariance under circular shifts (-20.0 points of "
+        "consistency, -23.9 to -16.1) and zero shifts (-20.0 points, -23.9 to -16.1); nothing else is named as cause."
     )
     assert "as such raises shift invariance under circular shifts" in _assigned({"circular": (1, 0.1)})
     assert ", by less than matters" in _assigned({"circular": (-0.2, 0.05)})

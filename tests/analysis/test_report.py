@@ -84,7 +84,7 @@ def test_the_headline_figure_stands_at_the_top_and_no_second_time(tables: Tables
     assert len(read.all("img")) == 2
     [image] = read.by_id("verdict").all("img")
     assert image.attributes["alt"].startswith("MSB")
-    assert [figure.all("img")[0].attributes["alt"][:3] for figure in read.all("figure")][0] == "MSB"
+    assert next(figure.all("img")[0].attributes["alt"][:3] for figure in read.all("figure")) == "MSB"
     listed = [heading.text for heading in read.all("h3")]
     assert "MSB by operator" in listed
     assert "MSB invariance" not in listed
