@@ -135,7 +135,7 @@ def analyze_tables(tables: Tables | Frames, vocabulary: Vocabulary | None = None
     found = analyze(frame, swaps=swaps, vocabulary=vocabulary, **options)
     if not frames.tables.notes:
         return found
-    return replace(found, folds=(*found.folds, Fold("Left out", bullets(frames.tables.notes))))
+    return replace(found, folds=(*found.folds, Fold("Left out", bullets(list(frames.tables.notes)))))
 
 
 def _assigned(frame: pd.DataFrame, vocabulary: Vocabulary, settings: Settings | None) -> pd.DataFrame:

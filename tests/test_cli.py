@@ -66,8 +66,13 @@ def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: py
     assert {path.name for path in (tmp_path / "results").iterdir()} == {
         *(f"{name}.csv" for name in tables_of_results),
         "summary.md",
+        "headline.png",
     }
+    summary = (tmp_path / "results" / "summary.md").read_text(encoding="utf-8")
+    assert "![Does maximum-sampling bias go with shift invariance?](headline.png)" in summary
+    verdict = summary.splitlines()[2].strip("*")
     printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == verdict
     assert printed.count("between operators: ") == 2
     assert f"results: {tmp_path / 'results' / 'power.csv'}" in printed
     code = run("figures", tables, "--out", tmp_path / "figures", "--only", "msb_invariance", "--format", "png,svg")
@@ -79,7 +84,7 @@ def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: py
     assert capsys.readouterr().out == f"report: {tmp_path / 'pages' / 'report.html'}\n"
     page = (tmp_path / "pages" / "report.html").read_text(encoding="utf-8")
     summary = (tmp_path / "results" / "summary.md").read_text(encoding="utf-8")
-    assert summary.splitlines()[2].partition(" (")[0] in page
+    assert verdict in page
     assert run("report", tables, "--out", tmp_path / "pages") == cli.BAD_INPUT
     assert "is a folder; name a file in it" in one_line(capsys)
 

@@ -6,7 +6,6 @@ import base64
 import functools
 import hashlib
 import io
-import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -90,7 +89,7 @@ def build_page(frames: Frames, results: Results, drawn: Drawn) -> str:
     shown = draw_headline(frames, vocabulary, drawn)
     top = page_figure(*shown) if shown else None
     folds, contents = folds_html(results.folds)
-    figures = [page_figure(name, figure) for name, figure in drawn.figures.items() if not top or name != shown[0]]
+    figures = [page_figure(name, figure) for name, figure in drawn.figures.items() if not shown or name != shown[0]]
     groups = {
         "Tables": [
             *(PageTable(f"paper-{name}", title_of(name), paper_table(table)) for name, table in drawn.tables.items()),
@@ -134,7 +133,7 @@ def folds_html(folds: Iterable[Fold]) -> tuple[list[PageFold], list[Heading]]:
         anchor = f"fold-{len(made) + 1}"
         headings.append(Heading(2, anchor, fold.title))
         tokens = reader.parse(fold.text)
-        for token, words in itertools.pairwise([*tokens, None]):
+        for token, words in zip(tokens, [*tokens[1:], *tokens[-1:]], strict=True):
             if token.type not in ("heading_open", "heading_close"):
                 continue
             level = int(token.tag[1:]) + 1

@@ -232,6 +232,6 @@ def _effect(row: Row) -> str:
     per_logit = 100 * row["effect"] / row["estimate"] if row["estimate"] else np.nan
     if not np.isfinite(per_logit):
         return f"{_number(row)} logits"
-    ends = [per_logit * row[name] for name in ("estimate", "low", "high")]
-    number, _, interval = ranged(*ends, 1).partition(" (")
+    value, low, high = (per_logit * row[name] for name in ("estimate", "low", "high"))
+    number, _, interval = ranged(value, low, high, 1).partition(" (")
     return f"{number} points{f' ({interval}' if interval else ''}"

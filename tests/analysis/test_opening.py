@@ -22,7 +22,11 @@ from invariscope.analysis.say.published_words import published_opening
 from invariscope.analysis.say.vocabulary import IMAGES, PIXELS
 from invariscope.analysis.stats.power import operators_needed
 
-PUBLISHED = ("data/reference/digits", "circular"), ("data/reference/study", "zero"), ("data/reference/ablation", "zero")
+PUBLISHED = (
+    ("data/reference/published", "circular"),
+    ("data/reference/study", "zero"),
+    ("data/reference/ablation", "zero"),
+)
 """Folders of published tables, and the shift kind that is looked at here."""
 
 MOST_LINES, MOST_WORDS, MOST_NUMBERS = 60, 350, 2

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invariscope.zoo.operators.base import Downsample, output_size, windows
-from invariscope.zoo.operators.pooling import default_kernel, max_pool, reach
+from invariscope.zoo.operators.pooling import default_kernel, max_pool, reach, subsample
 from invariscope.zoo.sampling import Taps, max_weights, pad, take, tap_index
 
 
@@ -42,7 +42,7 @@ def blur(x: Tensor, m: int = 3, stride: int = 2, padding_mode: str = "zeros", fi
     its windows lie one pixel further up and left, and its maps are larger by a row and a column.
     """
     if m == 1:
-        return x[..., ::stride, ::stride]
+        return subsample(x, stride)
     filter = binomial_kernel(m) if filter is None else filter
     filters = filter.to(x.device, x.dtype).expand(x.shape[1], 1, m, m)
     return F.conv2d(blur_pad(x, m, padding_mode), filters, stride=stride, groups=x.shape[1])

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from invariscope.base.errors import OperatorError
 from invariscope.zoo.operators.base import Downsample, output_size
-from invariscope.zoo.operators.pooling import PoolingOperator
+from invariscope.zoo.operators.pooling import PoolingOperator, subsample
 from invariscope.zoo.operators.taps import WindowWeights
 from invariscope.zoo.operators.windowed import checked_weights, clipped_places, window_pool
 from invariscope.zoo.sampling import Taps, pad, tap_index
@@ -152,7 +152,7 @@ class Phase(Downsample):
         right, bottom = self._after((x.shape[-2], x.shape[-1]))
         rows, columns = output_size((x.shape[-2], x.shape[-1]), self.stride)
         padded = pad(x, 0, right, 0, bottom, self.padding_mode)
-        return padded[..., self.i :: self.stride, self.j :: self.stride][..., :rows, :columns]
+        return subsample(padded[..., self.i :, self.j :], self.stride)[..., :rows, :columns]
 
     def _after(self, size: tuple[int, int]) -> tuple[int, int]:
         """Pixels by which the map is continued at the right and the bottom."""

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from invariscope.zoo.operators.base import Downsample, output_size, windows
 from invariscope.zoo.operators.smooth import Frame, lp_by_taps, soft_by_taps, suits
-from invariscope.zoo.operators.taps import Windows, WindowWeights
+from invariscope.zoo.operators.taps import Windows, WindowWeights, layout_of
 from invariscope.zoo.sampling import Taps, max_weights, pad, take, tap_index
 
 LP_FLOOR = 1e-6
@@ -74,8 +74,8 @@ def avg_pool(x: Tensor, kernel: int = 2, stride: int = 2, padding_mode: str = "z
 
 
 def subsample(x: Tensor, stride: int = 2) -> Tensor:
-    """Every ``s``-th row and column, ``x[..., ::s, ::s]``."""
-    return x[..., ::stride, ::stride]
+    """Every ``s``-th row and column, ``x[..., ::s, ::s]``: no view, so that what follows may change it in place."""
+    return x[..., ::stride, ::stride].clone(memory_format=layout_of(x))
 
 
 def lp_weights(values: Tensor, p: float, outside: Tensor | None, dim: int) -> Tensor:

@@ -92,7 +92,8 @@ class _Soft(_ByTaps):
             y.addcmul_(share, value)
             shares.append(share)
         y /= total
-        ctx.save_for_backward(x, y, total, *(shares if ctx.needs_input_grad[0] else ()))
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(x, y.clone(), total, *shares)  # a copy: what follows may change y in place
         ctx.frame, ctx.beta, ctx.plain = frame, beta, plain
         return y
 
