@@ -70,6 +70,8 @@ def asked(demo: Demo) -> tuple[Path, DataSource, Options]:
     from invariscope.collectors.options import Options
     from invariscope.zoo.datasets.source import DataSource
 
+    collected: tuple[str, ...]
+    shifts: tuple[str, ...]
     if demo.task == "segmentation":
         zoo, images = data.SEGMENTATION_ZOO, DataSource("shapes:32", limit=DEMO_SCENES)
         collected, shifts = ("checkpoints", "layers", "segmentation"), ("circular", "zero", "crop")
