@@ -110,7 +110,7 @@ def write_manifest(path: str | Path, checkpoints: Sequence[Checkpoint]) -> None:
         if checkpoint.name in names:
             raise ManifestError(f"{path}: two checkpoints are named {checkpoint.name!r}: rename one")
         names.add(checkpoint.name)
-        entries.append(_entry(checkpoint, folder))
+        entries.append(manifest_entry(checkpoint, folder))
     content = {"checkpoints": entries}
     text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=2**16, allow_unicode=True)
     write_atomic(path, text.encode())
@@ -123,7 +123,8 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _entry(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
+def manifest_entry(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
+    """A checkpoint as an entry of a manifest in this folder."""
     weights = Path(os.path.relpath(checkpoint.weights.resolve(), folder)).as_posix()
     entry: dict[str, Any] = {"name": checkpoint.name, "model": checkpoint.model, "weights": weights}
     if checkpoint.prefix is not None:

@@ -26,6 +26,7 @@ from invariscope.cli.draw import Draw
 from invariscope.cli.figures import Figures
 from invariscope.cli.flags import FlagError, list_rules
 from invariscope.cli.operators import Operators
+from invariscope.cli.packing import Pack, Unpack
 from invariscope.cli.prune import Prune
 from invariscope.cli.report import Report
 from invariscope.cli.sites import Sites
@@ -43,6 +44,8 @@ COMMANDS = {
     "sites": Sites,
     "collect": Collect,
     "status": Status,
+    "pack": Pack,
+    "unpack": Unpack,
     "compact": Compact,
     "prune": Prune,
     "analyze": Analyze,

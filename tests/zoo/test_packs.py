@@ -1,0 +1,151 @@
+"""Packs: what is unpacked is what was packed, packs are only added to, and hostile ones write nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from invariscope import cli
+from invariscope.base.errors import WeightsError
+from invariscope.zoo.checkpoint import Checkpoint
+from invariscope.zoo.datasets import load_dataset
+from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.loading import build_model, load_checkpoint
+from invariscope.zoo.manifest import read_manifest, write_manifest
+from invariscope.zoo.packs import FORMAT, contents, pack, predicted, unpack
+
+
+def made(folder: Path, *operators: str) -> Path:
+    """A zoo of untrained networks, written as training writes them; its first network has two entries."""
+    folder.mkdir(exist_ok=True)
+    entries = []
+    for seed, operator in enumerate(operators):
+        torch.manual_seed(seed)
+        model, weights = f"zoo:smallcnn?operator={operator}&in_channels=1&width=4", folder / f"{operator}.safetensors"
+        save_file(build_model(model).state_dict(), weights, {"invariscope": json.dumps({"seed": seed})})
+        spec = InputSpec(32, (0.3,), (0.3,))
+        entries.append(Checkpoint(operator, model, weights, spec, "digits", {"operator": operator, "seed": seed}))
+    again = entries[0]
+    entries.append(Checkpoint("again", again.model, again.weights, again.input, factors={"operator": "max"}))
+    write_manifest(folder, entries)
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in files(folder).items() if name != "zoo.yaml"}
+
+
+def described(folder: Path) -> dict[str, tuple[object, ...]]:
+    found = {
+        one.name: (one.model, one.weights.name, one.input, one.labels, one.factors) for one in read_manifest(folder)
+    }
+    assert len(found) > 1
+    return found
+
+
+def test_what_is_unpacked_is_what_was_packed_and_packs_are_only_added_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo, packs = made(tmp_path / "zoo", "max", "avg"), tmp_path / "packs"
+    assert cli.main(["pack", str(zoo), "--out", str(packs)]) == cli.DONE
+    assert cli.main(["unpack", str(packs), "--out", str(tmp_path / "back")]) == cli.DONE
+    assert weights(tmp_path / "back") == weights(zoo)
+    assert described(tmp_path / "back") == described(zoo)
+    first = files(packs)
+    assert list(first) == ["pack-000.safetensors"]
+    made(zoo, "max", "avg", "aps", "tips")
+    monkeypatch.setattr("invariscope.zoo.packs.LARGEST", 1)  # a pack for each
+    assert [[found.file for found in held] for _, held in pack(zoo, packs)] == [
+        ["aps.safetensors"],
+        ["tips.safetensors"],
+    ]
+    assert pack(zoo, packs) == []
+    assert files(packs) == first | {f"pack-00{n}.safetensors": files(packs)[f"pack-00{n}.safetensors"] for n in (1, 2)}
+    unpack(packs, tmp_path / "back")
+    assert weights(tmp_path / "back") == weights(zoo)
+    assert described(tmp_path / "back") == described(zoo)
+
+
+def test_half_precision_where_no_prediction_moves(tmp_path: Path) -> None:
+    zoo, images = made(tmp_path / "zoo", "max", "avg"), load_dataset("digits", limit=60)
+    predict = predicted(images)
+    ((path, held),) = pack(zoo, tmp_path / "half", predict=predict)
+    ((whole, _),) = pack(zoo, tmp_path / "whole")
+    assert [found.half for found in held] == [True, True]
+    assert all(value.dtype != torch.float32 for value in load_file(path).values())
+    unpack(path, tmp_path / "back")
+    before, after = read_manifest(zoo), read_manifest(tmp_path / "back")
+    assert len(before) == 3
+    for old in before:
+        (new,) = (one for one in after if one.name == old.name)
+        x = (images.images.float() / 255 - 0.3) / 0.3
+        with torch.inference_mode():
+            wanted, found = load_checkpoint(old)(x), load_checkpoint(new)(x)
+        assert not torch.equal(wanted, found)
+        assert torch.equal(wanted.argmax(1), found.argmax(1))
+    # A prediction that rounding moves: the weights stay as they are.
+    moved = pack(zoo, tmp_path / "moved", predict=lambda network, _: next(network.parameters()).detach().clone())
+    assert [found.half for found in moved[0][1]] == [False, False]
+    assert moved[0][0].read_bytes() == whole.read_bytes()
+
+
+def replaced(about: dict[str, str], old: str, new: str) -> None:
+    assert old in about[FORMAT]
+    about[FORMAT] = about[FORMAT].replace(old, new)
+
+
+def spoilt(path: Path, change: Callable[[dict[str, str], dict[str, torch.Tensor]], None]) -> Path:
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        about = dict(file.metadata())
+    change(about, tensors)
+    save_file(tensors, path, about)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda about, _: replaced(about, '"file": "max.safe', '"file": "../max.safe'), "lies outside"),
+        (lambda about, _: replaced(about, '"file": "max.safetensors', '"file": "zoo.yaml'), "no weights file"),
+        (lambda about, tensors: next(iter(tensors.values())).add_(1), "does not unpack to what was packed"),
+        (lambda about, _: about.update({FORMAT: "]"}), "no whole pack"),
+        (lambda about, _: about.pop(FORMAT), "is no pack"),
+        (lambda about, _: replaced(about, '"weights": "max.safe', '"weights": "../max.safe'), "outside"),
+    ],
+)
+def test_hostile_packs_are_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Callable[..., None], line: str
+) -> None:
+    ((path, _),) = pack(made(tmp_path / "zoo", "max"), tmp_path / "packs")
+    spoilt(path, change)
+    assert cli.main(["unpack", str(path), "--out", str(tmp_path / "in" / "out")]) == cli.BAD_INPUT
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert line in error
+    assert not (tmp_path / "in" / "out" / "zoo.yaml").exists()
+    assert [found.name for found in (tmp_path / "in").iterdir()] in ([], ["out"])
+
+
+def test_other_files_are_not_replaced_and_other_weights_not_packed(tmp_path: Path) -> None:
+    zoo = made(tmp_path / "zoo", "max")
+    pack(zoo, tmp_path / "packs")
+    (tmp_path / "back").mkdir()
+    (tmp_path / "back" / "max.safetensors").write_bytes(b"mine")
+    with pytest.raises(WeightsError, match="another file"):
+        unpack(tmp_path / "packs", tmp_path / "back")
+    assert (tmp_path / "back" / "max.safetensors").read_bytes() == b"mine"
+    with pytest.raises(WeightsError, match="no pack-"):
+        unpack(zoo, tmp_path / "out")
+    with pytest.raises(WeightsError, match="no whole pack"):
+        contents(tmp_path / "back" / "max.safetensors")

@@ -1,0 +1,238 @@
+"""Packs: many small checkpoints in one file, to be kept and passed on. They are unpacked to a zoo before use.
+
+A pack is a safetensors file. Tensor ``i/KEY`` is ``KEY`` of its ``i``-th weights file; the metadata hold the files'
+names, their metadata and the SHA-256 of what they unpack to, and the entries of the manifest. Packs are only added to
+a folder, never rewritten. Nothing in a pack is run, and a pack writes into the folder that it is unpacked to alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from invariscope.base.errors import WeightsError, one_line
+from invariscope.base.files import sha256_file, write_atomic
+from invariscope.zoo.checkpoint import Checkpoint
+from invariscope.zoo.datasets.imageset import ImageSet
+from invariscope.zoo.datasets.inputs import PreparedImages
+from invariscope.zoo.loading import load_checkpoint
+from invariscope.zoo.manifest import FILE_NAME, manifest_entry, read_manifest, write_manifest
+
+FORMAT = "invariscope-pack-1"
+LARGEST = 16_000_000
+"""Bytes of tensors in a pack; a larger checkpoint has a pack of its own."""
+
+Predict = Callable[[nn.Module, Checkpoint], Tensor]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A weights file in a pack. ``source``: SHA-256 of the file that was packed; ``content``: of the tensors (names,
+    types, shapes, bytes) and metadata that it unpacks to.
+    """
+
+    file: str
+    source: str
+    content: str
+    metadata: dict[str, str]
+    half: bool
+
+
+def predicted(images: ImageSet, batch_size: int = 256) -> Predict:
+    """The classes that a network predicts on these images, prepared as its checkpoint asks."""
+
+    def predict(network: nn.Module, checkpoint: Checkpoint) -> Tensor:
+        prepared = PreparedImages(images, checkpoint.input)
+        starts = range(0, len(images), batch_size)
+        with torch.inference_mode():
+            return torch.cat([network(prepared[start : start + batch_size]).argmax(1) for start in starts])
+
+    return predict
+
+
+def pack(zoo: str | Path, out: str | Path, *, predict: Predict | None = None) -> list[tuple[Path, list[Packed]]]:
+    """Put the weights of a zoo that no pack in ``out`` holds yet into new packs there, in the manifest's order.
+
+    Args:
+        predict: gives the classes that a network predicts on some images. With it, weights are held in half precision
+            where that moves none of them, for any checkpoint of the file; without it, as they are.
+
+    Returns:
+        The packs written, with what each holds.
+
+    Raises:
+        ManifestError: the zoo has no manifest that can be read.
+        WeightsError: weights that are no safetensors file, or two files of one name.
+    """
+    out = Path(out)
+    files: dict[Path, list[Checkpoint]] = {}
+    for checkpoint in read_manifest(zoo, operators=False):
+        files.setdefault(checkpoint.weights.resolve(), []).append(checkpoint)
+    _check_names(list(files))
+    there = sorted(out.glob("pack-*.safetensors"))
+    known = {found.source for path in there for found in contents(path)[0]}
+    written, number = [], len(there)
+    for group in _groups([path for path in files if sha256_file(path) not in known]):
+        tensors: dict[str, Tensor] = {}
+        held, entries = [], []
+        for place, path in enumerate(group):
+            state, found = _packed(path, files[path], predict)
+            tensors |= {f"{place}/{key}": value for key, value in state.items()}
+            held.append(found)
+            entries += [{**manifest_entry(one, path.parent), "weights": path.name} for one in files[path]]
+        about = json.dumps({"files": [vars(one) for one in held], "entries": entries})
+        target = out / f"pack-{number:03d}.safetensors"
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(target, save(tensors, {FORMAT: about}))  # one key: several are written in any order
+        written.append((target, held))
+        number += 1
+    return written
+
+
+def unpack(packs: str | Path, out: str | Path) -> list[Checkpoint]:
+    """Write the weights of a pack, or of all packs of a folder, and their manifest to a folder; what is there stays.
+
+    Raises:
+        WeightsError: a file that is no whole pack, names a place outside, does not unpack to what was packed, or would
+            replace another file.
+        ManifestError: an entry that no manifest may hold.
+    """
+    packs, out = Path(packs), Path(out)
+    sources = sorted(packs.glob("pack-*.safetensors")) if packs.is_dir() else [packs]
+    if not sources:
+        raise WeightsError(f"{packs}: there is no pack-*.safetensors in it: name a pack or a folder of packs")
+    out.mkdir(parents=True, exist_ok=True)
+    entries: list[dict[str, Any]] = []
+    for source in sources:
+        held, more = contents(source)
+        tensors = load_file(source)
+        for place, found in enumerate(held):
+            _write(found, _of_place(tensors, place), out, source)
+        entries += more
+    return _with_manifest(entries, out)
+
+
+def contents(path: Path) -> tuple[list[Packed], list[dict[str, Any]]]:
+    """The files and the manifest entries that a pack says it holds.
+
+    Raises:
+        WeightsError: it is no whole pack.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+        if FORMAT not in about:
+            raise WeightsError(f"{path} is no pack: name a file that `invariscope pack` wrote")
+        told = json.loads(about[FORMAT])
+        held, entries = [Packed(**one) for one in told["files"]], told["entries"]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as problem:
+        raise WeightsError(f"{path} is no whole pack ({one_line(problem)}): fetch it again") from problem
+    for found in held:
+        if Path(found.file).name != found.file or not found.file.endswith(".safetensors"):
+            raise WeightsError(f"{path} names {found.file!r}, which lies outside or is no weights file: do not use it")
+    return held, entries
+
+
+def _check_names(files: Sequence[Path]) -> None:
+    names: set[str] = set()
+    for path in files:
+        if path.suffix != ".safetensors":
+            raise WeightsError(f"{path}: only .safetensors files can be packed: convert it")
+        if path.name in names:
+            raise WeightsError(f"{path}: another file of the zoo has this name: rename one")
+        names.add(path.name)
+
+
+def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
+    group: list[Path] = []
+    size = 0
+    for path in files:
+        length = path.stat().st_size
+        if group and size + length > LARGEST:
+            yield group
+            group, size = [], 0
+        group.append(path)
+        size += length
+    if group:
+        yield group
+
+
+def _packed(path: Path, users: Sequence[Checkpoint], predict: Predict | None) -> tuple[dict[str, Tensor], Packed]:
+    with safe_open(path, "pt") as file:
+        metadata = dict(file.metadata() or {})
+    state, source = load_file(path), sha256_file(path)
+    rounded = {key: value.half() if value.dtype == torch.float32 else value for key, value in state.items()}
+    half = predict is not None and all(_stay(one, rounded, predict) for one in users)
+    held = rounded if half else state
+    content = _digest(_single(held) if half else held, metadata)
+    return held, Packed(path.name, source, content, metadata, half)
+
+
+def _digest(state: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for key, value in sorted(state.items()):
+        found.update(f"\n{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _single(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.float() if value.dtype == torch.float16 else value for key, value in state.items()}
+
+
+def _stay(checkpoint: Checkpoint, rounded: dict[str, Tensor], predict: Predict) -> bool:
+    network = load_checkpoint(checkpoint)
+    before = predict(network, checkpoint)
+    names = network.state_dict()
+    prefix = checkpoint.prefix or ""
+    state = {key.removeprefix(prefix): value for key, value in _single(rounded).items()}
+    network.load_state_dict({key: value for key, value in state.items() if key in names}, strict=False)
+    return torch.equal(before, predict(network, checkpoint))
+
+
+def _of_place(tensors: dict[str, Tensor], place: int) -> dict[str, Tensor]:
+    start = f"{place}/"
+    return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+
+
+def _write(found: Packed, state: dict[str, Tensor], out: Path, source: Path) -> None:
+    target, state = out / found.file, _single(state) if found.half else state
+    if _digest(state, found.metadata) != found.content:
+        raise WeightsError(f"{source}: {found.file} does not unpack to what was packed: fetch the pack again")
+    if not target.exists():
+        write_atomic(target, save(state, found.metadata))
+    elif _content_of(target) != found.content:
+        raise WeightsError(f"{target} is another file than that of {source}: unpack to another folder")
+
+
+def _content_of(path: Path) -> str:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+        return _digest(load_file(path), metadata)
+    except (SafetensorError, OSError, ValueError):
+        return ""
+
+
+def _with_manifest(entries: Sequence[dict[str, Any]], out: Path) -> list[Checkpoint]:
+    kept = read_manifest(out, operators=False, missing_weights=True) if (out / FILE_NAME).exists() else []
+    names = {one.name for one in kept}
+    draft = out / f".{FILE_NAME}.packed"
+    try:
+        draft.write_text(yaml.safe_dump({"checkpoints": list(entries)}, sort_keys=False))
+        found = read_manifest(draft, operators=False)
+    finally:
+        draft.unlink(missing_ok=True)
+    together = [*kept, *(one for one in found if one.name not in names)]
+    write_manifest(out, together)
+    return together
