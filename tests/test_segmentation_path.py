@@ -148,7 +148,7 @@ def test_collectors_that_do_not_suit(
     assert run("collect", zoo, "--data", "digits", *command, "segmentation") == cli.BAD_INPUT
     assert "digits/test has no masks, which `segmentation` needs" in one_line(capsys)
     classifiers = repository / "data" / "zoo"
-    only = ("--only", "smallcnn-max-zeros-s1-*")
+    only = ("--only", "smallcnn-max-*")
     assert run("collect", classifiers, "--data", "shapes:16", *command, "segmentation", *only) == cli.BAD_INPUT
     assert "(zoo:smallcnn) classifies images, which `segmentation` does not measure" in one_line(capsys)
 

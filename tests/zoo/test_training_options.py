@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from invariscope.base.errors import InputError, OperatorError, RecipeError
@@ -33,11 +33,21 @@ def digits() -> ImageSet:
     return load_dataset("digits", split="train", limit=64)
 
 
-def test_files_of_before_hold_what_runs_of_today_do(repository: Path) -> None:
-    folder = repository / "data" / "zoo"
-    run = read_recipe(folder / "recipe.yaml")[0]
-    with safe_open(folder / f"{run.snapshot_name(run.epochs)}.safetensors", "pt") as file:
-        assert json.loads(file.metadata()[FORMER_NAME])["run"] == run.settings
+def test_files_of_before_hold_what_runs_of_today_do(repository: Path, tmp_path: Path) -> None:
+    run = read_recipe(repository / "data" / "recipes" / "published_digits.yaml")[0]
+    # As the first file of that recipe held them, of the former name and before precision, layout and clipping.
+    assert run.settings == {
+        **{"alpha": 0.35, "architecture": "smallcnn", "augment_shift": 0, "batch_size": 64, "data": "digits"},
+        **{"epochs": 28, "failure_weight": 1.0, "label": "", "lr": 0.03, "model": {"width": 8}, "momentum": 0.9},
+        **{"operator": "max", "optimizer": "adamw", "padding_mode": "circular", "seed": 0, "snapshots": [8]},
+        **{"wake_up": 5, "weight_decay": 0.01},
+    }
+    train_recipe([QUICK], tmp_path, progress=False)
+    (file,) = tmp_path.glob("*.safetensors")
+    with safe_open(file, "pt") as opened:
+        (about,) = opened.metadata().values()
+    save_file(load_file(file), file, {FORMER_NAME: about})
+    assert train_recipe([QUICK], tmp_path, progress=False).trained == ()
     assert replace(run, clip_norm=1.0).settings == {**run.settings, "clip_norm": 1.0}
 
 
