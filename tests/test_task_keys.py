@@ -25,7 +25,7 @@ SCENES = Options(("checkpoints", "layers", "segmentation"), shift=("circular", "
 OTHERS = Options(("predictions", "robustness", "cost"), shift=("circular", "zero", "reflect", "replicate", "crop"))
 
 PINNED = {
-    "zoo_segmentation": "15a986bedf9a57764cb88f353fc71d7463b6cb1df1bec4f9908436d469f229af",
+    "zoo_segmentation": "2dcf2545fe31b7e2668dfe226ccf72eb9767fddb417884120b43e6200615fb73",
     "zoo": "4ae346efc8110131b3dd6bdd40929632d63c21d06e069984536bf136a11c4e2b",
 }
 
