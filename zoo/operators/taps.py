@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from invariscope.zoo.operators import tiled
+
 Weights = Sequence[float] | Tensor
 """One weight per rank or place; numbers, or a tensor whose first dimension it is and that broadcasts to the output."""
 
@@ -112,7 +114,12 @@ def weigh_taps(x: Tensor, windows: Windows, by_rank: Weights | None, by_place: W
     """
     if not is_plain_autograd(x):
         return plainly_weighed(x, windows, by_rank, by_place)
-    result: Tensor = _WeighTaps.apply(x, windows, by_rank, by_place)
+    tiled_ranks = windows.kernel == 2 and windows.tile(x.shape) and not isinstance(by_place, Tensor)
+    if tiled_ranks and tiled.suits(x, 2, 2) and _orders_all(by_rank):
+        function: Any = _WeighTiles
+    else:
+        function = _WeighTaps
+    result: Tensor = function.apply(x, windows, by_rank, by_place)
     return result
 
 
@@ -176,6 +183,36 @@ class _WeighTaps(torch.autograd.Function):
             placed = [gradient * weight for weight in by_place]
             parts = [a + b for a, b in zip(parts, placed, strict=True)] if parts else placed
         return windows.scattered(parts, shape, layout), None, None, None
+
+
+def _orders_all(weights: Weights | None) -> bool:
+    """Whether a window is to be sorted as a whole, by numbers."""
+    if weights is None or isinstance(weights, Tensor):
+        return False
+    return needed_comparators(len(weights), weights) == sorting_network(len(weights))
+
+
+class _WeighTiles(torch.autograd.Function):
+    """:class:`_WeighTaps` of four taps by :mod:`invariscope.zoo.operators.tiled`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, windows: Windows, by_rank: Weights, by_place: Weights | None) -> Tensor:
+        y, masks = tiled.rank_forward(x, by_rank, by_place, ctx.needs_input_grad[0])
+        ctx.save_for_backward(x, *(masks or ()))
+        ctx.given = windows, by_rank, by_place
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        windows, by_rank, by_place = ctx.given
+        x, *masks = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return tiled.rank_backward(x, masks, by_rank, by_place, gradients[0]), None, None, None
+        with torch.enable_grad():
+            source = x.view_as(x)
+            y = plainly_weighed(source, windows, by_rank, by_place)
+            (found,) = torch.autograd.grad(y, source, gradients[0], create_graph=True)
+        return found, None, None, None
 
 
 def is_plain_autograd(*tensors: Tensor) -> bool:
