@@ -186,7 +186,7 @@ def low_pass(x: Tensor, weight: float, padding_mode: str = "zeros") -> Tensor:
 
 
 class _LowPass(torch.autograd.Function):
-    """One axis after the other, by slices, few images at a time: a depthwise convolution takes five times as long with channels last.
+    """One axis after the other, by slices, a few images at a time: a depthwise convolution takes much longer.
 
     It is linear: its gradient is its adjoint, which is itself except for reflection.
     """

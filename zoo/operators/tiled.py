@@ -15,7 +15,7 @@ from torch import Tensor
 
 Numbers = Sequence[float]
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 21
 """Of the images that are taken together."""
 
 
@@ -193,7 +193,8 @@ def rank_backward(x: Tensor, masks: Masks, weights: Numbers, places: Numbers | N
         onto, given = _cells(result[block], 2), gradient[block].permute(0, 2, 3, 1)
         by_row, by_column, pairs, larger, smaller = room.views(len(given))
         found = by_column[0].copy_(masks[2][block])
-        one, other = given * weights[1], given * weights[2]
+        one = torch.mul(given, weights[1], out=by_column[1])
+        other = torch.mul(given, weights[2], out=smaller[1])
         torch.mul(given, weights[0], out=larger[0])
         torch.lerp(other, one, found, out=smaller[0])
         torch.lerp(one, other, found, out=larger[1])
