@@ -195,7 +195,7 @@ class _LowPass(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: float, padding_mode: str, adjoint: bool) -> Tensor:
         ctx.given = weight, padding_mode, not adjoint
         y = torch.empty_like(x)
-        for block in image_blocks(x):
+        for block in image_blocks(x, maps=2):
             smooth = _smoothed(_smoothed(x[block], 2, padding_mode, adjoint), 3, padding_mode, adjoint)
             torch.lerp(x[block], smooth, weight, out=y[block])
         return y

@@ -90,8 +90,8 @@ class _Soft(_ByTaps):
     def forward(ctx: Any, x: Tensor, frame: Frame, beta: float, plain: Plain) -> Tensor:
         ctx.frame, ctx.beta, ctx.plain = frame, beta, plain
         if frame.is_tiled(x):
-            y, shares, total = tiled.soft_forward(x, frame.windows.stride, beta)
-            ctx.save_for_backward(x, y.clone(), total, shares)  # a copy: what follows may change y in place
+            y, *kept = tiled.soft_forward(x, frame.windows.stride, beta)
+            ctx.save_for_backward(x, y.clone(), *kept)  # a copy: what follows may change y in place
             return y
         top = frame.maximum(x)
         total, y = torch.zeros_like(top), torch.zeros_like(top)
@@ -112,7 +112,7 @@ class _Soft(_ByTaps):
             return _Soft.differentiable(ctx, gradients[0]), None, None, None
         x, y, total, *shares = ctx.saved_tensors
         if ctx.frame.is_tiled(x):
-            given = x, y, shares[0], total, ctx.beta, gradients[0], ctx.frame.windows.stride
+            given = x, y, total, shares[0], ctx.beta, gradients[0], ctx.frame.windows.stride
             return tiled.soft_backward(*given), None, None, None
         scaled = gradients[0] / total
         base = torch.mul(scaled, y).mul_(-ctx.beta).add_(scaled)  # g (1 - beta y) / total
@@ -133,7 +133,7 @@ class _LogMeanExp(_ByTaps):
         ctx.frame, ctx.plain = frame, plain
         if frame.is_tiled(x):
             y, *kept = tiled.lme_forward(x, frame.windows.stride, beta)
-            ctx.save_for_backward(x, *reversed(kept))
+            ctx.save_for_backward(x, *kept)
             return y
         top = frame.maximum(x)
         total = torch.zeros_like(top)

@@ -114,11 +114,7 @@ def weigh_taps(x: Tensor, windows: Windows, by_rank: Weights | None, by_place: W
     """
     if not is_plain_autograd(x):
         return plainly_weighed(x, windows, by_rank, by_place)
-    tiled_ranks = windows.kernel == 2 and windows.tile(x.shape) and not isinstance(by_place, Tensor)
-    if tiled_ranks and tiled.suits(x, 2, 2) and _orders_all(by_rank):
-        function: Any = _WeighTiles
-    else:
-        function = _WeighTaps
+    function: Any = _WeighTiles if _sorts_tiles(x, windows, by_rank, by_place) else _WeighTaps
     result: Tensor = function.apply(x, windows, by_rank, by_place)
     return result
 
@@ -185,18 +181,22 @@ class _WeighTaps(torch.autograd.Function):
         return windows.scattered(parts, shape, layout), None, None, None
 
 
-def _orders_all(weights: Weights | None) -> bool:
-    """Whether a window is to be sorted as a whole, by numbers."""
-    if weights is None or isinstance(weights, Tensor):
+def _sorts_tiles(x: Tensor, windows: Windows, by_rank: Weights | None, by_place: Weights | None) -> bool:
+    """Whether :class:`_WeighTiles` is the faster way, and can be used: for numbers that need every comparator."""
+    if by_rank is None or isinstance(by_rank, Tensor) or isinstance(by_place, Tensor):
         return False
-    return needed_comparators(len(weights), weights) == sorting_network(len(weights))
+    whole = windows.kernel == 2 and needed_comparators(4, by_rank) == sorting_network(4)
+    wide = by_place is not None or x.shape[1] >= tiled.FEW_CHANNELS
+    return whole and wide and windows.tile(x.shape) and tiled.suits(x, windows.kernel, windows.stride)
 
 
 class _WeighTiles(torch.autograd.Function):
     """:class:`_WeighTaps` of four taps by :mod:`invariscope.zoo.operators.tiled`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, windows: Windows, by_rank: Weights, by_place: Weights | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, windows: Windows, by_rank: Sequence[float], by_place: Sequence[float] | None
+    ) -> Tensor:
         y, masks = tiled.rank_forward(x, by_rank, by_place, ctx.needs_input_grad[0])
         ctx.save_for_backward(x, *(masks or ()))
         ctx.given = windows, by_rank, by_place

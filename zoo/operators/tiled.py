@@ -18,6 +18,9 @@ Numbers = Sequence[float]
 BLOCK_BYTES = 1 << 21
 """Of the images that are taken together."""
 
+FEW_CHANNELS = 32
+"""Below these the columns of four taps are so short that sorting them takes longer than by taps."""
+
 
 def suits(x: Tensor, kernel: int, stride: int) -> bool:
     """Whether the functions here take such a padded map and such windows."""
@@ -26,9 +29,9 @@ def suits(x: Tensor, kernel: int, stride: int) -> bool:
     return whole and is_last and x.device.type == "cpu" and x.numel() > 0
 
 
-def image_blocks(x: Tensor) -> Iterator[slice]:
-    """Images of a map that are taken together: on CPU few, else all."""
-    size = x.numel() * x.element_size()
+def image_blocks(x: Tensor, maps: int = 1) -> Iterator[slice]:
+    """Images of a map, and of as many ``maps`` of its size, that are taken together: on CPU few, else all."""
+    size = x.numel() * x.element_size() * maps
     images = max(BLOCK_BYTES * len(x) // max(size, 1), 1) if x.device.type == "cpu" else max(len(x), 1)
     return (slice(first, first + images) for first in range(0, len(x), images))
 
@@ -83,17 +86,17 @@ def _columns(rows: Tensor, join: Callable[..., Tensor], onto: Tensor) -> Tensor:
 
 
 def soft_forward(x: Tensor, stride: int, beta: float) -> tuple[Tensor, ...]:
-    """Soft pooling: outputs, exponentials and their sums."""
+    """Soft pooling: outputs, sums of exponentials, and these."""
     (y, total), shares, room = _outputs(x, stride, 2), torch.empty_like(x), _Room(x, stride)
     for block in image_blocks(x):
         values, share = _cells(x[block], stride), _cells(shares[block], stride)
         _exponentials(values, room, beta, share, y[block], total[block])
         room.summed(share, values, y[block]).div_(total[block])
-    return y, shares, total
+    return y, total, shares
 
 
 def soft_backward(
-    x: Tensor, y: Tensor, shares: Tensor, total: Tensor, beta: float, gradient: Tensor, stride: int
+    x: Tensor, y: Tensor, total: Tensor, shares: Tensor, beta: float, gradient: Tensor, stride: int
 ) -> Tensor:
     """Its gradient."""
     result, one, other = torch.empty_like(x), _Room(x, stride), _Room(x, stride)
@@ -107,13 +110,13 @@ def soft_backward(
 
 
 def lme_forward(x: Tensor, stride: int, beta: float) -> tuple[Tensor, ...]:
-    """Log-mean-exp pooling: outputs, exponentials and their sums."""
+    """Log-mean-exp pooling: outputs, sums of exponentials, and these."""
     (y, total), shares, room = _outputs(x, stride, 2), torch.empty_like(x), _Room(x, stride)
     for block in image_blocks(x):
         top = y[block]
         _exponentials(_cells(x[block], stride), room, beta, _cells(shares[block], stride), top, total[block])
         top += torch.div(total[block], stride**2).log_().div_(beta)
-    return y, shares, total
+    return y, total, shares
 
 
 def lp_forward(x: Tensor, stride: int, p: float, floor: float) -> tuple[Tensor, ...]:
