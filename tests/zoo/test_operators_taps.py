@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from invariscope.zoo.operators import OPERATORS, build_operator
+from invariscope.zoo.operators import OPERATORS, build_operator, tiled
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.operators.composed import Prefilter
 from invariscope.zoo.operators.smooth import suits
@@ -52,6 +52,50 @@ def test_layouts_and_single_precision_agree(spec: str, mode: str) -> None:
     for y, gradient in found[1:]:
         torch.testing.assert_close(y, found[0][0], rtol=0, atol=5e-6)
         torch.testing.assert_close(gradient, found[0][1], rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("spec", "stride"),
+    [
+        ("soft(3)", 2), ("soft(-2)", 3), ("lme(2)", 2), ("lme(3)", 3), ("lp(2)", 2), ("lp(2.5)", 2), ("lp(3)", 3),
+        ("rank((0.4, 0.3, 0.2, 0.1))", 2), ("mix(0.3, rank((0.4, 0.1, 0.2, 0.3)), kernel((0.1, 0.2, 0.3, 0.4)))", 2),
+        ("prefilter(0.7, rank((0.1, 0.2, 0.3, 0.4)))", 2),
+    ],
+)  # fmt: skip
+def test_windows_that_tile_a_map(spec: str, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image at a time, all at once, and in the default layout: the same."""
+    operator = build_operator(spec, 2, stride, "circular")
+    x = noise(3, 2, 6, 6).requires_grad_()
+    assert tiled.suits(x, stride, stride)
+    monkeypatch.setattr(tiled, "FEW_CHANNELS", 1)
+    together = operator(x)
+    monkeypatch.setattr(tiled, "BLOCK_BYTES", 1)
+    y = operator(x)
+    torch.testing.assert_close(y, together, rtol=1e-14, atol=1e-14)  # powers of what fills no vector: by other code
+    assert y.is_contiguous(memory_format=LAST)
+    assert torch.equal(operator(x.detach()), y)
+    assert torch.autograd.gradcheck(operator, x)
+    assert torch.autograd.gradgradcheck(operator, x, fast_mode=True)
+    other = x.detach().contiguous().requires_grad_()
+    expected = operator(other)
+    torch.testing.assert_close(y, expected.contiguous(memory_format=LAST), rtol=0, atol=1e-12)
+    weights = noise(*y.shape, seed=1)
+    for found, source in ((y, x), (together, x), (expected, other)):
+        found.backward(weights)
+        found_gradient, source.grad = source.grad, None
+        assert found_gradient is not None
+        if found is y:
+            gradient = found_gradient
+        torch.testing.assert_close(found_gradient.contiguous(), gradient.contiguous(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tied_values_share_the_weights_out(dtype: torch.dtype) -> None:
+    x = torch.zeros(2, 32, 4, 4, dtype=dtype).contiguous(memory_format=LAST).requires_grad_()
+    build_operator("rank((0.4, 0.3, 0.2, 0.1), 2)", 32)(x).sum().backward()
+    assert x.grad is not None
+    windows = x.grad.unfold(2, 2, 2).unfold(3, 2, 2).flatten(-2).sort(-1).values
+    assert torch.equal(windows, torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=dtype).expand_as(windows))
 
 
 @pytest.mark.parametrize("spec", SPECS)

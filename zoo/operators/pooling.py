@@ -100,7 +100,7 @@ def lp_pool(x: Tensor, p: float = 2.0, kernel: int = 2, stride: int = 2, padding
         return avg_pool(x.relu(), kernel, stride, padding_mode)
     if p == math.inf:
         return max_pool(x.relu(), kernel, stride, padding_mode)
-    frame = continued(x.relu(), kernel, stride, padding_mode)
+    frame = continued(x, kernel, stride, padding_mode)
     windows = Windows(kernel, stride, frame.size)
     plain = partial(stacked_lp, windows=windows, outside=frame.outside, p=p)
     if suits(frame.padded, kernel, stride):
@@ -109,8 +109,8 @@ def lp_pool(x: Tensor, p: float = 2.0, kernel: int = 2, stride: int = 2, padding
 
 
 def stacked_lp(padded: Tensor, windows: Windows, outside: Tensor | None, p: float) -> Tensor:
-    """:func:`lp_pool` of a padded map that is not negative, over a stack of its taps."""
-    values = torch.stack(windows.taps(padded))
+    """:func:`lp_pool` of a padded map, over a stack of its taps."""
+    values = torch.stack(windows.taps(padded)).relu()
     scale = values.detach().amax(0).clamp(min=LP_FLOOR)
     powers = (values / scale) ** p
     mean = powers.mean(0) if outside is None else powers.sum(0) / (~outside).sum(0)

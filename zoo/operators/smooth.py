@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from invariscope.zoo.operators import tiled
 from invariscope.zoo.operators.taps import Windows, is_plain_autograd, layout_of
 
 Plain = Callable[[Tensor], Tensor]
@@ -32,6 +33,10 @@ class Frame(NamedTuple):
     def pixels(self, x: Tensor) -> Tensor | float:
         """How many pixels a window has, in the type of ``x``."""
         return float(self.windows.kernel**2) if self.outside is None else (~self.outside).sum(0).to(x.dtype)
+
+    def is_tiled(self, x: Tensor) -> bool:
+        """Whether :mod:`invariscope.zoo.operators.tiled` can take it."""
+        return self.outside is None and tiled.suits(x, self.windows.kernel, self.windows.stride)
 
     def cleared(self, values: Tensor, tap: int) -> Tensor:
         """Values of one tap, in place: 0 where it lies outside."""
@@ -60,13 +65,13 @@ def lme_by_taps(x: Tensor, frame: Frame, beta: float, plain: Plain) -> Tensor:
 
 
 def lp_by_taps(x: Tensor, frame: Frame, p: float, floor: float, plain: Plain) -> Tensor:
-    """``(mean x^p + floor^p)^(1/p)`` over the windows of a padded map that is not negative, for a finite ``p > 1``."""
+    """``(mean relu(x)^p + floor^p)^(1/p)`` over the windows of a padded map, for a finite ``p > 1``."""
     result: Tensor = _Lp.apply(x, frame, p, floor, plain)
     return result
 
 
 class _ByTaps(torch.autograd.Function):
-    """What both have in common: a backward pass that is itself differentiated takes the plain formula."""
+    """What they have in common: a backward pass that is itself differentiated takes the plain formula."""
 
     @classmethod
     def differentiable(cls, ctx: Any, gradient: Tensor) -> Tensor:
@@ -83,6 +88,11 @@ class _Soft(_ByTaps):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, frame: Frame, beta: float, plain: Plain) -> Tensor:
+        ctx.frame, ctx.beta, ctx.plain = frame, beta, plain
+        if frame.is_tiled(x):
+            y, *kept = tiled.soft_forward(x, frame.windows.stride, beta)
+            ctx.save_for_backward(x, y.clone(), *kept)  # a copy: what follows may change y in place
+            return y
         top = frame.maximum(x)
         total, y = torch.zeros_like(top), torch.zeros_like(top)
         shares = []
@@ -93,8 +103,7 @@ class _Soft(_ByTaps):
             shares.append(share)
         y /= total
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(x, y.clone(), total, *shares)  # a copy: what follows may change y in place
-        ctx.frame, ctx.beta, ctx.plain = frame, beta, plain
+            ctx.save_for_backward(x, y.clone(), total, *shares)
         return y
 
     @staticmethod
@@ -102,6 +111,9 @@ class _Soft(_ByTaps):
         if torch.is_grad_enabled():
             return _Soft.differentiable(ctx, gradients[0]), None, None, None
         x, y, total, *shares = ctx.saved_tensors
+        if ctx.frame.is_tiled(x):
+            given = x, y, total, shares[0], ctx.beta, gradients[0], ctx.frame.windows.stride
+            return tiled.soft_backward(*given), None, None, None
         scaled = gradients[0] / total
         base = torch.mul(scaled, y).mul_(-ctx.beta).add_(scaled)  # g (1 - beta y) / total
         scaled *= ctx.beta
@@ -118,6 +130,11 @@ class _LogMeanExp(_ByTaps):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, frame: Frame, beta: float, plain: Plain) -> Tensor:
+        ctx.frame, ctx.plain = frame, plain
+        if frame.is_tiled(x):
+            y, *kept = tiled.lme_forward(x, frame.windows.stride, beta)
+            ctx.save_for_backward(x, *kept)
+            return y
         top = frame.maximum(x)
         total = torch.zeros_like(top)
         shares = []
@@ -125,7 +142,6 @@ class _LogMeanExp(_ByTaps):
             shares.append(frame.cleared(torch.sub(value, top).mul_(beta).exp_(), tap))
             total += shares[-1]
         ctx.save_for_backward(x, total, *(shares if ctx.needs_input_grad[0] else ()))
-        ctx.frame, ctx.plain = frame, plain
         return torch.div(total, frame.pixels(x)).log_().div_(beta).add_(top)
 
     @staticmethod
@@ -134,6 +150,8 @@ class _LogMeanExp(_ByTaps):
             return _LogMeanExp.differentiable(ctx, gradients[0]), None, None, None
         x, total, *shares = ctx.saved_tensors
         scaled = gradients[0] / total
+        if ctx.frame.is_tiled(x):
+            return tiled.times_windows(shares[0], scaled, ctx.frame.windows.stride), None, None, None
         parts = (torch.mul(scaled, share) for share in shares)
         return ctx.frame.windows.scattered(parts, x.shape, layout_of(x)), None, None, None
 
@@ -143,15 +161,19 @@ class _Lp(_ByTaps):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, frame: Frame, p: float, floor: float, plain: Plain) -> Tensor:
+        ctx.frame, ctx.p, ctx.plain = frame, p, plain
+        if frame.is_tiled(x):
+            y, *kept = tiled.lp_forward(x, frame.windows.stride, p, floor)
+            ctx.save_for_backward(x, *kept)
+            return y
         top = frame.maximum(x).clamp_(min=floor)
-        count = frame.pixels(x)
+        ctx.count = frame.pixels(x)
         mean = torch.zeros_like(top)
         for value in frame.windows.taps(x):
-            mean += torch.div(value, top).pow_(p)
-        mean /= count
+            mean += torch.clamp(value, min=0).div_(top).pow_(p)
+        mean /= ctx.count
         mean += (floor / top).pow_(p)
         ctx.save_for_backward(x, top, mean)
-        ctx.frame, ctx.p, ctx.count, ctx.plain = frame, p, count, plain
         return (mean ** (1 / p)).mul_(top)
 
     @staticmethod
@@ -159,6 +181,10 @@ class _Lp(_ByTaps):
         if torch.is_grad_enabled():
             return _Lp.differentiable(ctx, gradients[0]), None, None, None, None
         x, top, mean = ctx.saved_tensors
+        if ctx.frame.is_tiled(x):
+            powers, slope = top, mean
+            return tiled.times_windows(powers, gradients[0] * slope, ctx.frame.windows.stride), None, None, None, None
         scaled = (mean ** (1 / ctx.p - 1)).mul_(gradients[0]).div_(ctx.count)
-        parts = (torch.div(value, top).pow_(ctx.p - 1).mul_(scaled) for value in ctx.frame.windows.taps(x))
+        taps = ctx.frame.windows.taps(x)
+        parts = (torch.clamp(value, min=0).div_(top).pow_(ctx.p - 1).mul_(scaled) for value in taps)
         return ctx.frame.windows.scattered(parts, x.shape, layout_of(x)), None, None, None, None

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from invariscope.zoo.operators import tiled
+
 Weights = Sequence[float] | Tensor
 """One weight per rank or place; numbers, or a tensor whose first dimension it is and that broadcasts to the output."""
 
@@ -112,7 +114,8 @@ def weigh_taps(x: Tensor, windows: Windows, by_rank: Weights | None, by_place: W
     """
     if not is_plain_autograd(x):
         return plainly_weighed(x, windows, by_rank, by_place)
-    result: Tensor = _WeighTaps.apply(x, windows, by_rank, by_place)
+    function: Any = _WeighTiles if _sorts_tiles(x, windows, by_rank, by_place) else _WeighTaps
+    result: Tensor = function.apply(x, windows, by_rank, by_place)
     return result
 
 
@@ -176,6 +179,40 @@ class _WeighTaps(torch.autograd.Function):
             placed = [gradient * weight for weight in by_place]
             parts = [a + b for a, b in zip(parts, placed, strict=True)] if parts else placed
         return windows.scattered(parts, shape, layout), None, None, None
+
+
+def _sorts_tiles(x: Tensor, windows: Windows, by_rank: Weights | None, by_place: Weights | None) -> bool:
+    """Whether :class:`_WeighTiles` is the faster way, and can be used: for numbers that need every comparator."""
+    if by_rank is None or isinstance(by_rank, Tensor) or isinstance(by_place, Tensor):
+        return False
+    whole = windows.kernel == 2 and needed_comparators(4, by_rank) == sorting_network(4)
+    wide = by_place is not None or x.shape[1] >= tiled.FEW_CHANNELS
+    return whole and wide and windows.tile(x.shape) and tiled.suits(x, windows.kernel, windows.stride)
+
+
+class _WeighTiles(torch.autograd.Function):
+    """:class:`_WeighTaps` of four taps by :mod:`invariscope.zoo.operators.tiled`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, windows: Windows, by_rank: Sequence[float], by_place: Sequence[float] | None
+    ) -> Tensor:
+        y, masks = tiled.rank_forward(x, by_rank, by_place, ctx.needs_input_grad[0])
+        ctx.save_for_backward(x, *(masks or ()))
+        ctx.given = windows, by_rank, by_place
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        windows, by_rank, by_place = ctx.given
+        x, *masks = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return tiled.rank_backward(x, masks, by_rank, by_place, gradients[0]), None, None, None
+        with torch.enable_grad():
+            source = x.view_as(x)
+            y = plainly_weighed(source, windows, by_rank, by_place)
+            (found,) = torch.autograd.grad(y, source, gradients[0], create_graph=True)
+        return found, None, None, None
 
 
 def is_plain_autograd(*tensors: Tensor) -> bool:
