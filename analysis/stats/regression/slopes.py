@@ -67,16 +67,16 @@ def split(frame: pd.DataFrame, columns: Sequence[str], group: str) -> pd.DataFra
     (:func:`invariscope.analysis.stats.cells.operator_cells`); ``<column>_between``, the group's mean;
     ``<column>_between_cells``, the mean of the cell less that of its group.
     """
-    cell = operator_cells(frame, group)
-    made: dict[str, pd.Series] = {}
-    for name in columns:
-        of_group, of_cell = (frame.groupby(key)[name].transform("mean") for key in (group, cell))
-        parts = (frame[name] - of_cell, of_group, of_cell - of_group)
-        rounding = _ROUNDING * frame[name].abs().max()
-        made |= {
-            f"{name}_{part}": values.where(values.abs() > rounding, 0.0)
-            for part, values in zip(PARTS, parts, strict=True)
-        }
+    names = list(dict.fromkeys(columns))
+    of_group, of_cell = (
+        frame.groupby(key)[names].transform("mean").to_numpy(dtype=float)
+        for key in (group, operator_cells(frame, group).to_numpy())
+    )
+    values = frame[names].to_numpy(dtype=float)
+    rounding = _ROUNDING * np.fmax.reduce(np.abs(values), axis=0, initial=0.0)
+    parts = (values - of_cell, of_group, of_cell - of_group)
+    kept = [np.where(np.abs(part) > rounding, part, 0.0) for part in parts]
+    made = {f"{name}_{part}": kept[j][:, i] for i, name in enumerate(names) for j, part in enumerate(PARTS)}
     return frame.assign(**made)
 
 
