@@ -101,7 +101,9 @@ def _explained(design: Design, found: Coefficients, least_squares: bool) -> floa
     if least_squares:
         y = logits(design.y, design.trials)
         return 1 - float(found.residual @ found.residual) / float(((y - y.mean()) ** 2).sum())
-    return 1 - binomial_deviance(design.y, found.mean) / binomial_deviance(design.y, np.full(len(design.y), design.y.mean()))
+    return 1 - binomial_deviance(design.y, found.mean) / binomial_deviance(
+        design.y, np.full(len(design.y), design.y.mean())
+    )
 
 
 def _out_of_sample(columns: dict[str, Array], labels: Array, model: Model, kind: str) -> list[dict[str, Any]]:
