@@ -22,6 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
+from invariscope.analysis import Frames
 from invariscope.analysis.figures import draw, style
 from invariscope.analysis.figures.style import CaptionedFigure
 
@@ -36,7 +37,7 @@ Drawn = Callable[[str, style.Width], CaptionedFigure]
 @pytest.fixture(scope="module")
 def drawn(simulate: ModuleType) -> Drawn:
     """The figures of a simulated zoo, bare: without text and legend, panels on matplotlib's plain grid."""
-    tables = simulate.simulate_tables(simulate.Zoo(seeds=2, epochs=(8.0,), padding_modes=("zeros",)))
+    tables = Frames(simulate.simulate_tables(simulate.Zoo(seeds=2, epochs=(8.0,), padding_modes=("zeros",))))
 
     @functools.cache
     def bare(name: str, width: style.Width) -> CaptionedFigure:

@@ -327,24 +327,26 @@ def test_policy_lets_these_scripts_run_and_nothing_load(which: str, request: pyt
     assert "http" not in policy
 
 
-@pytest.mark.full
+@pytest.mark.parametrize("figures", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_equal_tables_give_equal_bytes_in_another_process(
-    made: tuple[str, Results], simulate: ModuleType, tables: Tables, tmp_path: Path, repository: Path
+    simulate: ModuleType, pages: ModuleType, tmp_path: Path, repository: Path, figures: bool
 ) -> None:
+    tables = pages.small_zoo(simulate) if figures else pages.few_networks(simulate)
+    page, _ = pages.small_page(simulate) if figures else pages.page_of(tables, ())
     simulate.write_tables(tables, tmp_path / "tables", parts=3)
     code = (
         "import hashlib, sys\n"
         f"sys.path.insert(0, {str(repository / 'tests' / 'analysis')!r})\n"
         "import pages\n"
         "from invariscope.analysis import load\n"
-        f"page, _ = pages.page_of(load({str(tmp_path / 'tables')!r}))\n"
+        f"page, _ = pages.page_of(load({str(tmp_path / 'tables')!r}){'' if figures else ', ()'})\n"
         "print(hashlib.sha256(page.encode()).hexdigest())"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=repository, env=environment
     )
-    assert done.stdout.strip() == hashlib.sha256(made[0].encode()).hexdigest()
+    assert done.stdout.strip() == hashlib.sha256(page.encode()).hexdigest()
 
 
 def test_page_is_written_whole_or_not_at_all(

@@ -177,9 +177,7 @@ def test_every_table_of_the_paper_is_that_of_a_clean_folder(pair: tuple[Frames, 
         assert files(made[0].tables[name])["csv"] == files(made[1].tables[name])["csv"]
 
 
-def test_every_statistic_is_that_of_a_clean_folder(
-    pair: tuple[Frames, Frames], found: tuple[Results, Results]
-) -> None:
+def test_every_statistic_is_that_of_a_clean_folder(pair: tuple[Frames, Frames], found: tuple[Results, Results]) -> None:
     clean, dirty = found
     for field in dataclasses.fields(clean):
         table = getattr(clean, field.name)
