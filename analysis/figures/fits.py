@@ -97,7 +97,9 @@ def clustered_mean(values: pd.Series, clusters: pd.Series) -> tuple[float, float
     ``se² = G/(G - 1) · Σ_g (Σ_{i in g} (v_i - mean))² / n²``, ``G - 1`` degrees of freedom.
     """
     mean = float(values.mean())
-    sums = (values - mean).groupby(clusters.to_numpy()).sum()
+    codes = pd.factorize(clusters)[0]
+    apart = np.nan_to_num(values.to_numpy(dtype=float) - mean)
+    sums = np.bincount(codes[codes >= 0], apart[codes >= 0])
     groups = len(sums)
     if groups < 2:
         return mean, np.nan, np.nan
