@@ -329,8 +329,16 @@ def test_policy_lets_these_scripts_run_and_nothing_load(which: str, request: pyt
 
 @pytest.mark.parametrize("figures", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_equal_tables_give_equal_bytes_in_another_process_that_imports_altair_for_the_page_alone(
-    simulate: ModuleType, pages: ModuleType, tmp_path: Path, repository: Path, figures: bool
+    simulate: ModuleType,
+    pages: ModuleType,
+    tmp_path: Path,
+    repository: Path,
+    figures: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """In the quick run without figures and without the library that draws the points, which takes seconds to bundle."""
+    if not figures:
+        monkeypatch.setattr(page_module, "vega_bundle", str)
     tables = pages.small_zoo(simulate) if figures else pages.few_networks(simulate)
     page, _ = pages.small_page(simulate) if figures else pages.page_of(tables, ())
     simulate.write_tables(tables, tmp_path / "tables", parts=3)
@@ -341,6 +349,8 @@ def test_equal_tables_give_equal_bytes_in_another_process_that_imports_altair_fo
         "assert figures.FIGURES and not {'altair', 'vl_convert', 'markdown_it'} & set(sys.modules)\n"
         f"sys.path.insert(0, {str(repository / 'tests' / 'analysis')!r})\n"
         "import pages\n"
+        "from invariscope.analysis.report import page as page_module\n"
+        f"{'' if figures else 'page_module.vega_bundle = str'}\n"
         "from invariscope.analysis import load\n"
         f"page, _ = pages.page_of(load({str(tmp_path / 'tables')!r}){'' if figures else ', ()'})\n"
         "print(hashlib.sha256(page.encode()).hexdigest())"
