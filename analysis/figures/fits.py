@@ -161,5 +161,5 @@ def _curve(found: Coefficients, at: Array, x: Array, clusters: pd.Series, link: 
         half, error = t * np.sqrt(((at @ sums.T) ** 2).sum(axis=1)), t * sandwich.errors(found.residual)[1]
     center, b = at @ found.params, float(found.params[1])
     ends = (link(center), link(center - half), link(center + half))
-    slope = {"slope": b, "slope_low": b - error, "slope_high": b + error}
-    return Curve(x, *ends, **slope, n=len(found.residual), n_clusters=groups)
+    n = len(found.residual)
+    return Curve(x, *ends, slope=b, slope_low=b - error, slope_high=b + error, n=n, n_clusters=groups)
