@@ -63,7 +63,8 @@ def statements(frame: pd.DataFrame, settings: Settings | None = None, *, brief: 
         if not brief:
             found += _ceilings(members, settings)
             found += _reliability(frame, members, settings)
-        records += [{**_plan_of(members, record["cell"]), **record} for record in found]
+        plans = _plans_of(members)
+        records += [{**plans.get(record["cell"], plans[POOLED]), **record} for record in found]
     if not brief:
         counts = left_out.groupby(["reason", *CELL], sort=True).size().reset_index(name="n")
         records += [
@@ -79,13 +80,14 @@ def statements(frame: pd.DataFrame, settings: Settings | None = None, *, brief: 
     return judged(table.assign(note=table["note"].fillna("")))[COLUMNS]
 
 
-def _plan_of(members: pd.DataFrame, cell: str) -> dict[str, Any]:
-    """The shift plan of a number: the largest shift of its cell, or the least and the most of all cells pooled."""
-    of_cell = members[members[CELL].astype(str).agg("/".join, axis=1) == cell] if cell != POOLED else members
-    sizes = of_cell["max_shift"]
+def _plans_of(members: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The shift plan of the numbers of each cell: its largest shift, or the least and the most of all cells pooled."""
     first = members.iloc[0]
     plan = {name: first[name] for name in PLAN}
-    return {**plan, "max_shift": int(sizes.min()), "most_shift": int(sizes.max())}
+    return {
+        name: {**plan, "max_shift": int(rows["max_shift"].min()), "most_shift": int(rows["max_shift"].max())}
+        for name, rows in [*cells_of(members), (POOLED, members)]
+    }
 
 
 def _ceilings(members: pd.DataFrame, settings: Settings) -> Iterator[dict[str, Any]]:

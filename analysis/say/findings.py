@@ -5,7 +5,7 @@ cluster.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,7 @@ class Comparison:
     correlations: pd.DataFrame
     regressions: pd.DataFrame
     vocabulary: Vocabulary = IMAGES
+    _known: dict[tuple[str, ...], dict[tuple[Any, ...], int]] = field(default_factory=dict, repr=False, compare=False)
 
     def correlation(self, **where: Any) -> pd.Series | None:
         """The one row of correlations with these labels; by default the pooled Spearman correlation of the primary
@@ -87,7 +88,18 @@ class Comparison:
         """
         wanted = {"x": PRIMARY_READING, "y": self.vocabulary.score, "method": "spearman", "level": "checkpoints"}
         wanted |= {"given": "", "interval": BY_OPERATOR, "subset": "all operators", "snapshots": "final"}
-        return _only(self.correlations, {**wanted, **self.cell, **where})
+        labels = {**wanted, **self.cell, **where}
+        row = self._rows(tuple(labels)).get(tuple(labels.values()))
+        return None if row is None else self.correlations.iloc[row]
+
+    def _rows(self, labels: tuple[str, ...]) -> dict[tuple[Any, ...], int]:
+        """The first row of correlations with each combination of these labels: looked up dozens of times."""
+        if labels not in self._known:
+            columns = [self.correlations[name].tolist() for name in labels]
+            known = self._known.setdefault(labels, {})
+            for row, values in enumerate(zip(*columns, strict=True)):
+                known.setdefault(values, row)
+        return self._known[labels]
 
     def regression(self, **where: Any) -> pd.DataFrame:
         """Rows of regressions with these labels (its data label may be that of all data sets together)."""
@@ -245,21 +257,16 @@ class Comparison:
 
 
 def _matching(table: pd.DataFrame, wanted: dict[str, Any]) -> pd.DataFrame:
-    keep = np.ones(len(table), dtype=bool)
+    left = np.arange(len(table))
     for name, value in wanted.items():
-        keep &= (table[name] == value).to_numpy()
-    return table[keep]
+        left = left[np.asarray(table[name].array[left] == value, dtype=bool)]
+    return table.iloc[left]
 
 
 def _first_reason(rows: pd.DataFrame) -> str:
     """The commonest reason for having no slope, without its numbers."""
     reasons = rows.loc[~np.isfinite(rows["estimate"]), "reason"].str.partition(" (")[0]
     return str(reasons.value_counts().index[0])
-
-
-def _only(table: pd.DataFrame, wanted: dict[str, Any]) -> pd.Series | None:
-    found = _matching(table, wanted)
-    return None if found.empty else found.iloc[0]
 
 
 def _agree(base: pd.Series, other: pd.Series) -> bool | None:

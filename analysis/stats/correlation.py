@@ -74,11 +74,12 @@ def correlate(
     _check(frame, [*x, *y], others, methods, interval)
     draws = Draws(interval, resamples, permutations, seed)
     numbers, unusable = _numbers(frame, [*dict.fromkeys([*x, *y])])
-    extra = indicator_columns(frame, covariates)
+    extra = indicator_columns(frame, covariates).to_numpy(dtype=float)
+    labels = frame[list(dict.fromkeys(name for name in clusters.values() if name))]
     records: list[dict[str, object]] = []
     for method in methods:
         partial, grouped = "partial" in method, method.startswith("within") and bool(within)
-        usable = np.isfinite(extra.to_numpy()).all(axis=1) if partial else np.ones(len(frame), dtype=bool)
+        usable = np.isfinite(extra).all(axis=1) if partial else np.ones(len(frame), dtype=bool)
         if grouped:
             usable &= frame[within].notna().to_numpy()
         shared = {
@@ -91,16 +92,16 @@ def correlate(
             if grouped:
                 rows = rows & ~_alone(frame[within], rows)
             names = list(dict.fromkeys(name for pair in pairs for name in pair))
-            held = extra.loc[rows].to_numpy()[:, : None if partial else 0]
+            held = extra[rows, : None if partial else 0]
             block = PairBlock(
                 method=method,
-                values=np.hstack([numbers.loc[rows, names].to_numpy(), held]),
+                values=np.hstack([numbers[names].to_numpy()[rows], held]),
                 names=names,
-                groups=cluster_codes(frame.loc[rows, within])[0] if grouped and rows.any() else None,
+                groups=cluster_codes(frame[within][rows])[0] if grouped and rows.any() else None,
                 pairs=pairs,
                 unusable=unusable,
             )
-            found = block.rows(frame.loc[rows], clusters, draws)
+            found = block.rows(labels[rows], clusters, draws)
             records += [{**shared, **record, "n_missing": n_missing} for record in found]
     return adjusted(pd.DataFrame.from_records(records, columns=_MADE))[_COLUMNS]
 
@@ -137,17 +138,24 @@ def _check(frame: pd.DataFrame, pair: list[str], others: list[str], methods: Seq
         missing = [name for name in wanted if name not in known]
         if missing:
             raise TableError(f"correlate: no such {what} {', '.join(missing)}; there are {', '.join(known)}")
+    repeated = _repeated(frame)
     for name in others:
-        if (frame.columns == name).sum() > 1:
+        if name in repeated:
             raise TableError(f"correlate: several columns are called {name}; rename all but one")
+
+
+def _repeated(frame: pd.DataFrame) -> set[str]:
+    """The names that several columns bear."""
+    return set() if frame.columns.is_unique else set(frame.columns[frame.columns.duplicated()])
 
 
 def _numbers(frame: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, dict[str, str]]:
     """The columns as floats, and why some of them are none (they are NaN throughout)."""
     columns: dict[str, pd.Series] = {}
     unusable: dict[str, str] = {}
+    repeated = _repeated(frame)
     for name in names:
-        if (frame.columns == name).sum() > 1:
+        if name in repeated:
             unusable[name] = f"several columns are called {name}"
             columns[name] = pd.Series(np.nan, index=frame.index)
             continue

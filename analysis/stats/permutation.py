@@ -99,6 +99,8 @@ def adjusted(table: pd.DataFrame, family: str = "interval") -> pd.DataFrame:
     A family of tests is all rows of the table that have a p and the same value in column ``family``: the same cluster
     design. Rows without a p have no adjusted one either, and do not count.
     """
+    if table["p"].isna().all():
+        return table.assign(p_holm=np.nan, p_bh=np.nan)
     together = table.groupby(family)["p"]
     return table.assign(p_holm=together.transform(holm), p_bh=together.transform(benjamini_hochberg))
 

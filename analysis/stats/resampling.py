@@ -40,12 +40,9 @@ MIN_DEFINED = 0.95
 
 def cluster_codes(clusters: ArrayLike) -> tuple[NDArray[np.intp], int]:
     """Codes 0, 1, … of the clusters in order of appearance, and how many there are."""
-    _, first, inverse = np.unique(
-        np.asarray(clusters, dtype=object).astype(str), return_index=True, return_inverse=True
-    )
-    order = np.empty(len(first), dtype=np.intp)
-    order[np.argsort(first)] = np.arange(len(first))
-    return order[inverse], len(first)
+    number: dict[str, int] = {}
+    codes = [number.setdefault(str(cluster), len(number)) for cluster in np.asarray(clusters, dtype=object)]
+    return np.array(codes, dtype=np.intp), len(number)
 
 
 @lru_cache(maxsize=16)

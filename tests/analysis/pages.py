@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from html.parser import HTMLParser
@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pandas as pd
 
-from invariscope.analysis.drawing import draw_figures
+from invariscope.analysis.drawing import Drawn, draw_figures
 from invariscope.analysis.report import report_page
 from invariscope.analysis.results import Results
 from invariscope.analysis.study import analyze
@@ -117,12 +117,18 @@ def hostile_zoo(simulate: ModuleType) -> Tables:
     )
 
 
-def page_of(tables: Tables) -> tuple[str, Results]:
+def few_networks(simulate: ModuleType) -> Tables:
+    """Four operators, one seed, one snapshot, one shift kind."""
+    zoo = simulate.Zoo(n_operators=4, seeds=1, epochs=(8.0,), padding_modes=("circular",), shift_kinds=("zero",))
+    return simulate.simulate_tables(zoo)
+
+
+def page_of(tables: Tables, figures: Sequence[str] = ("msb_by_operator", "shift_surface")) -> tuple[str, Results]:
     """Page and results; few resamples, scores and figures, last snapshots and one subset alone, so that it is quick."""
     rows = join(tables)
     rows = rows[rows["final"] & (rows["operator"] != "subsample")]
     results = analyze(rows, scores=["consistency"], resamples=20)
-    drawn = draw_figures(tables, ["msb_by_operator", "shift_surface"])
+    drawn = draw_figures(tables, figures) if figures else Drawn({}, {}, {})
     return report_page(tables, results=results, drawn=drawn), results
 
 

@@ -17,7 +17,6 @@ from matplotlib.transforms import Bbox
 from invariscope.analysis.drawing import draw_figures, save_figures
 from invariscope.analysis.figures import FIGURES, draw, render, style
 from invariscope.analysis.tables.frames import FRAMES, Frames
-from invariscope.analysis.tables.joined import join
 from invariscope.analysis.tables.load import Tables
 from invariscope.base.errors import TableError
 
@@ -33,10 +32,15 @@ def study(studies: ModuleType) -> Frames:
     return studies.StudyFrames(studies.study())
 
 
+@pytest.fixture(scope="module")
+def frames(tables: Tables) -> Frames:
+    return Frames(tables)
+
+
 @pytest.fixture
-def given(tables: Tables, study: Frames, studies: ModuleType, name: str) -> Tables | Frames:
+def given(frames: Frames, study: Frames, studies: ModuleType, name: str) -> Frames:
     """What the figure ``name`` has something to show of."""
-    return study if studies.is_of_a_study(name) else tables
+    return study if studies.is_of_a_study(name) else frames
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,7 @@ def change(tables: Tables, edit) -> Tables:
 DRAWN: dict[tuple[str, str], style.CaptionedFigure] = {}
 
 
-def drawn(tables: Tables | Frames, name: str, width: str) -> style.CaptionedFigure:
+def drawn(tables: Frames, name: str, width: str) -> style.CaptionedFigure:
     if (name, width) not in DRAWN:
         DRAWN[name, width] = draw(name, tables, width=width)
     return DRAWN[name, width]
@@ -76,7 +80,7 @@ QUICK_WIDTH = {name: ("double", "single")[place % 2] for place, name in enumerat
         for width in ("double", "single")
     ],
 )
-def test_every_figure_is_readable_and_nothing_overlaps(given: Tables | Frames, name: str, width: str) -> None:
+def test_every_figure_is_readable_and_nothing_overlaps(given: Frames, name: str, width: str) -> None:
     figure = drawn(given, name, width)
     assert figure.get_size_inches()[0] == {"double": 7.0, "single": 3.5}[width]
     assert figure.get_size_inches()[1] < 9.8
@@ -104,13 +108,13 @@ def test_every_figure_is_readable_and_nothing_overlaps(given: Tables | Frames, n
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_captions_state_n_clusters_interval_and_plan(
-    tables: Tables, given: Tables | Frames, studies: ModuleType, name: str
+    frames: Frames, given: Frames, studies: ModuleType, name: str
 ) -> None:
     caption = drawn(given, name, QUICK_WIDTH[name]).caption
     if studies.is_of_a_study(name):
         _states_what_a_study_is(caption, name)
         return
-    rows = join(tables)
+    rows = frames["joined"]
     doses = rows[rows["operator"].isin(["soft", "lp"])]
     runs = (doses if name == "dose_response" else rows)["cluster"].nunique()
     if name == "drawn":  # of what was assigned; nothing is measured
@@ -125,7 +129,7 @@ def test_captions_state_n_clusters_interval_and_plan(
         assert f"{rows['checkpoint'].nunique()} checkpoints, 11 operators" in caption
     if name in ("msb_invariance", "confounding", "within_between", "segmentation"):
         assert "simulated coverage" in caption
-    if all("shift_kind" in FRAMES[frame](tables) for frame in FIGURES[name].frames):
+    if all("shift_kind" in frames[frame] for frame in FIGURES[name].frames):
         grid = "9 per image, grid" if name == "shift_surface" else "9 per image, sampled"
         assert f"zero (≤ {1 if name == 'shift_surface' else 4} px, {grid}, fill background)" in caption
 

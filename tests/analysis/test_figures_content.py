@@ -90,7 +90,7 @@ def bootstrap(
     return [round(row[name], 2) for name in ("r", "low", "high")]
 
 
-@pytest.mark.parametrize("width", ["double", "single"])
+@pytest.mark.parametrize("width", ["double", pytest.param("single", marks=pytest.mark.full)])
 def test_the_headline_shows_the_frame(frame: pd.DataFrame, width: str) -> None:
     figure = msb_invariance(frame, width=width)
     panels = [(score, kind) for score in ("consistency", "fidelity") for kind in ("circular", "zero")]
@@ -276,7 +276,7 @@ def test_doses_stand_on_a_logarithmic_axis_with_zero_and_infinity() -> None:
     np.testing.assert_allclose(dose_positions([3.0], [3.0]), [np.log2(3)])
 
 
-@pytest.mark.parametrize("width", ["double", "single"])
+@pytest.mark.parametrize("width", ["double", pytest.param("single", marks=pytest.mark.full)])
 def test_dose_lines_join_runs_and_means_are_means(everything: pd.DataFrame, frame: pd.DataFrame, width: str) -> None:
     figure = dose_response(everything, width=width)
     grid = np.array(figure.axes).reshape((2, 3) if width == "double" else (3, 2))
@@ -350,7 +350,7 @@ def test_five_kinds_stand_below_each_other(simulate: ModuleType) -> None:
     assert len(figure.axes) == 10
 
 
-@pytest.mark.parametrize("width", ["double", "single"])
+@pytest.mark.parametrize("width", ["double", pytest.param("single", marks=pytest.mark.full)])
 def test_swaps_are_drawn_as_the_frame_has_them(simulate: ModuleType, width: str) -> None:
     zoo = simulate.Zoo(seeds=1, epochs=(8.0,), padding_modes=("zeros",), swap_slope=-0.2)
     frame = swap_frame(simulate.simulate_tables(zoo))

@@ -24,7 +24,7 @@ from invariscope.analysis.stats.power import operators_needed
 
 PUBLISHED = (
     ("data/reference/published", "circular"),
-    ("data/reference/study", "zero"),
+    pytest.param("data/reference/study", "zero", marks=pytest.mark.full),
     ("data/reference/ablation", "zero"),
 )
 """Folders of published tables, and the shift kind that is looked at here."""

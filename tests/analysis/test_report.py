@@ -24,7 +24,7 @@ from matplotlib.markers import MarkerStyle
 from PIL import Image
 
 from invariscope.analysis import TableError, Tables, join, load
-from invariscope.analysis.figures import FIGURES, style
+from invariscope.analysis.figures import style
 from invariscope.analysis.report import html_tables as table_module
 from invariscope.analysis.report import page as page_module
 from invariscope.analysis.report import report_page, write_report
@@ -253,7 +253,7 @@ def test_provenance_says_where_the_numbers_come_from(tables: Tables) -> None:
     assert plans.loc["plan-zero", ["fill", "max_shift", "n_shifts", "checkpoints"]].tolist() == ["background", 4, 9, 44]
     versions = frames["Versions"].set_index(["used for", "library"])["version"]
     assert versions["measuring", "torch"] == "0"
-    assert versions["analysing", "statsmodels"] == version("statsmodels")
+    assert versions["analysing", "scipy"] == version("scipy")
     rows = frames["Rows of the tables"].set_index("table")["rows"]
     assert rows.to_dict() == {
         "checkpoints": 44,
@@ -327,24 +327,39 @@ def test_policy_lets_these_scripts_run_and_nothing_load(which: str, request: pyt
     assert "http" not in policy
 
 
-@pytest.mark.full
-def test_equal_tables_give_equal_bytes_in_another_process(
-    made: tuple[str, Results], simulate: ModuleType, tables: Tables, tmp_path: Path, repository: Path
+@pytest.mark.parametrize("figures", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_equal_tables_give_equal_bytes_in_another_process_that_imports_altair_for_the_page_alone(
+    simulate: ModuleType,
+    pages: ModuleType,
+    tmp_path: Path,
+    repository: Path,
+    figures: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """In the quick run without figures and without the library that draws the points, which takes seconds to bundle."""
+    if not figures:
+        monkeypatch.setattr(page_module, "vega_bundle", str)
+    tables = pages.small_zoo(simulate) if figures else pages.few_networks(simulate)
+    page, _ = pages.small_page(simulate) if figures else pages.page_of(tables, ())
     simulate.write_tables(tables, tmp_path / "tables", parts=3)
     code = (
         "import hashlib, sys\n"
+        "from invariscope import analysis, cli\n"
+        "from invariscope.analysis import figures, study, report\n"
+        "assert figures.FIGURES and not {'altair', 'vl_convert', 'markdown_it'} & set(sys.modules)\n"
         f"sys.path.insert(0, {str(repository / 'tests' / 'analysis')!r})\n"
         "import pages\n"
+        "from invariscope.analysis.report import page as page_module\n"
+        f"{'' if figures else 'page_module.vega_bundle = str'}\n"
         "from invariscope.analysis import load\n"
-        f"page, _ = pages.page_of(load({str(tmp_path / 'tables')!r}))\n"
+        f"page, _ = pages.page_of(load({str(tmp_path / 'tables')!r}){'' if figures else ', ()'})\n"
         "print(hashlib.sha256(page.encode()).hexdigest())"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=repository, env=environment
     )
-    assert done.stdout.strip() == hashlib.sha256(made[0].encode()).hexdigest()
+    assert done.stdout.strip() == hashlib.sha256(page.encode()).hexdigest()
 
 
 def test_page_is_written_whole_or_not_at_all(
@@ -384,13 +399,3 @@ def test_checkpoints_are_listed_with_factors_and_scores(tables: Tables) -> None:
     assert len(shown) == 88
     assert {"factor_width", "accuracy", *MSB_READINGS, "consistency", "kappa"} <= set(shown.columns)
     assert not [name for name in shown.columns if name.endswith("_se")]
-
-
-def test_altair_is_imported_by_the_report_alone(repository: Path) -> None:
-    code = (
-        "import sys; from invariscope import analysis; from invariscope.analysis import figures, study, report; "
-        "from invariscope import cli;"
-        "sys.exit(bool({'altair', 'vl_convert', 'markdown_it'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=repository, check=False).returncode == 0
-    assert FIGURES

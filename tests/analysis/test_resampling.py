@@ -178,7 +178,7 @@ def test_the_coverage_table_is_what_the_simulation_gives(method, design, size):
         assert coverage == pytest.approx(stored, abs=4 * np.sqrt(stored * (1 - stored) / 300) + 0.01)
 
 
-@pytest.mark.parametrize("n_clusters", [40, 100])
+@pytest.mark.parametrize("n_clusters", [40, pytest.param(100, marks=pytest.mark.full)])
 @pytest.mark.parametrize("method", ["pearson", "spearman", "partial_pearson"])
 def test_the_default_interval_covers_in_93_to_97_percent(method, n_clusters):
     """1,000 data sets of two dependent rows per cluster, whose true coefficient is known."""

@@ -86,10 +86,12 @@ def test_simpsons_paradox_needs_both_intervals_and_enough_clusters(zoos):
     assert not paradoxes(zoos["negative"].correlations)["paradox"].any()
 
 
-def test_false_positives_are_as_rare_as_stated(simulate):
-    """30 null zoos of 16 operators: the two primary statements that need no split, each at a nominal 5 %."""
+# At a true rate of 8 %, more than 3 of 10 and more than 6 of 30 happen once in 100 times or more rarely.
+@pytest.mark.parametrize(("zoos", "most"), [(10, 3), pytest.param(30, 6, marks=pytest.mark.full)])
+def test_false_positives_are_as_rare_as_stated(simulate, zoos, most):
+    """Null zoos of 16 operators: the two primary statements that need no split, each at a nominal 5 %."""
     found = {"a": 0, "b": 0}
-    for seed in range(30):
+    for seed in range(zoos):
         frame = simulate.simulate_frame(simulate.Zoo("null", **{**SMALL, "seeds": 1}, seed=seed))
         row = fit(frame, FractionalLogit("b", "consistency", ("msb_corrected", "accuracy"))).set_index("term")
         row = row.loc["msb_corrected"]
@@ -98,8 +100,7 @@ def test_false_positives_are_as_rare_as_stated(simulate):
         options = {"methods": ["spearman"], "clusters": {"operators": "operator"}, "resamples": 500}
         row = correlate(means, ["msb_corrected"], ["consistency"], **options).iloc[0]
         found["a"] += verdict(row["r"], row["low"], row["high"], row["n_clusters"]) != "no difference from zero"
-    # At a true rate of 8 %, 7 or more of 30 happen once in 100 times.
-    assert max(found.values()) <= 6
+    assert max(found.values()) <= most
 
 
 def test_what_rests_on_too_little_is_not_called_significant(bundled):
@@ -280,7 +281,7 @@ def test_tables_that_allow_little_say_so_without_warnings(tiny_frame, change, ex
 def test_what_limits_the_tables_is_said_and_the_seed_decides_the_rest(tiny_frame):
     spoilt = tiny_frame.assign(n_shifts=5, n_sites_unmeasured=1.0, plan_hash=tiny_frame["checkpoint"])
     spoilt["accuracy"] = spoilt["accuracy"].where(spoilt["operator"] != "soft")
-    results = analyze(spoilt, scores=["consistency"], resamples=50)
+    results = analyze(spoilt, scores=["consistency"], resamples=50, permutations=99)
     for text in (
         "None of these measurements is of the kind fixed in advance",
         "22 checkpoints have sites without a number",
@@ -288,7 +289,7 @@ def test_what_limits_the_tables_is_said_and_the_seed_decides_the_rest(tiny_frame
         "6 checkpoints lack MSB, consistency or accuracy",
     ):
         assert text in results.summary
-    again = analyze(spoilt, scores=["consistency"], resamples=50)
+    again = analyze(spoilt, scores=["consistency"], resamples=50, permutations=99)
     pd.testing.assert_frame_equal(again.correlations, results.correlations)
     assert again.summary == results.summary
 
@@ -307,8 +308,9 @@ def test_two_data_sets_are_apart_in_correlations_and_a_factor_in_regressions(sim
 
 
 def test_two_plans_of_one_kind_are_apart(tiny_frame):
-    wide = tiny_frame.assign(max_shift=8, plan_hash="wide")
-    both = pd.concat([tiny_frame, wide], ignore_index=True)
+    pooling = tiny_frame[tiny_frame["operator"] != "subsample"]
+    wide = pooling.assign(max_shift=8, plan_hash="wide")
+    both = pd.concat([pooling, wide], ignore_index=True)
     results = analyze(both, scores=["consistency"], resamples=50)
     assert set(results.primary["max_shift"]) == {"4", "8"}
     assert results.summary.count("\n### Zero shifts (up to") == 2

@@ -226,8 +226,8 @@ def test_a_network_of_two_names_counts_once_and_is_told(tables):
     pd.testing.assert_frame_equal(frame, join(tables))
     assert frame.attrs["copies"] == ["zz-copy"]
     told = "1 further checkpoint is a copy of another (the same weights and function) and not counted: zz-copy."
-    few = frame[frame["final"] & (frame["shift_kind"] == "zero")]
-    assert told in analyze(few, scores=["consistency"], resamples=50).summary
+    few = frame[frame["final"] & (frame["shift_kind"] == "zero") & (frame["operator"] != "subsample")]
+    assert told in analyze(few, scores=["consistency"], resamples=50, permutations=0).summary
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from scipy import special, stats
 
 from invariscope.analysis.stats.coverage import MIN_CLUSTERS, MIN_DF
 from invariscope.analysis.stats.regression.design import Design, assemble, candidates, columns_of, complete
-from invariscope.analysis.stats.regression.estimate import Coefficients, estimate, logits
+from invariscope.analysis.stats.regression.estimate import Coefficients, binomial_deviance, estimate, logits
 from invariscope.analysis.stats.regression.model import LogitOLS, Model, need
 from invariscope.analysis.stats.regression.sandwich import bias_reduced
 from invariscope.analysis.stats.resampling import Array
@@ -101,12 +101,9 @@ def _explained(design: Design, found: Coefficients, least_squares: bool) -> floa
     if least_squares:
         y = logits(design.y, design.trials)
         return 1 - float(found.residual @ found.residual) / float(((y - y.mean()) ** 2).sum())
-    return 1 - _deviance(design.y, found.mean) / _deviance(design.y, np.full(len(design.y), design.y.mean()))
-
-
-def _deviance(y: Array, mean: Array) -> float:
-    """The binomial deviance ``2 Σ (y log(y/μ) + (1-y) log((1-y)/(1-μ)))``."""
-    return 2 * float((special.rel_entr(y, mean) + special.rel_entr(1 - y, 1 - mean)).sum())
+    return 1 - binomial_deviance(design.y, found.mean) / binomial_deviance(
+        design.y, np.full(len(design.y), design.y.mean())
+    )
 
 
 def _out_of_sample(columns: dict[str, Array], labels: Array, model: Model, kind: str) -> list[dict[str, Any]]:

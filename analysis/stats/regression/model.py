@@ -75,7 +75,8 @@ def need(frame: pd.DataFrame, columns: Sequence[str]) -> None:
         raise TableError(
             f"regression: no such columns {', '.join(missing)}; join the tables with `analysis.join` first"
         )
-    several = [name for name in dict.fromkeys(columns) if (frame.columns == name).sum() > 1]
+    repeated = set() if frame.columns.is_unique else set(frame.columns[frame.columns.duplicated()])
+    several = [name for name in dict.fromkeys(columns) if name in repeated]
     if several:
         raise TableError(f"regression: several columns are named {', '.join(several)}; keep one of each")
 

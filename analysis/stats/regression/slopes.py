@@ -67,17 +67,23 @@ def split(frame: pd.DataFrame, columns: Sequence[str], group: str) -> pd.DataFra
     (:func:`invariscope.analysis.stats.cells.operator_cells`); ``<column>_between``, the group's mean;
     ``<column>_between_cells``, the mean of the cell less that of its group.
     """
-    cell = operator_cells(frame, group)
-    made: dict[str, pd.Series] = {}
-    for name in columns:
-        of_group, of_cell = (frame.groupby(key)[name].transform("mean") for key in (group, cell))
-        parts = (frame[name] - of_cell, of_group, of_cell - of_group)
-        rounding = _ROUNDING * frame[name].abs().max()
-        made |= {
-            f"{name}_{part}": values.where(values.abs() > rounding, 0.0)
-            for part, values in zip(PARTS, parts, strict=True)
-        }
+    names = list(dict.fromkeys(columns))
+    values = frame[names].to_numpy(dtype=float)
+    of_group, of_cell = (_means(values, labels) for labels in (frame[group], operator_cells(frame, group)))
+    rounding = _ROUNDING * np.fmax.reduce(np.abs(values), axis=0, initial=0.0)
+    parts = (values - of_cell, of_group, of_cell - of_group)
+    kept = [np.where(np.abs(part) > rounding, part, 0.0) for part in parts]
+    made = {f"{name}_{part}": kept[j][:, i] for i, name in enumerate(names) for j, part in enumerate(PARTS)}
     return frame.assign(**made)
+
+
+def _means(values: Array, labels: pd.Series) -> Array:
+    """Each row's mean of ``values (n, k)`` over the rows of its label; NaN without one."""
+    codes = pd.factorize(labels.to_numpy(dtype=object))[0]
+    sums = np.column_stack([np.bincount(codes + 1, column, 1) for column in values.T])
+    means = sums / np.maximum(np.bincount(codes + 1, minlength=1), 1)[:, None]
+    means[0] = np.nan
+    return means[codes + 1]
 
 
 def mundlak(frame: pd.DataFrame, model: Model, group: str = "operator") -> tuple[pd.DataFrame, Model]:
