@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import statsmodels.api as sm
+from scipy import stats
 
-from invariscope.analysis.stats.regression.estimate import projected
-from invariscope.analysis.stats.regression.sandwich import half_widths, plain
 from invariscope.analysis.tables.plans import DATA_AND_PLAN, filled
 from invariscope.base.words import are, counted
 
@@ -61,14 +61,15 @@ def clustered_fit(
         return {**found, "reason": f"{counted(n, 'row')} {are(n)} too few"}
     if np.linalg.matrix_rank(design / np.maximum(np.abs(design).max(axis=0), 1e-300)) < design.shape[1]:
         return {**found, "reason": "no variation of its own"}
-    fit = projected(design, y)
+    fit = sm.OLS(y, design).fit()
     found["estimate"] = float(fit.params[0])
     if groups <= design.shape[1]:
         return {**found, "reason": f"no interval: {counted(groups, 'cluster')} {are(groups)} too few"}
     codes = pd.factorize(clusters)[0]
     if not columns and all_equal(np.bincount(codes, y) / np.bincount(codes)):
         return {**found, "reason": EQUAL}
-    half = float(half_widths(plain(design, codes), fit.residual)[0])
+    robust = fit.get_robustcov_results("cluster", groups=codes)
+    half = float(stats.t.ppf(0.975, groups - 1) * robust.bse[0])
     return {**found, "low": found["estimate"] - half, "high": found["estimate"] + half, "reason": ""}
 
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import statsmodels.api as sm
 from numpy.typing import NDArray
 from scipy import special, stats
 
 from invariscope.analysis.say.numbers import bracketed
 from invariscope.analysis.stats.correlation import constant, correlate, indicator_columns
-from invariscope.analysis.stats.regression.estimate import Coefficients, fractional_logit, projected
-from invariscope.analysis.stats.regression.sandwich import plain
 from invariscope.analysis.stats.resampling import DEFAULT_INTERVAL, INTERVALS
 
 Array = NDArray[np.float64]
@@ -45,15 +44,14 @@ def logit_curve(x: pd.Series, y: pd.Series, clusters: pd.Series, points: int = 8
     """Fractional logit ``E y = expit(a + b x)`` (Papke & Wooldridge 1996) over the range of ``x``.
 
     The band is ``expit(η ± t · se(η))`` with cluster-robust errors and ``G - 1`` degrees of freedom; the slope is
-    ``b``. None where ``x`` or ``y`` is constant, with fewer than 4 rows, or where ``x`` separates the scores.
+    ``b``. None where ``x`` or ``y`` is constant, or with fewer than 4 rows.
     """
     if len(x) < 4 or constant(x.to_numpy(float)) or constant(y.to_numpy(float)):
         return None
-    found = fractional_logit(_design(x), y.to_numpy(float))
-    if isinstance(found, str):
-        return None
+    design = _design(x)
+    model = sm.GLM(y.to_numpy(float), design, family=sm.families.Binomial())
     at = np.linspace(x.min(), x.max(), points)
-    return _curve(found, _design(at), at, clusters, special.expit)
+    return _curve(model, _design(at), at, clusters, special.expit)
 
 
 def logit_line(x: pd.Series, y: pd.Series, clusters: pd.Series, points: int = 81) -> Curve | None:
@@ -64,10 +62,10 @@ def logit_line(x: pd.Series, y: pd.Series, clusters: pd.Series, points: int = 81
     """
     if len(x) < 4 or constant(x.to_numpy(float)) or constant(y.to_numpy(float)):
         return None
-    found = projected(_design(special.logit(x.to_numpy(float))), special.logit(y.to_numpy(float)))
+    model = sm.OLS(special.logit(y.to_numpy(float)), _design(special.logit(x.to_numpy(float))))
     low, high = special.logit([x.min(), x.max()])
     at = np.linspace(low, high, points)
-    return _curve(found, _design(at), special.expit(at), clusters, special.expit)
+    return _curve(model, _design(at), special.expit(at), clusters, special.expit)
 
 
 def partial_residuals(
@@ -84,11 +82,12 @@ def partial_residuals(
     if len(frame) < design.shape[1] + 2 or _rank(design) < design.shape[1]:
         return None
     outcome = frame[y].to_numpy(float)
-    found = projected(design, outcome)
+    model = sm.OLS(outcome, design)
     at = np.linspace(values.min(), values.max(), points)
     means = np.broadcast_to(extra.mean(axis=0), (points, extra.shape[1]))
-    curve = _curve(found, np.column_stack([_design(at), means]), at, frame[clusters], _identity)
-    return found.residual + curve.slope * (values - values.mean()) + outcome.mean(), curve
+    curve = _curve(model, np.column_stack([_design(at), means]), at, frame[clusters], _identity)
+    residual = outcome - design @ model.fit().params
+    return residual + curve.slope * (values - values.mean()) + outcome.mean(), curve
 
 
 def clustered_mean(values: pd.Series, clusters: pd.Series) -> tuple[float, float, float]:
@@ -150,16 +149,16 @@ def _design(values: pd.Series | Array) -> Array:
     return np.column_stack([np.ones(len(values)), np.asarray(values, dtype=float)])
 
 
-def _curve(found: Coefficients, at: Array, x: Array, clusters: pd.Series, link: Callable[[Array], Array]) -> Curve:
+def _curve(model: Any, at: Array, x: Array, clusters: pd.Series, link: Callable[[Array], Array]) -> Curve:
     codes = pd.factorize(clusters)[0]
     groups = int(codes.max()) + 1
-    half, error, t = np.full(len(x), np.nan), np.nan, stats.t.ppf(0.975, max(groups - 1, 1))
-    if groups >= FEWEST_CLUSTERS:
-        sandwich = plain(found.design, codes)
-        # The covariance is the product of these sums with themselves.
-        sums = sandwich.member @ (sandwich.scores * found.residual[:, None])
-        half, error = t * np.sqrt(((at @ sums.T) ** 2).sum(axis=1)), t * sandwich.errors(found.residual)[1]
-    center, b = at @ found.params, float(found.params[1])
+    if groups < FEWEST_CLUSTERS:
+        fit, half, t = model.fit(), np.full(len(x), np.nan), np.nan
+    else:
+        fit = model.fit(cov_type="cluster", cov_kwds={"groups": codes})
+        t = stats.t.ppf(0.975, groups - 1)
+        half = t * np.sqrt(np.einsum("ij,jk,ik->i", at, fit.cov_params(), at).clip(min=0))
+    center, error = at @ fit.params, t * fit.bse[1]
+    b = float(fit.params[1])
     ends = (link(center), link(center - half), link(center + half))
-    n = len(found.residual)
-    return Curve(x, *ends, slope=b, slope_low=b - error, slope_high=b + error, n=n, n_clusters=groups)
+    return Curve(x, *ends, slope=b, slope_low=b - error, slope_high=b + error, n=int(model.nobs), n_clusters=groups)

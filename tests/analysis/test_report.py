@@ -253,7 +253,7 @@ def test_provenance_says_where_the_numbers_come_from(tables: Tables) -> None:
     assert plans.loc["plan-zero", ["fill", "max_shift", "n_shifts", "checkpoints"]].tolist() == ["background", 4, 9, 44]
     versions = frames["Versions"].set_index(["used for", "library"])["version"]
     assert versions["measuring", "torch"] == "0"
-    assert versions["analysing", "scipy"] == version("scipy")
+    assert versions["analysing", "statsmodels"] == version("statsmodels")
     rows = frames["Rows of the tables"].set_index("table")["rows"]
     assert rows.to_dict() == {
         "checkpoints": 44,

@@ -53,18 +53,13 @@ def estimate(design: Design, model: Model) -> Coefficients | str:
 
 def least_squares(matrix: Array, y: Array) -> Coefficients | str:
     """``y`` in logits on the columns of ``matrix``; in words where they fit it without error."""
-    found = projected(matrix, y)
-    if found.residual @ found.residual <= 1e-20 * max(float(y @ y), 1e-300):
-        return "the columns fit the scores without error: no standard error"
-    return found
-
-
-def projected(matrix: Array, y: Array) -> Coefficients:
-    """Least squares of ``y`` on independent columns, whatever is left of it."""
     basis, back = _orthogonal(matrix)
     params = basis.T @ y / len(y)
     fitted = basis @ params
-    return Coefficients(back @ params, special.expit(fitted), np.ones(len(y)), matrix, y - fitted)
+    residual = y - fitted
+    if residual @ residual <= 1e-20 * max(float(y @ y), 1e-300):
+        return "the columns fit the scores without error: no standard error"
+    return Coefficients(back @ params, special.expit(fitted), np.ones(len(y)), matrix, residual)
 
 
 def fractional_logit(matrix: Array, y: Array) -> Coefficients | str:

@@ -11,7 +11,6 @@ import pandas as pd
 from invariscope.analysis.stats.regression.design import assemble, columns_of
 from invariscope.analysis.stats.regression.model import COLUMNS, Model, need
 from invariscope.analysis.stats.regression.slopes import fit
-from invariscope.analysis.stats.resampling import Array
 
 COLLINEAR = 10.0
 """A variance inflation factor above this says that the sites cannot be told apart (Belsley, Kuh & Welsch 1980)."""
@@ -96,13 +95,15 @@ def _terms(rows: pd.DataFrame, model: Model, terms: list[str], parametrisation: 
 
 
 def _joint(rows: pd.DataFrame, model: Model, sites: list[str]) -> pd.DataFrame:
+    from statsmodels.stats.outliers_influence import variance_inflation_factor
+
     found = fit(rows, model)
     found = found[found["term"].isin(sites)].assign(parametrisation="joint", note="")
     design = assemble(columns_of(rows, model), model)
     if design.reason:
         return found
     names, matrix = list(design.terms), design.matrix
-    inflation = {name: _inflation(matrix, names.index(name)) for name in sites if name in names}
+    inflation = {name: float(variance_inflation_factor(matrix, names.index(name))) for name in sites if name in names}
     condition = float(np.linalg.cond(matrix / np.linalg.norm(matrix, axis=0)))
     notes = {
         name: f"collinear with the other columns (variance inflation {value:.0f}): read the mean and the contrast"
@@ -111,10 +112,3 @@ def _joint(rows: pd.DataFrame, model: Model, sites: list[str]) -> pd.DataFrame:
     }
     note = [notes.get(name, "") for name in found["term"]]
     return found.assign(vif=found["term"].map(inflation), condition_number=condition, note=note)
-
-
-def _inflation(matrix: Array, index: int) -> float:
-    """The variance inflation factor of a column: its sum of squares about the mean over what the others leave of it."""
-    column, others = matrix[:, index], np.linalg.qr(np.delete(matrix, index, axis=1))[0]
-    rest = column - others @ (others.T @ column)
-    return float(((column - column.mean()) ** 2).sum() / (rest @ rest))
