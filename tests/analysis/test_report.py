@@ -329,12 +329,7 @@ def test_policy_lets_these_scripts_run_and_nothing_load(which: str, request: pyt
 
 @pytest.mark.parametrize("figures", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_equal_tables_give_equal_bytes_in_another_process_that_imports_altair_for_the_page_alone(
-    simulate: ModuleType,
-    pages: ModuleType,
-    tmp_path: Path,
-    repository: Path,
-    figures: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    simulate: ModuleType, pages: ModuleType, tmp_path: Path, repository: Path, figures: bool, monkeypatch
 ) -> None:
     """In the quick run without figures and without the library that draws the points, which takes seconds to bundle."""
     if not figures:
