@@ -79,9 +79,9 @@ def split(frame: pd.DataFrame, columns: Sequence[str], group: str) -> pd.DataFra
 
 def _means(values: Array, labels: pd.Series) -> Array:
     """Each row's mean of ``values (n, k)`` over the rows of its label; NaN without one."""
-    codes = pd.factorize(labels.to_numpy(dtype=object))[0]
-    sums = np.column_stack([np.bincount(codes + 1, column) for column in values.T])
-    means = sums / np.maximum(np.bincount(codes + 1), 1)[:, None]
+    codes, known = pd.factorize(labels.to_numpy(dtype=object))
+    sums = np.column_stack([np.bincount(codes + 1, column, minlength=len(known) + 1) for column in values.T])
+    means = sums / np.maximum(np.bincount(codes + 1, minlength=len(known) + 1), 1)[:, None]
     means[0] = np.nan
     return means[codes + 1]
 
