@@ -81,7 +81,7 @@ def pack(zoo: str | Path, out: str | Path, *, predict: Predict | None = None) ->
     _check_names(list(files))
     there = sorted(out.glob("pack-*.safetensors"))
     known = {found.source for path in there for found in contents(path)[0]}
-    written, number = [], len(there)
+    written, number = [], 1 + max((_number(path) for path in there), default=-1)
     for group in _groups([path for path in files if sha256_file(path) not in known]):
         tensors: dict[str, Tensor] = {}
         held, entries = [], []
@@ -135,12 +135,26 @@ def contents(path: Path) -> tuple[list[Packed], list[dict[str, Any]]]:
             raise WeightsError(f"{path} is no pack: name a file that `invariscope pack` wrote")
         told = json.loads(about[FORMAT])
         held, entries = [Packed(**one) for one in told["files"]], told["entries"]
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as problem:
+        if not all(map(_is_packed, held)) or not all(isinstance(one, dict) for one in entries):
+            raise ValueError("its list of files or entries is of other types")
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
         raise WeightsError(f"{path} is no whole pack ({one_line(problem)}): fetch it again") from problem
     for found in held:
-        if Path(found.file).name != found.file or not found.file.endswith(".safetensors"):
+        if Path(found.file).name != found.file or not found.file.endswith(".safetensors") or "\0" in found.file:
             raise WeightsError(f"{path} names {found.file!r}, which lies outside or is no weights file: do not use it")
     return held, entries
+
+
+def _is_packed(found: Packed) -> bool:
+    texts = (found.file, found.source, found.content, *found.metadata, *found.metadata.values())
+    return all(isinstance(text, str) for text in texts) and isinstance(found.half, bool)
+
+
+def _number(path: Path) -> int:
+    found = path.name.removeprefix("pack-").removesuffix(".safetensors")
+    if not found.isdecimal():
+        raise WeightsError(f"{path} has the name of no pack: packs are pack-NUMBER.safetensors; move it elsewhere")
+    return int(found)
 
 
 def _check_names(files: Sequence[Path]) -> None:
@@ -225,14 +239,21 @@ def _content_of(path: Path) -> str:
 
 
 def _with_manifest(entries: Sequence[dict[str, Any]], out: Path) -> list[Checkpoint]:
+    for entry in entries:
+        if "input" not in entry:  # it would be asked of the network, whose code would run
+            raise WeightsError(f"the entry {entry.get('name')!r} of a pack has no input: do not use it")
     kept = read_manifest(out, operators=False, missing_weights=True) if (out / FILE_NAME).exists() else []
-    names = {one.name for one in kept}
+    there = {one.name: one for one in kept}
     draft = out / f".{FILE_NAME}.packed"
     try:
         draft.write_text(yaml.safe_dump({"checkpoints": list(entries)}, sort_keys=False))
-        found = read_manifest(draft, operators=False)
+        found = read_manifest(draft, operators=False, code=False)
     finally:
         draft.unlink(missing_ok=True)
-    together = [*kept, *(one for one in found if one.name not in names)]
+    for one in found:
+        same = there.get(one.name)
+        if same is not None and (same.model, same.weights.name) != (one.model, one.weights.name):
+            raise WeightsError(f"{out}: its manifest has another checkpoint {one.name!r}: unpack to another folder")
+    together = [*kept, *(one for one in found if one.name not in there)]
     write_manifest(out, together)
     return together

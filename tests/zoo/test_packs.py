@@ -122,6 +122,14 @@ def spoilt(path: Path, change: Callable[[dict[str, str], dict[str, torch.Tensor]
         (lambda about, _: about.update({FORMAT: "]"}), "no whole pack"),
         (lambda about, _: about.pop(FORMAT), "is no pack"),
         (lambda about, _: replaced(about, '"weights": "max.safe', '"weights": "../max.safe'), "outside"),
+        (lambda about, _: replaced(about, '"file": "max.safetensors"', '"file": 5'), "no whole pack"),
+        (lambda about, _: replaced(about, '"entries": [', '"entries": ["a", '), "no whole pack"),
+        (lambda about, _: about.update({FORMAT: "[" * 100_000}), "no whole pack"),
+        (lambda about, _: replaced(about, '"input": {', '"output": {'), "has no input"),
+        (
+            lambda about, _: replaced(about, "zoo:smallcnn?operator=max&in_channels=1&width=4", "python:m.py:net"),
+            "m.py",
+        ),
     ],
 )
 def test_hostile_packs_are_refused_in_one_line(
@@ -149,3 +157,23 @@ def test_other_files_are_not_replaced_and_other_weights_not_packed(tmp_path: Pat
         unpack(zoo, tmp_path / "out")
     with pytest.raises(WeightsError, match="no whole pack"):
         contents(tmp_path / "back" / "max.safetensors")
+
+
+def test_a_pack_that_is_gone_gives_its_number_to_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("invariscope.zoo.packs.LARGEST", 1)
+    packs = tmp_path / "packs"
+    pack(made(tmp_path / "zoo", "max", "avg"), packs)
+    (packs / "pack-000.safetensors").unlink()
+    kept = files(packs)
+    written = [path.name for path, _ in pack(made(tmp_path / "zoo", "max", "avg", "aps"), packs)]
+    assert written == ["pack-002.safetensors", "pack-003.safetensors"]
+    assert {name: data for name, data in files(packs).items() if name in kept} == kept
+
+
+def test_another_checkpoint_of_a_name_is_told(tmp_path: Path) -> None:
+    pack(made(tmp_path / "zoo", "max"), tmp_path / "packs")
+    other = made(tmp_path / "other", "avg")
+    text = (other / "zoo.yaml").read_text()
+    (other / "zoo.yaml").write_text(text.replace("name: avg", "name: max"))
+    with pytest.raises(WeightsError, match="another checkpoint 'max'"):
+        unpack(tmp_path / "packs", other)
