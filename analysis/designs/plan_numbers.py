@@ -126,7 +126,8 @@ class PlanNumbers:
             about = {"statement": statement, "quantity": f"slope of {term}" + (f", with {given}" if given else "")}
             pooled = equal.pooled(term)
             n = sum(len(cell.y) for cell in equal.cells)
-            p = float(2 * _tail(pooled.estimate / pooled.se, equal.n_units - len(equal.terms()) - 1))
+            t = pooled.estimate / pooled.se if pooled.se > 0 else np.nan
+            p = float(2 * _tail(t, equal.n_units - len(equal.terms()) - 1))
             if term == MSB_TERM and not given and not self.brief:
                 p = freedman_lane_p(equal, term, self.settings)
             told = _pooled(pooled, equal.left_out)

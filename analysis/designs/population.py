@@ -59,20 +59,25 @@ def total_association(
     """Statement 2: correlation of a measured reading with the score over drawn operators of one shift plan.
 
     Ranks are taken within data set, architecture, padding and augmentation: what an assigned condition does to the
-    score is no part of the association.
+    score is no part of the association. A stratum in which one of the two does not vary has no correlation, and takes
+    no part.
 
     Raises:
-        TableError: for rows of several plans, or no stratum of eight operators.
+        TableError: for rows of several plans, no stratum of eight operators, or none in which both vary.
     """
     require_one_plan(rows)
     known = rows[np.isfinite(rows[reading].astype(float))]
     by = [*CELL, "padding_mode", *([AUGMENTATION] if AUGMENTATION in known.columns else [])]
     codes = pd.factorize(known[DRAW])[0]
-    strata = []
+    strata, constant = [], False
     for _, members in known.assign(unit=codes).groupby(by, dropna=False):
         if len(members) >= LEAST_UNITS:
             x, y = (members[name].to_numpy(dtype=float) for name in (reading, score or settings.score))
-            strata.append(Stratum(x.round(9), y, members["unit"].to_numpy()))
+            varied = np.ptp(x.round(9)) > 0 and np.ptp(y) > 0
+            constant |= not varied
+            strata += [Stratum(x.round(9), y, members["unit"].to_numpy())] if varied else []
+    if not strata and constant:
+        raise TableError(f"{reading} or the score is the same for all drawn operators of one condition")
     if not strata:
         raise TableError(f"no {LEAST_UNITS} drawn operators that have {reading} under one condition")
     return stratified_correlation(strata, ranked=ranked, draws=settings.draws, seed=settings.seed + 2)

@@ -70,7 +70,7 @@ def is_primary_plan(table: pd.DataFrame) -> pd.Series:
 
 
 def _verdict(row: Mapping[Any, Any]) -> str:
-    """``below zero`` and ``above zero`` by the interval, and by Holm's p where there is one."""
+    """``below zero`` and ``above zero`` by the interval, and by p (Holm's where there is one) where it is known."""
     estimate, low, high = (float(row[name]) for name in ("estimate", "low", "high"))
     if row["statement"][:1] not in _JUDGED:
         return ""
@@ -78,7 +78,7 @@ def _verdict(row: Mapping[Any, Any]) -> str:
         return NO_NUMBER
     if not np.isfinite([low, high]).all():
         return ""
-    clear = low * high > 0 and not row["p_holm"] > LEVEL
+    clear = low * high > 0 and not row["p_holm"] > LEVEL and not row["p"] > LEVEL
     small = row["p_equivalent"] <= LEVEL
     if clear:
         return (BELOW if estimate < 0 else ABOVE) + (", smaller than matters" if small else "")

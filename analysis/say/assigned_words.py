@@ -17,12 +17,15 @@ from invariscope.analysis.designs.verdicts import (
     NOTHING,
     OPEN,
     POOLED,
+    SEE_SLOPE,
+    SELECTIVITY_SLOPE,
     WITHIN,
     causes,
     is_primary_plan,
 )
 from invariscope.analysis.say.numbers import ranged
 from invariscope.analysis.say.opening import MISSING, Fold, Opening, Stated
+from invariscope.analysis.say.plan_words import plan_words
 from invariscope.analysis.say.vocabulary import Vocabulary
 from invariscope.analysis.stats.pooled import pool
 from invariscope.analysis.stats.power import NEEDED_SPREAD
@@ -58,27 +61,30 @@ def assigned_opening(table: pd.DataFrame, vocabulary: Vocabulary) -> Opening:
 
 
 def cause_lines(table: pd.DataFrame) -> list[str]:
-    """``circular shifts: named as cause: …``, a line per kind."""
+    """``circular shifts, named by the plan's rule: …``, a line per kind."""
     lines = []
     for row in causes(table).to_dict("records") if len(table) else []:
         named = [words for name, words in _NAMED.items() if row[name]]
         told = " and ".join(named) if named else "nothing, at the levels fixed in advance"
         way = "; with aliasing in the model, MSB's own slope over drawn operators holds zero" if row["mediated"] else ""
-        lines.append(f"{row['shift_kind']} shifts: named as cause: {told}{way}")
+        lines.append(f"{row['shift_kind']} shifts, named by the plan's rule: {told}{way}")
     return lines
 
 
 def assigned_fold(table: pd.DataFrame) -> Fold:
     """The primary statements in logits, cell by cell, and the causes named."""
-    about = {"statement": table["statement"] == "1", "quantity": table["quantity"] == WITHIN}
-    cells = table[about["statement"] & about["quantity"] & is_primary_plan(table)]
-    slopes = [f"{row['shift_kind']}, {row['cell']}: {_logits(row)}. {_count(row)}." for row in cells.to_dict("records")]
+    cells = table[(table["statement"] == "1") & table["quantity"].isin([WITHIN, f"{WITHIN}, plain"])]
+    slopes = [
+        f"{row['shift_kind']}, {row['cell']}{', plain' * (row['quantity'] != WITHIN)}: {_logits(row)}. {_count(row)}"
+        f"{'' if fixed else f'; {plan_words(row)}, not the plan fixed in advance'}."
+        for row, fixed in zip(cells.to_dict("records"), is_primary_plan(cells), strict=True)
+    ]
     parts = [
         "The statements fixed in advance are those of docs/analysis-plan.md, version 2. All numbers are in "
         "`statements.csv`.",
         "\n".join(f"* {line}" for line in cause_lines(table)),
         "Statement 1, the slope within blocks of rotations, in logits of consistency per unit of MSB (from the average "
-        "to the maximum), for each cell and pooled:",
+        "to the maximum), for each cell and pooled; *plain*: whatever ranks the weight is taken from:",
         "\n".join(f"* {line}" for line in slopes) or "* There are no rotations.",
     ]
     return Fold("Operators drawn at random, MSB assigned", "\n\n".join(parts))
@@ -92,7 +98,7 @@ def _primary(table: pd.DataFrame) -> list[Row]:
 def _verdict(table: pd.DataFrame, rows: list[Row]) -> str:
     moved = [row for row in rows if row["statement"] == "1" and np.isfinite(row["estimate"])]
     if not moved:
-        return _without_rotations(rows)
+        return _without_rotations(table, rows)
     groups: dict[str, list[Row]] = {}
     for row in moved:
         verdict = _DIFFERS if _cells_differ(table, row) else row["verdict"]
@@ -112,23 +118,41 @@ def _verdict(table: pd.DataFrame, rows: list[Row]) -> str:
     return told.replace(" points,", " points of consistency,", 1)
 
 
-def _without_rotations(rows: list[Row]) -> str:
-    told = [_under(row) for row in rows if np.isfinite(row["estimate"])]
-    found = f"; over them MSB and consistency correlate under {_listed(told)}" if told else ""
-    return (
-        "Without a slope over rotations of weights these drawn operators do not say whether maximum-sampling bias "
-        f"(MSB) as such lowers shift invariance{found}."
-    )
+def _without_rotations(table: pd.DataFrame, rows: list[Row]) -> str:
+    every = table[(table["statement"] == "1") & (table["quantity"] == WITHIN) & (table["cell"] == POOLED)]
+    numbers = every[np.isfinite(every["estimate"].astype(float))]
+    if len(numbers):
+        lacking = "The slope over rotations of weights was not measured under the plan fixed in advance, so that"
+    else:
+        reasons = sorted({str(note) for note in every["note"] if note})
+        lacking = f"Without a slope over rotations of weights{f' ({reasons[0]})' if reasons else ''}"
+    told = _correlated(rows)
+    if not told and any(row["statement"] == "2" and np.isfinite(row["estimate"]) for row in rows):
+        told = ["no correlation of MSB and consistency over them is told from zero"]
+    said = "these drawn operators do not say whether maximum-sampling bias (MSB) as such lowers shift invariance"
+    return f"{'; '.join([f'{lacking} {said}', *told])}."
 
 
 def _named_besides(table: pd.DataFrame) -> str:
-    """What is named as cause besides MSB, and under which kinds."""
+    """What else goes with consistency at equal everything else, under which kinds; what was not tested is said."""
     found = causes(table)
     named = {name: list(found.loc[found[name], "shift_kind"]) for name in ("aliasing", "selectivity")}
     told = [f"{_NAMED[name]} under {_listed(kinds)} shifts" for name, kinds in named.items() if kinds]
+    tested = {
+        "aliasing": bool(np.isfinite(_p(table, SEE_SLOPE)).any()),
+        "selectivity": bool(np.isfinite(_p(table, SELECTIVITY_SLOPE)).any()),
+    }
+    missing = [name for name, known in tested.items() if not known]
+    untested = f" ({' and '.join(missing)} {'was' if len(missing) == 1 else 'were'} not tested)" if missing else ""
     if not told:
-        return f"nothing {'else ' if found['msb'].any() else ''}is named as cause"
-    return f"named as cause {'besides' if found['msb'].any() else 'instead'}: {', '.join(told)}"
+        nothing = "nothing else tested goes" if found["msb"].any() else "nothing tested goes"
+        return f"at equal everything else {nothing} with consistency{untested}"
+    return f"at equal everything else consistency goes with {' and '.join(told)}{untested}"
+
+
+def _p(table: pd.DataFrame, quantity: str) -> pd.Series:
+    mine = (table["quantity"] == quantity) & (table["cell"] == POOLED) & is_primary_plan(table)
+    return table.loc[mine, "p"].astype(float)
 
 
 def _correlated(rows: list[Row]) -> list[str]:

@@ -14,9 +14,10 @@ from scipy import stats
 
 from invariscope.analysis import analyze, analyze_tables, join, load
 from invariscope.analysis.designs.assigned import Settings
+from invariscope.analysis.designs.assigned_statements import statements
 from invariscope.analysis.designs.simulated import SimulatedDesign, Truth, simulate_study
 from invariscope.analysis.designs.verdicts import judged
-from invariscope.analysis.say.assigned_words import assigned_opening
+from invariscope.analysis.say.assigned_words import assigned_fold, assigned_opening
 from invariscope.analysis.say.opening import Opening, Stated, summary_text
 from invariscope.analysis.say.published_words import published_opening
 from invariscope.analysis.say.vocabulary import IMAGES, PIXELS
@@ -213,13 +214,16 @@ def _assigned(slopes: dict[str, tuple[float, float]], n_cells: int = 2, n_units:
 def test_the_verdict_on_assigned_msb_follows_the_plan() -> None:
     assert _assigned({"circular": (-1, 0.1), "zero": (-1, 0.1)}) == (
         "Maximum-sampling bias (MSB) as such lowers shift invariance under circular shifts (-20.0 points of "
-        "consistency, -23.9 to -16.1) and zero shifts (-20.0 points, -23.9 to -16.1); nothing else is named as cause."
+        "consistency, -23.9 to -16.1) and zero shifts (-20.0 points, -23.9 to -16.1); at equal everything else nothing "
+        "else tested goes with consistency (aliasing and selectivity were not tested)."
     )
     assert "as such raises shift invariance under circular shifts" in _assigned({"circular": (1, 0.1)})
     assert ", by less than matters" in _assigned({"circular": (-0.2, 0.05)})
     nothing = _assigned({"circular": (0.0, 0.1)})
     assert nothing.startswith("Maximum-sampling bias (MSB) as such has no effect of a size that matters on shift")
-    assert nothing.endswith("; nothing is named as cause.")
+    assert nothing.endswith(
+        "; at equal everything else nothing tested goes with consistency (aliasing and selectivity were not tested)."
+    )
     alone = _assigned({"circular": (0.0, 0.1)}, n_cells=1)
     assert alone.startswith(
         "Whether maximum-sampling bias (MSB) as such lowers shift invariance is open under circular"
@@ -240,7 +244,10 @@ def test_the_verdict_on_assigned_msb_follows_the_plan() -> None:
     ("truth", "said"),
     [
         (Truth("MSB", msb=-2), "as such lowers shift invariance under circular shifts"),
-        (Truth("selectivity", selectivity=-4), "named as cause instead: selectivity (how far single pixels"),
+        (
+            Truth("selectivity", selectivity=-4),
+            "at equal everything else consistency goes with selectivity (how far single pixels",
+        ),
     ],
     ids=["MSB", "selectivity"],
 )
@@ -260,6 +267,26 @@ def test_the_page_of_an_assigned_study(truth: Truth, said: str) -> None:
         "Without a slope over rotations of weights these drawn operators do not say"
     )
     check_page(alone.summary)
+
+
+def test_what_was_not_measured_by_the_plan_is_said_and_not_denied() -> None:
+    truth = Truth("MSB", msb=-2)
+    frame = simulate_study(truth, STUDY, 1)
+    rotated, drawn = (frame[frame["factor_population"] == name] for name in "RP")
+    settings = Settings(draws=19, resamples=19)
+    other = statements(rotated.assign(n_shifts=5), settings, brief=True)
+    found = assigned_opening(other, IMAGES).verdict
+    assert found.startswith("The slope over rotations of weights was not measured under the plan fixed in advance")
+    assert "correlation" not in found
+    shown = assigned_fold(statements(rotated.assign(n_shifts=5), settings)).text
+    assert "5 shifts per image), not the plan fixed in advance" in shown
+    alone = assigned_opening(statements(rotated, settings, brief=True), IMAGES).verdict
+    assert "goes with consistency (aliasing and selectivity were not tested)" in alone
+    flat = statements(drawn.assign(consistency=1.0), settings, brief=True)
+    (row,) = flat[(flat["statement"] == "2") & (flat["shift_kind"] == "circular")].to_dict("records")
+    assert np.isnan(row["estimate"])
+    assert "the same for all drawn operators" in row["note"]
+    assert np.isnan(row["p_holm"])
 
 
 def test_a_page_is_markdown_with_its_figure_and_a_table_that_names_cannot_break() -> None:
