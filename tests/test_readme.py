@@ -65,6 +65,14 @@ def test_quoted_numbers_stand_in_what_was_written(
     quoted = set(re.findall(r"-?\d+\.\d+", found))
     assert len(quoted) > least
     assert quoted <= numbers, quoted - numbers
+    # Single numbers stand somewhere by chance: an estimate and its interval stand together.
+    number = r"([-+]?\d+\.\d+)"
+    flat = re.sub(r"\s+", " ", written.replace("−", "-"))
+    pattern = rf"{number}(?: \(| \[|, ){number}(?: to |, ){number}"
+    intervals = {tuple(map(float, each)) for each in re.findall(pattern, flat)}
+    told = [tuple(map(float, each)) for each in re.findall(rf"{number} \({number}\s+to\s+{number}", found)]
+    assert len(told) > 5
+    assert not [each for each in told if each not in intervals]
 
 
 def test_numbers_of_the_study_stand_in_its_results(readme: str, repository: Path) -> None:
