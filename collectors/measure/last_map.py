@@ -36,6 +36,7 @@ class LastMap(TorchFunctionMode):
         self.map: Tensor | None = None
         self.channels: int | None = None
         self._made_of_it: dict[int, tuple[weakref.ref[Tensor], int | None]] = {id(batch): (weakref.ref(batch), 1)}
+        self._scores: set[int] = set()
 
     def pooled(self) -> Tensor | None:
         """The map as ``(n, C, H, W)``; None where there is none, or its channels cannot be told."""
@@ -54,11 +55,16 @@ class LastMap(TorchFunctionMode):
         if not given:
             return made
         name = name_of(func)
+        product = len(given) > 1 and name in PRODUCTS | NO_MAPS
         for each in tensors(made):
             axis = _channels(func, name, args, kwargs, each, given)
+            # Scores of attention stay scores as long as they keep their shape: scaled, masked, through a softmax.
+            alike = [id(one) in self._scores for one, _ in given if one.shape == each.shape]
+            scores = product or (name not in CHANNELS_SECOND and bool(alike) and all(alike))
             self._made_of_it[id(each)] = weakref.ref(each), axis
+            (self._scores.add if scores else self._scores.discard)(id(each))
         is_map = isinstance(made, Tensor) and made.dim() == 4 and len(made) == self.images and made.is_floating_point()
-        if is_map and not (len(given) > 1 and name in PRODUCTS | NO_MAPS):
+        if is_map and id(made) not in self._scores:
             self._take(made)
         return made
 
@@ -82,7 +88,7 @@ def _channels(
     func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], made: Tensor, given: list[tuple[Tensor, Any]]
 ) -> int | None:
     """The dimension of a result's channels, from those of what it was made of."""
-    if made.dim() < 3:
+    if made.dim() < 3 or name == "einsum":  # whose equation may put them anywhere
         return None
     if name in CHANNELS_SECOND or "pool" in name or func is F.unfold:
         return 1

@@ -19,6 +19,7 @@ from invariscope.collectors.engine.run import collect
 from invariscope.collectors.measure import drift as drift_module
 from invariscope.collectors.measure.border import circularly_padded
 from invariscope.collectors.measure.drift import measure_drift
+from invariscope.collectors.measure.last_map import LastMap
 from invariscope.collectors.measure.shifts import ShiftPlan, apply_shift
 from invariscope.collectors.measure.tapping import Taps
 from invariscope.collectors.options import Options
@@ -234,3 +235,24 @@ def test_padding_that_cannot_be_set_is_said() -> None:
     ):
         with pytest.raises(ModelError, match="cannot be set"):
             circularly_padded(network, x)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (12, 20)])
+def test_scores_of_attention_are_no_last_map_and_an_equation_may_move_the_channels(size: tuple[int, int]) -> None:
+    x = torch.randn(3, 5, *size)
+    weight = torch.randn(7, 5)
+    with torch.inference_mode(), LastMap(x) as attended:
+        values = F.conv2d(x, torch.randn(4, 5, 1, 1))
+        heads = values.unflatten(1, (2, 2)).flatten(3).transpose(2, 3)
+        scores = (heads @ heads.mT / 2).softmax(-1)
+        (scores @ heads).mean((1, 2))
+    assert scores.shape[2] == scores.shape[3]
+    assert attended.map is not None
+    assert attended.map.shape != scores.shape
+    with torch.inference_mode(), LastMap(x) as moved:
+        made = torch.einsum("nchw,oc->nhwo", x, weight)
+        made.mean((1, 2))
+    if size == (8, 8):  # 8, 8 and 7: nothing tells which are the pixels
+        assert moved.is_unclear or torch.equal(moved.pooled(), made.movedim(3, 1))
+    else:
+        assert torch.equal(moved.pooled(), made.movedim(3, 1))
