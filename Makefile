@@ -33,7 +33,7 @@ soak: $(VENV)/installed  ## kill runs at 60 random moments, and compare what the
 docs: demo  ## what README shows of the bundled zoo, from a demo of one's own
 	$(MAKE) drawn TABLES=out/demo/tables
 
-drawn:  ## what README shows of the zoo measured in TABLES
+drawn: $(VENV)/installed  ## what README shows of the zoo measured in TABLES
 	mkdir -p docs/demo
 	$(BIN)/invariscope analyze $(TABLES) --out out/demo/results > docs/demo/output.txt
 	$(BIN)/invariscope figures $(TABLES) --out docs/demo --only $(DEMO_FIGURES)

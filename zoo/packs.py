@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from invariscope.base.errors import WeightsError, one_line
@@ -27,6 +27,7 @@ from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.datasets.inputs import PreparedImages
 from invariscope.zoo.loading import load_checkpoint
 from invariscope.zoo.manifest import FILE_NAME, manifest_entry, read_manifest, write_manifest
+from invariscope.zoo.weights import load_weights
 
 FORMAT = "invariscope-pack-1"
 LARGEST = 16_000_000
@@ -82,11 +83,12 @@ def pack(zoo: str | Path, out: str | Path, *, predict: Predict | None = None) ->
     there = sorted(out.glob("pack-*.safetensors"))
     known = {found.source for path in there for found in contents(path)[0]}
     written, number = [], 1 + max((_number(path) for path in there), default=-1)
-    for group in _groups([path for path in files if sha256_file(path) not in known]):
+    sources = {path: sha256_file(path) for path in files}
+    for group in _groups([path for path in files if sources[path] not in known]):
         tensors: dict[str, Tensor] = {}
         held, entries = [], []
         for place, path in enumerate(group):
-            state, found = _packed(path, files[path], predict)
+            state, found = _packed(path, sources[path], files[path], predict)
             tensors |= {f"{place}/{key}": value for key, value in state.items()}
             held.append(found)
             entries += [{**manifest_entry(one, path.parent), "weights": path.name} for one in files[path]]
@@ -115,9 +117,12 @@ def unpack(packs: str | Path, out: str | Path) -> list[Checkpoint]:
     entries: list[dict[str, Any]] = []
     for source in sources:
         held, more = contents(source)
-        tensors = load_file(source)
-        for place, found in enumerate(held):
-            _write(found, _of_place(tensors, place), out, source)
+        states: dict[str, dict[str, Tensor]] = {}
+        for key, value in load_weights(source).items():
+            place, _, name = key.partition("/")
+            states.setdefault(place, {})[name] = value
+        for number, found in enumerate(held):
+            _write(found, states.get(str(number), {}), out, source)
         entries += more
     return _with_manifest(entries, out)
 
@@ -129,8 +134,7 @@ def contents(path: Path) -> tuple[list[Packed], list[dict[str, Any]]]:
         WeightsError: it is no whole pack.
     """
     try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
+        about = _metadata(path)
         if FORMAT not in about:
             raise WeightsError(f"{path} is no pack: name a file that `invariscope pack` wrote")
         told = json.loads(about[FORMAT])
@@ -181,15 +185,20 @@ def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
         yield group
 
 
-def _packed(path: Path, users: Sequence[Checkpoint], predict: Predict | None) -> tuple[dict[str, Tensor], Packed]:
-    with safe_open(path, "pt") as file:
-        metadata = dict(file.metadata() or {})
-    state, source = load_file(path), sha256_file(path)
+def _packed(
+    path: Path, source: str, users: Sequence[Checkpoint], predict: Predict | None
+) -> tuple[dict[str, Tensor], Packed]:
+    state, metadata = load_weights(path), _metadata(path)
     rounded = {key: value.half() if value.dtype == torch.float32 else value for key, value in state.items()}
     half = predict is not None and all(_stay(one, rounded, predict) for one in users)
     held = rounded if half else state
     content = _digest(_single(held) if half else held, metadata)
     return held, Packed(path.name, source, content, metadata, half)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
 
 
 def _digest(state: dict[str, Tensor], metadata: dict[str, str]) -> str:
@@ -214,11 +223,6 @@ def _stay(checkpoint: Checkpoint, rounded: dict[str, Tensor], predict: Predict) 
     return torch.equal(before, predict(network, checkpoint))
 
 
-def _of_place(tensors: dict[str, Tensor], place: int) -> dict[str, Tensor]:
-    start = f"{place}/"
-    return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
-
-
 def _write(found: Packed, state: dict[str, Tensor], out: Path, source: Path) -> None:
     target, state = out / found.file, _single(state) if found.half else state
     if _digest(state, found.metadata) != found.content:
@@ -231,10 +235,8 @@ def _write(found: Packed, state: dict[str, Tensor], out: Path, source: Path) -> 
 
 def _content_of(path: Path) -> str:
     try:
-        with safe_open(path, "pt") as file:
-            metadata = dict(file.metadata() or {})
-        return _digest(load_file(path), metadata)
-    except (SafetensorError, OSError, ValueError):
+        return _digest(load_weights(path), _metadata(path))
+    except WeightsError:
         return ""
 
 
