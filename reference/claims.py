@@ -11,11 +11,12 @@ import pandas as pd
 from invariscope.analysis import Frames, Results
 from invariscope.analysis.stats.coverage import MIN_CLUSTERS, MIN_PERMUTED
 from invariscope.analysis.stats.primary import SIZE
+from invariscope.analysis.tables.robust import robust_accuracies
 from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING
 from reference.lookup import correlation, rows_where
 from reference.pairs import differences, mean_difference
-from reference.tips import KINDS, TIPS, robust_accuracies
+from reference.tips import KINDS, ROBUST_ABOUT, TIPS
 from reference.words import BAR, BAR_SAID, MISSING, is_bar, markdown
 
 HOLDS, OPPOSITE, OPEN = "holds", "**the opposite holds**", "cannot tell"
@@ -114,7 +115,7 @@ def _claims(
                 ]
                 yield words, 1, cells
     if len(frames.tables.robustness):
-        robust, conditions = robust_accuracies(frames)
+        robust, conditions = robust_accuracies(frames["robustness"], ROBUST_ABOUT)
         for condition in conditions:
             if condition != "clean":
                 cells = [_difference(robust[robust["data"] == name], condition) for name in data]

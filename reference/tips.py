@@ -12,8 +12,8 @@ import pandas as pd
 
 from invariscope.analysis import Frames, load
 from invariscope.analysis.figures.cost import QUANTITIES
-from invariscope.analysis.figures.robustness import measured_once
 from invariscope.analysis.tables.checkpoints import is_elsewhere, own
+from invariscope.analysis.tables.robust import robust_accuracies
 from invariscope.base.words import counted
 from reference.pairs import ALIKE, BASE, CELL, SCORES, differences, mean_difference
 from reference.words import kind_on, markdown
@@ -21,6 +21,9 @@ from reference.words import kind_on, markdown
 KINDS = ("circular", "zero")
 TIPS, PHASE_TIPS = "tips", "tips(pool=phase)"
 """The published form, whose phases are regions of the image, and the one whose phases are those of the pixels."""
+
+ROBUST_ABOUT = ["checkpoint", *ALIKE, "operator", "operator_spec"]
+"""What describes a network beside its accuracies under attack."""
 
 _PUBLISHED = (
     "The paper's repository gives for ResNet-18 on CIFAR-10 accuracy, consistency under its standard shifts and under "
@@ -85,38 +88,11 @@ def forms_beside_max(rows: pd.DataFrame) -> Iterator[str]:
                     yield f"{data}, {kind} shifts: {score} of {form} minus max pooling {found.told}, {found.rests_on}"
 
 
-def robust_accuracies(frames: Frames) -> tuple[pd.DataFrame, list[str]]:
-    """A row per network of the study with its accuracy under each condition, and the names of these columns.
-
-    Attacks stand apart by budget; the corruptions are averaged over kinds and severities, for networks that were
-    measured under as many as any other.
-    """
-    frame = frames["robustness"]
-    rows, _ = measured_once(frame[~is_elsewhere(frame) & frame["final"]])
-    names = rows["condition_kind"].where(rows["condition_kind"] != "data", rows["condition"])
-    attacked = rows["condition_kind"] == "adversarial"
-    names = names.mask(attacked, [_attack(row) for row in rows.itertuples()])
-    names = names.replace({"corruption": "corruptions"})
-    about = ["checkpoint", *ALIKE, "operator", "operator_spec"]
-    found = rows.assign(name=names).groupby([*about, "name"])["accuracy"].agg(["mean", "count"]).reset_index()
-    whole = found["count"] == found.groupby("name")["count"].transform("max")
-    wide = found[whole].pivot(index=about, columns="name", values="mean")
-    attacks = sorted({str(name) for name in wide} - {"clean", "corruptions"})
-    order = [name for name in ("clean", *attacks, "corruptions") if name in wide]
-    return wide[order].reset_index(), order
-
-
-def _attack(row: object) -> str:
-    norm, budget = getattr(row, "norm", ""), float(getattr(row, "severity", 0))
-    size = f"L∞ {255 * budget:g}/255" if norm == "linf" else f"L2 {budget:g}"
-    return f"{getattr(row, 'condition', '')} {size}"
-
-
 def _robustness(frames: Frames) -> list[str]:
     robustness = frames.tables.robustness
     if robustness.empty:
         return ["Robustness was not measured on these networks."]
-    rows, names = robust_accuracies(frames)
+    rows, names = robust_accuracies(frames["robustness"], ROBUST_ABOUT)
     based = rows[rows["operator_spec"] == BASE]
     body = [
         [f"{BASE}, its own accuracy", *(f"{based[name].mean():.3f}" for name in names), counted(len(based), "network")]

@@ -47,11 +47,12 @@ _BY_CONSTRUCTION = re.compile(r"(aps|lps)\b|tips\((?=.*pool=phase)(?=.*hard=true
 class Prediction:
     """``networks``: a row per held-out operator, condition and model with ``observed`` and ``predicted`` consistency,
     their logits, and ``by_construction``. ``summary``: a row per model with R² on logits and in consistency and the
-    mean absolute error in points, each with a bootstrap's interval over the operators.
+    mean absolute error in points, each with a bootstrap's interval over the operators. ``cells``: the same in each cell.
     """
 
     networks: pd.DataFrame
     summary: pd.DataFrame
+    cells: Mapping[str, pd.DataFrame]
 
 
 def predict_held_out(rows: pd.DataFrame, settings: Settings | None = None) -> Prediction:
@@ -83,7 +84,9 @@ def predict_held_out(rows: pd.DataFrame, settings: Settings | None = None) -> Pr
         raise TableError("held-out operators: no reading was measured of both them and the drawn ones")
     networks = pd.concat(parts, ignore_index=True)
     networks = networks.assign(by_construction=constructed(networks, str(rows["shift_kind"].iloc[0])))
-    return Prediction(networks, _summary(networks[~networks["by_construction"]], settings))
+    counted = networks[~networks["by_construction"]]
+    cells = {str(cell): _summary(members, settings) for cell, members in counted.groupby("cell")}
+    return Prediction(networks, _summary(counted, settings), cells)
 
 
 def constructed(networks: pd.DataFrame, kind: str) -> pd.Series:

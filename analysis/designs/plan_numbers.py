@@ -10,7 +10,17 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from invariscope.analysis.designs.assigned import BLOCK, DRAWN, FAMILY, HELD_OUT, LOGIT, POPULATION, ROTATED, Settings
+from invariscope.analysis.designs.assigned import (
+    BLOCK,
+    DRAWN,
+    FAMILY,
+    HELD_OUT,
+    LOGIT,
+    POPULATION,
+    ROTATED,
+    Settings,
+    cells_of,
+)
 from invariscope.analysis.designs.heldout import predict_held_out
 from invariscope.analysis.designs.paired import paired_differences
 from invariscope.analysis.designs.population import (
@@ -93,17 +103,18 @@ class PlanNumbers:
         wanted += [("msb", shared, True), ("selectivity", rows, True), (SEE, rows, True)]
         for reading, members, ranked in wanted[:1] if self.brief else wanted:
             name = f"{'Spearman' if ranked else 'Pearson'} of {reading}"
-            about = {"statement": "2", "quantity": name, "cell": POOLED}
+            about = {"statement": "2", "quantity": name}
             if reading not in members.columns or not np.isfinite(members[reading].astype(float)).any():
-                yield {**about, "note": f"{reading} was not measured"}
+                yield {**about, "cell": POOLED, "note": f"{reading} was not measured"}
                 continue
-            try:
-                found = total_association(members, reading, self.settings, ranked=ranked)
-            except TableError as problem:
-                yield {**about, "note": str(problem)}
-                continue
-            kept = {key: getattr(found, key) for key in ("se", "low", "high", "p", "n", "n_units")}
-            yield {**about, **kept, "estimate": found.r, "note": "se is of Fisher's z"}
+            for cell, part in [(POOLED, members), *([] if self.brief else cells_of(members))]:
+                try:
+                    found = total_association(part, reading, self.settings, ranked=ranked)
+                except TableError as problem:
+                    yield {**about, "cell": cell, "note": str(problem)}
+                    continue
+                kept = {key: getattr(found, key) for key in ("se", "low", "high", "p", "n", "n_units")}
+                yield {**about, "cell": cell, **kept, "estimate": found.r, "note": "se is of Fisher's z"}
 
     def _equal(self, rows: pd.DataFrame) -> Iterator[Record]:
         try:
@@ -203,10 +214,11 @@ class PlanNumbers:
             return
         apart = sorted(found.networks.loc[found.networks["by_construction"], "operator"].unique())
         note = f"apart, consistent by construction: {', '.join(apart)}" if apart else ""
-        for row in found.summary.to_dict("records"):
-            kept = {name: row[name] for name in ("estimate", "low", "high", "n", "n_units")}
-            quantity = f"{row['measure']}, by {row['model']}"
-            yield {"statement": "5", "quantity": quantity, "cell": POOLED, **kept, "note": note}
+        for cell, summary in {POOLED: found.summary, **found.cells}.items():
+            for row in summary.to_dict("records"):
+                kept = {name: row[name] for name in ("estimate", "low", "high", "n", "n_units")}
+                quantity = f"{row['measure']}, by {row['model']}"
+                yield {"statement": "5", "quantity": quantity, "cell": cell, **kept, "note": note}
 
     def _pairs(self) -> Iterator[Record]:
         for row in paired_differences(self.members, self.settings).to_dict("records"):

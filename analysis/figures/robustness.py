@@ -15,14 +15,13 @@ from invariscope.analysis.figures.benchmark_scatter import LINE_SENTENCE, draw_p
 from invariscope.analysis.figures.selection import FigureRows, Snapshots, counts, select_unshifted
 from invariscope.analysis.say.conditions import conditions_said
 from invariscope.analysis.say.numbers import bracketed
+from invariscope.analysis.tables.robust import measured_once
 from invariscope.base.errors import TableError
 from invariscope.base.words import counted
 
 _NORMS = {"linf": "L∞", "l2": "L2"}
 MOST = {"double": 8, "single": 4}
 """Conditions that find room on a page at a width."""
-
-_SETTINGS = ["condition_kind", "condition", "norm", "severity"]
 
 
 @dataclass(frozen=True)
@@ -109,18 +108,6 @@ def _chosen(found: list[ConditionRows], only: Sequence[str] | None, most: int) -
     kept = [condition for condition in found if only is None or condition.name in only][:most]
     others = [name for name in names if name not in [condition.name for condition in kept]]
     return kept, [f"Not shown here: {', '.join(others)}."] if others else []
-
-
-def measured_once(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """One row per checkpoint and condition: that of most images, then of most steps and restarts; and a note."""
-    rows = rows.assign(strength=rows["severity"].astype(float))
-    order = ["n_images", "steps", "restarts"]
-    ranked = rows.sort_values(order, ascending=False, kind="stable", na_position="last")
-    once = ranked.drop_duplicates(["checkpoint", "model", *_SETTINGS]).sort_index()
-    lost = len(rows) - len(once)
-    return once, [
-        f"Measured on fewer images or in fewer steps as well, not shown here: {counted(lost, 'row')}."
-    ] if lost else []
 
 
 def conditions(rows: pd.DataFrame) -> tuple[list[ConditionRows], list[str]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from invariscope.analysis.figures.cost import QUANTITIES
-from invariscope.analysis.figures.robustness import ConditionRows, conditions, measured_once
+from invariscope.analysis.figures.robustness import ConditionRows, conditions
 from invariscope.analysis.figures.selection import (
     FigureRows,
     Snapshots,
@@ -21,6 +21,7 @@ from invariscope.analysis.figures.selection import (
 from invariscope.analysis.publication.paper import Column, PaperTable, by_key, in_order, summarise
 from invariscope.analysis.say.conditions import conditions_said
 from invariscope.analysis.stats.corruption_error import corruption_errors
+from invariscope.analysis.tables.robust import measured_once
 from invariscope.base.errors import TableError
 from invariscope.collectors.schema import PRIMARY_READING
 

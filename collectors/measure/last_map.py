@@ -27,6 +27,8 @@ class LastMap(TorchFunctionMode):
     The dimension is followed from call to call: ``(N, C, H, W)`` goes into convolutions and pools and comes out of
     them, a permutation moves it, a linear layer has it last, other functions leave it where it is. Where it is lost (a
     view that takes it apart) the map's sizes tell it, if only two neighbouring ones have the proportions of the image.
+
+    A map that is written part by part into room made for it is one as soon as it is used.
     """
 
     def __init__(self, batch: Tensor) -> None:
@@ -37,6 +39,7 @@ class LastMap(TorchFunctionMode):
         self.channels: int | None = None
         self._made_of_it: dict[int, tuple[weakref.ref[Tensor], int | None]] = {id(batch): (weakref.ref(batch), 1)}
         self._scores: set[int] = set()
+        self._unused: set[int] = set()
 
     def pooled(self) -> Tensor | None:
         """The map as ``(n, C, H, W)``; None where there is none, or its channels cannot be told."""
@@ -49,6 +52,10 @@ class LastMap(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        for each in tensors((args, kwargs)) if self._unused else ():
+            if self._is_of_it(each) and id(each) in self._unused:
+                self._unused.discard(id(each))
+                self._take_map(each)
         made = func(*args, **kwargs)
         # A weight may have as many filters as there are images.
         given = [(each, self._made_of_it[id(each)][1]) for each in tensors((args, kwargs)) if self._is_of_it(each)]
@@ -63,10 +70,30 @@ class LastMap(TorchFunctionMode):
             scores = product or (name not in CHANNELS_SECOND and bool(alike) and all(alike))
             self._made_of_it[id(each)] = weakref.ref(each), axis
             (self._scores.add if scores else self._scores.discard)(id(each))
-        is_map = isinstance(made, Tensor) and made.dim() == 4 and len(made) == self.images and made.is_floating_point()
-        if is_map and id(made) not in self._scores:
-            self._take(made)
+            self._written(each, axis)
+        if name == "__setitem__":
+            self._written(args[0][args[1]], given[0][1])
+        if isinstance(made, Tensor) and id(made) not in self._scores:
+            self._take_map(made)
         return made
+
+    def _written(self, part: Tensor, axis: int | None) -> None:
+        """Follow a tensor of which this result is a part, as what is written with ``out=`` or in place is."""
+        whole = part._base
+        if whole is None or self._is_of_it(whole):
+            return
+        places = [
+            place
+            for place in range(whole.dim())
+            if axis is not None
+            and (whole.stride(place), whole.shape[place]) == (part.stride(axis), part.shape[axis])
+        ]
+        self._made_of_it[id(whole)] = weakref.ref(whole), places[0] if len(places) == 1 else None
+        self._unused.add(id(whole))
+
+    def _take_map(self, made: Tensor) -> None:
+        if made.dim() == 4 and len(made) == self.images and made.is_floating_point():
+            self._take(made)
 
     def _take(self, made: Tensor) -> None:
         channels = self._made_of_it[id(made)][1] or self._by_proportions(made.shape)

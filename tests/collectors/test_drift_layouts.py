@@ -10,8 +10,9 @@ import torch
 from invariscope_tests_msb_loops import Call  # loaded by conftest.py
 from torch import Tensor, nn
 
-from invariscope.collectors.measure.drift import measure_drift
+from invariscope.collectors.measure.drift import LAST, Watched, measure_drift
 from invariscope.collectors.measure.shifts import ShiftPlan
+from invariscope.zoo.operators import OPERATORS, OperatorSpec, build_operator
 
 VALUES = ["drift_in", "drift_in_se", "drift_out", "drift_out_se", "blame", "blame_se"]
 
@@ -94,3 +95,73 @@ def test_where_a_view_takes_the_channels_apart_the_sizes_tell_them_or_nothing_do
     assert none["reason"].tolist() == [f"blame: {reason}", f"drift_in, blame: {reason}"]
     assert none.loc[0, "drift_in"] == pytest.approx(same.loc[0, "drift_in"])
     assert none[["blame"]].isna().all(axis=None)
+
+
+class Twice(nn.Module):
+    """Convolution and operator, twice; what is ``seen`` by the head is kept."""
+
+    def __init__(self, spec: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convs = nn.ModuleList([nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)])
+        self.downs = nn.ModuleList([build_operator(spec, channels) for channels in (4, 8)])
+        self.head = nn.Linear(8, 5)
+        self.seen = torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, down in zip(self.convs, self.downs, strict=True):
+            x = down(conv(x).relu())
+        self.seen = x
+        return self.head(x.mean((2, 3)))
+
+
+SPECS = [
+    OperatorSpec(name, arguments).canonical for name, cls in OPERATORS.items() for arguments in ({}, *cls.examples[:1])
+]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("spec", dict.fromkeys(SPECS))
+def test_the_last_map_is_what_the_head_sees_whatever_the_operator_is_made_of(
+    spec: str, layout: torch.memory_format
+) -> None:
+    """Some write their map block by block into room made for it, in channels-last alone."""
+    network = Twice(spec).eval().to(memory_format=layout)
+    watched = Watched()
+    with torch.no_grad():
+        for count in (5, 5, 2):
+            batch = torch.randn(count, 3, 16, 16).to(memory_format=layout)
+            _, found = watched.run(network, batch)
+            network(batch)
+            assert torch.from_numpy(found[LAST]).numpy() == pytest.approx(
+                network.seen.mean((2, 3)).numpy(), rel=1e-4, abs=1e-5
+            )
+
+
+def _into_room(x: Tensor) -> Tensor:
+    room = torch.empty_like(x)
+    for block in (slice(0, 1), slice(1, None)):
+        torch.mul(x[block], 3.0, out=room[block])
+    return room
+
+
+def _set(x: Tensor) -> Tensor:
+    room = torch.empty_like(x)
+    room[:, ::2], room[:, 1::2] = 3.0 * x[:, ::2], 3.0 * x[:, 1::2]
+    return room
+
+
+def _copied(x: Tensor) -> Tensor:
+    room = torch.zeros(x.shape)
+    room[:, :2].copy_(3.0 * x[:, :2])
+    room[:, 2:].add_(3.0 * x[:, 2:])
+    return room
+
+
+@pytest.mark.parametrize("write", [_into_room, _set, _copied])
+def test_a_map_that_is_written_part_by_part_is_the_last(write: Callable[[Tensor], Tensor]) -> None:
+    images, plan = torch.randn(2, 3, 16, 16), ShiftPlan.sampled(2, 3)
+    found = measure_drift(Plain(lambda x: write(x).relu()), images, plan)
+    wanted = measure_drift(Plain(lambda x: (3.0 * x).relu()), images, plan)
+    assert found[VALUES].to_numpy() == pytest.approx(wanted[VALUES].to_numpy(), rel=1e-5, nan_ok=True)
+    assert found["blame"].notna().any()
