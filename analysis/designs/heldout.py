@@ -47,7 +47,8 @@ _BY_CONSTRUCTION = re.compile(r"(aps|lps)\b|tips\((?=.*pool=phase)(?=.*hard=true
 class Prediction:
     """``networks``: a row per held-out operator, condition and model with ``observed`` and ``predicted`` consistency,
     their logits, and ``by_construction``. ``summary``: a row per model with R² on logits and in consistency and the
-    mean absolute error in points, each with a bootstrap's interval over the operators. ``cells``: the same in each cell.
+    mean absolute error in points, each with a bootstrap's interval over the operators. ``cells``: the same in each
+    cell.
     """
 
     networks: pd.DataFrame
@@ -85,8 +86,8 @@ def predict_held_out(rows: pd.DataFrame, settings: Settings | None = None) -> Pr
     networks = pd.concat(parts, ignore_index=True)
     networks = networks.assign(by_construction=constructed(networks, str(rows["shift_kind"].iloc[0])))
     counted = networks[~networks["by_construction"]]
-    cells = {str(cell): _summary(members, settings) for cell, members in counted.groupby("cell")}
-    return Prediction(networks, _summary(counted, settings), cells)
+    cells = {str(cell): summarised(members, settings) for cell, members in counted.groupby("cell")}
+    return Prediction(networks, summarised(counted, settings), cells)
 
 
 def constructed(networks: pd.DataFrame, kind: str) -> pd.Series:
@@ -133,7 +134,8 @@ def _design(rows: pd.DataFrame, readings: Sequence[str]) -> Array:
     return np.column_stack(columns)
 
 
-def _summary(networks: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def summarised(networks: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """R² and errors of some of the ``networks`` of a :class:`Prediction`, with a bootstrap's intervals."""
     records: list[dict[str, Any]] = []
     errors = {}
     for name, members in networks.groupby("model", sort=False):

@@ -18,7 +18,7 @@ from invariscope.base.errors import TableError
 READINGS = ("msb_corrected", "msb", "selectivity", "see")
 COLUMNS = ("condition", "outcome", "reading", "cell", "r", "low", "high", "p", "n", "n_units", "note")
 ACCURACY, KEPT = "accuracy", "accuracy less clean"
-"""What is correlated: the accuracy under a condition, and what it is above that of the same network and images clean."""
+"""What is correlated: the accuracy under a condition, and the same less the network's own on the clean images."""
 
 
 def robustness_association(
@@ -36,9 +36,9 @@ def robustness_association(
         TableError: no drawn operator was measured under an attack or a corruption.
     """
     settings = settings or Settings()
-    joined = frames["joined"]
-    plan = is_primary_plan(joined) & (joined["shift_kind"] == "circular")
-    rows, _ = admitted(joined[plan], settings)
+    rows, _ = admitted(frames["joined"], settings)
+    # A reading is the same under every plan: one row per network.
+    rows = rows[is_primary_plan(rows)].drop_duplicates(["checkpoint", "model", "data"])
     if POPULATION not in rows.columns or not (rows[POPULATION] == DRAWN).any():
         raise TableError("no operator was drawn at random: no checkpoint has the factor `population` P")
     accuracies, names = robust_accuracies(frames["robustness"], ["checkpoint", "model", "data"])

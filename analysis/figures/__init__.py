@@ -99,6 +99,7 @@ FIGURES = Registry(
         "mechanism": _ours("mechanism"),
         "importance": _ours("importance"),
         "heldout": _ours("heldout"),
+        "published_operators": _ours("published_operators"),
     },
     TableError,
     group="invariscope.figures",

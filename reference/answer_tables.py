@@ -1,0 +1,312 @@
+"""The tables of RESULTS.md: what the statements of the population study say, cell by cell, and what explains them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from invariscope.analysis.designs.assigned import HELD_OUT, POPULATION, Settings, admitted, cells_of, published
+from invariscope.analysis.designs.heldout import predict_held_out
+from invariscope.analysis.designs.published_cell import OVER, PublishedCell
+from invariscope.analysis.designs.published_cell import WITHIN as WITHIN_OPERATORS
+from invariscope.analysis.designs.verdicts import (
+    MSB_GIVEN,
+    MSB_SLOPE,
+    POOLED,
+    SEE_SLOPE,
+    TOTAL,
+    WITHIN,
+    is_primary_plan,
+)
+from invariscope.analysis.say.numbers import ranged
+from invariscope.base.words import counted
+from reference.words import MISSING, markdown
+
+KINDS = ("circular", "zero")
+ERROR, EXPLAINED = "mean absolute error in points", "R² on logits"
+
+STATED = (
+    ("1", WITHIN, "(1) MSB moved within blocks: points of consistency", True),
+    ("1", f"{WITHIN}, plain", "(1) the same, whatever ranks the weight comes from: points", True),
+    ("2", TOTAL, "(2) Spearman of corrected MSB and consistency, drawn operators", False),
+    ("2", "Spearman of msb", "(2) Spearman of literal MSB, where channels take ranks", False),
+    ("2", "Spearman of selectivity", "(2) Spearman of selectivity", False),
+    ("2", "Spearman of see", "(2) Spearman of the equivariance error of the sites", False),
+    ("3", MSB_SLOPE, "(3) MSB at equal everything assigned: points", True),
+    ("4", MSB_GIVEN, "(4) the same given the equivariance error: points", True),
+    ("4", SEE_SLOPE, "(4) equivariance error: logits per unit", False),
+    ("5", f"{ERROR}, by MSB", "(5) published operators predicted by MSB: error in points", False),
+    ("5", f"{ERROR}, by see", "(5) predicted by the equivariance error: error in points", False),
+)
+"""Statement, quantity, its words, and whether it is told in points of consistency."""
+
+PLAYERS = ("MSB", "low pass", "position", "selectivity", "padding", "augmentation")
+
+
+class Statements:
+    """The table of statements, looked up by what a number is of."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
+        self.primary = table[is_primary_plan(table)]
+
+    @property
+    def cells(self) -> list[str]:
+        """The cells by name."""
+        names = self.primary["cell"].dropna().unique()
+        return sorted(str(name) for name in names if name != POOLED)
+
+    def row(self, statement: str, quantity: str, kind: str, cell: str = POOLED) -> pd.Series | None:
+        """The row of the primary plan; None where there is none."""
+        table = self.primary
+        mine = (table["statement"] == statement) & (table["quantity"] == quantity) & (table["shift_kind"] == kind)
+        found = table[mine & (table["cell"] == cell)]
+        return None if found.empty else found.iloc[0]
+
+    def number(self, statement: str, quantity: str, kind: str, cell: str = POOLED, *, points: bool = False) -> str:
+        """``-0.29 (-0.41 to -0.17)``, or a dash."""
+        return told(self.row(statement, quantity, kind, cell), points=points)
+
+
+def told(row: pd.Series | None, *, points: bool = False, digits: int = 2) -> str:
+    """A number with its interval; in points where asked; a dash where there is none."""
+    if row is None:
+        return MISSING
+    names = ("points", "points_low", "points_high") if points else ("estimate", "low", "high")
+    value, low, high = (float(row[name]) for name in names)
+    return ranged(value, low, high, 1 if points else digits) if np.isfinite(value) else MISSING
+
+
+def named(cell: str) -> str:
+    """``digits``, of ``digits/test/smallcnn``."""
+    return cell.partition("/")[0]
+
+
+def short_names(cells: Sequence[str]) -> dict[str, str]:
+    """Cells by the name of their data set, with the architecture where a data set has several."""
+    many = {cell: sum(named(other) == named(cell) for other in cells) > 1 for cell in cells}
+    return {cell: f"{named(cell)}, {cell.rpartition('/')[2]}" if many[cell] else named(cell) for cell in cells}
+
+
+def statement_table(found: Statements) -> str:
+    """Every statement pooled and in each cell, under both kinds of shift."""
+    cells = short_names(found.cells)
+    head = ["statement", "shifts", "pooled", *cells.values(), "n", "p", "verdict"]
+    body = []
+    for statement, quantity, words, points in STATED:
+        for kind in KINDS:
+            row = found.row(statement, quantity, kind)
+            each = [found.number(statement, quantity, kind, cell, points=points) for cell in cells]
+            if row is None and set(each) <= {MISSING}:
+                continue
+            body.append([words, kind, told(row, points=points), *each, _size(row), _p(row), _verdict(row)])
+    return markdown(head, body)
+
+
+def _size(row: pd.Series | None) -> str:
+    if row is None or not np.isfinite(row["n_units"]):
+        return MISSING
+    units = counted(row["n_units"], "block" if str(row["statement"]) == "1" else "operator")
+    return f"{counted(row['n'], 'network')}, {units}" if np.isfinite(row["n"]) else units
+
+
+def _p(row: pd.Series | None) -> str:
+    if row is None:
+        return MISSING
+    if np.isfinite(row["p_holm"]):
+        return f"{row['p_holm']:.2g} (Holm)"
+    return f"{row['p']:.2g}" if np.isfinite(row["p"]) else MISSING
+
+
+def _verdict(row: pd.Series | None) -> str:
+    return str(row["verdict"]) if row is not None and isinstance(row["verdict"], str) and row["verdict"] else MISSING
+
+
+def pair_table(found: Statements) -> str:
+    """Statement 6, a row per comparison and shift kind."""
+    rows = found.primary[(found.primary["statement"] == "6") & (found.primary["cell"] == POOLED)]
+    body = [
+        [
+            row["quantity"], row["shift_kind"], ranged(row["estimate"], row["low"], row["high"]),
+            counted(row["n"], "pair"), _p(row), row["verdict"] if isinstance(row["verdict"], str) else MISSING,
+        ]
+        for _, row in rows.sort_values(["quantity", "shift_kind"]).iterrows()
+    ]  # fmt: skip
+    return markdown(["pair", "shifts", "difference in logits", "n", "p after Holm", "verdict"], body) if body else ""
+
+
+def share_table(found: Statements) -> str:
+    """Shares (LMG) of the variance of logit consistency over drawn operators, and R² of single rivals alone."""
+    columns = [(cell, kind) for cell in found.cells for kind in KINDS]
+    cells = short_names(found.cells)
+
+    def line(words: str, statement: str, quantity: str) -> list[str]:
+        rows = [found.row(statement, quantity, kind, cell) for cell, kind in columns]
+        return [words, *(MISSING if row is None else f"{100 * float(row['estimate']):.0f} %" for row in rows)]
+
+    body = [line(f"share of {name}", "3", f"share of {name}") for name in PLAYERS]
+    body.append(line("all that was assigned", "3", "R² of all"))
+    body.append(line("share of the equivariance error, beside them", "4", "share of see, with see"))
+    body.append(line("all, with the equivariance error", "4", "R² of all, with see"))
+    body.append(line("MSB and its square alone", "4", "R² of msb alone"))
+    body.append(line("equivariance error alone", "4", "R² of see alone"))
+    error = "operator_equivariance_error"
+    body.append(line("the operator's error on noise alone, before any training", "4", f"R² of {error} alone"))
+    kept = [row for row in body if set(row[1:]) != {MISSING}]
+    return markdown(["part of the variance", *(f"{cells[cell]}, {kind}" for cell, kind in columns)], kept)
+
+
+def prediction_table(found: Statements) -> str:
+    """Statement 5: how well published operators are predicted, by what."""
+    body = []
+    for kind in KINDS:
+        for model in ("MSB", "see", "MSB and see", "MSB, see and selectivity"):
+            quantities = (f"{EXPLAINED}, by {model}", f"{ERROR}, by {model}")
+            rows = [found.row("5", quantity, kind) for quantity in quantities]
+            if rows[1] is None:
+                continue
+            words = model.replace("see", "equivariance error")
+            body.append([kind, words, told(rows[0]), told(rows[1], digits=1), _size(rows[1])])
+    return markdown(["shifts", "predicted by", "R² on logits", "mean error in points", "n"], body)
+
+
+def predicted_of(frame: pd.DataFrame, specifications: Sequence[str]) -> str:
+    """Measured and predicted consistency of some published operators, cell by cell; circular padding."""
+    rows, _ = admitted(frame, Settings())
+    rows = rows[is_primary_plan(rows)]
+    body = []
+    for kind in KINDS:
+        members = rows[rows["shift_kind"] == kind]
+        if not (members[POPULATION] == HELD_OUT).any():
+            continue
+        networks = predict_held_out(members, Settings(resamples=1)).networks
+        networks = networks[(networks["padding_mode"] == "circular") & networks["operator"].isin(specifications)]
+        for (cell, name), part in networks.groupby(["cell", "operator"], sort=True):
+            by = part.set_index("model")
+            percent = [
+                f"{100 * by.loc[model, 'predicted']:.1f}" if model in by.index else MISSING for model in ("MSB", "see")
+            ]
+            body.append([named(str(cell)), kind, f"`{name}`", f"{100 * part['observed'].iloc[0]:.1f}", *percent])
+    head = ["data", "shifts", "operator", "consistency measured (%)", "by MSB", "by equivariance error"]
+    return markdown(head, body) if body else ""
+
+
+def missed(frame: pd.DataFrame) -> str:
+    """Which held-out networks the equivariance error predicts worst, and how well it does by padding."""
+    rows, _ = admitted(frame, Settings())
+    rows = rows[is_primary_plan(rows)]
+    lines = []
+    for kind in KINDS:
+        members = rows[rows["shift_kind"] == kind]
+        if not (members[POPULATION] == HELD_OUT).any():
+            continue
+        networks = predict_held_out(members, Settings(resamples=1)).networks
+        known = networks[(networks["model"] == "see") & ~networks["by_construction"]]
+        if known.empty:
+            continue
+        known = known.assign(error=100 * (known["predicted"] - known["observed"]))
+        by = known.groupby("padding_mode")["error"].agg(lambda error: error.abs().mean())
+        worst = known.reindex(known["error"].abs().sort_values(ascending=False).index).head(3)
+        told = [
+            f"`{row['operator']}` ({named(row['cell'])}, {row['padding_mode'].removesuffix('s')} padding: predicted "
+            f"{100 * row['predicted']:.0f} %, measured {100 * row['observed']:.0f} %)"
+            for row in worst.to_dict("records")
+        ]
+        each = ", ".join(f"{value:.1f} points with {str(mode).removesuffix('s')} padding" for mode, value in by.items())
+        lines.append(
+            f"* {kind.capitalize()} shifts: the equivariance error is off by {each}; most for {', '.join(told)}."
+        )
+    return "\n".join(lines)
+
+
+def published_table(rows: pd.DataFrame, data: Sequence[str]) -> str:
+    """Coefficients within the fullest cell of published operators of each data set."""
+    readings = {"msb": "literal MSB", "msb_corrected": "corrected MSB", "see": "equivariance error"}
+    body = []
+    for name in data:
+        cell = PublishedCell.of(published(rows[rows["data"] == name]))
+        for kind in KINDS:
+            for score in ("consistency", "fidelity"):
+                table = cell.coefficients(kind, list(readings), score)
+                for level in (OVER, WITHIN_OPERATORS):
+                    part = table[table["level"] == level].set_index("reading")
+                    numbers = [
+                        ranged(*part.loc[reading, ["r", "low", "high"]].astype(float))
+                        if reading in part.index
+                        else MISSING
+                        for reading in readings
+                    ]
+                    n = int(part["n"].max()) if len(part) else 0
+                    body.append([named(name), kind, score, level.partition(" ")[0], *numbers, n])
+    return markdown(["data", "shifts", "score", "level", *readings.values(), "n"], body)
+
+
+def power_table(found: Statements) -> str:
+    """What each primary statement would have seen four times in five, by its own error."""
+    spread = float(stats.norm.ppf(0.975) + stats.norm.ppf(0.8))
+    body = []
+    for statement, quantity, words in (
+        ("1", WITHIN, "(1) slope within blocks, logits per unit of MSB"),
+        ("2", TOTAL, "(2) Spearman's correlation"),
+        ("3", MSB_SLOPE, "(3) slope at equal everything, logits per unit"),
+        ("4", SEE_SLOPE, "(4) slope of the equivariance error, logits per unit"),
+    ):
+        for kind in KINDS:
+            row = found.row(statement, quantity, kind)
+            if row is None or not np.isfinite(row["se"]):
+                continue
+            seen = spread * float(row["se"])
+            seen = float(np.tanh(seen)) if statement == "2" else seen
+            told_points = MISSING
+            if statement in "13" and np.isfinite(row["points"]) and row["estimate"]:
+                told_points = f"{abs(seen * row['points'] / row['estimate']):.1f}"
+            body.append([words, kind, f"{row['se']:.2f}", f"±{seen:.2f}", told_points])
+    return markdown(["statement", "shifts", "standard error", "seen four times in five", "in points"], body)
+
+
+def robustness_table(table: pd.DataFrame, outcome: str, readings: Mapping[str, str]) -> str:
+    """Spearman of readings with accuracy under each condition, pooled over cells."""
+    rows = table[(table["cell"] == POOLED) & (table["outcome"] == outcome)]
+    body = []
+    for condition, part in rows.groupby("condition", sort=False):
+        by = part.set_index("reading")
+        numbers = [
+            ranged(by.loc[name, "r"], by.loc[name, "low"], by.loc[name, "high"])
+            if name in by.index and np.isfinite(by.loc[name, "r"])
+            else MISSING
+            for name in readings
+        ]
+        sizes = part["n_units"].dropna()
+        body.append([condition, *numbers, counted(sizes.max(), "operator") if len(sizes) else MISSING])
+    return markdown(["condition", *readings.values(), "n"], body)
+
+
+def left_out(table: pd.DataFrame) -> Iterator[str]:
+    """Networks that the plan leaves out, by cell and reason."""
+    rows = table[table["statement"] == "left out"]
+    for row in rows.sort_values(["cell", "quantity"]).to_dict("records"):
+        yield f"{named(str(row['cell']))}: {row['quantity']}, {counted(row['n'], 'network')}"
+
+
+def material(frame: pd.DataFrame, planned: Mapping[str, int]) -> str:
+    """What was trained and measured, a row per cell."""
+    rows = frame[frame["final"].astype(bool)].drop_duplicates(["checkpoint", "data"])
+    body = []
+    for cell, members in cells_of(rows):
+        kinds = members[POPULATION].astype(str)
+        counts = [str(int((kinds == name).sum())) for name in ("R", "R3x3", "P", "H", "T")]
+        accuracy = members["accuracy"].astype(float)
+        spread = f"{accuracy.median():.3f} ({accuracy.min():.3f} to {accuracy.max():.3f})"
+        of = planned.get(named(cell), 0)
+        total = f"{len(members)} of {of}" if of else str(len(members))
+        images = sorted({int(number) for number in members["n_images"]})
+        body.append([named(cell), members["architecture"].iloc[0], total, *counts, spread, _either(images)])
+    head = ["data", "architecture", "networks", "R", "R of 3×3", "P", "H", "T", "accuracy: median (range)", "images"]
+    return markdown(head, body)
+
+
+def _either(numbers: Iterable[int]) -> str:
+    return " or ".join(f"{number:,}" for number in numbers)
