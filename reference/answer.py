@@ -248,8 +248,8 @@ def _published(answer: Answer, figures: str) -> Iterator[str]:
     yield (
         "The published operators and their strengths within one cell (data set, architecture, padding): Pearson's r of "
         "MSB, literal and corrected, and of the equivariance error, with both scores. *Over* specifications "
-        "(intervals: jackknife over operators), and *within* operators, along the strength of each (`soft`, `lp`, `blur`, `tips`). "
-        "Associations of these operators; those consistent by construction take no part."
+        "(intervals: jackknife over operators), and *within* operators, along the strength of each (`soft`, `lp`, "
+        "`blur`, `tips`). Associations of these operators; those consistent by construction take no part."
     )
     yield published_table(answer.rows, answer.data)
     for data in answer.data:
@@ -285,8 +285,8 @@ def _claims_on_tips(rows: pd.DataFrame) -> Iterator[list[str]]:
                 mean = mean_difference(differences(_unaugmented(of_kind), TIPS, [score], base)[score])
                 if mean.pairs:
                     where = f" ({kind} shifts)" if score != "accuracy" else ""
-                    points = [100 * value for value in (mean.estimate, mean.low, mean.high)]
-                    found = f"{ranged(*points, 1, sign='+')} points"
+                    points = ranged(100 * mean.estimate, 100 * mean.low, 100 * mean.high, 1, sign="+")
+                    found = f"{points} points"
                     yield [f"TIPS has a higher {score} than {words}{where}", mean.rests_on, found, _sided(mean)]
 
 
@@ -337,8 +337,14 @@ def _beside_the_first(answer: Answer) -> Iterator[str]:
 def _over_means(rows: pd.DataFrame) -> str:
     """Spearman's correlation of MSB and consistency over the means of operators, in words."""
     means = rows.groupby("operator")[["msb_corrected", "consistency"]].mean().reset_index()
-    options = {"methods": ("spearman",), "clusters": {"operator": "operator"}, "permutations": 0}
-    (found,) = correlate(means, ["msb_corrected"], ["consistency"], **options).to_dict("records")  # type: ignore[arg-type]
+    (found,) = correlate(
+        means,
+        ["msb_corrected"],
+        ["consistency"],
+        methods=("spearman",),
+        clusters={"operator": "operator"},
+        permutations=0,
+    ).to_dict("records")
     return f"{ranged(found['r'], found['low'], found['high'])}; {counted(found['n'], 'operator')}"
 
 

@@ -185,10 +185,8 @@ def predicted_of(frame: pd.DataFrame, specifications: Sequence[str]) -> str:
         networks = predict_held_out(members, Settings(resamples=1)).networks
         networks = networks[(networks["padding_mode"] == "circular") & networks["operator"].isin(specifications)]
         for (cell, name), part in networks.groupby(["cell", "operator"], sort=True):
-            by = part.set_index("model")
-            percent = [
-                f"{100 * by.loc[model, 'predicted']:.1f}" if model in by.index else MISSING for model in ("MSB", "see")
-            ]
+            by = part.set_index("model")["predicted"].to_dict()
+            percent = [f"{100 * by[model]:.1f}" if model in by else MISSING for model in ("MSB", "see")]
             body.append([named(str(cell)), kind, f"`{name}`", f"{100 * part['observed'].iloc[0]:.1f}", *percent])
     head = ["data", "shifts", "operator", "consistency measured (%)", "by MSB", "by equivariance error"]
     return markdown(head, body) if body else ""
@@ -272,12 +270,9 @@ def robustness_table(table: pd.DataFrame, outcome: str, readings: Mapping[str, s
     rows = table[(table["cell"] == POOLED) & (table["outcome"] == outcome)]
     body = []
     for condition, part in rows.groupby("condition", sort=False):
-        by = part.set_index("reading")
+        by = {str(row["reading"]): row for row in part.to_dict("records") if np.isfinite(row["r"])}
         numbers = [
-            ranged(by.loc[name, "r"], by.loc[name, "low"], by.loc[name, "high"])
-            if name in by.index and np.isfinite(by.loc[name, "r"])
-            else MISSING
-            for name in readings
+            ranged(by[name]["r"], by[name]["low"], by[name]["high"]) if name in by else MISSING for name in readings
         ]
         sizes = part["n_units"].dropna()
         body.append([condition, *numbers, counted(sizes.max(), "operator") if len(sizes) else MISSING])

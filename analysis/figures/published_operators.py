@@ -124,8 +124,8 @@ def _name(ax: Axes, means: pd.DataFrame, reading: str, score: str) -> None:
     alone = np.where(other, far, np.inf).min(axis=1)
     best = known.assign(alone=alone).sort_values("alone", ascending=False).drop_duplicates("operator")
     looks = style.marks(known["operator"])
-    names = [Name(str(known.loc[at, "operator"]), *points[at], looks[str(known.loc[at, "operator"])].color)
-             for at in best.index]  # fmt: skip
+    named = {at: str(known["operator"].iloc[at]) for at in best.index}
+    names = [Name(name, float(points[at, 0]), float(points[at, 1]), looks[name].color) for at, name in named.items()]
     place_names(ax, names, points=points[[at for at in known.index if at not in set(best.index)]])
 
 
@@ -152,9 +152,9 @@ def _caption(
     first = next(iter(means.values()))
     apart = sorted(set(first.loc[first["by_construction"], "operator_spec"]))
     lines = [
-        f"Published operators and their strengths within one cell, {chosen.data}, {cell.name}: {len(first)} specifications "
-        f"of {counted(first['operator'].nunique(), 'operator')}; large marks are means over the runs, lines join the "
-        "strengths of one operator.",
+        f"Published operators and their strengths within one cell, {chosen.data}, {cell.name}: {len(first)} "
+        f"specifications of {counted(first['operator'].nunique(), 'operator')}; large marks are means over the runs, "
+        "lines join the strengths of one operator.",
         plan_sentence(chosen),
         f"{LITERAL}: share of windows whose output is their maximum. {PRIMARY_READING}: weight on the maximum, "
         f"corrected for chance. {SEE}: what is left after the best shift when a site's input is moved.",
