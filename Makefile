@@ -11,12 +11,13 @@ UPGRADE ?=
 DEMO_FIGURES := population,rotations,mechanism,importance,heldout,drawn,table_drawn
 PUBLISHED_FIGURES := confounding,dose_response,influence,msb_by_depth,msb_by_operator,msb_invariance,shift_surface,table_classification,within_between
 TABLES ?= data/reference/digits
+POPULATION := data/reference/population/tables
 TRAINED := $(REFERENCE)/zoo
 MEASURE := $(BIN)/invariscope collect --out $(REFERENCE)/tables
 REFERENCE_DATA := $(REFERENCE)/data/mnist/test.parquet
 ATTACKED := max avg subsample soft-beta1 blur-3 aps lp-p4 tips
 
-.PHONY: bench demo docs drawn figures reference reference-tables reproduce test test-full soak lint types lock zoo sweep clean
+.PHONY: answer bench demo docs drawn figures reference reference-tables reproduce test test-full soak lint types lock zoo sweep clean
 
 demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in out/demo
 	$(BIN)/invariscope demo --out out/demo
@@ -30,24 +31,29 @@ test-full: lint types  ## all tests with their long variants, on all of the real
 soak: $(VENV)/installed  ## kill runs at 60 random moments, and compare what the next ones make of it (minutes)
 	INVARISCOPE_FULL=1 INVARISCOPE_KILLS=60 $(BIN)/pytest -q tests/collectors/test_faults.py --timeout 3600
 
-docs: demo  ## what README shows of the bundled zoo, from a demo of one's own
+docs: demo  ## what docs/bundled-zoo.md shows, from a demo of one's own
 	$(MAKE) drawn TABLES=out/demo/tables
 
-drawn: $(VENV)/installed  ## what README shows of the zoo measured in TABLES
+drawn: $(VENV)/installed  ## what docs/bundled-zoo.md shows of the zoo measured in TABLES
 	mkdir -p docs/demo
 	$(BIN)/invariscope analyze $(TABLES) --out out/demo/results > docs/demo/output.txt
 	$(BIN)/invariscope figures $(TABLES) --out docs/demo --only $(DEMO_FIGURES)
 	cp out/demo/results/summary.md out/demo/results/headline.png docs/demo/
-	$(BIN)/python -m reference.readme docs/demo/summary.md README.md
+	$(BIN)/python -m reference.readme docs/demo/summary.md docs/bundled-zoo.md
 
-figures: $(VENV)/installed  ## every figure and number of README and RESULTS.md from the published tables (3 minutes)
+answer: $(VENV)/installed  ## RESULTS.md, its figures and what README shows of them, from the tables of the population study
+	$(BIN)/python -m reference.answer $(POPULATION) docs/population RESULTS.md data/reference/study
+	$(BIN)/python -m reference.readme docs/population/summary.md README.md
+	$(BIN)/python -m reference.readme docs/population/findings.md README.md --marker findings
+
+figures: answer  ## every figure and number of README, RESULTS.md and the documents from the published tables (3 minutes)
 	$(MAKE) drawn TABLES=data/reference/digits
 	rm -rf out/figures && mkdir -p out/figures/published docs/published
 	cp -R $(addprefix data/reference/published/,checkpoints layers invariance surface) out/figures/published
 	$(BIN)/invariscope analyze out/figures/published --out out/figures/results --power > docs/published/output.txt
 	$(BIN)/invariscope figures out/figures/published --out docs/published --only $(PUBLISHED_FIGURES)
 	cp out/figures/results/summary.md out/figures/results/headline.png docs/published/
-	$(BIN)/python -m reference.readme docs/published/summary.md README.md --marker published
+	$(BIN)/python -m reference.readme docs/published/summary.md docs/published-operators.md --marker published
 	$(BIN)/invariscope figures data/reference/published --out docs/published --only swap
 	$(BIN)/python -m reference.tips out/figures/published > docs/published/tips.txt
 	$(BIN)/python -m reference.results data/reference/study docs/reference

@@ -1,6 +1,6 @@
 """Write RESULTS.md of the population study from its tables: every number and every verdict in it is computed here.
 
-Run `python -m reference.answer TABLES OUT RESULTS.md [FIRST]`: OUT takes the analysis' own files and the figures, FIRST
+Run `python -m reference.answer TABLES OUT RESULTS.md [FIRST]`: OUT takes statements, summary and figures, FIRST
 is the folder of the first study's tables, beside which the answer is put. `make figures` does this for the published
 tables. The study may be partial: what is there is analysed as the plan says, and how much that is stands beside it.
 """
@@ -16,18 +16,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from invariscope.analysis import Frames, Results, TableError, analyze_tables, load, save_figures, write_results
-from invariscope.analysis.designs.assigned import HELD_OUT, POPULATION, has_population
+from invariscope.analysis import Frames, Results, TableError, analyze_tables, load, save_figures
+from invariscope.analysis.designs.assigned import HELD_OUT, POPULATION, has_population, published
+from invariscope.analysis.designs.published_cell import OVER, PublishedCell
+from invariscope.analysis.designs.published_cell import WITHIN as ALONG
 from invariscope.analysis.designs.robust import ACCURACY, KEPT, robustness_association
 from invariscope.analysis.designs.verdicts import OPEN, POOLED, TOTAL, WITHIN, causes, is_primary_plan
 from invariscope.analysis.say.numbers import ranged
+from invariscope.analysis.say.opening import FIGURE_FILE, summary_text
 from invariscope.analysis.stats.correlation import correlate
 from invariscope.analysis.tables.checkpoints import own
 from invariscope.analysis.tables.plans import filled, shifted
-from invariscope.base.files import write_whole
+from invariscope.base.files import write_together, write_whole
 from invariscope.base.words import counted
 from invariscope.zoo.recipe import read_recipe
 from reference.answer_tables import (
+    ERROR,
     KINDS,
     Statements,
     left_out,
@@ -42,6 +46,7 @@ from reference.answer_tables import (
     share_table,
     short_names,
     statement_table,
+    told,
 )
 from reference.pairs import MeanDifference, differences, mean_difference
 from reference.words import MISSING, markdown
@@ -113,7 +118,7 @@ def text(answer: Answer, figures: str = "docs/population") -> str:
         "version 2); (1) and (2) under both kinds of shift are the four that Holm's correction is over. Consistency is "
         "that of two shifts of an image by up to an eighth of its size; a unit of MSB is the way from averaging a "
         "window to sampling its maximum. All numbers, also those at a quarter of the size, are in "
-        f"[statements.csv]({figures}/results/statements.csv).",
+        f"[statements.csv]({figures}/statements.csv).",
         statement_table(found),
         f"![Slopes within blocks of rotations]({figures}/rotations.png)",
         "## If not MSB, what is it?",
@@ -145,6 +150,98 @@ def text(answer: Answer, figures: str = "docs/population") -> str:
         "and most of its statements say so.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def findings(answer: Answer) -> str:
+    """The findings in five lines, for the README."""
+    found = answer.found
+    lines = [
+        _moved(found),
+        _correlated(found),
+        _alone(found),
+        _by_prediction(found),
+        _along_published(answer),
+    ]
+    return "\n".join(["# Findings", "", *(f"* {line}" for line in lines if line)]) + "\n"
+
+
+def _each_kind(found: Statements, statement: str, quantity: str, *, points: bool = False) -> list[tuple[str, str]]:
+    rows = [(kind, found.row(statement, quantity, kind)) for kind in KINDS]
+    return [(kind, told(row, points=points, digits=2)) for kind, row in rows if row is not None]
+
+
+def _moved(found: Statements) -> str:
+    numbers = _each_kind(found, "1", WITHIN, points=True)
+    row = found.row("1", WITHIN, KINDS[0])
+    if not numbers or row is None:
+        return ""
+    words = ", ".join(
+        f"{number} under {kind} shifts ({_word(found.row('1', WITHIN, kind))})" for kind, number in numbers
+    )
+    return (
+        f"**MSB moved alone**, the other weights of a window dealt round, changes consistency by {words}: points from "
+        f"averaging to sampling the maximum, {counted(row['n_units'], 'block')} of four networks."
+    )
+
+
+def _correlated(found: Statements) -> str:
+    numbers = _each_kind(found, "2", TOTAL)
+    row = found.row("2", TOTAL, KINDS[0])
+    if not numbers or row is None:
+        return ""
+    words = " and ".join(f"{number} under {kind} shifts" for kind, number in numbers)
+    return f"**Over {counted(row['n_units'], 'operator')} drawn at random** Spearman's correlation of MSB and consistency is {words}."  # noqa: E501
+
+
+def _alone(found: Statements) -> str:
+    def shares(quantity: str) -> list[float]:
+        rows = [found.row("4", quantity, kind, cell) for cell in found.cells for kind in KINDS]
+        return [100 * float(row["estimate"]) for row in rows if row is not None and np.isfinite(row["estimate"])]
+
+    see, msb = shares("R² of see alone"), shares("R² of msb alone")
+    if not see or not msb:
+        return ""
+    return (
+        "**What goes with consistency is aliasing**: how far a site is from moving along with its input (`see`) alone "
+        f"explains {_span(see)} of the variance over data sets and kinds of shift, MSB with its square {_span(msb)}. "
+        "It was measured, not assigned."
+    )
+
+
+def _span(values: list[float]) -> str:
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _by_prediction(found: Statements) -> str:
+    words = []
+    for kind in KINDS:
+        by = [found.row("5", f"{ERROR}, by {model}", kind) for model in ("see", "MSB")]
+        if all(row is not None for row in by):
+            see, msb = (told(row, digits=1) for row in by)
+            words.append(f"{see} points by it and {msb} by MSB under {kind} shifts")
+    if not words:
+        return ""
+    return f"**Published operators**, held out of every fit, are predicted with a mean error of {'; '.join(words)}."
+
+
+def _along_published(answer: Answer) -> str:
+    words = []
+    for data in answer.data:
+        cell = PublishedCell.of(published(answer.rows[answer.rows["data"] == data]))
+        table = cell.coefficients(KINDS[0], ["msb_corrected", "see"], "consistency")
+        by = {(row["reading"], row["level"]): row for row in table.to_dict("records")}
+        numbers = [
+            ranged(by[key]["r"], by[key]["low"], by[key]["high"]) if key in by else MISSING
+            for key in (("msb_corrected", OVER), ("msb_corrected", ALONG), ("see", OVER))
+        ]
+        name = data.partition("/")[0]
+        words.append(
+            f"{name} {numbers[0]}, along the strength of one operator {numbers[1]}, and {numbers[2]} with `see`"
+        )
+    return (
+        f"**Among published operators in one cell** Pearson's r of MSB and circular consistency is: {'; '.join(words)}."
+    )
 
 
 def _sure(answer: Answer) -> str:
@@ -411,12 +508,18 @@ def _again() -> str:
 
 
 def main(folder: str, out: Path, page: Path, first: str | None = None) -> None:
-    """Write RESULTS.md, the analysis' files and the figures."""
+    """Write RESULTS.md, and into ``out`` its figures, the statements, the summary and what the README shows."""
     answer = Answer.of(folder, first)
     shutil.rmtree(out, ignore_errors=True)
-    write_results(answer.results, out / "results")
     for path in save_figures(answer.frames, out, list(FIGURES)):
         print(path)
+    written = {
+        "statements.csv": answer.results.statements.to_csv(index=False, lineterminator="\n").encode(),
+        "summary.md": summary_text(answer.results.opening, answer.results.folds, FIGURE_FILE).encode(),
+        FIGURE_FILE: (out / f"{HEADLINE}.png").read_bytes(),
+        "findings.md": findings(answer).encode(),
+    }
+    write_together({out / name: content for name, content in written.items()})
     for data in answer.data:
         for path in save_figures(answer.frames, out / data.partition("/")[0], [PUBLISHED], data=data):
             print(path)

@@ -1,12 +1,13 @@
-"""The first pages of summaries in README: verdict, headline figure and primary statements, as `analyze` wrote them.
+"""The first pages of summaries in README and the documents: verdict, headline figure and primary statements.
 
-Run `python -m reference.readme docs/demo/summary.md README.md --marker headline`: what stands between
+Run `python -m reference.readme docs/demo/summary.md docs/bundled-zoo.md --marker headline`: what stands between
 `<!-- headline -->` and `<!-- /headline -->` is written anew, the links to files beside the summary with its folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--marker", default="headline", help="which part")
     given = parser.parse_args(arguments)
     try:
-        page = first_page(given.summary.read_text(encoding="utf-8"), given.summary.parent.as_posix())
+        folder = Path(os.path.relpath(given.summary.parent, given.readme.parent)).as_posix()
+        page = first_page(given.summary.read_text(encoding="utf-8"), folder)
         text = replace_between(given.readme.read_text(encoding="utf-8"), page, given.marker)
         write_whole(given.readme, text.encode())
     except (InputError, OSError) as problem:

@@ -1,4 +1,4 @@
-"""Write RESULTS.md of the reference study from its tables: every number and every verdict in it is computed here.
+"""Write first-study.md, the results of the first study, from its tables: every number and verdict is computed here.
 
 Run `python -m reference.results TABLES OUT`, which also writes OUT/results (the analysis' own files) and the
 figures of each data set. `make figures` does this for the published tables.
@@ -72,7 +72,7 @@ class Study:
 
 
 def text(study: Study, figures: Path | None = None) -> str:
-    """The whole of RESULTS.md; ``figures`` is the folder of a folder of figures per data set, which it shows."""
+    """The whole of first-study.md; ``figures`` is the folder of a folder of figures per data set, which it shows."""
 
     def shown(name: str) -> list[str]:
         """The figure of each data set, where it was drawn."""
@@ -80,7 +80,7 @@ def text(study: Study, figures: Path | None = None) -> str:
             return []
         names = [data.partition("/")[0] for data in study.data]
         return [
-            f"![{name.replace('_', ' ')}, {data}](../../docs/reference/{data}/{name}.png)"
+            f"![{name.replace('_', ' ')}, {data}]({data}/{name}.png)"
             for data in names
             if (figures / data / f"{name}.png").exists()
         ]
@@ -143,8 +143,8 @@ def _opening(study: Study) -> str:
         f"{'All planned runs are in.' if whole else '**The study is partial.**'} MSB is the reading `msb_corrected`, "
         "the mean over a network's sites, a property of the weights that an operator declares and not of the function "
         "that it computes; brackets are 95 % intervals. What counts was fixed in advance in "
-        "[docs/analysis-plan.md](../../docs/analysis-plan.md); everything the analysis found stands in "
-        "[docs/reference/results/summary.md](../../docs/reference/results/summary.md), the scores of every operator in "
+        "[docs/analysis-plan.md](../analysis-plan.md); everything the analysis found stands in "
+        "[docs/reference/results/summary.md](results/summary.md), the scores of every operator in "
         "every cell in `docs/reference/*/table_classification.md`."
     )
 
@@ -375,7 +375,7 @@ def _one(table: pd.DataFrame, **where: str) -> pd.Series | None:
 
 
 def main(folder: str, out: Path) -> None:
-    """Write RESULTS.md, the analysis' files and the figures."""
+    """Write first-study.md, the analysis' files and the figures."""
     study = Study.of(load(folder))
     write_results(study.results, out / "results")
     for number, data in enumerate(study.data):
@@ -385,7 +385,7 @@ def main(folder: str, out: Path) -> None:
         shutil.rmtree(out / data.partition("/")[0], ignore_errors=True)
         for path in save_figures(study.frames, out / data.partition("/")[0], names, data=data):
             print(path)
-    write_whole(HERE / "RESULTS.md", text(study, out).encode())
+    write_whole(out / "first-study.md", text(study, out).encode())
 
 
 if __name__ == "__main__":

@@ -20,17 +20,35 @@ def readme(repository: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def demo(repository: Path) -> Path:
-    return repository / "docs" / "demo"
+def documents(repository: Path) -> Path:
+    return repository / "docs"
 
 
-@pytest.mark.parametrize(("marker", "folder"), [("headline", "docs/demo"), ("published", "docs/published")])
-def test_first_pages_are_those_of_the_summaries(readme: str, repository: Path, marker: str, folder: str) -> None:
-    page = first_page((repository / folder / "summary.md").read_text(), folder)
-    assert page.startswith("**")
-    assert f"]({folder}/headline.png)" in page
-    assert "| statement |" in page
-    assert replace_between(readme, page, marker) == readme
+@pytest.mark.parametrize(
+    ("page", "marker", "folder"),
+    [
+        ("README.md", "headline", "docs/population"),
+        ("docs/bundled-zoo.md", "headline", "demo"),
+        ("docs/published-operators.md", "published", "published"),
+    ],
+)
+def test_first_pages_are_those_of_the_summaries(repository: Path, page: str, marker: str, folder: str) -> None:
+    file = repository / page
+    shown = first_page((file.parent / folder / "summary.md").read_text(), folder)
+    assert shown.startswith("**")
+    assert f"]({folder}/headline.png)" in shown
+    assert "| statement |" in shown
+    assert replace_between(file.read_text(), shown, marker) == file.read_text()
+
+
+def test_findings_are_those_that_were_written(readme: str, repository: Path) -> None:
+    found = first_page((repository / "docs" / "population" / "findings.md").read_text(), "docs/population")
+    assert 3 <= found.count("\n* ") + found.startswith("* ") <= 5
+    assert replace_between(readme, found, "findings") == readme
+
+
+def test_the_readme_is_short(readme: str) -> None:
+    assert len(readme.splitlines()) <= 120
 
 
 def test_a_part_of_a_readme_is_replaced_between_its_markers(
@@ -52,14 +70,14 @@ def test_a_part_of_a_readme_is_replaced_between_its_markers(
 
 
 @pytest.mark.parametrize(
-    ("section", "folder", "least"),
-    [("What was found in the bundled zoo", "demo", 20), ("What the published operators suggest", "published", 15)],
+    ("page", "section", "folder", "least"),
+    [("bundled-zoo.md", "Findings", "demo", 20), ("published-operators.md", "Digits", "published", 15)],
 )
 def test_quoted_numbers_stand_in_what_was_written(
-    readme: str, demo: Path, section: str, folder: str, least: int
+    documents: Path, page: str, section: str, folder: str, least: int
 ) -> None:
-    found = readme.partition(f"## {section}\n")[2].partition("\n## ")[0]
-    place = demo.parent / folder
+    found = (documents / page).read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    place = documents / folder
     written = "\n".join(path.read_text() for path in [*place.glob("*.txt"), place / "summary.md"])
     numbers = set(re.findall(r"-?\d+\.\d+", written.replace("−", "-")))
     quoted = set(re.findall(r"-?\d+\.\d+", found))
@@ -75,9 +93,10 @@ def test_quoted_numbers_stand_in_what_was_written(
     assert not [each for each in told if each not in intervals]
 
 
-def test_numbers_of_the_study_stand_in_its_results(readme: str, repository: Path) -> None:
-    found = readme.partition("## What was found on CIFAR-10 and MNIST")[2].partition("\n## ")[0]
-    results = (repository / "data" / "reference" / "RESULTS.md").read_text()
+def test_numbers_of_the_study_stand_in_its_results(repository: Path) -> None:
+    page = (repository / "docs" / "published-operators.md").read_text()
+    found = page.partition("## CIFAR-10 and MNIST, the first study")[2].partition("\n## ")[0]
+    results = (repository / "docs" / "reference" / "first-study.md").read_text()
     numbers = set(re.findall(r"-?\d+\.\d+", results.replace("+", "")))
     quoted = set(re.findall(r"-?\d+\.\d+", found))
     assert len(quoted) > 20
@@ -88,24 +107,38 @@ def test_numbers_of_the_study_stand_in_its_results(readme: str, repository: Path
         assert f"{len(planned)} on {'CIFAR-10' if data == 'cifar10' else 'MNIST'}" in found
 
 
-def test_what_the_readme_shows_is_there(readme: str, repository: Path) -> None:
-    targets = re.findall(r"\]\(([^)#:]+)\)", readme)
-    assert len(targets) >= 5
-    assert all((repository / target).exists() for target in targets)
+PAGES = [
+    "README.md",
+    "RESULTS.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "data/README.md",
+    "docs/reference/first-study.md",
+]
 
 
-def test_counts_are_the_zoos(readme: str, repository: Path) -> None:
+def test_what_pages_show_is_there(repository: Path) -> None:
+    pages = [*map(repository.joinpath, PAGES), *sorted((repository / "docs").glob("*.md"))]
+    assert len(pages) > 12
+    found = [(page, target) for page in pages for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text())]
+    assert len(found) > 60
+    assert not [f"{page}: {target}" for page, target in found if not (page.parent / target).exists()]
+
+
+def test_counts_are_the_zoos(repository: Path) -> None:
+    page = (repository / "docs" / "bundled-zoo.md").read_text()
     factors = [checkpoint.factors for checkpoint in read_manifest(repository / "data" / "zoo")]
     drawn = sum(found["population"] == "P" for found in factors)
     blocks = {found["block"] for found in factors if found["population"] == "R"}
-    assert f"({len(factors)} checkpoints on handwritten digits" in readme
-    assert f"{drawn} drawn operators and {len(blocks)} blocks of rotations" in readme
+    assert f"({len(factors)} checkpoints on handwritten digits" in page
+    assert f"{drawn} drawn operators and {len(blocks)} blocks of rotations" in page
     assert f"{len(factors)} trained checkpoints" in (repository / "data" / "README.md").read_text()
 
 
-def test_commands_of_the_readme_parse(readme: str) -> None:
-    commands = re.findall(r"^    invariscope (.*?)(?:\s+#.*)?$", readme, re.M)
-    assert len(commands) >= 3
+def test_commands_of_the_pages_parse(readme: str, documents: Path) -> None:
+    text = "\n".join([readme, *(page.read_text() for page in sorted(documents.glob("*.md")))])
+    commands = re.findall(r"^    invariscope (.*?)(?:\s+#.*)?$", text.replace("\\\n", " "), re.M)
+    assert len(commands) >= 12
     for command in commands:
         parsed = cli.parse(command.split())
         assert type(parsed).__name__.lower() == command.split()[0]

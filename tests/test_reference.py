@@ -46,7 +46,7 @@ def study(repository: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def text(repository: Path) -> str:
-    return (repository / "data" / "reference" / "RESULTS.md").read_text()
+    return (repository / "docs" / "reference" / "first-study.md").read_text()
 
 
 @pytest.fixture(scope="module")
