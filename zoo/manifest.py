@@ -19,7 +19,8 @@ from invariscope.base.files import write_atomic
 from invariscope.base.names import unknown
 from invariscope.zoo.architectures import ARCHITECTURES, takes_strided
 from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES, Checkpoint
-from invariscope.zoo.datasets.inputs import InputSpec, Size
+from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.manifest_input import read_input
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators import OperatorSpec, parse_operator
 from invariscope.zoo.user_code import no_code
@@ -129,9 +130,7 @@ def manifest_entry(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": checkpoint.name, "model": checkpoint.model, "weights": weights}
     if checkpoint.prefix is not None:
         entry["prefix"] = checkpoint.prefix
-    spec = checkpoint.input
-    size = spec.size if isinstance(spec.size, int) else list(spec.size)
-    entry["input"] = {"size": size, "mean": list(spec.mean), "std": list(spec.std)}
+    entry["input"] = checkpoint.input.settings()
     if checkpoint.labels is not None:
         entry["labels"] = checkpoint.labels
     if checkpoint.factors:
@@ -164,7 +163,7 @@ class _Reader:
             what = f"checkpoint {item.value['name'].text(f'{what}: name')!r}"
         entry = item.mapping(what, _ENTRY_KEYS, ("model", "weights"))
         text, model = self._model(entry["model"], what)
-        spec = _input(entry["input"], f"{what}: input") if "input" in entry else self._known_input(model, item, what)
+        spec = read_input(entry["input"], f"{what}: input") if "input" in entry else self._known_input(model, item, what)
         labels = entry["labels"].text(f"{what}: labels") if "labels" in entry else None
         prefix = entry["prefix"].text(f"{what}: prefix") if "prefix" in entry else None
         factors = _factors(entry["factors"], f"{what}: factors") if "factors" in entry else {}
@@ -311,36 +310,6 @@ def _check_argument(model: ModelString, name: str, value: Any, parameters: Mappi
 def _stem(file: Path) -> str:
     suffix = next(suffix for suffix in WEIGHT_SUFFIXES if file.name.endswith(suffix))
     return file.name.removesuffix(suffix)
-
-
-def _input(item: Located, what: str) -> InputSpec:
-    keys = ("size", "mean", "std")
-    entry = item.mapping(what, keys, keys)
-    size = _size(entry["size"], f"{what}.size")
-    mean = _channel_numbers(entry["mean"], f"{what}.mean", -math.inf)
-    std = _channel_numbers(entry["std"], f"{what}.std", 0)
-    if min(std) == 0:
-        raise entry["std"].fail(f"{what}.std is 0, and must be positive: 1 leaves the values as they are")
-    if len(mean) != len(std) and 1 not in (len(mean), len(std)):
-        raise item.fail(f"{what}: mean has {len(mean)} numbers and std {len(std)}: give one per channel to both")
-    return InputSpec(size=size, mean=mean, std=std)
-
-
-def _size(item: Located, what: str) -> Size:
-    """The side of square images, or ``[height, width]``."""
-    if not isinstance(item.value, list):
-        return item.integer(what, 1)
-    sides = [side.integer(what, 1) for side in item.items(what)]
-    if len(sides) != 2:
-        raise item.fail(f"{what} has {len(sides)} numbers: give one for square images, or [height, width]")
-    return sides[0], sides[1]
-
-
-def _channel_numbers(item: Located, what: str, minimum: float) -> tuple[float, ...]:
-    """One number per channel, or a single one for all."""
-    if isinstance(item.value, list):
-        return tuple(number.number(what, minimum) for number in item.items(what))
-    return (item.number(what, minimum),)
 
 
 def _factors(item: Located, what: str) -> dict[str, Scalar]:

@@ -146,8 +146,7 @@ def _tasks(
 ) -> list[PlannedTask]:
     """The tasks of a checkpoint, whose Python files hash to ``code``."""
     identity = {"sha256": sha256, "model": checkpoint.model, "code": code}
-    spec = checkpoint.input
-    preprocessing = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}
+    preprocessing = {**checkpoint.input.settings(), "size": checkpoint.input.size}
     tasks = []
     for name in dict.fromkeys((DESCRIPTION, *options.collect)):
         collector = COLLECTORS[name]

@@ -25,19 +25,24 @@ the sign of a gradient near zero on rounding: blocks that are always the same gi
 
 
 class PixelModel(nn.Module):
-    """A network behind its normalisation: ``model((x - mean) / std)`` of pixels ``x`` in [0, 1], ``(N, C, H, W)``."""
+    """A network behind its normalisation: ``model((x - mean) / std)`` of pixels ``x`` in [0, 1], ``(N, C, H, W)``.
+
+    With ``order="bgr"`` the channels are reversed first.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float], order: str = "rgb") -> None:
         super().__init__()
         self.model = model
+        self.order = order
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).reshape(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
+        x = x.flip(1) if self.order == "bgr" else x
         logits: Tensor = self.model(place((x - self.mean.to(x)) / self.std.to(x), self.model))
         return logits
 
