@@ -23,6 +23,7 @@ from invariscope.base.names import nearest, unknown
 from invariscope.zoo.datasets.inputs import INTERPOLATIONS, InputSpec
 from invariscope.zoo.model_string import Argument, ModelString
 from invariscope.zoo.optional import import_optional, import_timm, import_torchvision
+from invariscope.zoo.pickles import read_pickled
 from invariscope.zoo.weights import load_weights
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -70,7 +71,7 @@ def torchvision_builder(parts: ModelString, download: bool) -> Callable[..., Any
     member = _torchvision_weights(parts, models)
     if member is not None:
         # Reading them here shows that they are weights alone: torchvision unpickles the file without a check.
-        load_weights(_hub_file(parts, member.url, download))
+        read_pickled(_hub_file(parts, member.url, download), bystanders=False)
         fixed["weights"] = member
 
     def build(pretrained: bool = False, weights: Any = None, **arguments: Any) -> Any:
@@ -107,7 +108,7 @@ def torchvision_input(parts: ModelString) -> InputSpec | None:
     if not size or not mean or not std or len(set(size)) != 1:
         return None
     resize = getattr(transforms, "resize_size", None) if getattr(transforms, "crop_size", None) else None
-    if not resize:
+    if transforms is None or not resize:
         return InputSpec(int(size[0]), tuple(mean), tuple(std))
     return InputSpec(
         int(size[0]),

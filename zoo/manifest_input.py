@@ -45,8 +45,8 @@ def read_input(item: Located, what: str) -> InputSpec:
         more["range"] = entry["range"].integer(f"{what}.range", 1)
         if more["range"] not in RANGES:
             raise entry["range"].fail(
-                f"{what}.range is {more['range']}: give 1 for a network that takes values from 0 to 1, 255 for one that "
-                "takes values from 0 to 255"
+                f"{what}.range is {more['range']}: give 1 for a network that takes values from 0 to 1, 255 for "
+                "one that takes values from 0 to 255"
             )
     try:
         return InputSpec(size, mean, std, **more)

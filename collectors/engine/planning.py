@@ -78,7 +78,7 @@ def make_plan(
         DataError: the folder holds another network under the name of a checkpoint, or something that is no part.
     """
     states = {checkpoint.name: signature(checkpoint.weights) for checkpoint in checkpoints}
-    hashes = {checkpoint.name: known.sha256(checkpoint.weights) for checkpoint in checkpoints}
+    hashes = {checkpoint.name: known.network(checkpoint) for checkpoint in checkpoints}
     described = store.heads(DESCRIPTION, known.head)
     known.note_heads([part for part in store.parts(DESCRIPTION) if not part.compacted], described)
     replaced = _replaced(checkpoints, hashes, described, store.name)

@@ -71,7 +71,9 @@ def test_blue_first_and_values_up_to_255() -> None:
     expected = (blue_first - torch.tensor([104.0, 117, 123])[:, None, None]) / torch.tensor([1.0, 2, 4])[:, None, None]
     assert torch.allclose(prepared(pixels, spec), expected, atol=1e-4)
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
-    plain = PreparedImages(ImageSet("one", images, torch.zeros(1, dtype=torch.int64), ("a",), background=(9, 8, 7)), spec)
+    plain = PreparedImages(
+        ImageSet("one", images, torch.zeros(1, dtype=torch.int64), ("a",), background=(9, 8, 7)), spec
+    )
     assert torch.allclose(plain.background, torch.tensor([7 - 104.0, (8 - 117) / 2, (9 - 123) / 4]))
     assert torch.allclose(plain.black, torch.tensor([-104.0, -117 / 2, -123 / 4]))
 

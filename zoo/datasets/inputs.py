@@ -173,8 +173,8 @@ class PreparedImages:
         self.size = spec.size if size is None else spec.larger(as_size(size, "size"))
         if spec.order != "rgb" and channels != 3:
             raise DataError(
-                f"{imageset.name} has images of {channels} channel(s) and the input's order is {spec.order}: leave order "
-                "out, or take images of 3 channels"
+                f"{imageset.name} has images of {channels} channel(s) and the input's order is {spec.order}: leave "
+                "order out, or take images of 3 channels"
             )
         self._mean = torch.tensor(spec.mean).expand(channels).reshape(channels, 1, 1)
         self._std = torch.tensor(spec.std).expand(channels).reshape(channels, 1, 1)
