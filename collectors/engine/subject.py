@@ -120,7 +120,7 @@ class Subject:
 
         spec = self.checkpoint.input
         try:
-            return probe(self.model, noise(self.images.images.shape[1], spec))
+            return probe(self.model, noise(self.images.channels, spec))
         except Exception:  # foreign code, or an image too much for the memory: it is told of where it is measured
             return None
 

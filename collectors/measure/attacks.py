@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from invariscope.base.errors import DataError, ModelError
 from invariscope.collectors.measure.attack import Attack
 from invariscope.collectors.measure.attacked import OVER, Attacked
-from invariscope.collectors.measure.passes import batches, check_inputs, checked_logits, evaluating
+from invariscope.collectors.measure.passes import batches, check_inputs, checked_logits, evaluating, need_labels
 from invariscope.collectors.measure.scores import accuracy
 from invariscope.zoo.datasets.inputs import PreparedImages, place
 from invariscope.zoo.operators.polyphase import APS, LPS
@@ -101,6 +101,7 @@ def attack_images(
     block: int = BLOCK,
 ) -> list[Attacked]:
     """The attacked images, block by block; arguments and errors as :func:`measure_attack`."""
+    need_labels(labels, "an attack")
     labels = check_inputs(_floats(pixels), labels, block)
     parts = []
     with evaluating(model):

@@ -16,7 +16,7 @@ from invariscope.collectors.measure.invariance import Predictions, plan_columns,
 from invariscope.collectors.measure.jackknife import ratio_without
 from invariscope.collectors.measure.msb import Tally, tally_sites
 from invariscope.collectors.measure.paired import Statistic, average, mean_statistic, paired_change
-from invariscope.collectors.measure.passes import Images, predict_unshifted
+from invariscope.collectors.measure.passes import Images, need_labels, predict_unshifted
 from invariscope.collectors.measure.replacements import DEFAULT_REPLACEMENTS, read_replacements
 from invariscope.collectors.measure.scores import kappa_without, pair_agreement, pair_hits, product_without
 from invariscope.collectors.measure.shifts import ShiftPlan
@@ -89,6 +89,7 @@ def measure_swaps(
     specs = read_replacements(replacements)
     if len(images) == 0:
         raise DataError("there are no images to measure swaps on: give at least one")
+    need_labels(labels, "a swap")
     if unshifted and not all(plan.rule.keeps_size for plan in plans):
         raise ShiftError("a crop plan wants larger images than MSB: measure it apart, with unshifted=False")
     measurement = _SwapMeasurement(

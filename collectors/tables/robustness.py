@@ -283,5 +283,6 @@ COLLECTOR = Collector(
     check,
     conditions=("condition_kind", "condition", "severity", "norm"),
     scores="images",
+    of_labels=True,
     definition=2,  # intervals are Wilson's and on the logit scale
 )

@@ -9,10 +9,11 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from invariscope.base.errors import DataError
@@ -26,6 +27,10 @@ _COLOUR = ("RGB", "P", "RGBA", "LA", "PA", "CMYK", "YCbCr")
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 Source = bytes | Path
+Made = TypeVar("Made")
+
+_TURNED = range(5, 9)
+"""Values of EXIF's orientation that exchange height and width."""
 
 
 def decode_images(sources: Sequence[Source], name: str, size: int | None) -> Tensor:
@@ -44,7 +49,7 @@ def decode_images(sources: Sequence[Source], name: str, size: int | None) -> Ten
     def decode(row: int) -> np.ndarray:
         return _decode(sources[row], f"{name}: image {row}", size)
 
-    arrays = _in_threads(decode, len(sources))
+    arrays = in_threads(decode, len(sources))
     _check_sizes(arrays, name)
     if any(array.ndim == 3 for array in arrays):
         grey = (array.ndim == 2 for array in arrays)
@@ -63,12 +68,13 @@ def decode_masks(sources: Sequence[Source], name: str, size: int | None) -> Tens
     def decode(row: int) -> np.ndarray:
         return _decode_mask(sources[row], f"{name}: mask {row}", size)
 
-    arrays = _in_threads(decode, len(sources))
+    arrays = in_threads(decode, len(sources))
     _check_sizes(arrays, name)
     return torch.from_numpy(np.stack(arrays))
 
 
-def _in_threads(decode: Callable[[int], np.ndarray], count: int) -> list[np.ndarray]:
+def in_threads(decode: Callable[[int], Made], count: int) -> list[Made]:
+    """What a function makes of the numbers below ``count``."""
     # Pillow's decoders release the interpreter lock.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(decode, range(count)))
@@ -90,11 +96,38 @@ def _open(source: Source, what: str) -> Image.Image:
     return image
 
 
+def look_at(source: Source, what: str) -> tuple[int, int, bool]:
+    """Height and width of an image, and whether it is grey; from its first bytes.
+
+    Raises:
+        DataError: as :func:`decode_images`.
+    """
+    with _open(source, what) as image:
+        _check_mode(image, what)
+        try:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+        except _BROKEN:  # said when it is decoded
+            turned = False
+        height, width = (image.width, image.height) if turned else (image.height, image.width)
+        return height, width, image.mode in _GREY
+
+
+def decode_one(source: Source, what: str, *, colour: bool, size: int | None = None) -> np.ndarray:
+    """One image: ``(H, W)``, or ``(H, W, 3)`` with ``colour``; as :func:`decode_images` does it."""
+    pixels = _decode(source, what, size)
+    return np.repeat(pixels[:, :, None], 3, axis=2) if colour and pixels.ndim == 2 else pixels
+
+
+def _check_mode(image: Image.Image, what: str) -> None:
+    if image.mode not in _GREY + _COLOUR:
+        raise DataError(f"{what} has pixels of the type {image.mode!r}: convert it to 8-bit grey or RGB")
+
+
 def _decode(source: Source, what: str, size: int | None) -> np.ndarray:
     with _open(source, what) as image:
-        if image.mode not in _GREY + _COLOUR:
-            raise DataError(f"{what} has pixels of the type {image.mode!r}: convert it to 8-bit grey or RGB")
+        _check_mode(image, what)
         try:
+            ImageOps.exif_transpose(image, in_place=True)  # as a viewer shows it, and the library `datasets` reads it
             pixels = image.convert("L" if image.mode in _GREY else "RGB")
         except _BROKEN as error:
             raise DataError(f"{what} is damaged or cut off: replace it or leave it out") from error

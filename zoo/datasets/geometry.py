@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from invariscope.zoo.datasets.inputs import Size, sides
-
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from invariscope.zoo.datasets.inputs import InputSpec
+    from invariscope.zoo.datasets.inputs import InputSpec, Size
 
 
-def resized(image: Tensor, spec: InputSpec, size: Size) -> Tensor:
+def resized(image: Tensor, spec: InputSpec, size: tuple[int, int]) -> Tensor:
     """One image as an evaluation resizes and crops it: ``(C, H, W)`` uint8 to ``(C, *size)`` uint8.
 
     A number as ``spec.resize`` is the length of the shorter side, the longer one being ``int(resize * long / short)``
@@ -26,7 +24,7 @@ def resized(image: Tensor, spec: InputSpec, size: Size) -> Tensor:
     """
     if spec.resize is None:
         raise ValueError("the input has no resize")
-    high, wide = sides(size)
+    high, wide = size
     height, width = _target(image.shape[-2], image.shape[-1], spec.resize, high, wide)
     if (height, width) != tuple(image.shape[-2:]):
         resize = _by_pillow if spec.antialias else _by_torch

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from invariscope.zoo.datasets.files import ImageFiles
     from invariscope.zoo.datasets.imageset import ImageSet
 
 Size = int | tuple[int, int]
@@ -161,7 +162,7 @@ class PreparedImages:
     def __init__(self, imageset: ImageSet, spec: InputSpec, size: Size | None = None) -> None:
         import torch
 
-        channels = imageset.images.shape[1]
+        channels = imageset.channels
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             if len(values) not in (1, channels):
                 raise DataError(
@@ -192,8 +193,7 @@ class PreparedImages:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """``(N, C, H, W)``: the shape of all images together."""
-        count, channels = self.imageset.images.shape[:2]
-        return count, channels, *sides(self.size)
+        return len(self.imageset), self.imageset.channels, *sides(self.size)
 
     def masks(self, rows: slice | Tensor | np.ndarray) -> Tensor:
         """Masks of some images, brought to the images' size by the nearest pixel: ``(n, H, W)`` uint8, void 255.
@@ -212,7 +212,7 @@ class PreparedImages:
         masks = self.imageset.masks[rows]
         if self.spec.resize is not None and len(masks):
             nearest = replace(self.spec, interpolation="nearest", antialias=True)
-            return torch.stack([resized(mask[None], nearest, self.size)[0] for mask in masks])
+            return torch.stack([resized(mask[None], nearest, sides(self.size))[0] for mask in masks])
         # Class numbers up to 255 are exact in float32.
         return _fit(masks[:, None].float(), self.size, nearest=True)[:, 0].to(torch.uint8) if len(masks) else masks
 
@@ -252,10 +252,24 @@ class PreparedImages:
 
         if not isinstance(rows, slice):
             rows = torch.as_tensor(rows)
-        images = self.imageset.images[rows]
+        images: Any = self.imageset.images[rows]
+        if not isinstance(images, torch.Tensor):
+            return self._of_files(images)
         if self.spec.resize is None or not len(images):
             return self._normalised(_fit(images.to(torch.float32) / 255, self.size), 1)
-        return self._normalised(torch.stack([resized(image, self.spec, self.size) for image in images]).float())
+        return self._normalised(torch.stack([resized(image, self.spec, sides(self.size)) for image in images]).float())
+
+    def _of_files(self, images: ImageFiles) -> Tensor:
+        """Images that are decoded now, each resized as soon as it is."""
+        import torch
+
+        from invariscope.zoo.datasets.geometry import resized
+
+        if self.spec.resize is None:
+            made = images.decoded(lambda image: _fit(image[None].to(torch.float32) / 255, self.size)[0])
+            return self._normalised(torch.stack(made), 1) if made else torch.empty(self.shape)[:0]
+        made = images.decoded(lambda image: resized(image, self.spec, sides(self.size)).float())
+        return self._normalised(torch.stack(made)) if made else torch.empty(self.shape)[:0]
 
     def _normalised(self, images: Tensor, white: int = 255) -> Tensor:
         """Images of values from 0 to ``white``, red first, as the network takes them."""
