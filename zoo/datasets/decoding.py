@@ -49,7 +49,23 @@ def decode_images(sources: Sequence[Source], name: str, size: int | None) -> Ten
     def decode(row: int) -> np.ndarray:
         return _decode(sources[row], f"{name}: image {row}", size)
 
-    arrays = in_threads(decode, len(sources))
+    return _stacked(in_threads(decode, len(sources)), name)
+
+
+def arrays_to_images(arrays: Sequence[np.ndarray], name: str, size: int | None) -> Tensor:
+    """Pixels ``(H, W)`` or ``(H, W, C)`` uint8 as :func:`decode_images` gives them."""
+    made = []
+    for row, array in enumerate(arrays):
+        array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+        if array.ndim == 3 and array.shape[2] != 3:
+            found = f"{name}: image {row} has {array.shape[2]} channels"
+            raise DataError(f"{found}: give lists of rows of pixels of 1 or 3 channels, the channels last")
+        what = f"{name}: image {row}"
+        made.append(np.asarray(_fit(Image.fromarray(array), what, size, Image.Resampling.BILINEAR)))
+    return _stacked(made, name)
+
+
+def _stacked(arrays: list[np.ndarray], name: str) -> Tensor:
     _check_sizes(arrays, name)
     if any(array.ndim == 3 for array in arrays):
         grey = (array.ndim == 2 for array in arrays)
