@@ -13,6 +13,7 @@ from typing import Any
 from invariscope.base.errors import WeightsError
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.model_string import ModelString
+from invariscope.zoo.outputs import Classes
 from invariscope.zoo.yaml_lines import Scalar
 
 INDEX_SUFFIX = ".index.json"
@@ -81,6 +82,7 @@ class Checkpoint:
         key: the entry of the weights file that holds the weights, where there are several.
         rename: what to replace in the keys, pairs of texts; or ``regex`` and ``to`` with a pattern and its replacement.
         ignore: keys of the file that are no weights of the network.
+        classes: which outputs of the network are the classes of the data; all of them where it is not given.
         folder: the manifest's folder, to which ``python:`` files are relative.
         line: line of the entry in the manifest, 0 for a checkpoint that was not read from one.
         manifest: the manifest's file, none for a checkpoint that was not read from one.
@@ -99,6 +101,7 @@ class Checkpoint:
     key: str | None = None
     rename: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     ignore: tuple[str, ...] = ()
+    classes: Classes | None = None
 
     @cached_property
     def parts(self) -> ModelString:
@@ -113,7 +116,8 @@ class Checkpoint:
     def variant(self) -> dict[str, Any]:
         """What makes another network of the same file and model string; empty for most."""
         rename = list(map(list, self.rename.items()))
-        made = {"key": self.key, "rename": rename, "ignore": list(self.ignore)}
+        made: dict[str, Any] = {"key": self.key, "rename": rename, "ignore": list(self.ignore)}
+        made["classes"] = self.classes.settings() if self.classes else None
         return {name: value for name, value in made.items() if value}
 
     def files(self) -> list[Path]:

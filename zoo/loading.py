@@ -19,6 +19,7 @@ from invariscope.zoo.layouts import Layout, proposal
 from invariscope.zoo.libraries import config_input, timm_builder, timm_input, torchvision_builder, torchvision_input
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators import read_downsampling
+from invariscope.zoo.outputs import choose_outputs
 from invariscope.zoo.user_code import find_code, load_user_object, remedy, said, where
 from invariscope.zoo.weights import load_weights
 
@@ -98,6 +99,8 @@ def load_checkpoint(checkpoint: Checkpoint) -> nn.Module:
         remedy = f"with {fits} it would fit" if fits else "correct the model string or the prefix"
         raise WeightsError(f"{checkpoint.weights} does not fit {checkpoint.model!r}: {misfit}; {remedy}")
     network.load_state_dict(state, strict=False)
+    if checkpoint.classes is not None:
+        choose_outputs(network, checkpoint.classes)
     return network.eval()
 
 

@@ -21,7 +21,7 @@ from invariscope.zoo.architectures import ARCHITECTURES, takes_strided
 from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES, Checkpoint, no_weights
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.manifest_input import read_input
-from invariscope.zoo.manifest_weights import read_ignore, read_rename, whole
+from invariscope.zoo.manifest_weights import read_classes, read_ignore, read_rename, whole
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators import OperatorSpec, parse_operator
 from invariscope.zoo.user_code import no_code
@@ -41,7 +41,7 @@ WHOLE_FACTORS = ("seed",)
 NUMBER_FACTORS = ("epoch", "strength")
 """The factors that the analysis reckons with; all others may be anything."""
 
-ENTRY_KEYS = ("name", "model", "weights", "key", "prefix", "rename", "ignore", "input", "labels", "factors")
+ENTRY_KEYS = ("name", "model", "weights", "key", "prefix", "rename", "ignore", "input", "classes", "labels", "factors")
 
 
 def read_manifest(
@@ -137,6 +137,8 @@ def manifest_entry(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
     if checkpoint.ignore:
         entry["ignore"] = list(checkpoint.ignore)
     entry["input"] = checkpoint.input.settings()
+    if checkpoint.classes is not None:
+        entry["classes"] = checkpoint.classes.settings()
     if checkpoint.labels is not None:
         entry["labels"] = checkpoint.labels
     if checkpoint.factors:
@@ -177,6 +179,7 @@ class _Reader:
         key = entry["key"].text(f"{what}: key") if "key" in entry else None
         rename = read_rename(entry["rename"], f"{what}: rename") if "rename" in entry else {}
         ignore = read_ignore(entry["ignore"], f"{what}: ignore") if "ignore" in entry else ()
+        classes = read_classes(entry["classes"], f"{what}: classes") if "classes" in entry else None
         factors = _factors(entry["factors"], f"{what}: factors") if "factors" in entry else {}
         files, is_pattern = self._weights(entry["weights"], what, model)
         checkpoints = []
@@ -190,6 +193,7 @@ class _Reader:
             frozen = MappingProxyType(dict(factors))
             origin = (self._folder, item.line, self._path)
             more: dict[str, Any] = {"key": key, "rename": MappingProxyType(rename), "ignore": ignore}
+            more["classes"] = classes
             checkpoints.append(Checkpoint(name, text, file, spec, labels, frozen, prefix, *origin, **more))
         return checkpoints
 

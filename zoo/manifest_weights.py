@@ -1,4 +1,4 @@
-"""How a manifest entry says where its weights are in their file: ``rename`` and ``ignore``."""
+"""How a manifest entry says what of a file are its weights and what of its outputs are classes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from invariscope.base.errors import DataError
 from invariscope.zoo.checkpoint import INDEX_SUFFIX
+from invariscope.zoo.outputs import Classes
 from invariscope.zoo.yaml_lines import Located
 
 _REGEX = {"regex", "to"}
@@ -47,6 +49,25 @@ def read_ignore(item: Located, what: str) -> tuple[str, ...]:
     if isinstance(item.value, str):
         return (item.text(what),)
     return tuple(one.text(what) for one in item.items(what))
+
+
+def read_classes(item: Located, what: str) -> Classes:
+    """Numbers of outputs, one per class of the data; or ``{offset: 1, count: 1000}``.
+
+    Raises:
+        ManifestError: as :func:`read_rename`.
+    """
+    try:
+        if isinstance(item.value, list):
+            return Classes(tuple(one.integer(what, 0) for one in item.items(what)))
+        if not isinstance(item.value, dict):
+            raise item.fail(f"{what} is {item.plain()!r}: write {{offset: 1}}, or the number of each class's output")
+        entry = item.mapping(what, ("offset", "count"))
+        offset = entry["offset"].integer(f"{what}.offset", 0) if "offset" in entry else 0
+        count = entry["count"].integer(f"{what}.count", 1) if "count" in entry else None
+        return Classes((), offset, count)
+    except DataError as problem:
+        raise item.fail(f"{what}: {problem}") from None
 
 
 def whole(files: Sequence[Path]) -> list[Path]:
