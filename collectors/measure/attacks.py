@@ -14,6 +14,7 @@ from invariscope.base.errors import DataError, ModelError
 from invariscope.collectors.measure.attack import Attack
 from invariscope.collectors.measure.attacked import OVER, Attacked
 from invariscope.collectors.measure.passes import batches, check_inputs, checked_logits, evaluating, need_labels
+from invariscope.collectors.measure.saying import said
 from invariscope.collectors.measure.scores import accuracy
 from invariscope.zoo.datasets.inputs import PreparedImages, place
 from invariscope.zoo.operators.polyphase import APS, LPS
@@ -43,7 +44,7 @@ class PixelModel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
         x = x.flip(1) if self.order == "bgr" else x
-        logits: Tensor = self.model(place((x - self.mean.to(x)) / self.std.to(x), self.model))
+        logits: Tensor = said(self.model, place((x - self.mean.to(x)) / self.std.to(x), self.model))
         return logits
 
 
@@ -234,7 +235,8 @@ def hard_selections(model: nn.Module) -> int:
     The gradient goes through the values of the phase that was chosen, and not through the choice.
     """
     return sum(
-        isinstance(module, APS | LPS) or (isinstance(module, TIPS) and module.hard) for module in model.modules()
+        isinstance(module, APS | LPS) or (isinstance(module, TIPS) and module.hard)
+        for module in nn.Module.modules(model)
     )
 
 

@@ -17,6 +17,7 @@ from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.base.names import unknown
 from invariscope.collectors.measure.folding import fold_batch_norms
 from invariscope.collectors.measure.precision import PRECISIONS
+from invariscope.collectors.measure.saying import logits_of, said, takes_channels_last
 from invariscope.zoo.datasets.imageset import NO_LABEL
 from invariscope.zoo.datasets.inputs import PreparedImages
 from invariscope.zoo.unchanged import unchanged, unshared
@@ -102,13 +103,14 @@ def shift_network(model: nn.Module, images: Tensor, *, precision: str = "fp32", 
     with evaluating(model), torch.no_grad():
         if fold:
             folded = fold_batch_norms(model, views[:1])
-            network = folded if folded is model or _agree(model(views.clone()), folded(views.clone())) else model
+            if folded is not model and takes_channels_last(model, views[:1]):  # the folded weights have theirs last
+                network = folded if _agree(model(views.clone()), folded(views.clone())) else model
         return network if precision == "fp32" else _in_bfloat16(network, views)
 
 
 def _agree(logits: object, others: object) -> bool:
     """Whether logits are equal up to rounding, and name the same classes but for ties within it."""
-    logits, others = class_maps(logits), class_maps(others)
+    logits, others = class_maps(logits_of(logits)), class_maps(logits_of(others))
     if not (is_logits(logits) and is_logits(others)) and not (is_maps(logits) and is_maps(others)):
         return False
     allowed = FOLDING_TOLERANCE * float(logits.abs().max())
@@ -158,7 +160,7 @@ def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
 def run_network(model: Callable[[Tensor], Any], batch: Tensor) -> Any:
     """What the network returns for a batch; a :class:`ModelError` that names the shape where it fails on it."""
     try:
-        return model(batch)
+        return said(model, batch)
     except InputError:
         raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:

@@ -252,7 +252,7 @@ def _is_already(model: nn.Module, site: Site, spec: OperatorSpec, example: Tenso
 
 def _padding_mode(model: nn.Module) -> str | None:
     """The one padding mode of all convolutions that pad; None where there is none, or several."""
-    modes = {conv.padding_mode for conv in model.modules() if isinstance(conv, nn.Conv2d) and _pads(conv)}
+    modes = {conv.padding_mode for conv in nn.Module.modules(model) if isinstance(conv, nn.Conv2d) and _pads(conv)}
     return modes.pop() if len(modes) == 1 and "zeros" not in modes else None
 
 

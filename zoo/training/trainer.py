@@ -68,7 +68,7 @@ class Trainer:
         self.layout = torch.channels_last if run.channels_last else torch.contiguous_format
         model = build_model(run.network(images.pixels().shape[1], self.task.outputs), run.folder).train()
         self.model: nn.Module = model.to(device, memory_format=self.layout)  # type: ignore[call-overload]
-        self.operators = [module for module in self.model.modules() if isinstance(module, Downsample)]
+        self.operators = [module for module in nn.Module.modules(self.model) if isinstance(module, Downsample)]
         for operator in self.operators:
             operator.set_input_size((images.pixels().shape[-2], images.pixels().shape[-1]))
         self.order = torch.Generator().manual_seed(run.seed)
