@@ -218,7 +218,7 @@ def measure_accuracy(
     Raises:
         ModelError, DataError: as :func:`predict`.
     """
-    need_labels(labels, "accuracy")
+    need_labels(check_inputs(images, labels, batch_size), "accuracy")
     unshifted = predict_unshifted(model, images, labels, batch_size=batch_size)
     return accuracy_frame(unshifted.prediction == torch.as_tensor(labels).cpu().numpy())
 

@@ -17,7 +17,7 @@ from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.base.names import unknown
 from invariscope.collectors.measure.folding import fold_batch_norms
 from invariscope.collectors.measure.precision import PRECISIONS
-from invariscope.collectors.measure.saying import logits_of, said, takes_channels_last
+from invariscope.collectors.measure.saying import is_view_problem, logits_of, said
 from invariscope.zoo.datasets.imageset import NO_LABEL
 from invariscope.zoo.datasets.inputs import PreparedImages
 from invariscope.zoo.unchanged import unchanged, unshared
@@ -103,9 +103,19 @@ def shift_network(model: nn.Module, images: Tensor, *, precision: str = "fp32", 
     with evaluating(model), torch.no_grad():
         if fold:
             folded = fold_batch_norms(model, views[:1])
-            if folded is not model and takes_channels_last(model, views[:1]):  # the folded weights have theirs last
-                network = folded if _agree(model(views.clone()), folded(views.clone())) else model
+            network = folded if folded is model or _stands_for(folded, model, views) else model
         return network if precision == "fp32" else _in_bfloat16(network, views)
+
+
+def _stands_for(folded: nn.Module, model: nn.Module, views: Tensor) -> bool:
+    """Whether a folded network says what the network says, and runs as the passes run it: channels last."""
+    output = model(views.clone())
+    try:
+        return _agree(output, folded(views.clone(memory_format=torch.channels_last)))
+    except RuntimeError as problem:
+        if is_view_problem(problem):
+            return False
+        raise
 
 
 def _agree(logits: object, others: object) -> bool:

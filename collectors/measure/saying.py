@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 from weakref import WeakSet
 
-import torch
 from torch import Tensor, nn
 
 _log = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ def said(model: Callable[[Tensor], Any], batch: Tensor) -> Any:
     try:
         output = model(batch)
     except RuntimeError as problem:
-        if _VIEW not in str(problem) or batch.is_contiguous():
+        if not is_view_problem(problem) or batch.is_contiguous():
             raise
         output = model(batch.contiguous())
         if network is not None:
@@ -58,15 +57,9 @@ def said(model: Callable[[Tensor], Any], batch: Tensor) -> Any:
     return output if tuple(batch.shape[2:]) == (1, 1) and not hasattr(output, "logits") else logits_of(output)
 
 
-def takes_channels_last(network: nn.Module, views: Tensor) -> bool:
-    """Whether a network runs on images whose channels lie last in memory."""
-    try:
-        network(views.clone(memory_format=torch.channels_last))
-    except RuntimeError as problem:
-        if _VIEW not in str(problem):
-            raise
-        return False
-    return True
+def is_view_problem(problem: RuntimeError) -> bool:
+    """Whether a network failed because it takes a view that needs a contiguous map."""
+    return _VIEW in str(problem)
 
 
 def _network(model: Callable[[Tensor], Any]) -> nn.Module | None:

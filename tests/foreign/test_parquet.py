@@ -94,9 +94,9 @@ def test_one_shard_stands_for_all_or_is_refused(tmp_path: Path) -> None:
             read(place, limit=2)
 
 
-@pytest.mark.parametrize("nested", ["lists", "fixed lists", "grey lists"])
+@pytest.mark.parametrize("nested", ["lists", "fixed lists", "grey lists", "lists of two channels"])
 def test_lists_of_numbers_are_images(nested: str, tmp_path: Path) -> None:
-    shown = PIXELS[..., 0] if nested == "grey lists" else PIXELS
+    shown = {"grey lists": PIXELS[..., 0], "lists of two channels": PIXELS[..., :2]}.get(nested, PIXELS)
     type_: pa.DataType = pa.uint8()
     for length in reversed(shown.shape[1:]):
         type_ = pa.list_(type_, length) if nested == "fixed lists" else pa.list_(type_)

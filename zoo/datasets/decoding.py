@@ -53,16 +53,17 @@ def decode_images(sources: Sequence[Source], name: str, size: int | None) -> Ten
 
 
 def arrays_to_images(arrays: Sequence[np.ndarray], name: str, size: int | None) -> Tensor:
-    """Pixels ``(H, W)`` or ``(H, W, C)`` uint8 as :func:`decode_images` gives them."""
+    """Pixels ``(H, W)`` or ``(H, W, C)`` uint8 as ``(N, C, H, W)``, of any number of channels."""
     made = []
     for row, array in enumerate(arrays):
-        array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-        if array.ndim == 3 and array.shape[2] != 3:
-            found = f"{name}: image {row} has {array.shape[2]} channels"
-            raise DataError(f"{found}: give lists of rows of pixels of 1 or 3 channels, the channels last")
+        planes = [array] if array.ndim == 2 else [array[..., i] for i in range(array.shape[2])]
         what = f"{name}: image {row}"
-        made.append(np.asarray(_fit(Image.fromarray(array), what, size, Image.Resampling.BILINEAR)))
-    return _stacked(made, name)
+        fitted = [_fit(Image.fromarray(plane), what, size, Image.Resampling.BILINEAR) for plane in planes]
+        made.append(np.stack([np.asarray(plane) for plane in fitted], axis=-1))
+    _check_sizes(made, name)
+    if len({array.shape[2] for array in made}) > 1:
+        raise DataError(f"{name} has images of several numbers of channels: give all of them the same")
+    return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).contiguous()
 
 
 def _stacked(arrays: list[np.ndarray], name: str) -> Tensor:
