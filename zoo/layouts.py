@@ -75,6 +75,7 @@ class Layout:
         tensors = any(isinstance(value, Tensor) for value in content.values())
         if not inner or (tensors and not any(name in _WRAPPERS for name in inner)):
             return dict(content)
+        inner = {name: value for name, value in inner.items() if name in _WRAPPERS} or inner
         if len(inner) == 1:
             return dict(next(iter(inner.values())))
         names = ", ".join(map(repr, inner))

@@ -15,7 +15,7 @@ from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
 from invariscope.zoo.loading import default_input
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SHAPES = ((90, 70), (70, 91), (64, 64), (300, 40))
+SHAPES = ((90, 71), (71, 90), (64, 64), (300, 40))
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:

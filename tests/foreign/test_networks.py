@@ -16,6 +16,7 @@ from invariscope import cli
 from invariscope.zoo.datasets import load_dataset
 from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
 from invariscope.zoo.loading import build_model
+from invariscope.zoo.weights import load_weights
 
 NETS = """
 from collections import OrderedDict, namedtuple
@@ -150,12 +151,18 @@ def test_contiguous_batches_are_told_of_once(zoo: Path, tmp_path: Path, caplog: 
     ]
 
 
-def test_a_network_that_cannot_be_loaded_is_one_line(zoo: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_network_that_cannot_be_loaded_is_one_line(
+    zoo: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+    monkeypatch.setattr(
+        "invariscope.zoo.loading.load_weights", lambda *a, **o: tried.append(a) or load_weights(*a, **o)
+    )
     for name in ("nets.py", "zoo.yaml"):
         (tmp_path / name).write_bytes((zoo / name).read_bytes())
     for name in ("a.pth", "b.pth"):
         torch.save({"nothing": torch.zeros(1)}, tmp_path / name)
     assert run(tmp_path, tmp_path / "tables", "--only", "Points") == cli.WITH_FAILURES
     failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
-    assert len(failed) == 1
+    assert len(failed) == len(tried) == 1
     assert len(read(tmp_path / "tables", "failures")) > 1

@@ -62,6 +62,7 @@ BYSTANDERS: dict[str, Callable[[], Any]] = {
 LAYOUTS: dict[str, tuple[Callable[[State], Any], dict[str, Any]]] = {
     "net": (lambda s: {"net": s, "acc": 91.2, "epoch": 7}, {}),
     "network": (lambda s: {"network": s, "optimizer": {"state": {}, "param_groups": []}}, {}),
+    "beside the state of a generator": (lambda s: {"model": s, "rng": {"torch": torch.zeros(8)}}, {}),
     "a name of their own": (lambda s: {"generator": s, "step": 3}, {}),
     "one of two by its key": (lambda s: {"generator": s, "teacher": zeros(s)}, {"key": "generator"}),
     "averaged by its key": (lambda s: {"state_dict": zeros(s), "state_dict_ema": s}, {"key": "state_dict_ema"}),

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -123,7 +124,7 @@ def look_at(source: Source, what: str) -> tuple[int, int, bool]:
         _check_mode(image, what)
         try:
             turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
-        except _BROKEN:  # said when it is decoded
+        except (*_BROKEN, KeyError, TypeError):  # as where it is decoded
             turned = False
         height, width = (image.width, image.height) if turned else (image.height, image.width)
         return height, width, image.mode in _GREY
@@ -144,7 +145,9 @@ def _decode(source: Source, what: str, size: int | None) -> np.ndarray:
     with _open(source, what) as image:
         _check_mode(image, what)
         try:
-            ImageOps.exif_transpose(image, in_place=True)  # as a viewer shows it, and the library `datasets` reads it
+            image.load()
+            with suppress(*_BROKEN, KeyError, TypeError):  # of damaged EXIF data the image is as it lies
+                ImageOps.exif_transpose(image, in_place=True)  # as viewers and the library `datasets` do
             pixels = image.convert("L" if image.mode in _GREY else "RGB")
         except _BROKEN as error:
             raise DataError(f"{what} is damaged or cut off: replace it or leave it out") from error
