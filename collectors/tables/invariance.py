@@ -63,11 +63,7 @@ def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
 def remark(rows: pd.DataFrame) -> str | None:
     """That the images have no labels."""
     lacking = (rows["score"] == "accuracy") & rows["value"].isna()
-    return (
-        "the images have no labels: consistency is measured, accuracy and fidelity are missing"
-        if lacking.any()
-        else None
-    )
+    return "no labels: accuracy and fidelity are missing" if lacking.any() else None
 
 
 COLLECTOR = Collector(
