@@ -25,18 +25,14 @@ WEIGHT_SUFFIXES = (
 )
 """File names that hold weights; torch's are read by ``torch.load(weights_only=True)``."""
 
-_CONVERT = {
-    (".h5", ".keras", ".hdf5"): "a file of Keras: export it with tf2onnx to ONNX and write model: onnx:FILE",
-    (".tflite",): "a file of TensorFlow Lite: convert it with tflite2onnx or tf2onnx and write model: onnx:FILE",
-    (".pb",): "a graph of TensorFlow: convert it with tf2onnx and write model: onnx:FILE",
-    (".onnx",): "a whole network: write model: onnx:FILE and leave weights out, or convert it with onnx2torch",
-    (
-        ".npz",
-        ".npy",
-        ".pkl",
-        ".pickle",
-        ".mat",
-    ): "no file of torch: convert it with torch.save(model.state_dict(), FILE)",
+_KERAS = (".h5", ".keras", ".hdf5", ".pb")
+_NUMPY = (".npz", ".npy", ".pkl", ".pickle", ".mat")
+_TORCH = "make a network of torch of it with onnx2torch, save its state_dict(), and name the network as model"
+_CONVERT: dict[tuple[str, ...], str] = {
+    _KERAS: f"a file of TensorFlow: export it to ONNX with tf2onnx, {_TORCH}",
+    (".tflite",): f"a file of TensorFlow Lite: convert it to ONNX with tf2onnx --tflite, {_TORCH}",
+    (".onnx",): f"a whole network: {_TORCH}",
+    _NUMPY: "no file of torch: read it and save it with torch.save(model.state_dict(), FILE)",
 }
 
 

@@ -286,7 +286,7 @@ def test_what_fits_nothing_is_refused(
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
-    [("a.h5", "tf2onnx"), ("a.tflite", "tflite2onnx"), ("a.keras", "tf2onnx"), ("a.npz", "torch.save")],
+    [("a.h5", "tf2onnx"), ("a.tflite", "tf2onnx --tflite"), ("a.keras", "tf2onnx"), ("a.npz", "torch.save")],
 )
 def test_files_of_others_are_refused_with_the_way_to_convert_them(
     name: str, remedy: str, tmp_path: Path, entry: Any
