@@ -196,8 +196,9 @@ class Collector:
         options: a frozen dataclass with a default for every field, whose fields are flags of ``collect``.
         check: refuses options before anything is measured, where this collector is asked for.
         conditions: columns that say what of the table a task measured, for ``status``.
-        scores: what the network must predict: the class of an image, which needs labels, or of each pixel, which needs
-            masks; None suits every network and data set.
+        scores: what the network must predict: the class of an image, or of each pixel, which needs masks; None suits
+            every network and data set.
+        of_labels: whether nothing of it can be measured on images without labels.
         of_data: whether the rows depend on the images; otherwise neither key nor rows name them.
         replaces: a checkpoint has one task, and a new one replaces the old one's rows.
         alone: what is measured in several processes at once would be wrong.
@@ -220,6 +221,7 @@ class Collector:
     check: Callable[[Options], None] | None = None
     conditions: tuple[str, ...] = ()
     scores: Scores | None = None
+    of_labels: bool = False
     of_data: bool = True
     replaces: bool = False
     alone: bool = False

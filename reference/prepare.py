@@ -36,7 +36,7 @@ def prepare(source: Path, out: Path) -> None:
 
 
 def _parquet(images: ImageSet) -> bytes:
-    rows = [{"bytes": _png(pixels), "path": None} for pixels in images.images.permute(0, 2, 3, 1).numpy()]
+    rows = [{"bytes": _png(pixels), "path": None} for pixels in images.pixels().permute(0, 2, 3, 1).numpy()]
     features = {"label": {"names": list(images.classes), "_type": "ClassLabel"}, "image": {"_type": "Image"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     schema = pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())])

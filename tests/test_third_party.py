@@ -19,8 +19,7 @@ import torch
 from PIL import Image
 
 from invariscope import cli
-from invariscope.base.errors import WeightsError
-from invariscope.zoo.loading import load_checkpoint, load_weights
+from invariscope.zoo.loading import load_checkpoint
 from invariscope.zoo.manifest import read_manifest
 
 FULL = os.environ.get("INVARISCOPE_FULL") == "1"
@@ -138,11 +137,3 @@ def test_robustness_of_a_checkpoint_from_elsewhere(zoo: Path, shared_data: Path)
     severities = rows[rows["condition_kind"] == "corruption"].groupby("severity")["accuracy"].mean()
     # A light corruption may change no more than chance does: four standard errors of a change at 5 % of the images.
     assert severities[5] < severities[1] <= clean + 4 * (0.05 / 64) ** 0.5
-
-
-def test_the_awkward_pickle_is_read_by_the_allow_list(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = shared_data / "checkpoints" / "ai8x_cifar10" / "ai85-cifar10-qat8.pth.tar"
-    assert len(load_weights(file)) == 88
-    monkeypatch.setattr("invariscope.zoo.weights.ALLOWED_CLASSES", ())
-    with pytest.raises(WeightsError, match=r"torch\.optim\.adam\.Adam"):
-        load_weights(file)

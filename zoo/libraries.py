@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -19,9 +20,10 @@ import torch
 
 from invariscope.base.errors import ModelError, one_line
 from invariscope.base.names import nearest, unknown
-from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.datasets.inputs import INTERPOLATIONS, InputSpec
 from invariscope.zoo.model_string import Argument, ModelString
 from invariscope.zoo.optional import import_optional, import_timm, import_torchvision
+from invariscope.zoo.pickles import read_pickled
 from invariscope.zoo.weights import load_weights
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -69,7 +71,7 @@ def torchvision_builder(parts: ModelString, download: bool) -> Callable[..., Any
     member = _torchvision_weights(parts, models)
     if member is not None:
         # Reading them here shows that they are weights alone: torchvision unpickles the file without a check.
-        load_weights(_hub_file(parts, member.url, download))
+        read_pickled(_hub_file(parts, member.url, download), bystanders=False)
         fixed["weights"] = member
 
     def build(pretrained: bool = False, weights: Any = None, **arguments: Any) -> Any:
@@ -79,19 +81,19 @@ def torchvision_builder(parts: ModelString, download: bool) -> Callable[..., Any
 
 
 def timm_input(parts: ModelString) -> InputSpec | None:
-    """Input size and normalisation that timm has on record for a network; ``img_size`` of the model string wins."""
+    """Resize, crop and normalisation that timm has on record for a network; ``img_size`` of the model string wins."""
     timm = import_timm()
     _timm_name(parts, timm)
     config = timm.models.get_pretrained_cfg(parts.target)
     spec = config_input(config.to_dict()) if config is not None else None
     if spec is None or parts.arguments.get("in_chans", len(spec.mean)) != len(spec.mean):
         return None
-    size = parts.arguments.get("img_size", spec.size)
-    return InputSpec(size, spec.mean, spec.std) if isinstance(size, int) else None
+    size = parts.arguments.get("img_size", config.input_size[1])
+    return config_input({**config.to_dict(), "input_size": (len(spec.mean), size, size)}) if _is_side(size) else None
 
 
 def torchvision_input(parts: ModelString) -> InputSpec | None:
-    """Input size and normalisation of the transforms that belong to a network's weights (its default ones)."""
+    """Resize, crop and normalisation of the transforms that belong to a network's weights (its default ones)."""
     models = import_torchvision().models
     _torchvision_network(parts, models)
     member = _torchvision_weights(parts, models)
@@ -105,15 +107,39 @@ def torchvision_input(parts: ModelString) -> InputSpec | None:
     mean, std = getattr(transforms, "mean", None), getattr(transforms, "std", None)
     if not size or not mean or not std or len(set(size)) != 1:
         return None
-    return InputSpec(int(size[0]), tuple(mean), tuple(std))
+    resize = getattr(transforms, "resize_size", None) if getattr(transforms, "crop_size", None) else None
+    if transforms is None or not resize:
+        return InputSpec(int(size[0]), tuple(mean), tuple(std))
+    return InputSpec(
+        int(size[0]),
+        tuple(mean),
+        tuple(std),
+        int(resize[0]) if len(resize) == 1 else (int(resize[0]), int(resize[1])),
+        transforms.interpolation.value,
+    )
 
 
 def config_input(config: Mapping[str, Any]) -> InputSpec | None:
-    """The input of a configuration as timm writes it: ``input_size (C, H, W)``, ``mean``, ``std``."""
+    """The input of a configuration as timm writes it: ``input_size (C, H, W)``, ``mean``, ``std``.
+
+    With ``crop_pct`` images are resized first, to ``floor(size / crop_pct)`` on the shorter side (``crop_mode`` centre)
+    or on both (``squash``), by ``interpolation``. None for what cannot be had: another crop, ``random`` interpolation.
+    """
     size, mean, std = (config.get(name) for name in ("input_size", "mean", "std"))
     if not size or not mean or not std or len(size) != 3 or size[1] != size[2]:
         return None
-    return InputSpec(int(size[1]), tuple(map(float, mean)), tuple(map(float, std)))
+    side, normalisation = int(size[1]), (tuple(map(float, mean)), tuple(map(float, std)))
+    if not config.get("crop_pct"):
+        return InputSpec(side, *normalisation)
+    mode, interpolation = config.get("crop_mode") or "center", config.get("interpolation") or "bilinear"
+    if mode not in ("center", "squash") or interpolation not in INTERPOLATIONS:
+        return None
+    scaled = max(math.floor(side / config["crop_pct"]), side)
+    return InputSpec(side, *normalisation, (scaled, scaled) if mode == "squash" else scaled, interpolation)
+
+
+def _is_side(size: Any) -> bool:
+    return isinstance(size, int) and not isinstance(size, bool) and size > 0
 
 
 def pretrained_file(parts: ModelString, download: bool = False) -> Path:

@@ -15,9 +15,11 @@ from invariscope.base.names import unknown
 from invariscope.zoo.architectures import ARCHITECTURES
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.layouts import Layout, proposal
 from invariscope.zoo.libraries import config_input, timm_builder, timm_input, torchvision_builder, torchvision_input
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators import read_downsampling
+from invariscope.zoo.outputs import choose_outputs
 from invariscope.zoo.user_code import find_code, load_user_object, remedy, said, where
 from invariscope.zoo.weights import load_weights
 
@@ -89,13 +91,16 @@ def load_checkpoint(checkpoint: Checkpoint) -> nn.Module:
         WeightsError: when the weights cannot be read, or do not fit the network (which keys).
     """
     network = build_model(checkpoint.parts, checkpoint.folder)
-    state = load_weights(checkpoint.weights, checkpoint.prefix)
+    options: dict[str, Any] = {"key": checkpoint.key, "rename": checkpoint.rename, "ignore": checkpoint.ignore}
+    state = load_weights(checkpoint.weights, checkpoint.prefix, **options)
     misfit = _misfit(network, state)
     if misfit:
-        raise WeightsError(
-            f"{checkpoint.weights} does not fit {checkpoint.model!r}: {misfit}; correct the model string or the prefix"
-        )
+        fits = proposal(network.state_dict(), state, Layout(checkpoint.prefix))
+        remedy = f"with {fits} it would fit" if fits else "correct the model string or the prefix"
+        raise WeightsError(f"{checkpoint.weights} does not fit {checkpoint.model!r}: {misfit}; {remedy}")
     network.load_state_dict(state, strict=False)
+    if checkpoint.classes is not None:
+        choose_outputs(network, checkpoint.classes)
     return network.eval()
 
 

@@ -18,8 +18,10 @@ from invariscope.base.errors import InputError, ManifestError, ModelError
 from invariscope.base.files import write_atomic
 from invariscope.base.names import unknown
 from invariscope.zoo.architectures import ARCHITECTURES, takes_strided
-from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES, Checkpoint
-from invariscope.zoo.datasets.inputs import InputSpec, Size
+from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES, Checkpoint, no_weights
+from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.manifest_input import read_input
+from invariscope.zoo.manifest_weights import read_classes, read_ignore, read_rename, whole
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators import OperatorSpec, parse_operator
 from invariscope.zoo.user_code import no_code
@@ -39,7 +41,7 @@ WHOLE_FACTORS = ("seed",)
 NUMBER_FACTORS = ("epoch", "strength")
 """The factors that the analysis reckons with; all others may be anything."""
 
-_ENTRY_KEYS = ("name", "model", "weights", "prefix", "input", "labels", "factors")
+ENTRY_KEYS = ("name", "model", "weights", "key", "prefix", "rename", "ignore", "input", "classes", "labels", "factors")
 
 
 def read_manifest(
@@ -127,11 +129,16 @@ def manifest_entry(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
     """A checkpoint as an entry of a manifest in this folder."""
     weights = Path(os.path.relpath(checkpoint.weights.resolve(), folder)).as_posix()
     entry: dict[str, Any] = {"name": checkpoint.name, "model": checkpoint.model, "weights": weights}
-    if checkpoint.prefix is not None:
-        entry["prefix"] = checkpoint.prefix
-    spec = checkpoint.input
-    size = spec.size if isinstance(spec.size, int) else list(spec.size)
-    entry["input"] = {"size": size, "mean": list(spec.mean), "std": list(spec.std)}
+    for key in ("key", "prefix"):
+        if getattr(checkpoint, key) is not None:
+            entry[key] = getattr(checkpoint, key)
+    if checkpoint.rename:
+        entry["rename"] = dict(checkpoint.rename)
+    if checkpoint.ignore:
+        entry["ignore"] = list(checkpoint.ignore)
+    entry["input"] = checkpoint.input.settings()
+    if checkpoint.classes is not None:
+        entry["classes"] = checkpoint.classes.settings()
     if checkpoint.labels is not None:
         entry["labels"] = checkpoint.labels
     if checkpoint.factors:
@@ -162,11 +169,17 @@ class _Reader:
         what = f"checkpoint {number}"
         if isinstance(item.value, dict) and "name" in item.value:
             what = f"checkpoint {item.value['name'].text(f'{what}: name')!r}"
-        entry = item.mapping(what, _ENTRY_KEYS, ("model", "weights"))
+        entry = item.mapping(what, ENTRY_KEYS, ("model", "weights"))
         text, model = self._model(entry["model"], what)
-        spec = _input(entry["input"], f"{what}: input") if "input" in entry else self._known_input(model, item, what)
+        spec = (
+            read_input(entry["input"], f"{what}: input") if "input" in entry else self._known_input(model, item, what)
+        )
         labels = entry["labels"].text(f"{what}: labels") if "labels" in entry else None
         prefix = entry["prefix"].text(f"{what}: prefix") if "prefix" in entry else None
+        key = entry["key"].text(f"{what}: key") if "key" in entry else None
+        rename = read_rename(entry["rename"], f"{what}: rename") if "rename" in entry else {}
+        ignore = read_ignore(entry["ignore"], f"{what}: ignore") if "ignore" in entry else ()
+        classes = read_classes(entry["classes"], f"{what}: classes") if "classes" in entry else None
         factors = _factors(entry["factors"], f"{what}: factors") if "factors" in entry else {}
         files, is_pattern = self._weights(entry["weights"], what, model)
         checkpoints = []
@@ -179,7 +192,9 @@ class _Reader:
             self._lines[name] = item.line
             frozen = MappingProxyType(dict(factors))
             origin = (self._folder, item.line, self._path)
-            checkpoints.append(Checkpoint(name, text, file, spec, labels, frozen, prefix, *origin))
+            more: dict[str, Any] = {"key": key, "rename": MappingProxyType(rename), "ignore": ignore}
+            more["classes"] = classes
+            checkpoints.append(Checkpoint(name, text, file, spec, labels, frozen, prefix, *origin, **more))
         return checkpoints
 
     def _model(self, item: Located, what: str) -> tuple[str, ModelString]:
@@ -237,15 +252,15 @@ class _Reader:
         path = self._folder / text
         if glob.has_magic(text) and not path.exists():
             found = sorted(glob.glob(text, root_dir=self._folder, recursive=True))
-            files = [self._folder / name for name in found if name.endswith(WEIGHT_SUFFIXES)]
+            files = whole([self._folder / name for name in found if name.endswith(WEIGHT_SUFFIXES)])
             if not files:
                 raise item.fail(f"{what}: no weights file matches {text!r} in {self._folder}: correct the pattern")
             for file in files:
                 self._check_inside(file, item, f"{what}: weights")
             return files, True
         self._check_inside(path, item, f"{what}: weights")
-        if not text.endswith(WEIGHT_SUFFIXES):
-            raise item.fail(f"{what}: weights is {text!r}, and must be a {', '.join(WEIGHT_SUFFIXES)} file")
+        if problem := no_weights(text):
+            raise item.fail(f"{what}: weights is {text!r}: {problem}")
         if not path.is_file() and not self._permissions.missing_weights:
             raise item.fail(f"{what}: there is no weights file {path}: put it there or correct the path")
         return [path], False
@@ -309,38 +324,8 @@ def _check_argument(model: ModelString, name: str, value: Any, parameters: Mappi
 
 
 def _stem(file: Path) -> str:
-    suffix = next(suffix for suffix in WEIGHT_SUFFIXES if file.name.endswith(suffix))
+    suffix = max((suffix for suffix in WEIGHT_SUFFIXES if file.name.endswith(suffix)), key=len)
     return file.name.removesuffix(suffix)
-
-
-def _input(item: Located, what: str) -> InputSpec:
-    keys = ("size", "mean", "std")
-    entry = item.mapping(what, keys, keys)
-    size = _size(entry["size"], f"{what}.size")
-    mean = _channel_numbers(entry["mean"], f"{what}.mean", -math.inf)
-    std = _channel_numbers(entry["std"], f"{what}.std", 0)
-    if min(std) == 0:
-        raise entry["std"].fail(f"{what}.std is 0, and must be positive: 1 leaves the values as they are")
-    if len(mean) != len(std) and 1 not in (len(mean), len(std)):
-        raise item.fail(f"{what}: mean has {len(mean)} numbers and std {len(std)}: give one per channel to both")
-    return InputSpec(size=size, mean=mean, std=std)
-
-
-def _size(item: Located, what: str) -> Size:
-    """The side of square images, or ``[height, width]``."""
-    if not isinstance(item.value, list):
-        return item.integer(what, 1)
-    sides = [side.integer(what, 1) for side in item.items(what)]
-    if len(sides) != 2:
-        raise item.fail(f"{what} has {len(sides)} numbers: give one for square images, or [height, width]")
-    return sides[0], sides[1]
-
-
-def _channel_numbers(item: Located, what: str, minimum: float) -> tuple[float, ...]:
-    """One number per channel, or a single one for all."""
-    if isinstance(item.value, list):
-        return tuple(number.number(what, minimum) for number in item.items(what))
-    return (item.number(what, minimum),)
 
 
 def _factors(item: Located, what: str) -> dict[str, Scalar]:

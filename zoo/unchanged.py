@@ -25,7 +25,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     keeps in lists or dictionaries of its own stays as it left it. Costs a copy of the weights: 0.5 ms for a ResNet-20,
     whose pass over 64 images takes 90 ms.
     """
-    undo = [_attributes(module) for module in model.modules()]
+    undo = [_attributes(module) for module in nn.Module.modules(model)]
     undo += [_values(tensor) for tensor in _tensors(model)]
     try:
         yield
@@ -42,7 +42,9 @@ def unshared(images: Tensor, model: nn.Module) -> Tensor:
 
 def _tensors(model: nn.Module) -> list[Tensor]:
     """The tensors of a network, each once; those of a plain attribute too."""
-    plain = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    plain = (
+        value for module in nn.Module.modules(model) for value in vars(module).values() if isinstance(value, Tensor)
+    )
     found = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers(), plain)}
     return [tensor for tensor in found.values() if tensor.layout == torch.strided and tensor.device.type != "meta"]
 

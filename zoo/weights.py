@@ -2,67 +2,74 @@
 
 from __future__ import annotations
 
-import re
-import zipfile
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from invariscope.base.errors import WeightsError, one_line
-from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES
-
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts commonly keep the weights."""
-
-ALLOWED_CLASSES = ("torch.optim.adam.Adam", "torch.optim.adamw.AdamW", "torch.optim.sgd.SGD")
-"""Classes that training scripts leave beside the weights. They are read as empty objects: no code of theirs runs."""
-
-UNPACKED = 2
-"""So many times the size of its file may a torch file unpack to; torch itself does not compress."""
+from invariscope.zoo.checkpoint import INDEX_SUFFIX, WEIGHT_SUFFIXES, no_weights, shards
+from invariscope.zoo.layouts import Layout, rename_pairs
+from invariscope.zoo.pickles import read_pickled
 
 
-def load_weights(path: str | Path, prefix: str | None = None) -> dict[str, Tensor]:
-    """Read a state dict from ``.safetensors``, or from a ``.pt``, ``.pth``, ``.th`` or ``.tar`` file of torch.
+def load_weights(
+    path: str | Path,
+    prefix: str | None = None,
+    *,
+    key: str | None = None,
+    rename: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+    ignore: Sequence[str] = (),
+) -> dict[str, Tensor]:
+    """Read a state dict from ``.safetensors``, from a file of torch (``.pt``, ``.pth``, ``.th``, ``.tar``, ``.ckpt``,
+    ``.bin``, ``.model``), or from the shards that an ``.index.json`` names.
 
-    Torch files go through ``torch.load(weights_only=True)``: a pickle that would run code is refused, and nothing of it
-    runs; :data:`ALLOWED_CLASSES` may be named in it. A file that would unpack to far more than its size is refused
-    unread. A state dict under ``state_dict``, ``model_state_dict`` or ``model`` is unwrapped; ``prefix`` is stripped
-    from the keys that have it.
+    Torch files go through ``torch.load(weights_only=True)``. Objects of other classes that lie beside the weights are
+    read as empty ones: nothing of them is imported or called (:class:`invariscope.zoo.pickles.StandIn`). A file that
+    would unpack to far more than its size is refused unread.
+
+    Args:
+        prefix: stripped from the keys that have it.
+        key: the entry that holds the weights, for a file with several sets of them; dots go deeper. The only one is
+            found without.
+        rename: pairs of texts: the first is replaced by the second where a part of a key begins with it; or
+            ``{"regex": PATTERN, "to": TEXT}``.
+        ignore: keys to leave out: a name, the last part of names, or a pattern such as ``*.total_ops``.
 
     Raises:
-        WeightsError: for a missing, truncated, hostile or foreign file, one that holds no tensors, or a prefix that no
-            key has.
+        WeightsError: for a missing, truncated, hostile or foreign file, one that holds no tensors or several sets of
+            them, or a prefix, key, renaming or name to ignore that nothing in it has.
     """
     path = Path(path)
-    if not path.name.endswith(WEIGHT_SUFFIXES):
-        raise WeightsError(f"{path}: weights must be a {', '.join(WEIGHT_SUFFIXES)} file: convert it")
+    if problem := no_weights(path.name):
+        raise WeightsError(f"{path}: {problem}")
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such weights file: check the path")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{path} holds a {type(content).__name__} and no state dict: save model.state_dict()")
-    foreign = [key for key, value in content.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
-    if foreign:
-        raise WeightsError(f"{path}: {foreign[0]!r} is no tensor with a name: save model.state_dict() alone")
-    return _strip(dict(content), prefix, path) if prefix else dict(content)
+    pairs, regex = rename_pairs(rename)
+    return Layout(prefix, key, pairs, regex, tuple(ignore)).tensors(_read(path), path)
 
 
-def _strip(state: dict[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
-    if not any(key.startswith(prefix) for key in state):
-        raise WeightsError(f"{path}: no key starts with the prefix {prefix!r}, the first is {next(iter(state))!r}")
-    stripped = {key.removeprefix(prefix): value for key, value in state.items()}
-    if len(stripped) < len(state):
-        raise WeightsError(f"{path}: without the prefix {prefix!r} two keys are the same: give another prefix")
-    return stripped
+def _read(path: Path) -> Any:
+    if path.name.endswith(INDEX_SUFFIX):
+        return _read_shards(path)
+    return _read_safetensors(path) if path.suffix == ".safetensors" else read_pickled(path)
+
+
+def _read_shards(path: Path) -> dict[str, Any]:
+    """The tensors of all shards; each key from the file that the index names for it."""
+    content: dict[str, Any] = {}
+    for file in shards(path):
+        if not file.is_file():
+            raise WeightsError(f"{path} names {file.name}, which is not there: put all of its files beside it")
+        content |= _read(file)
+    named = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    if missing := [key for key in named if key not in content]:
+        raise WeightsError(f"{path}: its files lack {len(missing)} keys ({missing[0]}): fetch them again")
+    return content
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -72,41 +79,4 @@ def _read_safetensors(path: Path) -> Any:
         raise WeightsError(f"{path} is no whole safetensors file ({one_line(problem)}): fetch it again") from problem
 
 
-class _Inert:
-    """Stands for an allowed class, and keeps nothing of its state."""
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-def _refuse_bomb(path: Path) -> None:
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > UNPACKED * path.stat().st_size:
-        raise WeightsError(
-            f"{path} is refused: it has {path.stat().st_size} bytes and would unpack to {unpacked}; "
-            "torch does not compress, so save model.state_dict() anew"
-        )
-
-
-def _read_torch(path: Path) -> Any:
-    inert: list[Any] = [(_Inert, name) for name in ALLOWED_CLASSES]
-    try:
-        _refuse_bomb(path)
-        with torch.serialization.safe_globals(inert):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except WeightsError:
-        raise
-    except Exception as problem:  # a hostile or truncated file makes the unpickler raise nearly anything
-        names = re.findall(r"GLOBAL (\S+)", str(problem))
-        if names:
-            raise WeightsError(
-                f"{path} is refused: its pickle calls for {names[0]}, which is no tensor and could run code; "
-                "save model.state_dict() alone, best as .safetensors"
-            ) from problem
-        reason = one_line(problem)
-        raise WeightsError(
-            f"{path} cannot be read as weights alone ({reason}): fetch it again, or save model.state_dict() anew"
-        ) from problem
+__all__ = ["WEIGHT_SUFFIXES", "load_weights"]

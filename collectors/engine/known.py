@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pyarrow import fs
 from invariscope.base.files import sha256_file, signature
 from invariscope.collectors.store.parts import Store
 from invariscope.collectors.store.reader import PartFile
+from invariscope.zoo.checkpoint import Checkpoint
 
 FILE = ".known.json"
 
@@ -37,6 +39,14 @@ class Known:
     def sha256(self, path: Path) -> str:
         """SHA-256 of a file."""
         return self._value("weights", str(path.absolute()), [signature(path)], lambda: sha256_file(path))
+
+    def network(self, checkpoint: Checkpoint) -> str:
+        """What tells a checkpoint's weights: the hash of their file; with those of the files that it names, and how the
+        weights are taken from them, where either is more than the file."""
+        hashes = [self.sha256(file) for file in checkpoint.files()]
+        if len(hashes) == 1 and not checkpoint.variant:
+            return hashes[0]
+        return hashlib.sha256(json.dumps([hashes, checkpoint.variant], sort_keys=True).encode()).hexdigest()
 
     def fingerprint(self, key: str, files: list[list[Any]], compute: Callable[[], str]) -> str:
         """Fingerprint of the data set that ``key`` specifies and that is read from files of these signatures."""

@@ -84,6 +84,7 @@ def measure(
     """
     report = CheckpointReport(work.checkpoint.name)
     subject: Subject | None = None
+    broken: Exception | None = None
     for task in work.tasks:
         if task.slot == task.key and store.has(task.collector, task.key):
             report.seconds[task.key] = 0.0  # another run measured it meanwhile
@@ -91,12 +92,16 @@ def measure(
         stage = "load" if subject is None else task.collector
         with claims.claim(task.key, time_limit) if claims else nullcontext():
             try:
+                if broken is not None:
+                    raise broken
                 subject = subject or _subject(work, images, options)
                 stage = task.collector
                 report.seconds[task.key] = _measure_task(store, work, task, subject, report.remarks)
             except OutputError:
                 raise
             except Exception as error:
+                if subject is None and not is_memory(error):
+                    broken = error  # what cannot be loaded is not tried again for every task
                 message = " ".join(str(error).split()) or "no message"
                 failure = Failure(work.checkpoint.name, stage, type(error).__name__, message[:1000])
                 record_failure(store, work, task, images.name, failure)
@@ -182,7 +187,9 @@ def versions() -> dict[str, str]:
 
 def builders(model: nn.Module) -> dict[str, str | None]:
     """The version of each library that layers of the network are of; None where none is."""
-    used = {type(module).__module__.partition(".")[0] for module in model.modules()}
+    from torch import nn
+
+    used = {type(module).__module__.partition(".")[0] for module in nn.Module.modules(model)}
     return {
         f"{name}_version": sys.modules[name].__version__ if name in used else None for name in ("timm", "torchvision")
     }

@@ -78,7 +78,7 @@ def make_plan(
         DataError: the folder holds another network under the name of a checkpoint, or something that is no part.
     """
     states = {checkpoint.name: signature(checkpoint.weights) for checkpoint in checkpoints}
-    hashes = {checkpoint.name: known.sha256(checkpoint.weights) for checkpoint in checkpoints}
+    hashes = {checkpoint.name: known.network(checkpoint) for checkpoint in checkpoints}
     described = store.heads(DESCRIPTION, known.head)
     known.note_heads([part for part in store.parts(DESCRIPTION) if not part.compacted], described)
     replaced = _replaced(checkpoints, hashes, described, store.name)
@@ -146,8 +146,7 @@ def _tasks(
 ) -> list[PlannedTask]:
     """The tasks of a checkpoint, whose Python files hash to ``code``."""
     identity = {"sha256": sha256, "model": checkpoint.model, "code": code}
-    spec = checkpoint.input
-    preprocessing = {"size": spec.size, "mean": list(spec.mean), "std": list(spec.std)}
+    preprocessing = {**checkpoint.input.settings(), "size": checkpoint.input.size}
     tasks = []
     for name in dict.fromkeys((DESCRIPTION, *options.collect)):
         collector = COLLECTORS[name]

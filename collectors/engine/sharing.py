@@ -47,7 +47,7 @@ def write_images(images: ImageSet, folder: Path) -> None:
 
     parts = images.to_numpy()
     for name in _ARRAYS:
-        if (array := parts.pop(name)) is not None:
+        if (array := parts.pop(name)) is not None:  # images may stay in their files
             np.save(folder / f"{name}.npy", array)
     (folder / "images.json").write_text(json.dumps(parts))
 

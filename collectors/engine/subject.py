@@ -120,7 +120,7 @@ class Subject:
 
         spec = self.checkpoint.input
         try:
-            return probe(self.model, noise(self.images.images.shape[1], spec))
+            return probe(self.model, noise(self.images.channels, spec))
         except Exception:  # foreign code, or an image too much for the memory: it is told of where it is measured
             return None
 
@@ -163,7 +163,9 @@ class Subject:
     def record_output(self, start: int, output: Any) -> None:
         """Keep what the network said of the batch of ``MSB_BATCH`` unshifted images from ``start`` on."""
         from invariscope.collectors.measure.passes import Unshifted, says_classes
+        from invariscope.collectors.measure.saying import logits_of
 
+        output = logits_of(output)
         # What is no prediction is refused where predictions are wanted; MSB can be measured all the same.
         # Where the maps are wanted too, the unshifted images are run once more, and watched.
         if self.watched or start >= SHARED_IMAGES or not says_classes(output, int(self.images.labels.max())):

@@ -27,7 +27,8 @@ def check_tasks(checkpoints: Sequence[Checkpoint], names: Collection[str], image
 
     Raises:
         InputError: scores of whole images of a segmenter, or of pixels of a classifier.
-        DataError: scores of pixels on images without masks, scores of whole images on images without labels.
+        DataError: scores of pixels on images without masks, scores of whole images on masks, and what needs labels on
+            images without.
     """
     wanted: dict[Scores, list[str]] = {"images": [], "pixels": []}
     for name in names:
@@ -46,9 +47,14 @@ def check_tasks(checkpoints: Sequence[Checkpoint], names: Collection[str], image
     if wanted["pixels"] and images.masks is None:
         need = f"{images.name} has no masks, which `{wanted['pixels'][0]}` needs"
         raise DataError(f"{need}: take data with masks, such as shapes")
-    if wanted["images"] and not images.classes:
+    if wanted["images"] and not images.labelled and images.masks is not None:
         need = f"{images.name} has no labels, which `{wanted['images'][0]}` needs"
         raise DataError(f"{need}: collect `{_default('pixels')}`, or take data with labels")
+    if not images.labelled and (lacking := [name for name in names if COLLECTORS[name].of_labels]):
+        raise DataError(
+            f"{images.name} has no labels, which `{lacking[0]}` needs: take data with labels, or collect "
+            f"`{_default('images')}`, whose consistency needs none"
+        )
 
 
 def _default(scores: Scores) -> str:

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from invariscope.base.errors import DataError, ModelError
 from invariscope.collectors.measure.attack import Attack
 from invariscope.collectors.measure.attacked import OVER, Attacked
-from invariscope.collectors.measure.passes import batches, check_inputs, checked_logits, evaluating
+from invariscope.collectors.measure.passes import batches, check_inputs, checked_logits, evaluating, need_labels
+from invariscope.collectors.measure.saying import said
 from invariscope.collectors.measure.scores import accuracy
 from invariscope.zoo.datasets.inputs import PreparedImages, place
 from invariscope.zoo.operators.polyphase import APS, LPS
@@ -25,20 +26,25 @@ the sign of a gradient near zero on rounding: blocks that are always the same gi
 
 
 class PixelModel(nn.Module):
-    """A network behind its normalisation: ``model((x - mean) / std)`` of pixels ``x`` in [0, 1], ``(N, C, H, W)``."""
+    """A network behind its normalisation: ``model((x - mean) / std)`` of pixels ``x`` in [0, 1], ``(N, C, H, W)``.
+
+    With ``order="bgr"`` the channels are reversed first.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float], order: str = "rgb") -> None:
         super().__init__()
         self.model = model
+        self.order = order
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).reshape(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        logits: Tensor = self.model(place((x - self.mean.to(x)) / self.std.to(x), self.model))
+        x = x.flip(1) if self.order == "bgr" else x
+        logits: Tensor = said(self.model, place((x - self.mean.to(x)) / self.std.to(x), self.model))
         return logits
 
 
@@ -96,6 +102,7 @@ def attack_images(
     block: int = BLOCK,
 ) -> list[Attacked]:
     """The attacked images, block by block; arguments and errors as :func:`measure_attack`."""
+    need_labels(labels, "an attack")
     labels = check_inputs(_floats(pixels), labels, block)
     parts = []
     with evaluating(model):
@@ -228,7 +235,8 @@ def hard_selections(model: nn.Module) -> int:
     The gradient goes through the values of the phase that was chosen, and not through the choice.
     """
     return sum(
-        isinstance(module, APS | LPS) or (isinstance(module, TIPS) and module.hard) for module in model.modules()
+        isinstance(module, APS | LPS) or (isinstance(module, TIPS) and module.hard)
+        for module in nn.Module.modules(model)
     )
 
 

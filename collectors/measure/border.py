@@ -46,13 +46,13 @@ def circularly_padded(model: nn.Module, example: Tensor) -> nn.Module:
         ModelError: a part of it pads in a way that cannot be set: a padding layer, or a call of a function.
     """
     made = copy.deepcopy(model)
-    for parent in list(made.modules()):
+    for parent in list(nn.Module.modules(made)):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.MaxPool2d | nn.AvgPool2d) and _pads(child.padding):
                 setattr(parent, name, CircularPool(child))
             elif type(child).__name__.endswith(("Pad1d", "Pad2d", "Pad3d")) and not isinstance(child, nn.CircularPad2d):
                 raise ModelError(f"the padding of its layer {name} ({type(child).__name__}) cannot be set")
-    for module in made.modules():
+    for module in nn.Module.modules(made):
         if isinstance(module, Downsample) or (isinstance(module, nn.Conv2d) and _pads(module.padding)):
             module.padding_mode = "circular"
     with evaluating(made), torch.no_grad(), _Paddings() as seen:

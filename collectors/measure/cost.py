@@ -113,8 +113,8 @@ def count_multiply_adds(model: nn.Module, images: Tensor) -> int:
         own.append(len(x) * module.multiply_adds((x.shape[-2], x.shape[-1]), chosen=chosen))
         inside.append(counter.get_total_flops() - started.pop(id(module)))
 
-    every = [module for module in model.modules() if isinstance(module, Downsample)]
-    parts = {part for module in every for part in module.modules() if part is not module}
+    every = [module for module in nn.Module.modules(model) if isinstance(module, Downsample)]
+    parts = {part for module in every for part in nn.Module.modules(module) if part is not module}
     operators = [module for module in every if module not in parts]
     hooks = []
     counter = FlopCounterMode(display=False)

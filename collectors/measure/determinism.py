@@ -52,7 +52,7 @@ def noise(channels: int, spec: InputSpec) -> Tensor:
     pixels = (np.random.Philox(key=0).random_raw(count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (spec.mean, spec.std))
     made = torch.from_numpy(pixels).float().reshape(2, channels, spec.height, spec.width)
-    return (made - mean) / std
+    return (made * spec.range - mean) / std
 
 
 def probe(model: nn.Module, images: Tensor) -> list[float] | None:

@@ -34,7 +34,7 @@ def fold_batch_norms(model: nn.Module, example: Tensor) -> nn.Module:
     Returns:
         The copy; the network itself where there is nothing to fold, or where it cannot be watched or copied.
     """
-    if not any(isinstance(module, _BatchNorm) for module in model.modules()):
+    if not any(isinstance(module, _BatchNorm) for module in nn.Module.modules(model)):
         return model
     try:
         with torch.no_grad(), _Watch(model) as watch:
@@ -143,7 +143,7 @@ def _folded(model: nn.Module, pairs: Sequence[tuple[str, str]]) -> nn.Module:
         rest = _rest(norm)
         if rest is not None:
             instead[norm] = rest.train(False)
-    for parent in list(network.modules()):
+    for parent in list(nn.Module.modules(network)):
         for name, child in list(parent.named_children()):
             if child in instead:
                 setattr(parent, name, instead[child])

@@ -21,6 +21,8 @@ from invariscope.collectors.measure.passes import (
     checked_logits,
     class_probability,
     evaluating,
+    has_labels,
+    need_labels,
     predict_unshifted,
     shift_network,
 )
@@ -32,6 +34,10 @@ from invariscope.zoo.datasets.inputs import PreparedImages, place
 
 if TYPE_CHECKING:
     from invariscope.collectors.measure.drift import DriftSums
+
+
+OF_LABELS = ("fidelity", "fidelity_product", "worst_case_accuracy")
+"""Scores of shifted images that need their labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +101,7 @@ class Predictions:
 def predict(
     model: nn.Module,
     images: Images,
-    labels: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray | None,
     plan: ShiftPlan,
     *,
     batch_size: int = 256,
@@ -116,7 +122,7 @@ def predict(
         model: a network that returns logits ``(N, classes)``; run in evaluation mode on its own device, and left in
             the mode that it was in.
         images: ``(N, C, H, W)`` floating-point images as the network wants them (normalised), or ``PreparedImages``.
-        labels: ``(N,)`` integers from 0.
+        labels: ``(N,)`` integers from 0; None where there are none: then no score is had that needs them.
         plan: the shifts.
         batch_size: images per forward pass.
         size: the window of a ``crop`` plan; the network's input size for ``PreparedImages``.
@@ -166,7 +172,8 @@ def score(predictions: Predictions, plan: ShiftPlan) -> pd.DataFrame:
     One row per score: ``consistency``, ``consistency_to_clean``, ``fidelity``, ``stability``,
     ``fidelity_product``, ``worst_case_accuracy``, ``kappa``, ``probability_drift``, and ``flip_rate`` for a path plan.
     Accuracy is a score of the unshifted images alone: :func:`measure_accuracy`, or the first row of
-    :func:`measure_invariance`.
+    :func:`measure_invariance`. Of images without labels there are no rows of ``fidelity``, ``fidelity_product`` and
+    ``worst_case_accuracy``.
 
     Returns:
         Columns ``score``, ``value``, ``se``, ``low``, ``high``, ``n_images``, ``n_pairs``; NaN where a score is not
@@ -179,20 +186,24 @@ def score(predictions: Predictions, plan: ShiftPlan) -> pd.DataFrame:
         predictions.drift,
         is_path=plan.mode == "path",
     )
+    if not has_labels(predictions.label):
+        estimates = {name: value for name, value in estimates.items() if name not in OF_LABELS}
     return _frame(estimates, len(predictions.label))
 
 
 def measure_invariance(
-    model: nn.Module, images: Images, labels: Tensor | np.ndarray, plan: ShiftPlan, **options: Any
+    model: nn.Module, images: Images, labels: Tensor | np.ndarray | None, plan: ShiftPlan, **options: Any
 ) -> pd.DataFrame:
     """Accuracy and every shift score of a network, with the plan's columns; ``options`` as for :func:`predict`.
 
     Returns:
         The columns of :func:`score` and of :func:`plan_columns`, one row per score; ``accuracy`` has kind ``none``, but
         for ``crop``: the views are of another scale than the images, and have an accuracy of their own, that of the
-        window at the centre.
+        window at the centre. Images without labels have no row of it.
     """
     predictions = predict(model, images, labels, plan, **options)
+    if not has_labels(predictions.label):
+        return score(predictions, plan).assign(**plan_columns(plan))
     unshifted = accuracy_frame(predictions.clean_prediction == predictions.label)
     if not plan.rule.keeps_size:
         unshifted = unshifted.assign(**plan_columns(plan))
@@ -200,13 +211,14 @@ def measure_invariance(
 
 
 def measure_accuracy(
-    model: nn.Module, images: Images, labels: Tensor | np.ndarray, *, batch_size: int = 256
+    model: nn.Module, images: Images, labels: Tensor | np.ndarray | None, *, batch_size: int = 256
 ) -> pd.DataFrame:
     """Top-1 accuracy on the unshifted images: one row with the columns of :func:`measure_invariance`.
 
     Raises:
         ModelError, DataError: as :func:`predict`.
     """
+    need_labels(check_inputs(images, labels, batch_size), "accuracy")
     unshifted = predict_unshifted(model, images, labels, batch_size=batch_size)
     return accuracy_frame(unshifted.prediction == torch.as_tensor(labels).cpu().numpy())
 
@@ -219,7 +231,7 @@ def accuracy_frame(hits: np.ndarray) -> pd.DataFrame:
 def measure_surface(
     model: nn.Module,
     images: Images,
-    labels: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray | None,
     max_shift: int,
     kind: str = "circular",
     *,
@@ -240,7 +252,7 @@ def measure_surface(
 
     Returns:
         One row per ``(dy, dx)``: ``agreement``, ``accuracy``, each with its standard error over images (``_se``),
-        ``n_images``, and the plan's columns.
+        ``n_images``, and the plan's columns; NaN for the accuracy of images without labels.
     """
     plan = ShiftPlan.grid(max_shift, step, kind, fill)
     value = black if plan.fill == "black" else None
@@ -250,6 +262,9 @@ def measure_surface(
     pixels = plan.offsets[0] // plan.rule.steps
     columns: dict[str, Any] = {"dy": pixels[:, 0], "dx": pixels[:, 1]}
     for name, hits in (("agreement", agreement), ("accuracy", right)):
+        if name == "accuracy" and not has_labels(predictions.label):
+            columns |= {name: np.nan, f"{name}_se": np.nan}
+            continue
         estimates = [mean_over_images(column) for column in hits.T]
         columns[name] = [estimate.value for estimate in estimates]
         columns[f"{name}_se"] = [estimate.se for estimate in estimates]
@@ -266,6 +281,12 @@ def plan_columns(plan: ShiftPlan | None) -> dict[str, Any]:
         "plan": plan.mode if plan else "none",
         "plan_hash": plan.hash if plan else "none",
     }
+
+
+def unlabelled_frame(n_images: int) -> pd.DataFrame:
+    """The row of ``accuracy`` of images without labels, which is missing (NaN)."""
+    nothing = ScoreEstimate(np.nan, np.nan, np.nan, np.nan)
+    return _frame({"accuracy": nothing}, n_images).assign(**plan_columns(None))
 
 
 def _frame(estimates: dict[str, ScoreEstimate], n_images: int) -> pd.DataFrame:

@@ -17,6 +17,8 @@ from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.base.names import unknown
 from invariscope.collectors.measure.folding import fold_batch_norms
 from invariscope.collectors.measure.precision import PRECISIONS
+from invariscope.collectors.measure.saying import is_view_problem, logits_of, said
+from invariscope.zoo.datasets.imageset import NO_LABEL
 from invariscope.zoo.datasets.inputs import PreparedImages
 from invariscope.zoo.unchanged import unchanged, unshared
 
@@ -56,7 +58,7 @@ class Unshifted:
 def predict_unshifted(
     model: nn.Module,
     images: Images,
-    labels: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray | None,
     *,
     batch_size: int = 256,
     run: Callable[[int, Tensor], Any] | None = None,
@@ -101,13 +103,24 @@ def shift_network(model: nn.Module, images: Tensor, *, precision: str = "fp32", 
     with evaluating(model), torch.no_grad():
         if fold:
             folded = fold_batch_norms(model, views[:1])
-            network = folded if folded is model or _agree(model(views.clone()), folded(views.clone())) else model
+            network = folded if folded is model or _stands_for(folded, model, views) else model
         return network if precision == "fp32" else _in_bfloat16(network, views)
+
+
+def _stands_for(folded: nn.Module, model: nn.Module, views: Tensor) -> bool:
+    """Whether a folded network says what the network says, and runs as the passes run it: channels last."""
+    output = model(views.clone())
+    try:
+        return _agree(output, folded(views.clone(memory_format=torch.channels_last)))
+    except RuntimeError as problem:
+        if is_view_problem(problem):
+            return False
+        raise
 
 
 def _agree(logits: object, others: object) -> bool:
     """Whether logits are equal up to rounding, and name the same classes but for ties within it."""
-    logits, others = class_maps(logits), class_maps(others)
+    logits, others = class_maps(logits_of(logits)), class_maps(logits_of(others))
     if not (is_logits(logits) and is_logits(others)) and not (is_maps(logits) and is_maps(others)):
         return False
     allowed = FOLDING_TOLERANCE * float(logits.abs().max())
@@ -157,7 +170,7 @@ def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
 def run_network(model: Callable[[Tensor], Any], batch: Tensor) -> Any:
     """What the network returns for a batch; a :class:`ModelError` that names the shape where it fails on it."""
     try:
-        return model(batch)
+        return said(model, batch)
     except InputError:
         raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -211,8 +224,11 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
         yield
 
 
-def check_inputs(images: Images, labels: Tensor | np.ndarray, batch_size: int) -> Tensor:
-    """Labels as an int64 tensor on the CPU; refuses images and labels that cannot be measured."""
+def check_inputs(images: Images, labels: Tensor | np.ndarray | None, batch_size: int) -> Tensor:
+    """Labels as an int64 tensor on the CPU, all ``NO_LABEL`` where there are none (``None``, or all of them so).
+
+    Refuses images and labels that cannot be measured.
+    """
     if batch_size < 1:
         raise DataError(f"batch_size is {batch_size}: take at least 1")
     if isinstance(images, Tensor) and (images.ndim != 4 or not images.is_floating_point()):
@@ -220,6 +236,8 @@ def check_inputs(images: Images, labels: Tensor | np.ndarray, batch_size: int) -
         raise DataError(f"images are {found}: give floating-point images (N, C, H, W), normalised for the network")
     if len(images) == 0:
         raise DataError("there are no images: give at least one")
+    if labels is None:
+        return torch.full((len(images),), NO_LABEL)
     try:
         labels = torch.as_tensor(labels).cpu()
     except (TypeError, ValueError) as error:
@@ -231,12 +249,25 @@ def check_inputs(images: Images, labels: Tensor | np.ndarray, batch_size: int) -
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(f"labels are {labels.dtype}: give whole numbers from 0")
     labels = labels.long()
+    if not has_labels(labels):
+        return labels
     if int(labels.min()) < 0:
         row = int((labels < 0).nonzero()[0])
         raise DataError(
-            f"image {row} has the label {int(labels[row])}: give labels from 0 (a data set of masks has none)"
+            f"image {row} has the label {int(labels[row])}: give labels from 0, or labels=None where there are none"
         )
     return labels
+
+
+def has_labels(labels: Tensor | np.ndarray) -> bool:
+    """Whether the images have labels: not all of them are ``NO_LABEL``."""
+    return bool((labels != NO_LABEL).any())
+
+
+def need_labels(labels: Tensor | np.ndarray | None, what: str) -> None:
+    """Refuse images without labels where a measure needs them."""
+    if labels is None or not has_labels(torch.as_tensor(labels)):
+        raise DataError(f"{what} needs labels, and there are none: give one from 0 for each image")
 
 
 def batches(images: Images, batch_size: int, limit: int | None = None) -> Iterator[Tensor]:

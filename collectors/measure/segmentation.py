@@ -133,7 +133,7 @@ def _measure_unshifted(segmenter: _Segmenter, images: Images, truth: _Masks, vie
         prediction = segmenter.maps(view.unshifted(batch))
         masks = truth.of(rows, prediction.shape[1:])
         counts.append(class_counts(prediction, masks, segmenter.classes))
-    return truth.describe(_accuracies(np.concatenate(counts), ""))
+    return truth.describe(_accuracies(np.concatenate(counts), "", truth.classes))
 
 
 def _measure_plan(
@@ -157,14 +157,17 @@ def _measure_plan(
         "fidelity_pixel": over_images(fidelity[seen], n_pairs),
     }
     records = [_record(name, estimate, n_images) for name, estimate in estimates.items()]
-    accuracies = _accuracies(counted, "_shifted")
+    accuracies = _accuracies(counted, "_shifted", truth.classes)
     return truth.describe([*records, *accuracies]).assign(**plan_columns(plan))
 
 
-def _accuracies(counts: np.ndarray, suffix: str) -> list[dict[str, Any]]:
-    """The records of mIoU and pixel accuracy, over the images that have a pixel with a class."""
+def _accuracies(counts: np.ndarray, suffix: str, classes: int | None) -> list[dict[str, Any]]:
+    """The records of mIoU and pixel accuracy, over the images that have a pixel with a class.
+
+    An output that is no class of the data is wrong wherever it is predicted, and has no IoU of its own.
+    """
     counts = counts[counts[:, 1].any(1)]
-    mean, present = miou(counts)
+    mean, present = miou(counts[..., :classes])
     return [
         {**_record(f"miou{suffix}", mean, len(counts)), "n_classes": present},
         _record(f"pixel_accuracy{suffix}", pixel_accuracy(counts), len(counts)),
@@ -210,6 +213,11 @@ class _Masks:
     def highest(self) -> int:
         """The highest class in the masks."""
         return int(np.flatnonzero(self.pixels[:NOWHERE])[-1])
+
+    @property
+    def classes(self) -> int | None:
+        """The number of the data's classes, where their names are known."""
+        return len(self.names) or None
 
     def of(self, rows: slice, window: tuple[int, ...]) -> np.ndarray:
         """Masks of some images, ``(n, *window)`` uint8: of larger ones the window at the centre."""

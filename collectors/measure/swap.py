@@ -16,7 +16,7 @@ from invariscope.collectors.measure.invariance import Predictions, plan_columns,
 from invariscope.collectors.measure.jackknife import ratio_without
 from invariscope.collectors.measure.msb import Tally, tally_sites
 from invariscope.collectors.measure.paired import Statistic, average, mean_statistic, paired_change
-from invariscope.collectors.measure.passes import Images, predict_unshifted
+from invariscope.collectors.measure.passes import Images, need_labels, predict_unshifted
 from invariscope.collectors.measure.replacements import DEFAULT_REPLACEMENTS, read_replacements
 from invariscope.collectors.measure.scores import kappa_without, pair_agreement, pair_hits, product_without
 from invariscope.collectors.measure.shifts import ShiftPlan
@@ -89,6 +89,7 @@ def measure_swaps(
     specs = read_replacements(replacements)
     if len(images) == 0:
         raise DataError("there are no images to measure swaps on: give at least one")
+    need_labels(labels, "a swap")
     if unshifted and not all(plan.rule.keeps_size for plan in plans):
         raise ShiftError("a crop plan wants larger images than MSB: measure it apart, with unshifted=False")
     measurement = _SwapMeasurement(
@@ -251,7 +252,7 @@ def _is_already(model: nn.Module, site: Site, spec: OperatorSpec, example: Tenso
 
 def _padding_mode(model: nn.Module) -> str | None:
     """The one padding mode of all convolutions that pad; None where there is none, or several."""
-    modes = {conv.padding_mode for conv in model.modules() if isinstance(conv, nn.Conv2d) and _pads(conv)}
+    modes = {conv.padding_mode for conv in nn.Module.modules(model) if isinstance(conv, nn.Conv2d) and _pads(conv)}
     return modes.pop() if len(modes) == 1 and "zeros" not in modes else None
 
 

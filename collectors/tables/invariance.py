@@ -47,15 +47,23 @@ def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
     """A row per score; of views of another size than the images, that of the accuracy of the view at the centre too."""
     import pandas as pd
 
-    from invariscope.collectors.measure.invariance import accuracy_frame, plan_columns, score
+    from invariscope.collectors.measure.invariance import accuracy_frame, plan_columns, score, unlabelled_frame
 
+    if settings["kind"] == UNSHIFTED and not subject.images.labelled:
+        return unlabelled_frame(0)
     if settings["kind"] == UNSHIFTED:
         return accuracy_frame(subject.unshifted(settings).prediction == subject.images.labels.numpy())
     plan, predictions = subject.predictions({name: value for name, value in settings.items() if name != OWN})
     made = score(predictions, plan)
-    if settings.get(OWN):
+    if settings.get(OWN) and subject.images.labelled:
         made = pd.concat([accuracy_frame(predictions.clean_prediction == predictions.label), made], ignore_index=True)
     return made.assign(**plan_columns(plan))
+
+
+def remark(rows: pd.DataFrame) -> str | None:
+    """That the images have no labels."""
+    lacking = (rows["score"] == "accuracy") & rows["value"].isna()
+    return "no labels: accuracy and fidelity are missing" if lacking.any() else None
 
 
 COLLECTOR = Collector(
@@ -66,5 +74,6 @@ COLLECTOR = Collector(
     conditions=PLAN_CONDITIONS,
     scores="images",
     default=True,
+    remark=remark,
     definition=2,  # intervals are Wilson's and on the logit scale
 )

@@ -13,7 +13,7 @@ from invariscope.collectors.measure.corruptions import CORRUPTIONS, NOTES, SEVER
 from invariscope.collectors.measure.corruptions.constants import constants_for
 from invariscope.collectors.options import PassOptions, at_least, one_of
 from invariscope.collectors.schema import INT, REAL, TEXT, Collector, column, optional
-from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
+from invariscope.zoo.datasets.inputs import PreparedImages
 from invariscope.zoo.datasets.source import DataSource
 
 if TYPE_CHECKING:
@@ -180,7 +180,8 @@ def _adversarial(subject: Subject, settings: Mapping[str, Any]) -> pd.DataFrame:
     from invariscope.collectors.measure.attacks import PixelModel, measure_attack
 
     spec = subject.checkpoint.input
-    network = PixelModel(subject.model, spec.mean, spec.std)
+    mean, std = ([value / spec.range for value in values] for values in (spec.mean, spec.std))
+    network = PixelModel(subject.model, mean, std, order=spec.order)
     attack = _attack(settings)
     pixels = _pixels(subject, settings["images"])
     return measure_attack(network, pixels, pixels.labels, attack, block=subject.attack_block)
@@ -196,7 +197,7 @@ def _corruption(subject: Subject, settings: Mapping[str, Any]) -> pd.DataFrame:
             _row(
                 subject,
                 subject.model,
-                PreparedImages(made, subject.checkpoint.input),
+                PreparedImages(made, subject.checkpoint.input.as_cut()),
                 condition_kind="corruption",
                 condition=settings["corruption"],
                 severity=float(severity),
@@ -241,8 +242,7 @@ def _row(subject: Subject, model: nn.Module, images: PreparedImages, **columns: 
 
 def _pixels(subject: Subject, limit: int) -> PreparedImages:
     """The first images at the network's size, as pixels in [0, 1]."""
-    spec = InputSpec(subject.checkpoint.input.size, (0.0,), (1.0,))
-    return PreparedImages(subject.images.head(limit), spec)
+    return PreparedImages(subject.images.head(limit), subject.checkpoint.input.in_pixels())
 
 
 def _corrupted(subject: Subject, settings: Mapping[str, Any], severity: int) -> ImageSet:
@@ -252,9 +252,9 @@ def _corrupted(subject: Subject, settings: Mapping[str, Any], severity: int) -> 
 
     from invariscope.collectors.measure.corruptions import corrupt
 
-    limit, size = settings["images"], subject.checkpoint.input.size
+    limit, shape = settings["images"], subject.checkpoint.input.in_pixels()
     clean = subject.images.head(limit)
-    key = (subject.images.fingerprint, len(clean), size, severity, *(settings[k] for k in _DRAWN))
+    key = (subject.images.fingerprint, len(clean), shape, severity, *(settings[k] for k in _DRAWN))
     if (made := _KEPT.get(key)) is None:
         pixels = _pixels(subject, limit)
         parts = [
@@ -283,5 +283,6 @@ COLLECTOR = Collector(
     check,
     conditions=("condition_kind", "condition", "severity", "norm"),
     scores="images",
+    of_labels=True,
     definition=2,  # intervals are Wilson's and on the logit scale
 )

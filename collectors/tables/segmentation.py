@@ -33,7 +33,7 @@ COLUMNS = (
     optional("high", REAL, "1", "upper end of the 95 % interval"),
     column("n_images", INT, "images", "images with pixels that are not void"),
     optional("n_pairs", INT, "pairs", "pairs of shifts compared, over all images; 0 for accuracies"),
-    optional("n_classes", INT, "classes", "mIoU: classes in the masks or predicted, that it is the mean of"),
+    optional("n_classes", INT, "classes", "mIoU: the data's classes in the masks or predicted, that it is the mean of"),
     optional("void_share", REAL, "1", "share of the masks' pixels that are void"),
     optional("classes_absent", TEXT, "", "classes of the data set with no pixel in the masks, comma between"),
 )

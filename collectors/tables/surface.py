@@ -37,7 +37,9 @@ COLUMNS = (
     column("dx", INT, "input pixels", "shift right"),
     column("agreement", REAL, "1", "share of images predicted as without the shift"),
     optional("agreement_se", REAL, "1", "its standard error over images"),
-    column("accuracy", REAL, "1", "share of images predicted right under the shift"),
+    optional(
+        "accuracy", REAL, "1", "share of images predicted right under the shift; missing where there are no labels"
+    ),
     optional("accuracy_se", REAL, "1", "its standard error over images"),
     column("n_images", INT, "images", "images measured"),
 )

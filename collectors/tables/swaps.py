@@ -112,4 +112,5 @@ COLLECTOR = Collector(
     check,
     conditions=PLAN_CONDITIONS,
     scores="images",
+    of_labels=True,
 )

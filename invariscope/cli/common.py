@@ -89,7 +89,7 @@ def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
         )
     for collector, remarks in outcome.remarks.items():
         print(_remarked(collector, remarks), file=sys.stderr)
-    for failure in outcome.failures:
+    for failure in dict.fromkeys(map(str, outcome.failures)):  # a network that cannot be loaded fails in every task
         print(f"failed: {failure}", file=sys.stderr)
     return WITH_FAILURES if outcome.failures else DONE
 

@@ -237,7 +237,7 @@ def test_the_mode_of_every_module_is_restored_also_after_a_failure(images, label
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda x: {"logits": x.mean((2, 3))}, "returned a dict"),
+        (lambda x: {"scores": x.mean((2, 3))}, "returned a dict"),
         (lambda x: (x.mean((2, 3)),), "returned a tuple"),
         (lambda x: x, r"of shape \(23, 2, 8, 8\)"),
         (lambda x: x.mean((1, 2, 3)), r"of shape \(23,\)"),

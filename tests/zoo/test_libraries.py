@@ -138,13 +138,14 @@ def test_torchvisions_weights_come_from_torchs_cache(torchvision: ModuleType, ca
 
 
 def test_the_input_that_a_library_has_on_record(timm: ModuleType, torchvision: ModuleType, tmp_path: Path) -> None:
-    assert default_input("timm:resnet18") == InputSpec(224, *IMAGENET)
-    assert default_input("timm:convnext_tiny.in12k_ft_in1k_384?pretrained") == InputSpec(384, *IMAGENET)
-    assert default_input("timm:inception_v4") == InputSpec(299, (0.5,) * 3, (0.5,) * 3)
+    assert default_input("timm:resnet18") == InputSpec(224, *IMAGENET, resize=235, interpolation="bicubic")
+    squashed = InputSpec(384, *IMAGENET, resize=(384, 384), interpolation="bicubic")
+    assert default_input("timm:convnext_tiny.in12k_ft_in1k_384?pretrained") == squashed
+    assert default_input("timm:inception_v4") == InputSpec(299, (0.5,) * 3, (0.5,) * 3, 341, "bicubic")
     assert default_input("timm:vit_tiny_patch16_224?img_size=96").size == 96
     assert default_input("timm:resnet18?in_chans=1") is None
-    assert default_input("torchvision:resnet18") == InputSpec(224, *IMAGENET)
-    assert default_input("torchvision:inception_v3") == InputSpec(299, *IMAGENET)
+    assert default_input("torchvision:resnet18") == InputSpec(224, *IMAGENET, resize=256)
+    assert default_input("torchvision:inception_v3") == InputSpec(299, *IMAGENET, resize=342)
     assert default_input("torchvision:regnet_y_16gf?weights=IMAGENET1K_SWAG_E2E_V1").size == 384
     assert default_input("torchvision:fcn_resnet50") == InputSpec(520, *IMAGENET)
     assert default_input("torchvision:fasterrcnn_resnet50_fpn") is None

@@ -115,7 +115,7 @@ def test_the_third_party_file_that_names_an_allowed_class_is_read(shared_data: P
 def test_a_class_that_is_named_beside_the_weights_is_no_obstacle(tmp_path: Path) -> None:
     torch.save({"state_dict": STATE, "kind": torch.optim.Adam}, tmp_path / "a.pt")
     assert load_weights(tmp_path / "a.pt").keys() == STATE.keys()
-    torch.save({"state_dict": STATE, "kind": torch.optim.LBFGS}, tmp_path / "a.pt")
+    torch.save({"state_dict": {**STATE, "kind": torch.optim.LBFGS}}, tmp_path / "a.pt")
     with pytest.raises(WeightsError, match=r"calls for torch\.optim\.lbfgs\.LBFGS"):
         load_weights(tmp_path / "a.pt")
 
@@ -157,7 +157,7 @@ def test_what_is_no_state_dict_is_refused(tmp_path: Path) -> None:
         "list": ([1, 2], "holds a list and no state dict"),
         "empty": ({}, "holds a dict and no state dict"),
         "tensor": (torch.zeros(3), "holds a Tensor and no state dict"),
-        "number": ({"epoch": 3, "weights": STATE}, "'epoch' is no tensor with a name"),
+        "number": ({"epoch": 3, **STATE}, "'epoch' is no tensor with a name"),
         "key": ({3: torch.zeros(3)}, "3 is no tensor with a name"),
     }
     for name, (content, message) in cases.items():
@@ -166,9 +166,9 @@ def test_what_is_no_state_dict_is_refused(tmp_path: Path) -> None:
             load_weights(tmp_path / f"{name}.pt")
     with pytest.raises(WeightsError, match="there is no such weights file"):
         load_weights(tmp_path / "no.pt")
-    (tmp_path / "a.onnx").write_bytes(b"")
+    (tmp_path / "a.txt").write_bytes(b"")
     with pytest.raises(WeightsError, match=r"weights must be a \.safetensors, .* file: convert it"):
-        load_weights(tmp_path / "a.onnx")
+        load_weights(tmp_path / "a.txt")
 
 
 def test_a_checkpoint_is_loaded_for_evaluation(tmp_path: Path, linear: str) -> None:

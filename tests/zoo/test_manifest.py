@@ -197,7 +197,7 @@ def entry(**changes: str | None) -> str:
         (entry(model="python:nets.py:build"), 3, "there is no file"),
         (entry(model="python:../nets.py:build"), 3, "lies outside of the zoo's folder"),
         (entry(weights="b.pt"), 4, "checkpoint 'a': there is no weights file"),
-        (entry(weights="a.onnx"), 4, "weights is 'a.onnx', and must be a .safetensors, .pth.tar, .pt"),
+        (entry(weights="a.onnx"), 4, "weights is 'a.onnx': weights must be a .safetensors, .pth.tar, .pt"),
         (entry(weights="'*.th'"), 4, "no weights file matches '*.th'"),
         (
             entry(weights="../outside.pt"),

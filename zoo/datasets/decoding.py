@@ -8,11 +8,13 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from invariscope.base.errors import DataError
@@ -26,6 +28,10 @@ _COLOUR = ("RGB", "P", "RGBA", "LA", "PA", "CMYK", "YCbCr")
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 Source = bytes | Path
+Made = TypeVar("Made")
+
+_TURNED = range(5, 9)
+"""Values of EXIF's orientation that exchange height and width."""
 
 
 def decode_images(sources: Sequence[Source], name: str, size: int | None) -> Tensor:
@@ -44,7 +50,24 @@ def decode_images(sources: Sequence[Source], name: str, size: int | None) -> Ten
     def decode(row: int) -> np.ndarray:
         return _decode(sources[row], f"{name}: image {row}", size)
 
-    arrays = _in_threads(decode, len(sources))
+    return _stacked(in_threads(decode, len(sources)), name)
+
+
+def arrays_to_images(arrays: Sequence[np.ndarray], name: str, size: int | None) -> Tensor:
+    """Pixels ``(H, W)`` or ``(H, W, C)`` uint8 as ``(N, C, H, W)``, of any number of channels."""
+    made = []
+    for row, array in enumerate(arrays):
+        planes = [array] if array.ndim == 2 else [array[..., i] for i in range(array.shape[2])]
+        what = f"{name}: image {row}"
+        fitted = [_fit(Image.fromarray(plane), what, size, Image.Resampling.BILINEAR) for plane in planes]
+        made.append(np.stack([np.asarray(plane) for plane in fitted], axis=-1))
+    _check_sizes(made, name)
+    if len({array.shape[2] for array in made}) > 1:
+        raise DataError(f"{name} has images of several numbers of channels: give all of them the same")
+    return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).contiguous()
+
+
+def _stacked(arrays: list[np.ndarray], name: str) -> Tensor:
     _check_sizes(arrays, name)
     if any(array.ndim == 3 for array in arrays):
         grey = (array.ndim == 2 for array in arrays)
@@ -63,12 +86,13 @@ def decode_masks(sources: Sequence[Source], name: str, size: int | None) -> Tens
     def decode(row: int) -> np.ndarray:
         return _decode_mask(sources[row], f"{name}: mask {row}", size)
 
-    arrays = _in_threads(decode, len(sources))
+    arrays = in_threads(decode, len(sources))
     _check_sizes(arrays, name)
     return torch.from_numpy(np.stack(arrays))
 
 
-def _in_threads(decode: Callable[[int], np.ndarray], count: int) -> list[np.ndarray]:
+def in_threads(decode: Callable[[int], Made], count: int) -> list[Made]:
+    """What a function makes of the numbers below ``count``."""
     # Pillow's decoders release the interpreter lock.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(decode, range(count)))
@@ -90,11 +114,40 @@ def _open(source: Source, what: str) -> Image.Image:
     return image
 
 
+def look_at(source: Source, what: str) -> tuple[int, int, bool]:
+    """Height and width of an image, and whether it is grey; from its first bytes.
+
+    Raises:
+        DataError: as :func:`decode_images`.
+    """
+    with _open(source, what) as image:
+        _check_mode(image, what)
+        try:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+        except (*_BROKEN, KeyError, TypeError):  # as where it is decoded
+            turned = False
+        height, width = (image.width, image.height) if turned else (image.height, image.width)
+        return height, width, image.mode in _GREY
+
+
+def decode_one(source: Source, what: str, *, colour: bool, size: int | None = None) -> np.ndarray:
+    """One image: ``(H, W)``, or ``(H, W, 3)`` with ``colour``; as :func:`decode_images` does it."""
+    pixels = _decode(source, what, size)
+    return np.repeat(pixels[:, :, None], 3, axis=2) if colour and pixels.ndim == 2 else pixels
+
+
+def _check_mode(image: Image.Image, what: str) -> None:
+    if image.mode not in _GREY + _COLOUR:
+        raise DataError(f"{what} has pixels of the type {image.mode!r}: convert it to 8-bit grey or RGB")
+
+
 def _decode(source: Source, what: str, size: int | None) -> np.ndarray:
     with _open(source, what) as image:
-        if image.mode not in _GREY + _COLOUR:
-            raise DataError(f"{what} has pixels of the type {image.mode!r}: convert it to 8-bit grey or RGB")
+        _check_mode(image, what)
         try:
+            image.load()
+            with suppress(*_BROKEN, KeyError, TypeError):  # of damaged EXIF data the image is as it lies
+                ImageOps.exif_transpose(image, in_place=True)  # as viewers and the library `datasets` do
             pixels = image.convert("L" if image.mode in _GREY else "RGB")
         except _BROKEN as error:
             raise DataError(f"{what} is damaged or cut off: replace it or leave it out") from error

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from invariscope.base.errors import DataError
+from invariscope.zoo.datasets.files import ImageFiles
 
 VOID = 255
 """Mask value of pixels that belong to no class and are left out of every score."""
@@ -31,8 +33,9 @@ class ImageSet:
 
     Attributes:
         name: data set and split, for example ``digits/test``.
-        images: ``(N, C, H, W)`` uint8.
-        labels: ``(N,)`` int64, each in ``[0, len(classes))``; all -1 where ``classes`` is empty (masks only).
+        images: ``(N, C, H, W)`` uint8, or files that are decoded batch by batch.
+        labels: ``(N,)`` int64, each in ``[0, len(classes))``; ``None``, or all -1, where there are none: ``classes`` is
+            then empty.
         classes: names of the labels' classes.
         masks: ``(N, H, W)`` uint8, each value in ``[0, len(mask_classes))`` or 255 (void), or ``None``.
         mask_classes: names of the masks' classes.
@@ -45,30 +48,33 @@ class ImageSet:
     """
 
     name: str
-    images: Tensor
+    images: Tensor | ImageFiles
     labels: Tensor
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     masks: Tensor | None = None
     mask_classes: tuple[str, ...] = ()
     background: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+        if self.labels is None:
+            object.__setattr__(self, "labels", torch.full((len(self.images),), NO_LABEL))
+        if isinstance(self.images, Tensor) and (self.images.dtype != torch.uint8 or self.images.ndim != 4):
             found = f"{self.images.dtype} {tuple(self.images.shape)}"
             raise DataError(f"{self.name}: images are {found}, and must be torch.uint8 of shape (N, C, H, W)")
         if len(self.images) == 0:
             raise DataError(f"{self.name}: there are no images; give a data set with at least one")
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+        if self.labels.dtype != torch.int64 or self.labels.shape != (len(self.images),):
             found = f"{self.labels.dtype} {tuple(self.labels.shape)}"
             raise DataError(f"{self.name}: labels are {found}, and must be torch.int64 of shape ({len(self.images)},)")
         self._check_labels()
         self._check_masks()
         if not self.background:
-            median = border_median(self.images[:BACKGROUND_IMAGES].numpy())
+            first = self.images[:BACKGROUND_IMAGES]
+            median = border_median(first.numpy()) if isinstance(first, Tensor) else first.border_median()
             object.__setattr__(self, "background", tuple(map(float, median)))
-        elif len(self.background) != self.images.shape[1]:
+        elif len(self.background) != self.channels:
             raise DataError(
-                f"{self.name}: the background has {len(self.background)} value(s) and images {self.images.shape[1]} "
+                f"{self.name}: the background has {len(self.background)} value(s) and images {self.channels} "
                 "channel(s): give one for each"
             )
         object.__setattr__(self, "background", tuple(self.background))
@@ -86,7 +92,7 @@ class ImageSet:
     def _check_masks(self) -> None:
         if self.masks is None:
             return
-        expected = (len(self.images), *self.images.shape[-2:])
+        expected = (len(self.images), *self.pixels().shape[-2:])
         if self.masks.dtype != torch.uint8 or tuple(self.masks.shape) != expected:
             found = f"{self.masks.dtype} {tuple(self.masks.shape)}"
             raise DataError(f"{self.name}: masks are {found}, and must be torch.uint8 of shape {expected}")
@@ -100,6 +106,26 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return int(self.images.shape[1]) if isinstance(self.images, Tensor) else self.images.channels
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels."""
+        return bool(self.classes)
+
+    def pixels(self) -> Tensor:
+        """The images as one tensor.
+
+        Raises:
+            DataError: they are of different sizes, or too many for the memory.
+        """
+        if isinstance(self.images, Tensor):
+            return self.images
+        raise DataError(f"{self.name} has images that are read from their files: give size= to bring them to one size")
 
     def head(self, limit: int) -> ImageSet:
         """The first ``limit`` images."""
@@ -115,29 +141,37 @@ class ImageSet:
 
     def to_numpy(self) -> dict[str, Any]:
         """Everything as numpy arrays and plain values, the cheap form to send to another process."""
-        arrays = {name: getattr(self, name).numpy() for name in ("images", "labels")}
+        in_memory = isinstance(self.images, Tensor)
+        arrays = {"images": self.pixels().numpy() if in_memory else None, "labels": self.labels.numpy()}
         masks = None if self.masks is None else self.masks.numpy()
         names = ("name", "classes", "mask_classes", "background", "fingerprint")
-        return {**arrays, "masks": masks, **{name: getattr(self, name) for name in names}}
+        files = None if isinstance(self.images, Tensor) else [[*map(str, self.images.files)], self.images.channels]
+        return {**arrays, "masks": masks, "files": files, **{name: getattr(self, name) for name in names}}
 
     @classmethod
     def from_numpy(cls, parts: Mapping[str, Any]) -> ImageSet:
         """The data set that :meth:`to_numpy` took apart; shares the arrays' memory, which may be read-only."""
         values = dict(parts)
         fingerprint = values.pop("fingerprint")
+        files = values.pop("files", None)
         for name in ("images", "labels", "masks"):
             if values[name] is not None:
                 values[name] = _share(values[name])
+        if files is not None:
+            values["images"] = ImageFiles(tuple(map(Path, files[0])), files[1], values["name"])
         imageset = cls(**values)
         imageset.__dict__["fingerprint"] = fingerprint
         return imageset
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over shape and bytes of images, labels and masks."""
+        """SHA-256 over shape and bytes of images, labels and masks; of images in files, over the files."""
         digest = hashlib.sha256()
+        if isinstance(self.images, ImageFiles):
+            for piece in self.images.digest():
+                digest.update(piece)
         for part in (self.images, self.labels, self.masks):
-            if part is not None:
+            if isinstance(part, Tensor):
                 digest.update(repr(tuple(part.shape)).encode())
                 digest.update(np.ascontiguousarray(part.numpy()).data)
         return digest.hexdigest()

@@ -63,10 +63,14 @@ class DataSource:
             return [[time.time_ns()]]
         _, _, text = self.spec.partition(":")
         place = Path(text).expanduser()
+        if not place.exists():  # options behind the path
+            place = Path(text.partition("?")[0]).expanduser()
         if not text or not place.exists():
             return []
         if place.is_file():
-            return [signature(place)]
+            if "-of-" not in place.name:
+                return [signature(place)]
+            return [signature(file) for file in sorted(place.parent.glob(f"*{place.suffix}"))]  # its other shards
         found: list[list[int]] = []
         seen: set[str] = set()
         for folder, folders, names in os.walk(place, followlinks=True):

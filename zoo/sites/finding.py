@@ -28,7 +28,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     devices = {tensor.device.index for tensor in tensors if tensor.device.type == "cuda"}
     with unchanged(model), torch.random.fork_rng(sorted(devices)), torch.no_grad():
         # Not by eval(), which a network may have made do more, and which exported graphs refuse.
-        for module in model.modules():
+        for module in nn.Module.modules(model):
             module.training = False
         yield
 

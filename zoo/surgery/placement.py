@@ -39,7 +39,9 @@ class Placer:
         self._model = model
         self._calls = calls
         wanted = set(targets)
-        self._holders = {module for module in model.modules() if any(part in wanted for part in module.modules())}
+        self._holders = {
+            module for module in nn.Module.modules(model) if any(part in wanted for part in nn.Module.modules(module))
+        }
         self._holders -= wanted
         self._graphs: dict[nn.Module, fx.Graph | None] = {}
 
@@ -62,8 +64,8 @@ class Placer:
 
     def _enclosing(self, conv: nn.Module) -> Iterator[nn.Module]:
         """The modules around ``conv``, from the whole network inwards."""
-        for module in self._model.modules():
-            if module in self._holders and any(part is conv for part in module.modules()):
+        for module in nn.Module.modules(self._model):
+            if module in self._holders and any(part is conv for part in nn.Module.modules(module)):
                 yield module
 
     def _graph(self, holder: nn.Module) -> fx.Graph | None:
@@ -141,7 +143,7 @@ def _keeps_maps(norm: nn.Module) -> bool:
     """Whether a module named as a norm is one, and takes maps ``(N, C, H, W)`` of any size."""
     layers = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd)
     whole = type(norm) is nn.LayerNorm or len(getattr(norm, "normalized_shape", ())) > 1
-    return not whole and not any(isinstance(part, layers) for part in norm.modules())
+    return not whole and not any(isinstance(part, layers) for part in nn.Module.modules(norm))
 
 
 def _is_activation(module: nn.Module) -> bool:

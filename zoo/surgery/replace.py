@@ -106,7 +106,7 @@ def default_example(model: nn.Module) -> Tensor:
     """One black image of the size that a network's ``pretrained_cfg`` (timm's) names, else of 224 x 224 pixels."""
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     size = config.get("input_size") if isinstance(config, Mapping) else None
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    first = next((module for module in nn.Module.modules(model) if isinstance(module, nn.Conv2d)), None)
     channels = first.in_channels if first is not None else 3
     like = next(model.parameters(), torch.zeros(()))
     return torch.zeros(1, *(size or (channels, DEFAULT_SIZE, DEFAULT_SIZE)), dtype=like.dtype, device=like.device)

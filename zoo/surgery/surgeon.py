@@ -243,7 +243,7 @@ class Surgeon:
         if old is self.model:
             self.model = new
             return
-        for parent in list(self.model.modules()):
+        for parent in list(nn.Module.modules(self.model)):
             for name, child in list(parent._modules.items()):
                 if child is old:
                     parent._modules[name] = new
@@ -254,10 +254,13 @@ class Surgeon:
     def _pad_convolutions(self, mode: str) -> dict[nn.Module, str]:
         """Set the padding mode of every convolution of the network; where that cannot be, why."""
         inside = {
-            part for module in self.model.modules() if isinstance(module, Downsample) for part in module.modules()
+            part
+            for module in nn.Module.modules(self.model)
+            if isinstance(module, Downsample)
+            for part in nn.Module.modules(module)
         }
         notes: dict[nn.Module, str] = {}
-        for module in self.model.modules():
+        for module in nn.Module.modules(self.model):
             if isinstance(module, nn.Conv2d) and module not in inside:
                 note = set_padding_mode(module, mode, self._survey.smallest.get(module))
                 if note is not None:

@@ -122,7 +122,7 @@ def survey(model: nn.Module, example: Tensor | tuple[Any, ...]) -> Survey:
             known.clear()
 
     with ExitStack() as hooks:
-        for module in model.modules():
+        for module in nn.Module.modules(model):
             if isinstance(module, torch.jit.ScriptModule):
                 continue
             hooks.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)

@@ -66,11 +66,11 @@ class Trainer:
         self.task = task_of(run, images)
         self.prepared = PreparedImages(images, input_spec(images))
         self.layout = torch.channels_last if run.channels_last else torch.contiguous_format
-        model = build_model(run.network(images.images.shape[1], self.task.outputs), run.folder).train()
+        model = build_model(run.network(images.pixels().shape[1], self.task.outputs), run.folder).train()
         self.model: nn.Module = model.to(device, memory_format=self.layout)  # type: ignore[call-overload]
-        self.operators = [module for module in self.model.modules() if isinstance(module, Downsample)]
+        self.operators = [module for module in nn.Module.modules(self.model) if isinstance(module, Downsample)]
         for operator in self.operators:
-            operator.set_input_size((images.images.shape[-2], images.images.shape[-1]))
+            operator.set_input_size((images.pixels().shape[-2], images.pixels().shape[-1]))
         self.order = torch.Generator().manual_seed(run.seed)
         self.batch_size = min(run.batch_size, len(images))
         self.steps = len(images) // self.batch_size
@@ -182,9 +182,9 @@ def input_spec(images: ImageSet) -> InputSpec:
     Raises:
         RecipeError: for a channel that is constant.
     """
-    height, width = images.images.shape[-2:]
+    height, width = images.pixels().shape[-2:]
     # Integer sums are exact, so the numbers do not depend on the order of summation.
-    pixels = images.images.transpose(0, 1).flatten(1).to(torch.int64)
+    pixels = images.pixels().transpose(0, 1).flatten(1).to(torch.int64)
     means, stds = [], []
     for channel in pixels:
         count = channel.numel()

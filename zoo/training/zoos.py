@@ -287,7 +287,7 @@ def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 def _network(run: Run, evaluate_as: OperatorSpec | str | None = None, folder: Path | None = None) -> ModelString:
     images = _training_images(run)
-    return run.network(images.images.shape[1], task_of(run, images).outputs, evaluate_as, folder)
+    return run.network(images.pixels().shape[1], task_of(run, images).outputs, evaluate_as, folder)
 
 
 def _check_models(runs: Sequence[Run]) -> None:
