@@ -74,8 +74,15 @@ class Blame:
         if len(found) > 1:
             others = ", ".join(f"{_name(row)} ({row['greatest']:.0%})" for _, row in found.iloc[1:].iterrows())
             what = f"{what} ({first['greatest']:.0%} of bootstrap samples) or {others}"
+        if self.rows.loc[self.rows["cause"] != HEAD, "added"].isna().any():
+            what = f"{what}, of the parts that are known"
         interval = f"{first['low']:.2g} to {first['high']:.2g}" if np.isfinite(first["low"]) else "no interval"
         return f"greatest added drift: {what}, {first['added']:.2g} ({interval}) of {self.total:.2g}"
+
+    def missing(self) -> list[str]:
+        """The parts without a number, each with the reason."""
+        lacks = self.rows[self.rows["added"].isna()]
+        return [f"{_name(row)}: {row['reason']}" for _, row in lacks.iterrows()]
 
     def _missing(self) -> str:
         reasons = self.rows["reason"].dropna()
@@ -102,23 +109,27 @@ def blame_of(
     a site's part what :meth:`DriftSums.frame` calls its ``blame``, the head's that from the last map to the logits.
     With ``circular``, the drift of the same network with circular padding under circular shifts, these are taken of
     it, and ``border`` is ``drift(logits)`` minus the circular network's. Without it, the border's part stays in the
-    others. A site on a branch counts in parallel to those beside it; its part and theirs then overlap.
+    others. A site on a branch counts in parallel to those beside it; its part and theirs then overlap. Where the last map
+    is not known, what the head adds counts to the last site. What a site aliases shows in the means of maps only after
+    the next nonlinearities, so that some of it can count to the sites behind it.
 
     Every resample draws images with replacement; spreads over images are of the images drawn.
     """
     used = circular or sums
     records: list[tuple[dict[str, Any], Terms]] = []
-    frame, around = sums.frame(), circular is not None
+    frame, inside = sums.frame(), circular is not None
     sites = frame[frame["site"].notna()]
     if len(sites):
         first: Key = (str(sites["site"].iloc[0]), "in")
-        records.append(({"cause": BEFORE, "depth": -1}, ((first, 1.0, around),)))
+        records.append(({"cause": BEFORE, "depth": -1}, ((first, 1.0, inside),)))
+    has_last = np.isfinite(used.drift_of(LAST)[0]) and np.isfinite(sums.drift_of(LAST)[0])
     for row, follows in zip(sites.itertuples(), sums.following(), strict=True):
+        follows = LOGITS if follows == LAST and not has_last and len(sites) else follows
         about = {"cause": SITE, "depth": row.depth, "site": row.site, "site_kind": row.site_kind}
-        records.append((about, ((follows, 1.0, around), ((str(row.site), "in"), -1.0, around))))
+        records.append((about, ((follows, 1.0, inside), ((str(row.site), "in"), -1.0, inside))))
     depth = int(frame["depth"].iloc[-1])
-    records.append(({"cause": HEAD, "depth": depth}, ((LOGITS, 1.0, around), (LAST, -1.0, around))))
-    if around:
+    records.append(({"cause": HEAD, "depth": depth}, ((LOGITS, 1.0, inside), (LAST, -1.0, inside))))
+    if inside:
         records.append(({"cause": BORDER, "depth": depth + 1}, ((LOGITS, 1.0, False), (LOGITS, -1.0, True))))
     counts = _draws(sums.still.images, resamples, seed)
     resampled = _Resampled(sums, circular, counts)
@@ -130,12 +141,14 @@ def blame_of(
         greatest = np.bincount(most, minlength=len(records)) / resamples
     rows = []
     for (about, terms), share in zip(records, greatest, strict=True):
-        parts = [(sign, (circular if own and circular else sums).drift_of(key)) for key, sign, own in terms]
+        parts = [(sign, (circular if of_it and circular else sums).drift_of(key)) for key, sign, of_it in terms]
         value = sum(sign * part[0] for sign, part in parts)
         se = jackknife_error(sum((sign * part[1] for sign, part in parts), np.zeros(sums.still.images)))
         half = float(student.ppf((1 + LEVEL) / 2, max(sums.still.images - 1, 1))) * se
         numbers = {"added": value, "se": se, "low": value - half, "high": value + half, "greatest": share}
         missing = None if np.isfinite(value) else _reason(used, terms)
+        if missing and about["cause"] == HEAD and len(sites):
+            missing += "; what the head adds counts to the last site"
         rows.append({"site": None, "site_kind": str(about["cause"]), **about, **numbers, "reason": missing})
     return Blame(plan, pd.DataFrame(rows), sums.drift_of(LOGITS)[0], reason)
 
@@ -184,17 +197,21 @@ class _Resampled:
         return np.divide(errors, spread, out=np.full(len(spread), np.nan), where=spread > LEAST)
 
 
+def around(plan: ShiftPlan) -> ShiftPlan:
+    """The same shifts as circular ones; those of a kind that loses nothing as they are."""
+    kind = plan.kind if plan.rule.reversible else "circular"
+    return ShiftPlan(kind, plan.mode, plan.max_shift, None, plan.seed, plan.offsets)
+
+
 def circular_sums(
     model: nn.Module, images: Images, plan: ShiftPlan, *, batch_size: int = 64
 ) -> tuple[DriftSums | None, str]:
     """The drift of a network with circular padding under the same shifts as circular ones; or why there is none."""
-    kind = plan.kind if plan.rule.reversible else "circular"
-    around = ShiftPlan(kind, plan.mode, plan.max_shift, None, plan.seed, plan.offsets)
     try:
         network = circularly_padded(model, next(iter(batches(images, 1, 1))))
     except ModelError as error:
         return None, str(error)
-    return sum_drift(network, images, around, batch_size=batch_size), ""
+    return sum_drift(network, images, around(plan), batch_size=batch_size), ""
 
 
 def measure_blame(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from invariscope.base.errors import DataError, InputError, ModelError, ShiftError
 from invariscope.base.words import counted
-from invariscope.collectors.measure.blame import Blame, blame_of, circular_sums
+from invariscope.collectors.measure.blame import Blame, around, blame_of, circular_sums
 from invariscope.collectors.measure.drift import DriftSums, MapMeans
 from invariscope.collectors.measure.invariance import plan_columns, predict, score
 from invariscope.collectors.measure.msb import measure_msb
@@ -68,7 +68,7 @@ def look(
         kinds: shift kinds, all of which keep the image's size.
         max_shift: largest displacement in pixels; by default an eighth of the image's shorter side.
         site: the site whose windows are drawn; by default the one that adds most to the drift.
-        image: index of the image to draw; by default the one whose prediction is the least stable.
+        image: index of the image to draw; by default the least stable one, of those that are predicted right.
         swaps: operators without parameters that are put in the place of each site's; none: no swaps.
         classes: names of the classes.
         name: what the network is called.
@@ -92,17 +92,22 @@ def look(
         clean = predict_unshifted(model, images, _zeros(images) if labels is None else labels, batch_size=batch_size)
         said = clean.prediction if labels is None else np.asarray(labels)
         scores, blames, moved = [], list[Blame](), []
+        rounds: dict[str, tuple[DriftSums | None, str]] = {}
         for plan in plans:
             sums = DriftSums(MapMeans(len(images)))
             found = predict(model, images, said, plan, batch_size=batch_size, drift=sums)
             moved.append((found.prediction != found.clean_prediction[:, None]).mean(1))
             step()
-            circular, reason = circular_sums(model, images, plan, batch_size=batch_size)
+            key = around(plan).hash
+            if key not in rounds:
+                rounds[key] = circular_sums(model, images, plan, batch_size=batch_size)
+            circular, reason = rounds[key]
             step()
             blames.append(blame_of(sums, plan, circular, reason, seed=seed))
             scores.append(score(found, plan).assign(**plan_columns(plan)))
             step()
-        row = _row(image, np.mean(moved, 0))
+        wrong = clean.prediction != said
+        row = _row(image, np.mean(moved, 0) - (wrong & ~wrong.all()))
         shown = _shown(model, images, said, row, plans[0], batch_size)
         step()
         picks, problem = _picks(model, images[row : row + 1], site, sites, blames[0])
@@ -268,10 +273,8 @@ def _notes(sites: pd.DataFrame, blames: Sequence[Blame], problem: str, swaps: pd
     for blame in blames:
         if blame.reason:
             notes.append(f"{blame.plan.kind} shifts: the border is not told apart ({blame.reason})")
-        missing = blame.rows[blame.rows["reason"].notna()]
-        if len(missing):
-            names = ", ".join(str(row.site or row.cause) for row in missing.itertuples())
-            notes.append(f"{blame.plan.kind} shifts: no added drift of {names} ({missing['reason'].iloc[0]})")
+        if lacking := blame.missing():
+            notes.append(f"{blame.plan.kind} shifts: no added drift of {'; '.join(lacking)}")
     if problem:
         notes.append(f"no windows are drawn: {problem}")
     if len(swaps):
