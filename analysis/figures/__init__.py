@@ -99,6 +99,7 @@ FIGURES = Registry(
         "mechanism": _ours("mechanism"),
         "importance": _ours("importance"),
         "heldout": _ours("heldout"),
+        "chain": _ours("chain", "joined", "drift"),
     },
     TableError,
     group="invariscope.figures",

@@ -1,0 +1,95 @@
+"""The chain from operator to prediction: every link, drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from invariscope.analysis.designs.chain import LAST, LOGITS, RIVALS, SCORE, plans
+from invariscope.analysis.designs.chain import chain as paths
+from invariscope.analysis.figures import style
+from invariscope.analysis.say.numbers import bracketed, number
+from invariscope.base.errors import TableError
+from invariscope.collectors.schema import PRIMARY_SCORE
+from invariscope.collectors.shift_kinds import SHIFT_KINDS
+
+NAMES = {
+    "msb_corrected": "MSB",
+    "selectivity": "selectivity",
+    "see": "equivariance error",
+    LAST: "log drift, last map",
+    LOGITS: "log drift, logits",
+    SCORE: "score (logit)",
+}
+
+
+def chain(
+    joined: pd.DataFrame,
+    drift: pd.DataFrame,
+    *,
+    score: str = PRIMARY_SCORE,
+    data: str | None = None,
+    width: style.Width = "double",
+) -> style.CaptionedFigure:
+    """Every link of :func:`invariscope.analysis.designs.chain.chain` as a scatter of standardised variables.
+
+    A row per data set and plan. The line is the simple regression in the panel; the path with its interval, at equal
+    other predictors of the link, stands over it. Without measured drift the rivals are drawn against the score.
+    """
+    chosen = joined if data is None else joined[joined["data"] == data]
+    table = paths(chosen, drift, score=score)
+    found = list(plans(chosen, drift, score=score))
+    if not found:
+        raise TableError("chain: there is nothing to draw")
+    has_drift = all(name in rows for _, rows in found for name in (LAST, LOGITS))
+    first = LAST if has_drift else SCORE
+    links = [(rival, first) for rival in RIVALS]
+    links += [(LAST, LOGITS), (LOGITS, SCORE)] if has_drift else []
+    wide = width == "double"
+    columns = len(links) if wide else 2
+    deep = -(-len(links) // columns)
+    with style.theme(width):
+        figure = style.new_figure(width, 0.3 + 1.75 * deep * len(found))
+        axes = figure.subplots(deep * len(found), columns, squeeze=False)
+        for place, (keys, rows) in enumerate(found):
+            mine = axes[place * deep : (place + 1) * deep].ravel()
+            kind = SHIFT_KINDS[str(keys["shift_kind"])]
+            of_plan = table[np.logical_and.reduce([table[name] == value for name, value in keys.items()])]
+            for ax, (x, y) in zip(mine, links, strict=False):
+                path = of_plan[(of_plan["outcome"] == y) & (of_plan["predictor"] == x)]
+                known = x in rows and rows[x].notna().all()
+                if known:
+                    ax.scatter(rows[x], rows[y], s=5, color=kind.color, alpha=0.6, linewidths=0, label=x)
+                    slope = float(rows[x] @ rows[y] / (rows[x] @ rows[x]))
+                    ends = np.array([rows[x].min(), rows[x].max()])
+                    ax.plot(ends, slope * ends, color=style.INK, linewidth=1.0, label="least squares")
+                told = path.iloc[0] if len(path) else None
+                has_path = told is not None and np.isfinite(told["path"])
+                text = bracketed(told["path"], told["low"], told["high"]) if has_path else "no fit"
+                ax.set_title(f"path {text}" if has_path else text, loc="left", fontsize=style.SMALLEST_FONT)
+                ax.set_xlabel(NAMES[x])
+                ax.set_ylabel(NAMES[y])
+            for ax in mine[len(links) :]:
+                ax.set_axis_off()
+            mine[0].set_ylabel(f"{keys['data']}, {keys['shift_kind']}\n{NAMES[first]}")
+    figure.caption = _caption(table, score, has_drift)
+    return figure
+
+
+def _caption(table: pd.DataFrame, score: str, has_drift: bool) -> str:
+    lines = [
+        f"The chain from operator to {score}, link by link; a point per network, deviations from the means of "
+        "architecture and padding in standard deviations. Lines: simple regression; over each panel the standardised "
+        "path at equal other predictors of the link, with CR2 95 % intervals, clusters: operators. Association, not "
+        "cause."
+    ]
+    if not has_drift:
+        lines.append("Drift was not measured: the links between are missing.")
+    for keys, part in table[table["path"].notna()].groupby(["data", "shift_kind", "max_shift", "outcome"], sort=False):
+        told = ", ".join(
+            f"{NAMES[str(row.predictor)]} {number(row.path)} (VIF {number(row.vif, 1)}, share {number(row.share)})"
+            for row in part.itertuples()
+        )
+        whole, units = number(part["r_squared"].iloc[0]), int(part["n_clusters"].iloc[0])
+        lines.append(f"{keys[0]}, {keys[1]} up to {keys[2]} px, {NAMES[str(keys[3])]}: {told}; R² {whole}, {units} operators.")
+    return "\n".join(lines)
