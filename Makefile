@@ -14,9 +14,10 @@ TABLES ?= data/reference/digits
 TRAINED := $(REFERENCE)/zoo
 MEASURE := $(BIN)/invariscope collect --out $(REFERENCE)/tables
 REFERENCE_DATA := $(REFERENCE)/data/mnist/test.parquet
+LOOKED := max avg aps
 ATTACKED := max avg subsample soft-beta1 blur-3 aps lp-p4 tips
 
-.PHONY: bench demo docs drawn figures reference reference-tables reproduce test test-full soak lint types lock zoo sweep clean
+.PHONY: bench demo docs drawn figures looks reference reference-tables reproduce test test-full soak lint types lock zoo sweep clean
 
 demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in out/demo
 	$(BIN)/invariscope demo --out out/demo
@@ -39,6 +40,14 @@ drawn: $(VENV)/installed  ## what README shows of the zoo measured in TABLES
 	$(BIN)/invariscope figures $(TABLES) --out docs/demo --only $(DEMO_FIGURES)
 	cp out/demo/results/summary.md out/demo/results/headline.png docs/demo/
 	$(BIN)/python -m reference.readme docs/demo/summary.md README.md
+
+looks: $(VENV)/installed  ## the pictures of docs/look.md, from the bundled zoo (half a minute)
+	for operator in $(LOOKED); do \
+	  $(BIN)/invariscope look data/zoo --only smallcnn-$$operator-circular-s40000-e020 --data digits \
+	    --out out/looks/$$operator > docs/look/$$operator.out || exit 1; \
+	  sed '/^written/d' docs/look/$$operator.out > docs/look/$$operator.txt && rm docs/look/$$operator.out && \
+	  cp out/looks/$$operator/look.png docs/look/$$operator.png || exit 1; \
+	done
 
 figures: $(VENV)/installed  ## every figure and number of README and RESULTS.md from the published tables (3 minutes)
 	$(MAKE) drawn TABLES=data/reference/digits

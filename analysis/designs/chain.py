@@ -19,6 +19,7 @@ from invariscope.analysis.stats.resampling import NOMINAL, Array, cluster_codes
 from invariscope.analysis.tables.checkpoints import NETWORK
 from invariscope.analysis.tables.plans import DATA_AND_PLAN, filled
 from invariscope.base.errors import TableError
+from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_SCORE
 
 RIVALS = ("msb_corrected", "selectivity", "see")
@@ -26,6 +27,10 @@ RIVALS = ("msb_corrected", "selectivity", "see")
 
 LAST, LOGITS, SCORE = "drift_last", "drift_logits", "logit_score"
 """Logarithms of the drift at the last map and of the logits; the score on the logit scale."""
+
+EXACT = 1e-9
+"""Drift of the logits, or an equivariance error's square, that is rounding: such a network moves exactly along with its
+image, by construction. Its logarithm would outweigh all others."""
 
 CONDITION = ["architecture", "padding_mode"]
 OPERATOR_LINK = "operator -> reading"
@@ -44,11 +49,13 @@ def chain(joined: pd.DataFrame, drift: pd.DataFrame | None = None, *, score: str
     Variables are deviations from the means of architecture and padding, divided by their standard deviation: a ``path``
     is the change of the outcome in standard deviations per one of the predictor, the others of the link held equal.
     Links: drift at the last map (log) on the rivals; drift of the logits (log) on that and the rivals; the score
-    (logit) on both and the rivals. What is left to an earlier variable beside the one right before is its direct path.
+    (logit) on the drift of the logits and the rivals. What is left to a rival beside a drift is its direct path.
+    Networks that move exactly along with their images, by construction, are left out and counted in the note.
     The link from the operator to a reading is the share of the reading's variance between operators, adjusted for their
     number. Least squares; CR2 errors with Satterthwaite's degrees of freedom, clusters are drawn operators (the
-    rotations of one are one), or specifications where none were drawn. ``vif = 1 / (1 - R²)`` of a predictor on the others; ``share``: LMG, the mean
-    gain in R² over all orders, of ``r_squared``. Association, not cause: none but the operator was assigned.
+    rotations of one are one), or specifications where none were drawn. ``vif = 1 / (1 - R²)`` of a predictor on the
+    others; ``share``: LMG, the mean gain in R² over all orders, of ``r_squared``. Association, not cause: none but the
+    operator was assigned.
 
     Args:
         joined: :func:`invariscope.analysis.join`'s frame.
@@ -65,7 +72,8 @@ def chain(joined: pd.DataFrame, drift: pd.DataFrame | None = None, *, score: str
 def plans(
     joined: pd.DataFrame, drift: pd.DataFrame | None = None, *, score: str = PRIMARY_SCORE
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """The standardised variables of every data set and plan, with ``unit`` (operator) and ``cluster``; drifts where they were measured."""
+    """The standardised variables of every data set and plan, with ``unit`` (operator) and ``cluster``; drifts where
+    they were measured."""
     wanted = [*CONDITION, score, "n_images", *RIVALS]
     missing = [name for name in wanted if name not in joined.columns]
     if missing:
@@ -98,9 +106,10 @@ def _standardised(rows: pd.DataFrame, score: str) -> pd.DataFrame:
             drift = rows[name].astype(float)
             values[name] = np.log(drift.where(drift > 0))
     values[SCORE] = logits(rows[score].to_numpy(dtype=float), rows["n_images"].to_numpy(dtype=float))
-    measured = values.columns[np.isfinite(values).any()]
-    values = values[measured]
-    known = np.isfinite(values).all(axis=1)
+    values = values[[name for name in values if np.isfinite(values[name]).any()]]
+    moves = rows[LOGITS].astype(float) > EXACT if LOGITS in values else values["see"].fillna(1.0) ** 2 > EXACT
+    exact = ~moves & (rows[score].astype(float) >= 1)
+    known = np.isfinite(values).all(axis=1) & ~exact
     values, kept = values[known], rows[known]
     centred = values - values.groupby([kept[name].astype(str) for name in CONDITION]).transform("mean")
     spread = centred.std(ddof=1)
@@ -108,22 +117,30 @@ def _standardised(rows: pd.DataFrame, score: str) -> pd.DataFrame:
     specs = kept["operator_spec"] if "operator_spec" in kept else kept["operator"]
     unit = kept[DRAW].where(kept[DRAW].notna(), specs) if DRAW in kept else specs
     cluster = kept[BLOCK].where(kept[BLOCK].notna(), unit) if BLOCK in kept else unit
-    return made.assign(unit=unit.astype(str), cluster=cluster.astype(str), n_left_out=int((~known).sum()))
+    return made.assign(
+        unit=unit.astype(str),
+        cluster=cluster.astype(str),
+        n_left_out=int((~known & ~exact).sum()),
+        n_exact=int(exact.sum()),
+    )
 
 
 def _of_plan(keys: dict[str, Any], rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     present = [name for name in (LAST, LOGITS) if name in rows]
     notes = [] if len(present) == 2 else ["drift was not measured: collect `drift` for the links between"]
     if rows["n_left_out"].iloc[0]:
-        notes.append(f"{rows['n_left_out'].iloc[0]} networks lack a number")
+        notes.append(f"{counted(rows['n_left_out'].iloc[0], 'network')} without a number")
+    if rows["n_exact"].iloc[0]:
+        notes.append(f"without {counted(rows['n_exact'].iloc[0], 'network')} consistent by construction")
     note = "; ".join(notes)
     for reading in RIVALS:
         yield {**keys, **_between(rows, reading)}
-    before: list[str] = [name for name in RIVALS if name in rows and rows[name].notna().all()]
+    rivals = [name for name in RIVALS if name in rows and rows[name].notna().all()]
+    before: list[str] = []
     for outcome in [*present, SCORE]:
-        for record in _link(rows, outcome, before):
-            yield {**keys, **record, "note": note}
-        before = [*before, outcome]
+        for record in _link(rows, outcome, [*rivals, *before]):
+            yield {**keys, **record, "note": "; ".join(filter(None, (record.get("note"), note)))}
+        before = [outcome]
 
 
 def _between(rows: pd.DataFrame, reading: str) -> dict[str, Any]:
@@ -168,7 +185,8 @@ def _link(rows: pd.DataFrame, outcome: str, predictors: Sequence[str]) -> Iterat
 
 
 def vif(x: Array) -> Array:
-    """Variance inflation of every column of ``x (n, k)``: ``1 / (1 - R²)`` on the others; infinite where they tell all."""
+    """Variance inflation of every column of ``x (n, k)``: ``1 / (1 - R²)`` on the others; infinite where they
+    tell all."""
     found = np.ones(x.shape[1])
     for place in range(x.shape[1]):
         explained = r_squared(np.delete(x, place, axis=1), x[:, place])

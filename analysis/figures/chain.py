@@ -60,36 +60,43 @@ def chain(
                 known = x in rows and rows[x].notna().all()
                 if known:
                     ax.scatter(rows[x], rows[y], s=5, color=kind.color, alpha=0.6, linewidths=0, label=x)
-                    slope = float(rows[x] @ rows[y] / (rows[x] @ rows[x]))
-                    ends = np.array([rows[x].min(), rows[x].max()])
+                    across, up = (rows[name].to_numpy(dtype=float) for name in (x, y))
+                    slope = float(across @ up) / float(across @ across)
+                    ends = np.array([across.min(), across.max()])
                     ax.plot(ends, slope * ends, color=style.INK, linewidth=1.0, label="least squares")
                 told = path.iloc[0] if len(path) else None
-                has_path = told is not None and np.isfinite(told["path"])
-                text = bracketed(told["path"], told["low"], told["high"]) if has_path else "no fit"
-                ax.set_title(f"path {text}" if has_path else text, loc="left", fontsize=style.SMALLEST_FONT)
+                text = "no fit"
+                if told is not None and np.isfinite(told["path"]):
+                    path_text = bracketed(told["path"], told["low"], told["high"])
+                    text = f"path {path_text}".replace(" [", "\n[")
+                ax.set_title(text, loc="left", fontsize=style.SMALLEST_FONT)
                 ax.set_xlabel(NAMES[x])
                 ax.set_ylabel(NAMES[y])
             for ax in mine[len(links) :]:
                 ax.set_axis_off()
             mine[0].set_ylabel(f"{keys['data']}, {keys['shift_kind']}\n{NAMES[first]}")
-    figure.caption = _caption(table, score, has_drift)
+    figure.caption = _caption(table, score)
     return figure
 
 
-def _caption(table: pd.DataFrame, score: str, has_drift: bool) -> str:
+def _caption(table: pd.DataFrame, score: str) -> str:
     lines = [
         f"The chain from operator to {score}, link by link; a point per network, deviations from the means of "
         "architecture and padding in standard deviations. Lines: simple regression; over each panel the standardised "
         "path at equal other predictors of the link, with CR2 95 % intervals, clusters: operators. Association, not "
         "cause."
     ]
-    if not has_drift:
-        lines.append("Drift was not measured: the links between are missing.")
+    lines += [
+        f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(table.loc[table["path"].notna(), "note"]) if note
+    ]
     for keys, part in table[table["path"].notna()].groupby(["data", "shift_kind", "max_shift", "outcome"], sort=False):
         told = ", ".join(
-            f"{NAMES[str(row.predictor)]} {number(row.path)} (VIF {number(row.vif, 1)}, share {number(row.share)})"
-            for row in part.itertuples()
+            f"{NAMES[row['predictor']]} {number(row['path'])} "
+            f"(VIF {number(row['vif'], 1)}, share {number(row['share'])})"
+            for row in part.to_dict("records")
         )
         whole, units = number(part["r_squared"].iloc[0]), int(part["n_clusters"].iloc[0])
-        lines.append(f"{keys[0]}, {keys[1]} up to {keys[2]} px, {NAMES[str(keys[3])]}: {told}; R² {whole}, {units} operators.")
+        lines.append(
+            f"{keys[0]}, {keys[1]} up to {keys[2]} px, {NAMES[str(keys[3])]}: {told}; R² {whole}, {units} operators."
+        )
     return "\n".join(lines)

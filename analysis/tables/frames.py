@@ -120,7 +120,7 @@ def robustness_frame(tables: Tables) -> pd.DataFrame:
 
 
 def drift_frame(tables: Tables) -> pd.DataFrame:
-    """Table ``drift`` with the factors of each checkpoint: a row per checkpoint, plan and site, and one for the head."""
+    """Table ``drift`` with the factors of each checkpoint: a row per checkpoint, plan and site, one for the head."""
     return with_checkpoints(tables.drift, tables, "drift")
 
 

@@ -109,9 +109,9 @@ def blame_of(
     a site's part what :meth:`DriftSums.frame` calls its ``blame``, the head's that from the last map to the logits.
     With ``circular``, the drift of the same network with circular padding under circular shifts, these are taken of
     it, and ``border`` is ``drift(logits)`` minus the circular network's. Without it, the border's part stays in the
-    others. A site on a branch counts in parallel to those beside it; its part and theirs then overlap. Where the last map
-    is not known, what the head adds counts to the last site. What a site aliases shows in the means of maps only after
-    the next nonlinearities, so that some of it can count to the sites behind it.
+    others. A site on a branch counts in parallel to those beside it; its part and theirs then overlap. Where the last
+    map is not known, what the head adds counts to the last site. What a site aliases shows in the means of maps only
+    after the next nonlinearities, so that some of it can count to the sites behind it.
 
     Every resample draws images with replacement; spreads over images are of the images drawn.
     """
@@ -134,11 +134,13 @@ def blame_of(
     counts = _draws(sums.still.images, resamples, seed)
     resampled = _Resampled(sums, circular, counts)
     drawn = np.column_stack([resampled.of(terms) for _, terms in records])
-    known = np.isfinite(drawn).all(0)
+    known = np.isfinite(drawn).any(0)
+    # A resample of one image alone has no spread.
+    drawn = drawn[np.isfinite(drawn[:, known]).all(1)]
     greatest = np.zeros(len(records))
-    if known.any():
+    if known.any() and len(drawn):
         most = np.flatnonzero(known)[drawn[:, known].argmax(1)]
-        greatest = np.bincount(most, minlength=len(records)) / resamples
+        greatest = np.bincount(most, minlength=len(records)) / len(drawn)
     rows = []
     for (about, terms), share in zip(records, greatest, strict=True):
         parts = [(sign, (circular if of_it and circular else sums).drift_of(key)) for key, sign, of_it in terms]

@@ -200,7 +200,7 @@ class DriftSums:
         return sorted(self.still.watched.sites.values(), key=lambda site: site.depth)
 
     def following(self) -> list[Key]:
-        """For each site what takes up what it lost: the input of the next site that its output fits, or the last map."""
+        """For each site what takes up its output: the input of the next site that it fits, or the last map."""
         sites, found = self.sites(), list[Key]()
         for number, site in enumerate(sites):
             following = next((other for other in sites[number + 1 :] if _fits(other, site)), None)

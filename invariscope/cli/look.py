@@ -76,8 +76,7 @@ class Look(ManifestFlags):
             raise InputError("name image files, or a data set with --data: one of the two")
         model, spec, name = self._network()
         images = self._images(spec)
-        given = {"mean": self.mean, "std": self.std}
-        spec = replace(spec, **{name: values for name, values in given.items() if values})
+        spec = replace(spec, mean=self.mean or spec.mean, std=self.std or spec.std)
         found = look(
             model,
             PreparedImages(images, spec),
@@ -100,8 +99,8 @@ class Look(ManifestFlags):
         """The network, its input, and its name."""
         import torch
 
-        from invariscope.zoo.loading import build_model, default_input, load_checkpoint, load_weights
         from invariscope.zoo.datasets.inputs import InputSpec
+        from invariscope.zoo.loading import build_model, default_input, load_checkpoint, load_weights
 
         if ":" not in self.model or Path(self.model).exists():
             chosen = fitting(self.read(Path(self.model)), self.only)

@@ -27,9 +27,9 @@ def draw(look: Look) -> style.CaptionedFigure:
         blame = SPARE + ROW * min(max(len(parts_of(look)), 3), MOST_ROWS)
         swaps = max(2.5, SPARE + ROW * min(len(swap_rows(look)), MOST_ROWS))
         figure = style.new_figure("double", TOP + blame + swaps)
-        top, middle, bottom = figure.subfigures(3, 1, height_ratios=[TOP, swaps, blame])
+        top, middle, bottom = figure.subfigures(3, 1, height_ratios=[TOP, swaps, blame], squeeze=False)[:, 0]
         draw_image(top, look)
-        left, right = middle.subfigures(1, 2, width_ratios=[1, 1.25])
+        left, right = middle.subfigures(1, 2, width_ratios=[1, 1.25], squeeze=False)[0]
         draw_windows(left, look)
         draw_swaps(right, look)
         draw_blame(bottom, look)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from invariscope.collectors.measure.invariance import plan_columns, predict, sco
 from invariscope.collectors.measure.msb import measure_msb
 from invariscope.collectors.measure.passes import Images, predict_unshifted
 from invariscope.collectors.measure.picks import Picks, measure_picks
+from invariscope.collectors.measure.replacements import read_replacements
 from invariscope.collectors.measure.shifts import ShiftPlan
 from invariscope.collectors.measure.swap import NOTHING, measure_swaps
 from invariscope.collectors.measure.views import fill_value
@@ -82,6 +82,8 @@ def look(
         ModelError, DataError, ShiftError, OperatorError: the network cannot be measured on these images.
     """
     plans = _plans(images, kinds, max_shift, limit, seed)
+    if swaps:
+        read_replacements(swaps)
     images, labels, notes = _first(images, labels, limit)
     if isinstance(images, PreparedImages) and not classes:
         classes = images.imageset.classes
@@ -187,9 +189,7 @@ def _row(image: int | None, moved: np.ndarray) -> int:
     return image
 
 
-def _shown(
-    model: nn.Module, images: Images, said: np.ndarray, row: int, plan: ShiftPlan, batch_size: int
-) -> Shown:
+def _shown(model: nn.Module, images: Images, said: np.ndarray, row: int, plan: ShiftPlan, batch_size: int) -> Shown:
     """One image under every shift of a grid: steps of one pixel, of larger images more."""
     batch = images[row : row + 1]
     across = 7 if max(batch.shape[2:]) <= SMALL else 4
@@ -254,8 +254,11 @@ def _swaps(
         return pd.DataFrame()
     small = (SMALL / max(*images.shape[2:], 1)) ** 2
     count = min(len(images), max(FEWEST, int(SWAP_IMAGES * min(small, 1.0))))
-    some = PreparedImages(images.imageset.head(count), images.spec, images.size) \
-        if isinstance(images, PreparedImages) else images[:count]
+    some = (
+        PreparedImages(images.imageset.head(count), images.spec, images.size)
+        if isinstance(images, PreparedImages)
+        else images[:count]
+    )
     part = ShiftPlan(plan.kind, plan.mode, plan.max_shift, plan.fill, plan.seed, plan.offsets[:count])
     return measure_swaps(model, some, said[:count], [part], swaps, unshifted=False, batch_size=batch_size)
 
@@ -283,7 +286,10 @@ def _notes(sites: pd.DataFrame, blames: Sequence[Blame], problem: str, swaps: pd
         else:
             failed = swaps[swaps["change"].isna() & (swaps["measure"] == "consistency")]
             for reason, rows in failed.groupby("reason", sort=False):
-                what = ", ".join(f"{row.replacement} at {row.site or 'all sites'}" for row in rows.itertuples())
+                what = ", ".join(
+                    f"{row.replacement} at {row.site if isinstance(row.site, str) else 'all sites'}"
+                    for row in rows.itertuples()
+                )
                 notes.append(f"no swap to {what}: {reason}")
     return notes
 
@@ -293,4 +299,8 @@ def _bar(total: int, progress: bool) -> Iterator[Callable[[], None]]:
     from tqdm import tqdm
 
     with tqdm(total=total, unit="step", desc="look", disable=None if progress else True) as bar:
-        yield partial(bar.update, 1)
+
+        def step() -> None:
+            bar.update(1)
+
+        yield step

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from invariscope.looking.found import Look
 
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222;"
+    "background:#fff}"
     "img{max-width:100%;height:auto}table{border-collapse:collapse;font-size:13px}"
     "td,th{padding:.2rem .5rem;text-align:right;border-bottom:1px solid #e6e6e6}.wide{overflow-x:auto}"
 )

@@ -33,7 +33,7 @@ def draw_image(figure: SubFigure, look: Look) -> None:
     show_pixels(image, shown.pixels)
     label = f", label {short(look.named(shown.label))}" if look.has_labels else ""
     image.set_title(
-        f"(a) predicted {short(look.named(shown.prediction))}, {100 * shown.probability:.0f} %{label}", loc="left"
+        f"(a) predicted {short(look.named(shown.prediction))}, {100 * shown.probability:.3g} %{label}", loc="left"
     )
     _lines(lines, shown)
     _map(map_, figure, look)
@@ -58,10 +58,16 @@ def _lines(ax: Axes, shown: Shown) -> None:
         ax.plot(shown.steps, values, linestyle=dashes, color=color, label=f"moved {name}", zorder=2)
         ax.plot(shown.steps[flips], values[flips], "x", color=FLIP, markersize=5, zorder=3, label=f"_flips {name}")
     ax.plot([], [], "x", color=FLIP, markersize=5, label="another class")
-    ax.set_ylim(-0.03, 1.03)
+    ax.set_ylim(-0.03 * _top(shown), 1.03 * _top(shown))
     ax.set_xlabel(f"{SHIFT_KINDS[shown.kind].words} (px)")
     ax.set_ylabel("probability of the\nclass predicted unshifted")
     ax.legend(loc="best", handlelength=1.6)
+
+
+def _top(shown: Shown) -> float:
+    """The end of the axis of probabilities: 1, but for networks that are sure of nothing."""
+    most = float(shown.probabilities.max())
+    return 1.0 if most > 0.25 else max(most, 1e-6)
 
 
 def _map(ax: Axes, figure: SubFigure, look: Look) -> None:
@@ -69,7 +75,7 @@ def _map(ax: Axes, figure: SubFigure, look: Look) -> None:
     steps = shown.steps
     half = (steps[1] - steps[0]) / 2
     extent = (steps[0] - half, steps[-1] + half, steps[-1] + half, steps[0] - half)
-    drawn = ax.imshow(shown.probabilities, cmap=MAP, vmin=0, vmax=1, extent=extent, interpolation="nearest")
+    drawn = ax.imshow(shown.probabilities, cmap=MAP, vmin=0, vmax=_top(shown), extent=extent, interpolation="nearest")
     down, right = np.nonzero(shown.flips)
     ax.plot(steps[right], steps[down], "x", color=FLIP, markersize=4, markeredgewidth=1.2, label="another class")
     ax.plot(0, 0, "s", markerfacecolor="none", markeredgecolor=style.INK, markersize=6, label="unshifted")
