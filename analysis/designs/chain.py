@@ -108,7 +108,7 @@ def _standardised(rows: pd.DataFrame, score: str) -> pd.DataFrame:
     values[SCORE] = logits(rows[score].to_numpy(dtype=float), rows["n_images"].to_numpy(dtype=float))
     values = values[[name for name in values if np.isfinite(values[name]).any()]]
     moves = rows[LOGITS].astype(float) > EXACT if LOGITS in values else values["see"].fillna(1.0) ** 2 > EXACT
-    exact = ~moves & (rows[score].astype(float) >= 1)
+    exact = pd.Series(~moves & (rows[score].astype(float) >= 1), index=rows.index)
     known = np.isfinite(values).all(axis=1) & ~exact
     values, kept = values[known], rows[known]
     centred = values - values.groupby([kept[name].astype(str) for name in CONDITION]).transform("mean")

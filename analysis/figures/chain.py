@@ -10,8 +10,7 @@ from invariscope.analysis.designs.chain import chain as paths
 from invariscope.analysis.figures import style
 from invariscope.analysis.say.numbers import bracketed, number
 from invariscope.base.errors import TableError
-from invariscope.collectors.schema import PRIMARY_SCORE
-from invariscope.collectors.shift_kinds import SHIFT_KINDS
+from invariscope.collectors.schema import PRIMARY_SCORE, SHIFT_KINDS
 
 NAMES = {
     "msb_corrected": "MSB",

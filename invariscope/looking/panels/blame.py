@@ -10,17 +10,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
 from invariscope.analysis.figures import style
+from invariscope.collectors.measure.blame import NOTHING, Blame
 from invariscope.collectors.shift_kinds import SHIFT_KINDS
 
 if TYPE_CHECKING:
     from invariscope.looking.found import Look
 
 PLAIN = {
-    "msb_corrected": "MSB (chance-corrected)",
+    "msb_corrected": "MSB,\nchance-corrected",
     "selectivity": "selectivity",
-    "see": "equivariance error",
+    "see": "equivariance\nerror",
 }
 OTHERS = {"before": "before the first site", "head": "head", "border": "border"}
+SHOWN = {"msb_corrected": (0.0, 1.0), "selectivity": (0.0, 1.0), "see": (0.0, 0.2)}
+"""What the axes show at least."""
+
 LETTERS = 26
 """Of a site's name that are drawn; of a longer one the end, which tells it apart."""
 
@@ -35,10 +39,11 @@ def parts_of(look: Look) -> pd.DataFrame:
 
 
 def draw_blame(figure: SubFigure, look: Look) -> None:
-    """A dot per part in each of four columns; added drift with its interval per shift kind."""
+    """A dot per part in each column; added drift with its interval, a column per shift kind on a scale of its own."""
     parts, frame = parts_of(look), look.frame()
     frame = frame.assign(key=frame["site"].where(frame["site"].notna(), frame["cause"]))
-    axes = figure.subplots(1, 4, sharey=True, width_ratios=[1, 1, 1, 1.5])
+    count = len(look.blames)
+    axes = figure.subplots(1, 3 + count, sharey=True, width_ratios=[1, 1, 1, *[1.35] * count])
     keys = list(parts["key"])
     for ax, (reading, title) in zip(axes, PLAIN.items(), strict=False):
         values, errors = parts[reading].to_numpy(dtype=float), parts[f"{reading}_se"].to_numpy(dtype=float)
@@ -51,46 +56,43 @@ def draw_blame(figure: SubFigure, look: Look) -> None:
             if parts["cause"].iloc[row] == "site":
                 ax.text(0.5, row, "not known", transform=ax.get_yaxis_transform(), ha="center", va="center",
                         fontsize=style.SMALLEST_FONT, color=style.GUIDE)  # fmt: skip
-        _range(ax, values[known], [0.0, 1.0] if reading != "see" else [0.0])
+        _range(ax, values[known], SHOWN[reading])
         ax.set_xlabel(title)
-    _added(axes[-1], look, frame, keys)
+    for ax, blame in zip(axes[3:], look.blames, strict=True):
+        _added(ax, blame, frame, keys)
     axes[0].set_yticks(range(len(keys)), [_named(row) for _, row in parts.iterrows()])
     axes[0].set_ylim(len(keys) - 0.4, -0.6)
     axes[0].set_title("(d) which part is to blame", loc="left")
-    for ax in axes:
-        ax.grid(axis="y", visible=True)
 
 
-def _range(ax: Axes, values: np.ndarray, shown: list[float]) -> None:
+def _range(ax: Axes, values: np.ndarray, shown: tuple[float, float]) -> None:
     """Axis limits that hold the values and what is always shown."""
     every = np.concatenate([values, shown])
     low, high = float(every.min()), float(every.max())
-    room = 0.08 * (high - low or 1.0)
+    room = 0.08 * (high - low)
     ax.set_xlim(low - room, high + room)
     ax.locator_params(axis="x", nbins=4)
 
 
-def _added(ax: Axes, look: Look, frame: pd.DataFrame, keys: list[str]) -> None:
-    count = len(look.blames)
-    for number, blame in enumerate(look.blames):
-        kind = SHIFT_KINDS[blame.plan.kind]
-        mine = frame[(frame["shift_kind"] == blame.plan.kind) & frame["added"].notna()]
-        y = mine["key"].map(keys.index).to_numpy(dtype=float) + (number - (count - 1) / 2) * 0.5 / count
-        reach = np.nan_to_num(np.abs(mine[["low", "high"]].to_numpy(dtype=float) - mine[["added"]].to_numpy()))
-        ax.errorbar(
-            mine["added"], y, xerr=reach.T, fmt=kind.marker, color=kind.color, markersize=3.6, elinewidth=0.8,
-            label=kind.words,
-        )  # fmt: skip
-        culprits = blame.culprits
-        if len(culprits):
-            first = culprits.iloc[0]
-            worst = mine[mine["key"] == (first["site"] if isinstance(first["site"], str) else first["cause"])]
-            at = y[mine.index.get_indexer(worst.index)]
-            ax.plot(worst["added"], at, "o", markersize=8, markerfacecolor="none", markeredgecolor=kind.color,
-                    markeredgewidth=1.0, label="_greatest")  # fmt: skip
+def _added(ax: Axes, blame: Blame, frame: pd.DataFrame, keys: list[str]) -> None:
+    kind = SHIFT_KINDS[blame.plan.kind]
+    mine = frame[(frame["shift_kind"] == blame.plan.kind) & frame["added"].notna()]
+    y = mine["key"].map(keys.index).to_numpy(dtype=float)
+    added = mine["added"].to_numpy(dtype=float)
+    reach = np.nan_to_num(np.abs(mine[["low", "high"]].to_numpy(dtype=float) - added[:, None]))
+    ax.errorbar(
+        added, y, xerr=reach.T, fmt=kind.marker, color=kind.color, markersize=3.6, elinewidth=0.8, label=kind.words
+    )
+    if len(culprits := blame.culprits):
+        first = culprits.iloc[0]
+        worst = mine["key"].to_numpy() == (first["site"] if isinstance(first["site"], str) else first["cause"])
+        ax.plot(added[worst], y[worst], "o", markersize=8, markerfacecolor="none", markeredgecolor=kind.color,
+                markeredgewidth=1.0, label="greatest")  # fmt: skip
+    elif blame.total <= NOTHING:
+        ax.set_xlim(-1, 1)  # rounding is no drift
     ax.axvline(0, color=style.GUIDE, linewidth=0.8, zorder=0)
-    ax.set_xlabel("added drift")
-    ax.legend(loc="best", handlelength=1.0)
+    ax.locator_params(axis="x", nbins=4)
+    ax.set_xlabel(f"added drift\n({kind.words})")
 
 
 def _named(row: pd.Series) -> str:

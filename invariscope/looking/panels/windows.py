@@ -40,12 +40,12 @@ def draw_windows(figure: SubFigure, look: Look) -> None:
     size = 16 if len(maxima) > 80 else 26
     ax.scatter(maxima[:, 1], maxima[:, 0], s=size, facecolors="white", edgecolors=MAXIMUM, linewidths=1.1, zorder=4,
                label="maximum of the window")  # fmt: skip
-    ax.scatter(sampled[:, 1], sampled[:, 0], s=size / 4, color=SAMPLED, linewidths=0, zorder=5, label="what is sampled")
+    ax.scatter(sampled[:, 1], sampled[:, 0], s=size / 3, color=SAMPLED, linewidths=0, zorder=5, label="what is sampled")
     rows, columns = _ends(corners[:, 0], stride[0], scale[0]), _ends(corners[:, 1], stride[1], scale[1])
     for set_limits, (low, high), side in ((ax.set_xlim, columns, 1), (ax.set_ylim, rows[::-1], 0)):
         margin = 0.6 * scale[side] * (1 if high > low else -1)
         set_limits(low - margin, high + margin)
-    told = f"mean weight on it {np.nanmean(picks.weight):.2f}" if known.any() else "every window is flat"
+    told = f"mean weight on the maximum {np.nanmean(picks.weight):.2f}" if known.any() else "every window is flat"
     ax.set_title(f"(b) {picks.site.name} ({picks.site.kind}), channel {picks.channel}\n{told}", loc="left")
     figure.legend(loc="outside lower center", ncols=2, handlelength=1.0)
 
