@@ -78,9 +78,8 @@ def draw_figures(
     """Draw every figure and make every table of the paper (``only`` the named ones); those for which the tables have no
     rows are told with the reason.
 
-    ``data`` names the data set to draw where the tables hold several; ``reading`` what figures of a reading draw instead
-    of MSB. Given :class:`Frames` of the tables, what was
-    made of them before is not made again.
+    ``data`` names the data set to draw where the tables hold several; ``reading`` what figures of a reading draw in the
+    place of MSB. Given :class:`Frames` of the tables, what was made of them before is not made again.
 
     Raises:
         TableError: an unknown figure or width, or a name that is a figure's and a table's.

@@ -37,6 +37,8 @@ OPERATOR_LINK = "operator -> reading"
 LEAST_CLUSTERS = 8
 """Operators below which a link has no fit: three rivals and an error take so many."""
 
+_NAMED = ["checkpoint", "operator"]
+
 COLUMNS = [
     *(*DATA_AND_PLAN, "link", "outcome", "predictor", "path", "se", "low", "high", "p", "df"),
     *("vif", "share", "r_squared", "n", "n_clusters", "note"),
@@ -74,7 +76,7 @@ def plans(
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """The standardised variables of every data set and plan, with ``unit`` (operator) and ``cluster``; drifts where
     they were measured."""
-    wanted = [*CONDITION, score, "n_images", *RIVALS]
+    wanted = [*CONDITION, *_NAMED, "operator_spec", score, "n_images", *RIVALS]
     missing = [name for name in wanted if name not in joined.columns]
     if missing:
         raise TableError(f"chain needs the columns {', '.join(missing)}: give the frame of analysis.join")
@@ -89,7 +91,7 @@ def plans(
             yield dict(zip(DATA_AND_PLAN, keys, strict=True)), made
     if not count:
         raise TableError(
-            f"chain: no plan has {LEAST_CLUSTERS} operators whose {', '.join(RIVALS)} and {score} are known"
+            f"chain: no plan has {LEAST_CLUSTERS} operators whose {', '.join(RIVALS)} and {score} are known and vary"
         )
 
 
@@ -100,29 +102,32 @@ def _drifts(drift: pd.DataFrame) -> pd.DataFrame:
 
 
 def _standardised(rows: pd.DataFrame, score: str) -> pd.DataFrame:
+    """The variables that are known and vary, with what tells rows apart; no row without a score or a rival."""
     values = rows[list(RIVALS)].astype(float)
     for name in (LAST, LOGITS):
         if name in rows:
             drift = rows[name].astype(float)
             values[name] = np.log(drift.where(drift > 0))
     values[SCORE] = logits(rows[score].to_numpy(dtype=float), rows["n_images"].to_numpy(dtype=float))
-    values = values[[name for name in values if np.isfinite(values[name]).any()]]
-    moves = rows[LOGITS].astype(float) > EXACT if LOGITS in values else values["see"].fillna(1.0) ** 2 > EXACT
-    exact = pd.Series(~moves & (rows[score].astype(float) >= 1), index=rows.index)
-    known = np.isfinite(values).all(axis=1) & ~exact
-    values, kept = values[known], rows[known]
-    centred = values - values.groupby([kept[name].astype(str) for name in CONDITION]).transform("mean")
+    drifts = rows[LOGITS].astype(float) if LOGITS in values else rows["see"].astype(float) ** 2
+    exact = (drifts.fillna(1.0) <= EXACT).to_numpy() & (rows[score].astype(float) >= 1).to_numpy()
+    names = [str(name) for name in values if np.isfinite(values[name]).any()]
+    values = values[names]
+    known = np.isfinite(values.to_numpy(dtype=float)).all(axis=1) & ~exact
+    kept = rows[known]
+    if kept.empty:
+        return pd.DataFrame(columns=["unit", "cluster", *_NAMED, "n_left_out", "n_exact"])
+    conditions = [kept[name].astype(object).where(kept[name].notna(), "not given") for name in CONDITION]
+    centred = values[known] - values[known].groupby(conditions).transform("mean")
     spread = centred.std(ddof=1)
-    made = centred / spread.where(spread > 1e-12)
-    specs = kept["operator_spec"] if "operator_spec" in kept else kept["operator"]
+    varied = [name for name in names if float(spread[name]) > 1e-12]
+    specs = kept["operator_spec"].where(kept["operator_spec"].notna(), "not given")
     unit = kept[DRAW].where(kept[DRAW].notna(), specs) if DRAW in kept else specs
     cluster = kept[BLOCK].where(kept[BLOCK].notna(), unit) if BLOCK in kept else unit
-    return made.assign(
-        unit=unit.astype(str),
-        cluster=cluster.astype(str),
-        n_left_out=int((~known & ~exact).sum()),
-        n_exact=int(exact.sum()),
-    )
+    made = centred[varied] / spread[varied]
+    about = {"unit": unit.astype(str), "cluster": cluster.astype(str), **{name: kept[name] for name in _NAMED}}
+    made = made.assign(**about, n_left_out=int((~known & ~exact).sum()), n_exact=int(exact.sum()))
+    return made if SCORE in varied and {*RIVALS}.intersection(varied) else made.iloc[:0]
 
 
 def _of_plan(keys: dict[str, Any], rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -135,7 +140,7 @@ def _of_plan(keys: dict[str, Any], rows: pd.DataFrame) -> Iterator[dict[str, Any
     note = "; ".join(notes)
     for reading in RIVALS:
         yield {**keys, **_between(rows, reading)}
-    rivals = [name for name in RIVALS if name in rows and rows[name].notna().all()]
+    rivals = [name for name in RIVALS if name in rows]
     before: list[str] = []
     for outcome in [*present, SCORE]:
         for record in _link(rows, outcome, [*rivals, *before]):
@@ -148,7 +153,7 @@ def _between(rows: pd.DataFrame, reading: str) -> dict[str, Any]:
     about = {"link": OPERATOR_LINK, "outcome": reading, "predictor": "operator", "n": len(rows)}
     groups = rows["unit"].nunique()
     about |= {"n_clusters": groups}
-    if reading not in rows or rows[reading].isna().any():
+    if reading not in rows:
         return {**about, "note": "not measured, or the same for all"}
     if groups == len(rows):
         return {**about, "note": "every operator has one network: nothing is within operators"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -9,7 +11,9 @@ from invariscope.analysis.designs.chain import LAST, LOGITS, RIVALS, SCORE, plan
 from invariscope.analysis.designs.chain import chain as paths
 from invariscope.analysis.figures import style
 from invariscope.analysis.say.numbers import bracketed, number
+from invariscope.analysis.say.plan_words import plan_in_caption
 from invariscope.base.errors import TableError
+from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_SCORE, SHIFT_KINDS
 
 NAMES = {
@@ -48,7 +52,7 @@ def chain(
     columns = len(links) if wide else 2
     deep = -(-len(links) // columns)
     with style.theme(width):
-        figure = style.new_figure(width, 0.3 + 1.75 * deep * len(found))
+        figure = style.new_figure(width, 0.3 + (1.75 if wide else 1.5) * deep * len(found))
         axes = figure.subplots(deep * len(found), columns, squeeze=False)
         for place, (keys, rows) in enumerate(found):
             mine = axes[place * deep : (place + 1) * deep].ravel()
@@ -56,7 +60,7 @@ def chain(
             of_plan = table[np.logical_and.reduce([table[name] == value for name, value in keys.items()])]
             for ax, (x, y) in zip(mine, links, strict=False):
                 path = of_plan[(of_plan["outcome"] == y) & (of_plan["predictor"] == x)]
-                known = x in rows and rows[x].notna().all()
+                known = x in rows
                 if known:
                     ax.scatter(rows[x], rows[y], s=5, color=kind.color, alpha=0.6, linewidths=0, label=x)
                     across, up = (rows[name].to_numpy(dtype=float) for name in (x, y))
@@ -74,28 +78,30 @@ def chain(
             for ax in mine[len(links) :]:
                 ax.set_axis_off()
             mine[0].set_ylabel(f"{keys['data']}, {keys['shift_kind']}\n{NAMES[first]}")
-    figure.caption = _caption(table, score)
+    figure.caption = _caption(table, found, score)
     return figure
 
 
-def _caption(table: pd.DataFrame, score: str) -> str:
+def _caption(table: pd.DataFrame, found: list[tuple[dict[str, Any], pd.DataFrame]], score: str) -> str:
     lines = [
         f"The chain from operator to {score}, link by link; a point per network, deviations from the means of "
         "architecture and padding in standard deviations. Lines: simple regression; over each panel the standardised "
-        "path at equal other predictors of the link, with CR2 95 % intervals, clusters: operators. Association, not "
-        "cause."
+        "path at equal other predictors of the link, with CR2 95 % intervals. Association, not cause."
     ]
-    lines += [
-        f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(table.loc[table["path"].notna(), "note"]) if note
-    ]
-    for keys, part in table[table["path"].notna()].groupby(["data", "shift_kind", "max_shift", "outcome"], sort=False):
-        told = ", ".join(
-            f"{NAMES[row['predictor']]} {number(row['path'])} "
-            f"(VIF {number(row['vif'], 1)}, share {number(row['share'])})"
-            for row in part.to_dict("records")
-        )
-        whole, units = number(part["r_squared"].iloc[0]), int(part["n_clusters"].iloc[0])
+    for keys, rows in found:
+        counts = f"{rows['checkpoint'].nunique()} checkpoints, {counted(rows['operator'].nunique(), 'operator')}"
         lines.append(
-            f"{keys[0]}, {keys[1]} up to {keys[2]} px, {NAMES[str(keys[3])]}: {told}; R² {whole}, {units} operators."
+            f"{str(keys['data']).replace('/', ' ')}, {plan_in_caption(keys)}: {counts}, "
+            f"{counted(rows['cluster'].nunique(), 'cluster')} (drawn operators or specifications)."
         )
+        part = table[np.logical_and.reduce([table[name] == value for name, value in keys.items()])]
+        part = part[part["path"].notna()]
+        for outcome, link in part.groupby("outcome", sort=False):
+            told = ", ".join(
+                f"{NAMES[row['predictor']]} {number(row['path'])} "
+                f"(VIF {number(row['vif'], 1)}, share {number(row['share'])})"
+                for row in link.to_dict("records")
+            )
+            lines.append(f"{NAMES[str(outcome)]}: {told}; R² {number(link['r_squared'].iloc[0])}.")
+        lines += [f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(part["note"]) if note]
     return "\n".join(lines)

@@ -30,6 +30,7 @@ def population(operators: int = 120, runs: int = 2, seed: int = 0) -> tuple[pd.D
     keys = pd.DataFrame({"sha256": [f"w{i}" for i in range(n)], "model": "m", "data": "d/test"}).assign(**PLAN)
     joined = keys.assign(
         architecture=np.where(unit % 2, "a", "b"), padding_mode="zeros", operator="x",
+        checkpoint=[f"n{i}" for i in range(n)],
         operator_spec=[f"x({i})" for i in unit], final=True, n_images=500, consistency=score,
         **dict(zip(READINGS, readings.T, strict=True)),
     )  # fmt: skip
