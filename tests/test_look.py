@@ -147,7 +147,7 @@ def test_the_command_writes_all_files(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "3 downsampling sites, 16 images, accuracy" in told
     assert sorted(path.name for path in out.iterdir()) == ["look.csv", "look.html", "look.png", "look.txt"]
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "one.png")
-    assert main(["look", "zoo:resnet8", str(tmp_path / "one.png"), "--out", str(out), "--swap", "avg"]) == DONE
+    assert main(["look", "zoo:smallcnn", str(tmp_path / "one.png"), "--out", str(out), "--swap", "avg"]) == DONE
     assert "give two or more" in capsys.readouterr().out
 
 
@@ -158,6 +158,9 @@ def test_the_command_writes_all_files(tmp_path: Path, capsys: pytest.CaptureFixt
         (["zoo:resnet8", "gone.png"], "there is no image gone.png"),
         (["zoo:resnet8", "--data", "digits", "--swap", "blurr(3)"], "blurr"),
         (["{zoo}", "--data", "digits"], "checkpoints fit, name one"),
+        (["{zoo}", "--data", "digits", "--weights", "w.pt"], "--weights belongs to a model string"),
+        (["zoo:resnet8", "--data", "digits", "--only", "a"], "--only chooses a checkpoint of a zoo"),
+        (["python:net.py:build", "--data", "digits", "--no-code"], "net.py"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(

@@ -16,7 +16,7 @@ from invariscope.analysis.stats.importance import lmg_shares, r_squared
 from invariscope.analysis.stats.regression.estimate import logits
 from invariscope.analysis.stats.regression.sandwich import bias_reduced
 from invariscope.analysis.stats.resampling import NOMINAL, Array, cluster_codes
-from invariscope.analysis.tables.checkpoints import NETWORK
+from invariscope.analysis.tables.checkpoints import NETWORK, own
 from invariscope.analysis.tables.plans import DATA_AND_PLAN, filled
 from invariscope.base.errors import TableError
 from invariscope.base.words import counted
@@ -80,7 +80,8 @@ def plans(
     missing = [name for name in wanted if name not in joined.columns]
     if missing:
         raise TableError(f"chain needs the columns {', '.join(missing)}: give the frame of analysis.join")
-    rows = filled(joined[joined["final"].astype(bool)] if "final" in joined else joined)
+    rows = own(joined)
+    rows = filled(rows[rows["final"].astype(bool)] if "final" in rows else rows)
     if drift is not None and len(drift):
         rows = rows.merge(_drifts(drift), on=[*NETWORK, *DATA_AND_PLAN], how="left")
     count = 0

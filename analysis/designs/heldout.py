@@ -47,7 +47,8 @@ _BY_CONSTRUCTION = re.compile(r"(aps|lps)\b|tips\((?=.*pool=phase)(?=.*hard=true
 class Prediction:
     """``networks``: a row per held-out operator, condition and model with ``observed`` and ``predicted`` consistency,
     their logits, and ``by_construction``. ``summary``: a row per model with R² on logits and in consistency and the
-    mean absolute error in points, each with a bootstrap's interval over the operators. ``cells``: the same in each cell.
+    mean absolute error in points, each with a bootstrap's interval over the operators. ``cells``: the same in each
+    cell.
     """
 
     networks: pd.DataFrame

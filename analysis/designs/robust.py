@@ -18,7 +18,7 @@ from invariscope.base.errors import TableError
 READINGS = ("msb_corrected", "msb", "selectivity", "see")
 COLUMNS = ("condition", "outcome", "reading", "cell", "r", "low", "high", "p", "n", "n_units", "note")
 ACCURACY, KEPT = "accuracy", "accuracy less clean"
-"""What is correlated: the accuracy under a condition, and what it is above that of the same network and images clean."""
+"""What is correlated: the accuracy under a condition, and the same less the network's own on the clean images."""
 
 
 def robustness_association(

@@ -10,6 +10,7 @@ import pandas as pd
 from invariscope.analysis.designs.chain import LAST, LOGITS, RIVALS, SCORE, plans
 from invariscope.analysis.designs.chain import chain as paths
 from invariscope.analysis.figures import style
+from invariscope.analysis.figures.selection import copies_told
 from invariscope.analysis.say.numbers import bracketed, number
 from invariscope.analysis.say.plan_words import plan_in_caption
 from invariscope.base.errors import TableError
@@ -78,11 +79,11 @@ def chain(
             for ax in mine[len(links) :]:
                 ax.set_axis_off()
             mine[0].set_ylabel(f"{keys['data']}, {keys['shift_kind']}\n{NAMES[first]}")
-    figure.caption = _caption(table, found, score)
+    figure.caption = "\n".join([*_caption(table, found, score), *copies_told(joined)])
     return figure
 
 
-def _caption(table: pd.DataFrame, found: list[tuple[dict[str, Any], pd.DataFrame]], score: str) -> str:
+def _caption(table: pd.DataFrame, found: list[tuple[dict[str, Any], pd.DataFrame]], score: str) -> list[str]:
     lines = [
         f"The chain from operator to {score}, link by link; a point per network, deviations from the means of "
         "architecture and padding in standard deviations. Lines: simple regression; over each panel the standardised "
@@ -104,4 +105,4 @@ def _caption(table: pd.DataFrame, found: list[tuple[dict[str, Any], pd.DataFrame
             )
             lines.append(f"{NAMES[str(outcome)]}: {told}; R² {number(link['r_squared'].iloc[0])}.")
         lines += [f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(part["note"]) if note]
-    return "\n".join(lines)
+    return lines

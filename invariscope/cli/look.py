@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from invariscope.base.errors import InputError
+from invariscope.cli.collect import refuse_code
 from invariscope.cli.common import DONE, at_least_one, fitting
 from invariscope.cli.flags import ManifestFlags
 
@@ -74,6 +75,8 @@ class Look(ManifestFlags):
         at_least_one("--batch-size", self.batch_size)
         if bool(self.images) == bool(self.data):
             raise InputError("name image files, or a data set with --data: one of the two")
+        if not self.code:
+            refuse_code([self.model, *self.swap])
         model, spec, name = self._network()
         images = self._images(spec)
         spec = replace(spec, mean=self.mean or spec.mean, std=self.std or spec.std)
@@ -103,11 +106,15 @@ class Look(ManifestFlags):
         from invariscope.zoo.loading import build_model, default_input, load_checkpoint, load_weights
 
         if ":" not in self.model or Path(self.model).exists():
+            if self.weights is not None:
+                raise InputError("--weights belongs to a model string: the checkpoints of a zoo have their own")
             chosen = fitting(self.read(Path(self.model)), self.only)
             if len(chosen) > 1:
                 raise InputError(f"--only {self.only}: {len(chosen)} checkpoints fit, name one ({chosen[0].name})")
             spec = chosen[0].input
             return load_checkpoint(chosen[0]), self._sized(spec), chosen[0].name
+        if self.only != "*":
+            raise InputError(f"--only chooses a checkpoint of a zoo, and {self.model} is a model string: leave it out")
         torch.manual_seed(self.seed)
         model = build_model(self.model)
         if self.weights is not None:

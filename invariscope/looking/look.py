@@ -87,7 +87,7 @@ def look(
     images, labels, notes = _first(images, labels, limit)
     if isinstance(images, PreparedImages) and not classes:
         classes = images.imageset.classes
-    with _bar(3 * len(plans) + 3, progress) as step:
+    with _bar(3 * len(plans) + 4, progress) as step:
         sites = measure_msb(model, images, batch_size=batch_size, seed=seed)
         known = labels is not None
         step()
@@ -115,6 +115,7 @@ def look(
         picks, problem = _picks(model, images[row : row + 1], site, sites, blames[0])
         step()
         swapped = _swaps(model, images, said, plans[0], swaps, batch_size)
+        step()
     notes += _notes(sites, blames, problem, swapped)
     accuracy = float((clean.prediction == said).mean()) if known else float("nan")
     return Look(
