@@ -109,9 +109,10 @@ def blame_of(
     a site's part what :meth:`DriftSums.frame` calls its ``blame``, the head's that from the last map to the logits.
     With ``circular``, the drift of the same network with circular padding under circular shifts, these are taken of
     it, and ``border`` is ``drift(logits)`` minus the circular network's. Without it, the border's part stays in the
-    others. A site on a branch counts in parallel to those beside it; its part and theirs then overlap. Where the last
-    map is not known, what the head adds counts to the last site. What a site aliases shows in the means of maps only
-    after the next nonlinearities, so that some of it can count to the sites behind it.
+    others. Sites beside each other on branches, between the same two maps, have one part in common: each has it, and
+    they share ``greatest``. Where the last map is not known, what the head adds counts to the last site. What a site
+    aliases shows in the means of maps only after the next nonlinearities, so that some of it can count to the sites
+    behind it.
 
     Every resample draws images with replacement; spreads over images are of the images drawn.
     """
@@ -139,8 +140,9 @@ def blame_of(
     drawn = drawn[np.isfinite(drawn[:, known]).all(1)]
     greatest = np.zeros(len(records))
     if known.any() and len(drawn):
-        most = np.flatnonzero(known)[drawn[:, known].argmax(1)]
-        greatest = np.bincount(most, minlength=len(records)) / len(drawn)
+        # Sites beside each other, between the same two maps, add the same: which of them it is cannot be told.
+        most = np.isclose(drawn, drawn[:, known].max(1)[:, None], rtol=1e-9, atol=0) & known
+        greatest = (most / most.sum(1, keepdims=True)).mean(0)
     rows = []
     for (about, terms), share in zip(records, greatest, strict=True):
         parts = [(sign, (circular if of_it and circular else sums).drift_of(key)) for key, sign, of_it in terms]

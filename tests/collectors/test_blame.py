@@ -134,6 +134,26 @@ def test_resamples_of_one_image_alone_are_passed_over() -> None:
     assert blame.rows["greatest"].sum() == pytest.approx(1)
 
 
+class Beside(nn.Module):
+    """A residual block: a strided convolution, and another beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        around = {"padding": 1, "padding_mode": "circular"}
+        self.first, self.second = (nn.Conv2d(1, 4, 3, 2, **around) for _ in range(2))
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear((self.first(x) + self.second(x)).relu().mean((2, 3)))
+
+
+def test_sites_beside_each_other_are_named_together() -> None:
+    torch.manual_seed(0)
+    blame = measure_blame(Beside().eval(), torch.randn(8, 1, 16, 16), ShiftPlan.sampled(8, 4), border=False)
+    assert set(blame.culprits["site"]) == {"first", "second"}
+    assert blame.culprits["greatest"].nunique() == 1
+
+
 def test_no_resamples_are_refused() -> None:
     images = digits(2)
     with pytest.raises(InputError, match="resamples is 0"):
