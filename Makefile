@@ -15,9 +15,10 @@ POPULATION := data/reference/population/tables
 TRAINED := $(REFERENCE)/zoo
 MEASURE := $(BIN)/invariscope collect --out $(REFERENCE)/tables
 REFERENCE_DATA := $(REFERENCE)/data/mnist/test.parquet
+LOOKED := max avg aps
 ATTACKED := max avg subsample soft-beta1 blur-3 aps lp-p4 tips
 
-.PHONY: answer bench demo docs drawn figures reference reference-tables reproduce test test-full soak lint types lock zoo sweep clean
+.PHONY: answer bench demo docs drawn figures looks reference reference-tables reproduce test test-full soak lint types lock zoo sweep clean
 
 demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in out/demo
 	$(BIN)/invariscope demo --out out/demo
@@ -45,6 +46,14 @@ answer: $(VENV)/installed  ## RESULTS.md, its figures and what README shows of t
 	$(BIN)/python -m reference.answer $(POPULATION) docs/population RESULTS.md data/reference/study
 	$(BIN)/python -m reference.readme docs/population/summary.md README.md
 	$(BIN)/python -m reference.readme docs/population/findings.md README.md --marker findings
+
+looks: $(VENV)/installed  ## the pictures of docs/look.md, from the bundled zoo (half a minute)
+	for operator in $(LOOKED); do \
+	  $(BIN)/invariscope look data/zoo --only smallcnn-$$operator-circular-s40000-e020 --data digits \
+	    --out out/looks/$$operator > docs/look/$$operator.out || exit 1; \
+	  sed '/^written/d' docs/look/$$operator.out > docs/look/$$operator.txt && rm docs/look/$$operator.out && \
+	  cp out/looks/$$operator/look.png docs/look/$$operator.png || exit 1; \
+	done
 
 figures: answer  ## every figure and number of README, RESULTS.md and the documents from the published tables (3 minutes)
 	$(MAKE) drawn TABLES=data/reference/digits

@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from invariscope.analysis.designs.compared import compare
     from invariscope.analysis.drawing import draw_figures, save_figures
     from invariscope.analysis.figures import draw, register_figure
     from invariscope.analysis.publication import register_paper_table
@@ -27,6 +28,7 @@ _HOMES = {
     "Tables": "invariscope.analysis.tables.load",
     "analyze": "invariscope.analysis.study",
     "analyze_tables": "invariscope.analysis.study",
+    "compare": "invariscope.analysis.designs.compared",
     "correlate": "invariscope.analysis.stats.correlation",
     "draw": "invariscope.analysis.figures",
     "draw_figures": "invariscope.analysis.drawing",
@@ -50,6 +52,7 @@ __all__ = [
     "Tables",
     "analyze",
     "analyze_tables",
+    "compare",
     "correlate",
     "draw",
     "draw_figures",

@@ -14,6 +14,7 @@ from invariscope.analysis.tables.frames import Frames
 from invariscope.base.errors import TableError
 from invariscope.base.files import write_whole
 from invariscope.base.names import unknown
+from invariscope.collectors.schema import MSB_READINGS, OTHER_READINGS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,13 +68,18 @@ def caption_of(figure: Figure) -> str:
 
 
 def draw_figures(
-    tables: Tables | Frames, only: Iterable[str] | None = None, *, width: Width = "double", data: str | None = None
+    tables: Tables | Frames,
+    only: Iterable[str] | None = None,
+    *,
+    width: Width = "double",
+    data: str | None = None,
+    reading: str | None = None,
 ) -> Drawn:
     """Draw every figure and make every table of the paper (``only`` the named ones); those for which the tables have no
     rows are told with the reason.
 
-    ``data`` names the data set to draw where the tables hold several. Given :class:`Frames` of the tables, what was
-    made of them before is not made again.
+    ``data`` names the data set to draw where the tables hold several; ``reading`` what figures of a reading draw in the
+    place of MSB. Given :class:`Frames` of the tables, what was made of them before is not made again.
 
     Raises:
         TableError: an unknown figure or width, or a name that is a figure's and a table's.
@@ -89,13 +95,17 @@ def draw_figures(
             raise TableError(f"{name!r} is a figure and a table of the paper: give one of them another name")
     if width not in WIDTHS:
         raise TableError(unknown("figure width", width, WIDTHS))
+    known = (*MSB_READINGS, *OTHER_READINGS)
+    if reading is not None and reading not in known:
+        raise TableError(unknown("reading", reading, known))
+    offered = {"width": width, "data": data, **({"reading": reading} if reading else {})}
     drawn, frames = Drawn({}, {}, {}, width), Frames.of(tables)
     for name in names:
         try:
             if name in PAPER_TABLES:
                 drawn.tables[name] = make(PAPER_TABLES, name, frames, PaperTable, {"data": data})
             else:
-                drawn.figures[name] = draw_from(frames, name, {"width": width, "data": data})
+                drawn.figures[name] = draw_from(frames, name, offered)
         except TableError as error:
             drawn.reasons[name] = str(error)
     return drawn

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from invariscope.collectors import register_shift_kind as register_shift_kind
     from invariscope.collectors.schema import Collector as Collector
     from invariscope.collectors.shift_kinds import ShiftKind as ShiftKind
+    from invariscope.looking.look import look as look
     from invariscope.zoo.datasets import ImageSet as ImageSet
     from invariscope.zoo.datasets import load_dataset as load_dataset
     from invariscope.zoo.datasets import register_dataset as register_dataset
@@ -91,6 +92,7 @@ _HOMES = {
     "load": "analysis",
     "load_checkpoint": "zoo.loading",
     "load_dataset": "zoo.datasets",
+    "look": "looking.look",
     "measure_attack": "collectors",
     "measure_cost": "collectors",
     "measure_drift": "collectors",

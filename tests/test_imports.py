@@ -29,6 +29,10 @@ ALLOWED = {
         "invariscope.collectors.store.newest",
         "invariscope.collectors.store.reader",
     ),
+    "invariscope.looking": (
+        *("invariscope.base", "invariscope.zoo", "invariscope.collectors", "invariscope.analysis"),
+        "invariscope.looking",
+    ),
     "invariscope.cli": ("invariscope",),
 }
 BARE = {"zoo", "collectors", "analysis", "data", FORMER_NAME}

@@ -16,9 +16,10 @@ whose truth is known. docs/analysis-plan.md, version 2, is what they carry out.
 """
 
 from invariscope.analysis.designs.assigned_statements import statements
+from invariscope.analysis.designs.chain import chain
 from invariscope.analysis.designs.common import COLUMNS, design_table
 from invariscope.analysis.designs.dose import dose_trends
 from invariscope.analysis.designs.swaps import swap_changes
 from invariscope.analysis.designs.verdicts import causes
 
-__all__ = ["COLUMNS", "causes", "design_table", "dose_trends", "statements", "swap_changes"]
+__all__ = ["COLUMNS", "causes", "chain", "design_table", "dose_trends", "statements", "swap_changes"]

@@ -100,6 +100,7 @@ FIGURES = Registry(
         "importance": _ours("importance"),
         "heldout": _ours("heldout"),
         "published_operators": _ours("published_operators"),
+        "chain": _ours("chain", "joined", "drift"),
     },
     TableError,
     group="invariscope.figures",

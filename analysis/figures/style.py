@@ -97,8 +97,17 @@ _SCORE_UNITS = {
     "probability_drift": "change of probability",
     "agreement": "share of images",
 }
+_RIVAL_LABELS = {
+    "selectivity": "selectivity (1 = one pixel)",
+    "position": "position (0 = every place alike)",
+    "msb_jacobian": "MSB of the derivative",
+    "aliasing": "aliasing (share of energy)",
+    "see": "site equivariance error",
+    "see_padding": "site equivariance error, of the padding",
+}
 _LABELS = {
     **_READING_LABELS,
+    **_RIVAL_LABELS,
     PIXELS.accuracy: PIXELS.accuracy_word,
     PIXELS.score: f"{PIXELS.score_word} (share of pixels)",
     "fidelity_pixel": "per-pixel fidelity (share of pixels)",

@@ -33,6 +33,7 @@ FRAMES = Registry(
         "segmentation": "invariscope.analysis.tables.frames:segmentation_frame",
         "cost": "invariscope.analysis.tables.frames:cost_frame",
         "swaps": "invariscope.analysis.tables.swapped:swap_frame",
+        "drift": "invariscope.analysis.tables.frames:drift_frame",
     },
     TableError,
     group="invariscope.frames",
@@ -116,6 +117,11 @@ def robustness_frame(tables: Tables) -> pd.DataFrame:
     ``seed`` is that of the training run; the condition's own is ``condition_seed``.
     """
     return with_checkpoints(tables.robustness.rename(columns={"seed": "condition_seed"}), tables, "robustness")
+
+
+def drift_frame(tables: Tables) -> pd.DataFrame:
+    """Table ``drift`` with the factors of each checkpoint: a row per checkpoint, plan and site, one for the head."""
+    return with_checkpoints(tables.drift, tables, "drift")
 
 
 def cost_frame(tables: Tables) -> pd.DataFrame:

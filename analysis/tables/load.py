@@ -41,6 +41,7 @@ class Tables:
     robustness: pd.DataFrame = field(default_factory=lambda: _empty("robustness"))
     segmentation: pd.DataFrame = field(default_factory=lambda: _empty("segmentation"))
     cost: pd.DataFrame = field(default_factory=lambda: _empty("cost"))
+    drift: pd.DataFrame = field(default_factory=lambda: _empty("drift"))
     failures: pd.DataFrame = field(default_factory=lambda: _empty("failures"))
 
     @property

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from invariscope.base.errors import ModelError
@@ -21,19 +23,23 @@ from invariscope.zoo.unchanged import unshared
 
 
 class CircularPool(nn.Module):
-    """Pooling without padding of its own, of a map that goes round."""
+    """Pooling of a map that goes round, by a function: a module inside of it would be a site of another name."""
 
     def __init__(self, pool: nn.MaxPool2d | nn.AvgPool2d) -> None:
         super().__init__()
-        self.pool = copy.copy(pool)
         height, width = _pair(pool.padding)
         self.edges = width, width, height, height
-        self.pool.padding = 0
+        how: dict[str, Any] = {"stride": pool.stride, "padding": 0, "ceil_mode": pool.ceil_mode}
+        if isinstance(pool, nn.MaxPool2d):
+            self.pool = partial(F.max_pool2d, kernel_size=pool.kernel_size, dilation=pool.dilation, **how)
+        else:
+            self.pool = partial(
+                F.avg_pool2d, kernel_size=pool.kernel_size, divisor_override=pool.divisor_override, **how
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)``, padded around and pooled."""
-        pooled: Tensor = self.pool(pad(x, *self.edges, "circular"))
-        return pooled
+        return self.pool(pad(x, *self.edges, "circular"))
 
 
 def circularly_padded(model: nn.Module, example: Tensor) -> nn.Module:
@@ -73,7 +79,7 @@ class _Paddings(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "pad":
             widths, mode = args[1], args[2] if len(args) > 2 else kwargs.get("mode", "constant")
-            pads = any(widths) and mode != "circular"
+            pads = any(widths[:4]) and mode != "circular"  # the others are of channels and images
         else:
             at = {"conv2d": 4, "max_pool2d": 3, "avg_pool2d": 3}.get(name, len(args))
             padding = args[at] if at < len(args) else kwargs.get("padding", 0)

@@ -186,16 +186,26 @@ class DriftSums:
         than this one's output), or of the last map before the head, minus its own ``drift_in``. The last row, without a
         site, is the head's: ``drift_in`` is that of the last map, ``drift_out`` that of the logits.
         """
-        sites = sorted(self.still.watched.sites.values(), key=lambda site: site.depth)
-        rows = []
-        for number, site in enumerate(sites):
-            later = (other for other in sites[number + 1 :] if _fits(other, site))
-            following = next(later, None)
-            key = (following.name, "in") if following is not None else LAST
-            rows.append(self._row(site.depth, site.name, site.kind, (site.name, "in"), (site.name, "out"), key))
+        sites = self.sites()
+        rows = [
+            self._row(site.depth, site.name, site.kind, (site.name, "in"), (site.name, "out"), key)
+            for site, key in zip(sites, self.following(), strict=True)
+        ]
         depth = sites[-1].depth + 1 if sites else 0
         rows.append(self._row(depth, None, "logits", LAST, LOGITS, LOGITS))
         return pd.DataFrame(rows)
+
+    def sites(self) -> list[Site]:
+        """The network's own sites in forward order."""
+        return sorted(self.still.watched.sites.values(), key=lambda site: site.depth)
+
+    def following(self) -> list[Key]:
+        """For each site what takes up its output: the input of the next site that it fits, or the last map."""
+        sites, found = self.sites(), list[Key]()
+        for number, site in enumerate(sites):
+            following = next((other for other in sites[number + 1 :] if _fits(other, site)), None)
+            found.append((following.name, "in") if following is not None else LAST)
+        return found
 
     def _row(self, depth: int, site: str | None, kind: str, into: Key, out: Key, following: Key) -> dict[str, Any]:
         before, after, added = self.drift_of(into), self.drift_of(out), self.drift_of(following)

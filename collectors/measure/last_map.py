@@ -85,8 +85,7 @@ class LastMap(TorchFunctionMode):
         places = [
             place
             for place in range(whole.dim())
-            if axis is not None
-            and (whole.stride(place), whole.shape[place]) == (part.stride(axis), part.shape[axis])
+            if axis is not None and (whole.stride(place), whole.shape[place]) == (part.stride(axis), part.shape[axis])
         ]
         self._made_of_it[id(whole)] = weakref.ref(whole), places[0] if len(places) == 1 else None
         self._unused.add(id(whole))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.collectors.measure.jackknife import ratio_jackknife
 from invariscope.collectors.measure.rivals import Rivals, Seen, unwatched
-from invariscope.collectors.measure.windows import Windows, windows
+from invariscope.collectors.measure.windows import Windows, gather, on_window, windows
 from invariscope.zoo.datasets.inputs import place
 from invariscope.zoo.sites import Site, Use, View, Watch, record
 
@@ -49,8 +49,8 @@ def window_sums(view: View, places: Windows, seen: Seen | None = None) -> Array:
     maxima; ``(sum a^2 - 1/|W|) / (1 - 1/|W|)``.
     """
     weights = view.taps.weights
-    weights = _on_window(weights.to(torch.promote_types(weights.dtype, torch.float32)), places)
-    values = _gather(view.pixels, places.pixels)
+    weights = on_window(weights.to(torch.promote_types(weights.dtype, torch.float32)), places)
+    values = gather(view.pixels, places.pixels)
     n, channels = values.shape[:2]
     step = max(AT_ONCE // max(n * places.pixels.numel(), 1), 1)
     total = torch.zeros(n, len(_SUMS), dtype=torch.float64, device=view.pixels.device)
@@ -86,14 +86,6 @@ def _sums(values: Tensor, outputs: Tensor, weights: Tensor, size: Tensor, seen: 
     return torch.stack([column.sum((1, 2), dtype=torch.float64) for column in columns], 1)
 
 
-def _gather(pixels: Tensor, index: Tensor) -> Tensor:
-    """``pixels (n, C, P)`` at ``index (L, M)``: ``(n, C, M, L)``, minus infinity where the index is -1."""
-    index = index.T
-    values = pixels.index_select(2, index.clamp(min=0).flatten()).unflatten(2, index.shape)
-    outside = index < 0
-    return values.masked_fill_(outside, float("-inf")) if bool(outside.any()) else values
-
-
 def _total(these: Tensor, weights: Tensor | None = None) -> Tensor:
     """``sum_m these_m weights_m`` in float64, ``(n, C, M, L)`` to ``(n, C, L)``; by slices, with no large temporary."""
     total = torch.zeros(these.shape[:2] + these.shape[3:], dtype=torch.float64, device=these.device)
@@ -107,18 +99,6 @@ def _summed(weights: Tensor, scale: Tensor) -> Tensor:
     if weights.shape[1] == 1:
         return weights[:, 0] * scale.sum(1)[:, None]
     return torch.stack([(part * scale).sum(1) for part in weights.unbind(2)], 1)
-
-
-def _on_window(weights: Tensor, places: Windows) -> Tensor:
-    """Weights per pixel of the window, ``(., ., M, L)``, from weights per tap: those of one pixel's copies add up."""
-    length, widest = places.pixels.shape
-    if places.slot is None:
-        outside = places.pixels < 0
-        weights = weights.masked_fill(outside, 0) if bool(outside.any()) else weights
-        return weights.expand(*weights.shape[:2], length, widest).mT
-    weights = weights.expand(*weights.shape[:2], length, places.slot.shape[1])
-    merged = weights.new_zeros(*weights.shape[:2], length, widest + 1)
-    return merged.scatter_add_(3, places.slot.expand_as(weights), weights)[..., :widest].mT
 
 
 @dataclass

@@ -35,3 +35,23 @@ def windows(cells: Tensor, index: Tensor) -> Windows:
     rank = torch.where(listed >= 0, first.cumsum(1) - 1, widest)
     pixels = torch.full((len(listed), widest + 1), -1, device=listed.device).scatter_(1, rank, listed)[:, :widest]
     return Windows(pixels, size, torch.empty_like(rank).scatter_(1, order, rank)[:, : index.shape[1]])
+
+
+def gather(pixels: Tensor, index: Tensor) -> Tensor:
+    """``pixels (n, C, P)`` at ``index (L, M)``: ``(n, C, M, L)``, minus infinity where the index is -1."""
+    index = index.T
+    values = pixels.index_select(2, index.clamp(min=0).flatten()).unflatten(2, index.shape)
+    outside = index < 0
+    return values.masked_fill_(outside, float("-inf")) if bool(outside.any()) else values
+
+
+def on_window(weights: Tensor, places: Windows) -> Tensor:
+    """Weights per pixel of the window, ``(., ., M, L)``, from weights per tap: those of one pixel's copies add up."""
+    length, widest = places.pixels.shape
+    if places.slot is None:
+        outside = places.pixels < 0
+        weights = weights.masked_fill(outside, 0) if bool(outside.any()) else weights
+        return weights.expand(*weights.shape[:2], length, widest).mT
+    weights = weights.expand(*weights.shape[:2], length, places.slot.shape[1])
+    merged = weights.new_zeros(*weights.shape[:2], length, widest + 1)
+    return merged.scatter_add_(3, places.slot.expand_as(weights), weights)[..., :widest].mT

@@ -25,6 +25,7 @@ from invariscope.cli.demo import Demo
 from invariscope.cli.draw import Draw
 from invariscope.cli.figures import Figures
 from invariscope.cli.flags import FlagError, list_rules
+from invariscope.cli.look import Look
 from invariscope.cli.operators import Operators
 from invariscope.cli.packing import Pack, Unpack
 from invariscope.cli.prune import Prune
@@ -42,6 +43,7 @@ COMMANDS = {
     "train": Train,
     "operators": Operators,
     "sites": Sites,
+    "look": Look,
     "collect": Collect,
     "status": Status,
     "pack": Pack,

@@ -28,6 +28,8 @@ class Figures:
     """Names of figures and of tables of the paper, or python:FILE.py:NAME, a function of your own; all by default."""
     format: str = "png"
     """File formats of figures: png, pdf, svg."""
+    x: str | None = None
+    """What is drawn across, in the figures with a reading there: a reading of sites, for example selectivity or see."""
     keep_nondeterministic: bool = False
     """Take in networks that give other logits on a second pass or in other batches."""
 
@@ -43,7 +45,7 @@ class Figures:
                 added[name] = add_user_figure(name)
             chosen = None if only is None else [added.get(name, name) for name in only]
             tables = load_tables(self.tables, keep_nondeterministic=self.keep_nondeterministic)
-            draw_all(tables, self.out, only=chosen, formats=names(self.format))
+            draw_all(tables, self.out, only=chosen, formats=names(self.format), x=self.x)
         finally:
             for name in added.values():
                 FIGURES.remove(name)

@@ -16,7 +16,7 @@ from scipy import special
 
 from invariscope.analysis.tables.joined import join
 from invariscope.analysis.tables.load import Tables
-from invariscope.collectors.schema import TABLES
+from invariscope.collectors.schema import PLAN_COLUMNS, TABLES
 
 CORRUPTIONS = ("gaussian_noise", "fog", "jpeg_compression")
 ATTACKS = (("pgd", "linf", (1 / 255, 2 / 255, 4 / 255), 2.0), ("pgd", "l2", (0.25, 0.5), 2.5))
@@ -36,7 +36,24 @@ def with_conditions(tables: Tables, *, n_images: int = 500, seed: int = 0) -> Ta
         robustness=_finish("robustness", [r for row in rows for r in _robustness(row, rng)], n_images),
         segmentation=_finish("segmentation", [r for row in rows for r in _segmentation(row, rng)], n_images),
         cost=_finish("cost", [r for row in rows for r in _cost(row, rng)], n_images),
+        layers=_rivals(tables.layers, np.random.default_rng(seed + 2)),
+        drift=_finish("drift", _drifts(tables, np.random.default_rng(seed + 3)), n_images),
     )
+
+
+def _rivals(layers: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    return layers.assign(**{name: rng.uniform(0.1, 0.9, len(layers)) for name in ("selectivity", "see")})
+
+
+def _drifts(tables: Tables, rng: np.random.Generator) -> list[dict]:
+    """The head's drift under every plan: logarithms go with consistency."""
+    found = []
+    for row in join(tables).itertuples(index=False):
+        last = float(np.exp(2 * (1 - row.consistency) + rng.normal(0, 0.3)))
+        plan = {name: getattr(row, name) for name in PLAN_COLUMNS}
+        about = {**_identity(row), **plan, "depth": 3, "site": None, "site_kind": "logits", "reason": None}
+        found.append({**about, "drift_in": last, "drift_out": last * float(np.exp(rng.normal(0, 0.2)))})
+    return found
 
 
 def _drawn(checkpoints: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -125,7 +142,7 @@ def _finish(table: str, records: list[dict], n_images: int) -> pd.DataFrame:
     schema = TABLES[table]
     rows = pd.DataFrame(records).assign(n_images=n_images)
     value = "accuracy" if table == "robustness" else "value"
-    if table != "cost":
+    if table not in ("cost", "drift"):
         error = np.sqrt(rows[value] * (1 - rows[value]) / n_images)
         rows = rows.assign(se=error, low=rows[value] - 2 * error, high=rows[value] + 2 * error)
     provenance = {"data_fingerprint": "f0", "task": table, "invariscope_version": "0", "torch_version": "0"}

@@ -176,6 +176,10 @@ def test_unusual_tables_are_drawn_or_refused_in_one_line(
         with pytest.raises(TableError, match="no operator was drawn at random"):
             draw(name, edited)
         return
+    if name == "chain" and case in ("one operator", "no operator", "constant score", "one row"):
+        told = draw_figures(edited, [name], width="single").reasons.get(name, "")
+        assert told.startswith("chain: no plan has 8 operators") or case == "no operator"
+        return
     figure = draw(name, edited, width="single")
     assert figure.axes
     if case == "missing values" and name in ("msb_invariance", "msb_by_operator", "confounding"):
@@ -207,7 +211,7 @@ def _unusual(tables: Tables, case: str) -> Tables:
 def test_unknown_names_are_answered_with_the_known_ones(tables: Tables, tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"'msb_invariant': did you mean 'msb_invariance'\?"):
         draw("msb_invariant", tables)
-    with pytest.raises(TableError, match=r"'msb'.*known are confounding, cost, dose_response"):
+    with pytest.raises(TableError, match=r"'msb'.*known are chain, confounding, cost, dose_response"):
         save_figures(tables, tmp_path / "out", only=["msb"])
     with pytest.raises(TableError, match=r"'jpg'.*pdf, png, svg"):
         save_figures(tables, tmp_path / "out", formats=["jpg"])
