@@ -175,13 +175,16 @@ def _moved(found: Statements) -> str:
     row = found.row("1", WITHIN, KINDS[0])
     if not numbers or row is None:
         return ""
-    words = ", ".join(
-        f"{number} under {kind} shifts ({_word(found.row('1', WITHIN, kind))})" for kind, number in numbers
-    )
+    words = ", ".join(f"{number} under {kind} shifts ({_verdict_of(found, kind)})" for kind, number in numbers)
     return (
         f"**MSB moved alone**, the other weights of a window dealt round, changes consistency by {words}: points from "
         f"averaging to sampling the maximum, {counted(row['n_units'], 'block')} of four networks."
     )
+
+
+def _verdict_of(found: Statements, kind: str) -> str:
+    row = found.row("1", WITHIN, kind)
+    return MISSING if row is None else _word(row)
 
 
 def _correlated(found: Statements) -> str:

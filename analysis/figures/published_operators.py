@@ -153,7 +153,8 @@ def _caption(
     apart = sorted(set(first.loc[first["by_construction"], "operator_spec"]))
     lines = [
         f"Published operators and their strengths within one cell, {chosen.data}, {cell.name}: {len(first)} "
-        f"specifications of {counted(first['operator'].nunique(), 'operator')}; large marks are means over the runs, "
+        f"specifications of {counted(first['operator'].nunique(), 'operator')}; large marks are means over "
+        f"{counted(cell.rows['run'].nunique(), 'run')}, "
         "lines join the strengths of one operator.",
         plan_sentence(chosen),
         f"{LITERAL}: share of windows whose output is their maximum. {PRIMARY_READING}: weight on the maximum, "
