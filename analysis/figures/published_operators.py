@@ -48,11 +48,12 @@ def published_operators(
     except TableError as problem:
         raise TableError(f"published_operators: {problem}") from problem
     rows = cell.rows
-    readings = [name for name in READINGS if name in rows and np.isfinite(rows[name].astype(float)).any()]
+    wide = width == "double"
+    known = [name for name in READINGS if name in rows and np.isfinite(rows[name].astype(float)).any()]
+    readings = known if wide else [name for name in known if name != LITERAL]
     means = {kind: cell.means(kind, [*readings, *SCORES]) for kind in chosen.kinds}
     found: dict[tuple[str, str, str], str] = {}
     with style.theme(width):
-        wide = width == "double"
         grid = [(kind, score) for kind in chosen.kinds for score in SCORES]
         figure = style.new_figure(width, 0.7 + (1.95 if wide else 1.45) * len(grid))
         axes = figure.subplots(len(grid), len(readings), squeeze=False, sharex="col", sharey="row")
@@ -62,13 +63,13 @@ def published_operators(
                 _draw(ax, rows[rows["shift_kind"] == kind], means[kind], reading, score)
                 ax.set_title(_heading(told[reading], wide), loc="left", fontsize=style.SMALLEST_FONT)
                 found[kind, score, reading] = ", ".join(told[reading])
-            at[0].set_ylabel(f"{score} ({'%' if wide else 'share'})\n{kind} shifts")
+            at[0].set_ylabel(f"{score} (%)\n{kind} shifts")
         for ax, reading in zip(axes[-1], readings, strict=True):
-            ax.set_xlabel(_SHORT[reading])
-            ax.locator_params(axis="x", nbins=5)
+            ax.set_xlabel(_SHORT[reading] if wide else _SHORT[reading].replace(" error", "\nerror"))
+            ax.locator_params(axis="x", nbins=5 if wide else 3)
         style.legend_below(figure, _handles(means), width, columns=7 if wide else 3)
         figure.draw_without_rendering()
-        for at, (kind, score) in zip(axes, grid, strict=True):
+        for at, (kind, score) in zip(axes, grid, strict=True) if wide else ():
             _name(at[0], means[kind], readings[0], score)
             if len(readings) > 2:
                 _name(at[-1], means[kind], readings[-1], score)
@@ -86,7 +87,7 @@ def _told(table: pd.DataFrame, readings: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _heading(told: Sequence[str], wide: bool) -> str:
-    return "\n".join(told) if wide else "\n".join(text.partition(" [")[0] for text in told)
+    return "\n".join(told) if wide else "\n".join(text.partition(" [")[0].replace(WITHIN, "within") for text in told)
 
 
 def _draw(ax: Axes, rows: pd.DataFrame, means: pd.DataFrame, reading: str, score: str) -> None:
@@ -169,6 +170,8 @@ def _caption(
     ]
     if apart:
         lines.append(f"Hollow, and in no r under circular shifts: consistent by construction ({', '.join(apart)}).")
+    if LITERAL not in readings:
+        lines.append("Literal MSB has no room at this width.")
     if SEE not in readings:
         lines.append(f"{SEE} was not measured: collect `layers` again.")
     if cell.others:

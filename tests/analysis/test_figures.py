@@ -187,7 +187,7 @@ def test_unusual_tables_are_drawn_or_refused_in_one_line(
         assert told.startswith("chain: no plan has 8 operators") or case == "no operator"
         return
     if name == "published_operators" and case in ("one row", "no operator"):
-        with pytest.raises(TableError, match="no cell of 4 published specifications: train several"):
+        with pytest.raises(TableError, match=r"no cell of 4 published|published_operators has no rows to draw"):
             draw(name, edited)
         return
     figure = draw(name, edited, width="single")
