@@ -82,6 +82,13 @@ def measure(
     Raises:
         OutputError: the tables cannot be written to.
     """
+    with store.together():
+        return _measured(work, images, store, options, claims, time_limit)
+
+
+def _measured(
+    work: Work, images: ImageSet, store: Store, options: Options, claims: Claims | None, time_limit: float | None
+) -> CheckpointReport:
     report = CheckpointReport(work.checkpoint.name)
     subject: Subject | None = None
     for task in work.tasks:
