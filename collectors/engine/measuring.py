@@ -108,6 +108,7 @@ def _measured(
                 failure = Failure(work.checkpoint.name, stage, type(error).__name__, message[:1000])
                 record_failure(store, work, task, images.name, failure)
                 report.failures[task.key] = failure
+            store.settle()
     if subject is not None:
         report.batch_size = subject.images_per_pass if subject.halved else None
         report.deterministic = subject.known_deterministic

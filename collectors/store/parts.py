@@ -32,7 +32,7 @@ except ImportError:  # Windows
 
 
 LONGEST_WAIT = 1.0
-"""Seconds for which a part of finished work waits for others to be flushed with."""
+"""Seconds of finished work that wait to be flushed with more: what a kill may take back."""
 
 
 class Store(StoredTasks):
@@ -47,19 +47,30 @@ class Store(StoredTasks):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Parts written within are flushed and take their names together: at the end, or when the first waits too long.
+        """Parts written within are flushed and take their names together: at the end, or where :meth:`settle` has it.
 
         A file system commits at once what is flushed at once: ten parts cost about as much as one.
 
         Raises:
             OutputError: as :meth:`write`.
         """
-        self._held = []
+        self._held, self._since = [], time.monotonic()
         try:
             yield
         finally:
             held, self._held = self._held, None
             self._take_names(held)
+
+    def settle(self) -> None:
+        """Within :meth:`together`, after a task: give its parts their names where more than a moment's work waits.
+
+        Raises:
+            OutputError: as :meth:`write`.
+        """
+        if self._held and time.monotonic() - self._since > LONGEST_WAIT:
+            held, self._held = self._held, []
+            self._take_names(held)
+            self._since = time.monotonic()
 
     def _take_names(self, written: list[tuple[str, str]]) -> None:
         left = dict(written)
@@ -121,11 +132,7 @@ class Store(StoredTasks):
         if self._held is None:
             self._take_names([(temporary, path)])
             return path
-        self._since = self._since if self._held else time.monotonic()
         self._held.append((temporary, path))
-        if time.monotonic() - self._since > LONGEST_WAIT:
-            held, self._held = self._held, []
-            self._take_names(held)
         return path
 
     @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from invariscope.collectors.engine.run import collect
@@ -45,3 +46,20 @@ def test_every_part_and_its_folder_are_flushed(
     flushed.clear()
     assert compact(out)
     assert {part.stat().st_ino for part in out.rglob("compacted-*.parquet")} <= flushed
+
+
+def test_at_most_a_moment_of_finished_work_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    store.prepare()
+    clock = [0.0]
+    monkeypatch.setattr("invariscope.collectors.store.parts.time.monotonic", lambda: clock[0])
+    row = {"checkpoint": "a", "collector": "layers", "started": pd.Timestamp("2026-01-01", tz="UTC"), "seconds": 1.0}
+    seen = []
+    with store.together():
+        for key, seconds in (("t0", 0.5), ("t1", 0.6), ("t2", 0.4), ("t3", 5.0)):
+            clock[0] += seconds
+            store.write("timings", key, pd.DataFrame([{"task": key, **row}]))
+            store.settle()
+            seen.append(len(list(tmp_path.rglob("*.parquet"))))
+    assert seen == [0, 2, 2, 4]
+    assert not list(tmp_path.rglob("*.tmp"))
