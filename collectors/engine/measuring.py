@@ -82,6 +82,13 @@ def measure(
     Raises:
         OutputError: the tables cannot be written to.
     """
+    with store.together():
+        return _measured(work, images, store, options, claims, time_limit)
+
+
+def _measured(
+    work: Work, images: ImageSet, store: Store, options: Options, claims: Claims | None, time_limit: float | None
+) -> CheckpointReport:
     report = CheckpointReport(work.checkpoint.name)
     subject: Subject | None = None
     broken: Exception | None = None
@@ -106,6 +113,7 @@ def measure(
                 failure = Failure(work.checkpoint.name, stage, type(error).__name__, message[:1000])
                 record_failure(store, work, task, images.name, failure)
                 report.failures[task.key] = failure
+            store.settle()
     if subject is not None:
         report.batch_size = subject.images_per_pass if subject.halved else None
         report.deterministic = subject.known_deterministic

@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from invariscope.base.errors import OutputError
+from invariscope.base.flushing import flush_files, flush_folders
 from invariscope.collectors.schema import TABLES
 from invariscope.collectors.store.done import StoredTasks
 from invariscope.collectors.store.keys import checkpoint_slot, part_key, replaces
@@ -29,12 +31,61 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+LONGEST_WAIT = 1.0
+"""Seconds of finished work that wait to be flushed with more: what a kill may take back."""
+
+
 class Store(StoredTasks):
     """The tables of one folder, to be written to.
 
-    A part is written under a temporary name and then moved: on a local disk that is one atomic step, and an object
-    store shows an object only once it is complete.
+    A part is written under a temporary name, flushed, and then moved: on a local disk that is one atomic step, after
+    which its folder is flushed; an object store shows an object only once it is complete.
     """
+
+    _held: list[tuple[str, str]] | None = None
+    _since = 0.0
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Parts written within are flushed and take their names together: at the end, or where :meth:`settle` has it.
+
+        A file system commits at once what is flushed at once: ten parts cost about as much as one.
+
+        Raises:
+            OutputError: as :meth:`write`.
+        """
+        self._held, self._since = [], time.monotonic()
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            self._take_names(held)
+
+    def settle(self) -> None:
+        """Within :meth:`together`, after a task: give its parts their names where more than a moment's work waits.
+
+        Raises:
+            OutputError: as :meth:`write`.
+        """
+        if self._held and time.monotonic() - self._since > LONGEST_WAIT:
+            held, self._held = self._held, []
+            self._take_names(held)
+            self._since = time.monotonic()
+
+    def _take_names(self, written: list[tuple[str, str]]) -> None:
+        left = dict(written)
+        try:
+            with self.writing():
+                if self.folder is not None:
+                    flush_files(left)
+                for temporary, path in written:
+                    self.filesystem.move(temporary, path)
+                    del left[temporary]
+                if self.folder is not None:
+                    flush_folders(path.rpartition("/")[0] for _, path in written)
+        finally:
+            for temporary in left:
+                self.delete(temporary)
 
     def prepare(self) -> None:
         """Make the folders.
@@ -75,8 +126,13 @@ class Store(StoredTasks):
         """
         data = _to_arrow(table, rows)
         path = self.path(table, slot)
-        with self.replacing(path) as file:
+        temporary = self._temporary(path)
+        with self._whole(temporary) as file:
             pq.write_table(data, file, compression="zstd")
+        if self._held is None:
+            self._take_names([(temporary, path)])
+            return path
+        self._held.append((temporary, path))
         return path
 
     @contextmanager
@@ -86,14 +142,23 @@ class Store(StoredTasks):
         Raises:
             OutputError: as :meth:`write`.
         """
+        temporary = self._temporary(path)
+        with self._whole(temporary) as file:
+            yield file
+        self._take_names([(temporary, path)])
+
+    @staticmethod
+    def _temporary(path: str) -> str:
         folder, _, name = path.rpartition("/")
         # Unique per writer, so that two runs into one folder cannot write into the same temporary file.
-        temporary = f"{folder}/.{name.strip('.').partition('.')[0]}.{_unique()}.tmp"
+        return f"{folder}/.{name.strip('.').partition('.')[0]}.{_unique()}.tmp"
+
+    @contextmanager
+    def _whole(self, temporary: str) -> Iterator[Any]:
         with self.writing():
             try:
                 with self.filesystem.open_output_stream(temporary) as file:
                     yield file
-                self.filesystem.move(temporary, path)
             except BaseException:
                 self.delete(temporary)
                 raise

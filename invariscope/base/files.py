@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from invariscope.base.errors import TableError
+from invariscope.base.flushing import flush, flush_folders
 
 
 def sha256_file(path: str | Path) -> str:
@@ -24,22 +25,25 @@ def signature(path: str | Path) -> list[int]:
 
 
 def write_atomic(path: str | Path, content: bytes) -> None:
-    """Write a file whole or not at all: to a temporary name in the same folder, then renamed over ``path``."""
+    """Write a file whole or not at all: under a temporary name in its folder, flushed to the disk, then renamed."""
     write_together({Path(path): content})
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write files that belong together: all are complete under temporary names before the first takes its own."""
+    """Write files that belong together: all are on the disk under temporary names before the first takes its own."""
     temporary: dict[Path, str] = {}
     try:
         for path, content in contents.items():
             handle, temporary[path] = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
+                file.flush()
+                flush(file.fileno())
             os.chmod(temporary[path], 0o644)  # mkstemp's 0600 would hide a published zoo from its other readers
         for path in contents:
             os.replace(temporary[path], path)
             del temporary[path]
+        flush_folders(path.parent for path in contents)
     finally:
         for name in temporary.values():
             os.unlink(name)
