@@ -12,6 +12,7 @@ DEMO_FIGURES := population,rotations,mechanism,importance,heldout,drawn,table_dr
 PUBLISHED_FIGURES := confounding,dose_response,influence,msb_by_depth,msb_by_operator,msb_invariance,shift_surface,table_classification,within_between
 TABLES ?= data/reference/digits
 POPULATION := data/reference/population/tables
+STUDY ?= $(POPULATION)
 TRAINED := $(REFERENCE)/zoo
 MEASURE := $(BIN)/invariscope collect --out $(REFERENCE)/tables
 REFERENCE_DATA := $(REFERENCE)/data/mnist/test.parquet
@@ -101,8 +102,8 @@ reference-tables:  ## measure what is trained, and the published networks of ELS
 	  if [ -d $(REFERENCE)/tables/$$table ]; then cp -R $(REFERENCE)/tables/$$table data/reference/study; fi; \
 	done
 
-reproduce: $(REFERENCE_DATA)  ## train three runs of the study again, drawn by chance, and compare (minutes)
-	$(BIN)/python -m reference.reproduce data/reference/study out/reproduce
+reproduce: $(REFERENCE_DATA)  ## train three runs of a study again, drawn by chance, and compare (STUDY=folder of its tables; minutes)
+	$(BIN)/python -m reference.reproduce $(STUDY) out/reproduce
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -34,6 +34,7 @@ from reference.answer_tables import (
     ERROR,
     KINDS,
     Statements,
+    chain_table,
     left_out,
     material,
     missed,
@@ -125,6 +126,7 @@ def text(answer: Answer, figures: str = "docs/population") -> str:
         *_explained(answer, figures),
         "## How well published operators are predicted",
         *_predicted(answer, figures),
+        *_chain(answer),
         *_pairs(found),
         *_robust(answer),
         "## The figure that a reader of the paper looks for",
@@ -302,6 +304,19 @@ def _predicted(answer: Answer, figures: str) -> Iterator[str]:
     if TIPS in set(answer.rows["operator_spec"]):
         yield "TIPS, as published and with the phases of the pixels, in networks with circular padding:"
         yield predicted_of(answer.frames["joined"], (TIPS, PHASE_TIPS))
+
+
+def _chain(answer: Answer) -> Iterator[str]:
+    if answer.frames.tables.drift.empty:
+        return
+    yield "## Which link carries it"
+    yield chain_table(answer.rows, answer.frames["drift"], answer.data)
+    yield (
+        "Standardised paths, the other causes of a link held equal, over the networks of P and R; CR2 intervals, "
+        "clusters are drawn operators and blocks. Drift: how far the pooled features of a shifted image are from those "
+        "of the image, against how far images are apart. Exploratory: which variables a link has was chosen on the "
+        "bundled zoo, a sixth of the digits cell. Associations, since none but the operator was assigned."
+    )
 
 
 def _pairs(found: Statements) -> Iterator[str]:

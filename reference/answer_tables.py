@@ -8,7 +8,17 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from invariscope.analysis.designs.assigned import HELD_OUT, POPULATION, Settings, admitted, cells_of, published
+from invariscope.analysis.designs.assigned import (
+    DRAWN,
+    HELD_OUT,
+    POPULATION,
+    ROTATED,
+    Settings,
+    admitted,
+    cells_of,
+    published,
+)
+from invariscope.analysis.designs.chain import LAST, LOGITS, OPERATOR_LINK, SCORE, chain
 from invariscope.analysis.designs.heldout import predict_held_out
 from invariscope.analysis.designs.published_cell import OVER, PublishedCell
 from invariscope.analysis.designs.published_cell import WITHIN as WITHIN_OPERATORS
@@ -240,6 +250,46 @@ def published_table(rows: pd.DataFrame, data: Sequence[str]) -> str:
                     n = int(part["n"].max()) if len(part) else 0
                     body.append([named(name), kind, score, level.partition(" ")[0], *numbers, n])
     return markdown(["data", "shifts", "score", "level", *readings.values(), "n"], body)
+
+
+LINKS = {
+    LAST: "drift at the last map",
+    LOGITS: "drift of the logits",
+    SCORE: "consistency (logit)",
+    "msb_corrected": "corrected MSB",
+    "selectivity": "selectivity",
+    "see": "equivariance error",
+}
+
+
+def chain_table(rows: pd.DataFrame, drift: pd.DataFrame, data: Sequence[str]) -> str:
+    """Standardised paths of the links behind the readings, a column per data set and kind; networks of P and R."""
+    drawn = rows[rows[POPULATION].isin([DRAWN, ROTATED])]
+    table = chain(drawn, drift)
+    columns = [(name, kind) for name in data for kind in KINDS]
+    body = []
+    for outcome in (LAST, LOGITS, SCORE):
+        mine = table[(table["outcome"] == outcome) & (table["link"] != OPERATOR_LINK)]
+        for predictor in dict.fromkeys(mine["predictor"]):
+            numbers = [_path(mine, predictor, name, kind) for name, kind in columns]
+            body.append([f"{LINKS[str(predictor)]} → {LINKS[outcome]}", *numbers])
+        shares = [_r_squared(mine, name, kind) for name, kind in columns]
+        body.append([f"R² of {LINKS[outcome]}", *shares])
+    return markdown(["link", *(f"{named(name)}, {kind}" for name, kind in columns)], body)
+
+
+def _path(table: pd.DataFrame, predictor: str, data: str, kind: str) -> str:
+    rows = table[(table["predictor"] == predictor) & (table["data"] == data) & (table["shift_kind"] == kind)]
+    found = [
+        ranged(row["path"], row["low"], row["high"]) for row in rows.to_dict("records") if np.isfinite(row["path"])
+    ]
+    return found[0] if found else MISSING
+
+
+def _r_squared(table: pd.DataFrame, data: str, kind: str) -> str:
+    rows = table[(table["data"] == data) & (table["shift_kind"] == kind)]
+    known = rows["r_squared"].dropna()
+    return f"{known.iloc[0]:.2f}" if len(known) else MISSING
 
 
 def power_table(found: Statements) -> str:
