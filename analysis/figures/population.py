@@ -162,11 +162,13 @@ def _draw(ax: Axes, chosen: AssignedRows, cell: str, kind: str, fits: Mapping[st
                 x, y - half, y + half, color=style.ACCENT, alpha=BAND_ALPHA, linewidth=0, zorder=1.8, label="band"
             )
     for name, path in held[~held["by_construction"]].groupby("operator"):
-        if "strength" in path and path["strength"].notna().all():
-            doses = path.sort_values("strength")
-            ax.plot(
-                doses[PRIMARY_READING], doses[LOGIT], color=style.INK, linewidth=0.5, zorder=4.5, label=f"_doses {name}"
-            )
+        for padding, of_padding in path.groupby("padding_mode"):
+            if "strength" in path and of_padding["strength"].notna().all():
+                doses = of_padding.sort_values("strength")
+                ax.plot(
+                    doses[PRIMARY_READING], doses[LOGIT], color=style.INK, linewidth=0.5, zorder=4.5,
+                    label=f"_doses {name}, {padding}",
+                )  # fmt: skip
         shade: dict[str, Any] = (
             {"c": path[_MEASURED].astype(float), **look} if _MEASURED in path else {"color": "white"}
         )
@@ -242,9 +244,9 @@ def _caption(chosen: AssignedRows, fits: Mapping[str, EqualFit], colour: str, no
         [
             f"Operators drawn at random (population P), a point per network: {style.label(PRIMARY_READING)}, as "
             f"measured, against {chosen.score}; colour: {what} selectivity. Outlined and named: published operators, "
-            "held out of the fit, means over their runs; thin lines join the strengths of one; above the dashed "
-            "line, at no scale: those consistent by construction. Networks drawn and specifications "
-            f"held out: {'; '.join(counts)}.",
+            "held out of the fit, means over their runs; thin lines join the strengths of one under one "
+            "padding; above the dashed line, at no scale: those consistent by construction. Networks drawn and "
+            f"specifications held out: {'; '.join(counts)}.",
             chosen.plans(),
             "Logits are of (n c + ½) / (n + 1). Curve: least squares on assigned MSB and its square, low pass, "
             "asymmetry, root of selectivity, padding and augmentation (statement 3), with all but MSB at their means; "
