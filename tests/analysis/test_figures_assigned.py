@@ -153,7 +153,7 @@ def test_population_names_published_operators_and_sets_those_by_construction_apa
             assert (x, y) == pytest.approx((held.loc[spec, "msb_corrected"], RAIL))
         assert ("aps, lps, tips" in [text.get_text() for text in ax.texts]) == bool(apart)
         softs = part(rows, cell, kind, "H")
-        for padding, of_padding in softs[softs["operator"] == "soft"].groupby("padding_mode"):
+        for padding, of_padding in softs[softs["operator_spec"].str.startswith("soft(")].groupby("padding_mode"):
             means = of_padding.groupby("operator_spec")[["msb_corrected", "logit"]].mean()
             doses = means.loc[sorted(means.index, key=lambda spec: float(spec[len("soft(beta=") : -1]))]
             assert len(doses) > 1
