@@ -86,7 +86,7 @@ def test_the_slope_within_blocks_is_that_of_plain_least_squares(
     rows: pd.DataFrame, found: Statements, data: str, kind: str
 ) -> None:
     part = rows[(rows["data"] == f"{data}/test") & (rows["shift_kind"] == kind) & (rows["factor_population"] == "R")]
-    weights = part["operator_spec"].str.extract(r"rank\(\(?([\d., ]+)")[0].str.rstrip(", ").str.split(",")
+    weights = part["operator_spec"].str.extract(r"rank\((?:\w+=)?\(([\d., ]+)\)")[0].str.rstrip(", ").str.split(",")
     ranks = np.array([list(map(float, each)) for each in weights])
     assert ranks.shape == (240, 4)
     rest = (1 - ranks[:, 0]) / 3
