@@ -16,7 +16,7 @@ from invariscope.analysis import Frames, load
 from invariscope.analysis.tables.checkpoints import own
 from invariscope.zoo.recipe import read_recipe
 from reference import answer as answering
-from reference.answer import Answer, planned
+from reference.answer_study import Answer, planned
 from reference.answer_tables import Statements, told
 
 MEGABYTES = 30

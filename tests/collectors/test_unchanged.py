@@ -102,6 +102,8 @@ def arguments(function: Callable[..., Any], per_pixel: bool) -> dict[str, Any]:
     wanted = inspect.signature(function).parameters
     if function.__name__ == "replace_downsampling":
         return {"operator": "avg", "example": images[:1]}
+    if function.__name__ == "measure_picks":
+        return {"image": images[:1], "site": "max"}
     return {name: value for name, value in given.items() if name in wanted}
 
 

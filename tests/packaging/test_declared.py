@@ -19,8 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOMS = ("invariscope", "zoo", "collectors", "analysis", "data")
-MEASURING = ("zoo", "collectors")
-"""Rooms whose modules may import the packages of ``measure`` when they are imported themselves."""
+MEASURING = ("zoo", "collectors", "invariscope/looking")
+"""Rooms, and a folder of one, whose modules may import the packages of ``measure`` at their own import."""
 
 
 class Import(NamedTuple):
@@ -90,7 +90,7 @@ def allowed(one: Import, extras: dict[str, set[str]]) -> set[str]:
     """The distributions on whose presence an import may rely."""
     if one.late:
         return set().union(*extras.values())
-    return extras[""] | (extras["measure"] if one.room in MEASURING else set())
+    return extras[""] | (extras["measure"] if one.room in MEASURING or one.module.startswith(MEASURING[-1]) else set())
 
 
 def test_every_import_is_declared(found: list[Import], declared: dict[str, set[str]]) -> None:

@@ -1,0 +1,115 @@
+"""The findings of the population study in five lines, for the README."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from invariscope.analysis.designs.assigned import published
+from invariscope.analysis.designs.published_cell import OVER, PublishedCell
+from invariscope.analysis.designs.published_cell import WITHIN as ALONG
+from invariscope.analysis.designs.verdicts import TOTAL, WITHIN
+from invariscope.analysis.say.numbers import ranged
+from invariscope.base.words import counted
+from reference.answer_study import Answer, verdict_of
+from reference.answer_tables import (
+    ERROR,
+    KINDS,
+    Statements,
+    told,
+)
+from reference.words import MISSING
+
+
+def findings(answer: Answer) -> str:
+    """The findings in five lines, for the README."""
+    found = answer.found
+    lines = [
+        _moved(found),
+        _correlated(found),
+        _alone(found),
+        _by_prediction(found),
+        _along_published(answer),
+    ]
+    return "\n".join(["# Findings", "", *(f"* {line}" for line in lines if line)]) + "\n"
+
+
+def _each_kind(found: Statements, statement: str, quantity: str, *, points: bool = False) -> list[tuple[str, str]]:
+    rows = [(kind, found.row(statement, quantity, kind)) for kind in KINDS]
+    return [(kind, told(row, points=points, digits=2)) for kind, row in rows if row is not None]
+
+
+def _moved(found: Statements) -> str:
+    numbers = _each_kind(found, "1", WITHIN, points=True)
+    row = found.row("1", WITHIN, KINDS[0])
+    if not numbers or row is None:
+        return ""
+    words = ", ".join(f"{number} under {kind} shifts ({_kind_verdict(found, kind)})" for kind, number in numbers)
+    return (
+        f"**MSB moved alone**, the other weights of a window dealt round, changes consistency by {words}: points from "
+        f"averaging to sampling the maximum, {counted(row['n_units'], 'block')} of four networks."
+    )
+
+
+def _kind_verdict(found: Statements, kind: str) -> str:
+    row = found.row("1", WITHIN, kind)
+    return MISSING if row is None else verdict_of(row)
+
+
+def _correlated(found: Statements) -> str:
+    numbers = _each_kind(found, "2", TOTAL)
+    row = found.row("2", TOTAL, KINDS[0])
+    if not numbers or row is None:
+        return ""
+    words = " and ".join(f"{number} under {kind} shifts" for kind, number in numbers)
+    return f"**Over {counted(row['n_units'], 'operator')} drawn at random** Spearman's correlation of MSB and consistency is {words}."  # noqa: E501
+
+
+def _alone(found: Statements) -> str:
+    def shares(quantity: str) -> list[float]:
+        rows = [found.row("4", quantity, kind, cell) for cell in found.cells for kind in KINDS]
+        return [100 * float(row["estimate"]) for row in rows if row is not None and np.isfinite(row["estimate"])]
+
+    see, msb = shares("R² of see alone"), shares("R² of msb alone")
+    if not see or not msb:
+        return ""
+    return (
+        "**What goes with consistency is aliasing**: how far a site is from moving along with its input (`see`) alone "
+        f"explains {_span(see)} of the variance over data sets and kinds of shift, MSB with its square {_span(msb)}. "
+        "It was measured, not assigned."
+    )
+
+
+def _span(values: list[float]) -> str:
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _by_prediction(found: Statements) -> str:
+    words = []
+    for kind in KINDS:
+        by = [found.row("5", f"{ERROR}, by {model}", kind) for model in ("see", "MSB")]
+        if all(row is not None for row in by):
+            see, msb = (told(row, digits=1) for row in by)
+            words.append(f"{see} points by it and {msb} by MSB under {kind} shifts")
+    if not words:
+        return ""
+    return f"**Published operators**, held out of every fit, are predicted with a mean error of {'; '.join(words)}."
+
+
+def _along_published(answer: Answer) -> str:
+    words = []
+    for data in answer.data:
+        cell = PublishedCell.of(published(answer.rows[answer.rows["data"] == data]))
+        table = cell.coefficients(KINDS[0], ["msb_corrected", "see"], "consistency")
+        by = {(row["reading"], row["level"]): row for row in table.to_dict("records")}
+        numbers = [
+            ranged(by[key]["r"], by[key]["low"], by[key]["high"]) if key in by else MISSING
+            for key in (("msb_corrected", OVER), ("msb_corrected", ALONG), ("see", OVER))
+        ]
+        name = data.partition("/")[0]
+        words.append(
+            f"{name} {numbers[0]}, along the strength of one operator {numbers[1]}, and {numbers[2]} with `see`"
+        )
+    return (
+        f"**Among published operators in one cell** Pearson's r of MSB and circular consistency is: {'; '.join(words)}."
+    )
