@@ -10,7 +10,7 @@ from invariscope.analysis.designs.published_cell import WITHIN as ALONG
 from invariscope.analysis.designs.verdicts import TOTAL, WITHIN
 from invariscope.analysis.say.numbers import ranged
 from invariscope.base.words import counted
-from reference.answer_study import Answer, verdict_of
+from reference.answer_study import Answer
 from reference.answer_tables import (
     ERROR,
     KINDS,
@@ -43,16 +43,13 @@ def _moved(found: Statements) -> str:
     row = found.row("1", WITHIN, KINDS[0])
     if not numbers or row is None:
         return ""
-    words = ", ".join(f"{number} under {kind} shifts ({_kind_verdict(found, kind)})" for kind, number in numbers)
+    words = ", ".join(
+        f"{number} under {kind} shifts ({found.verdict(found.row('1', WITHIN, kind))})" for kind, number in numbers
+    )
     return (
         f"**MSB moved alone**, the other weights of a window dealt round, changes consistency by {words}: points from "
         f"averaging to sampling the maximum, {counted(row['n_units'], 'block')} of four networks."
     )
-
-
-def _kind_verdict(found: Statements, kind: str) -> str:
-    row = found.row("1", WITHIN, kind)
-    return MISSING if row is None else verdict_of(row)
 
 
 def _correlated(found: Statements) -> str:

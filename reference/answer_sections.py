@@ -9,11 +9,11 @@ import pandas as pd
 
 from invariscope.analysis.designs.assigned import HELD_OUT, POPULATION
 from invariscope.analysis.designs.robust import ACCURACY, KEPT, robustness_association
-from invariscope.analysis.designs.verdicts import OPEN, POOLED, TOTAL, WITHIN, causes
+from invariscope.analysis.designs.verdicts import ABOVE, BELOW, OPEN, POOLED, TOTAL, WITHIN, causes
 from invariscope.analysis.say.numbers import ranged
 from invariscope.analysis.stats.correlation import correlate
 from invariscope.base.words import counted
-from reference.answer_study import CELLS, PHASE_TIPS, PUBLISHED, READINGS, RIVALS, TIPS, Answer, planned, verdict_of
+from reference.answer_study import CELLS, PHASE_TIPS, PUBLISHED, READINGS, RIVALS, TIPS, Answer, planned
 from reference.answer_tables import (
     KINDS,
     Statements,
@@ -44,7 +44,7 @@ def progress(answer: Answer) -> str:
 def two_tests(found: Statements) -> str:
     """Why a slope whose interval excludes zero may be open."""
     rows = [found.row("1", WITHIN, kind) for kind in KINDS]
-    split = [row for row in rows if row is not None and row["low"] * row["high"] > 0 and verdict_of(row) == OPEN]
+    split = [row for row in rows if row is not None and row["low"] * row["high"] > 0 and row["verdict"] == OPEN]
     if not split:
         return ""
     kinds = " and ".join(f"{row['shift_kind']} shifts (p = {row['p']:.2g} before Holm's correction)" for row in split)
@@ -178,7 +178,12 @@ def _claims_on_msb(found: Statements) -> Iterator[list[str]]:
             row = found.row(statement, quantity, kind)
             if row is not None:
                 told = found.number(statement, quantity, kind, points=points)
-                yield [f"{claim} ({kind} shifts)", of, told, verdict_of(row)]
+                yield [f"{claim} ({kind} shifts)", of, told, _of_a_fall(found.verdict(row))]
+
+
+def _of_a_fall(verdict: str) -> str:
+    """A verdict on a number as one on the claim that it is below zero."""
+    return verdict.replace(BELOW, "holds").replace(ABOVE, "the opposite holds")
 
 
 def _claims_on_tips(rows: pd.DataFrame) -> Iterator[list[str]]:

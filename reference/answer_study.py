@@ -16,7 +16,6 @@ from invariscope.zoo.recipe import read_recipe
 from reference.answer_tables import (
     Statements,
 )
-from reference.words import MISSING
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "data" / "recipes"
@@ -70,8 +69,3 @@ class Answer:
 def planned() -> dict[str, int]:
     """Runs of the recipes by data set."""
     return {name: len(read_recipe(RECIPES / f"population_{name}.yaml")) for name in CELLS}
-
-
-def verdict_of(row: pd.Series) -> str:
-    """The verdict of a row, or a dash."""
-    return str(row["verdict"]) if isinstance(row["verdict"], str) and row["verdict"] else MISSING

@@ -31,6 +31,7 @@ from invariscope.analysis.designs.verdicts import (
     WITHIN,
     is_primary_plan,
 )
+from invariscope.analysis.say.assigned_words import verdict_told
 from invariscope.analysis.say.numbers import ranged
 from invariscope.base.words import counted
 from reference.words import MISSING, markdown
@@ -76,9 +77,18 @@ class Statements:
         found = table[mine & (table["cell"] == cell)]
         return None if found.empty else found.iloc[0]
 
+    def verdict(self, row: pd.Series | None) -> str:
+        """The verdict on a row, and whether the cells of a pooled slope differ in sign; a dash where there is none."""
+        return _told_verdict(self.table, row)
+
     def number(self, statement: str, quantity: str, kind: str, cell: str = POOLED, *, points: bool = False) -> str:
         """``-0.29 (-0.41 to -0.17)``, or a dash."""
         return told(self.row(statement, quantity, kind, cell), points=points)
+
+
+def _told_verdict(table: pd.DataFrame, row: pd.Series | None) -> str:
+    known = row is not None and isinstance(row["verdict"], str) and bool(row["verdict"])
+    return verdict_told(table, row.to_dict()) if row is not None and known else MISSING
 
 
 def told(row: pd.Series | None, *, points: bool = False, digits: int = 2) -> str:
@@ -112,7 +122,7 @@ def statement_table(found: Statements) -> str:
             each = [found.number(statement, quantity, kind, cell, points=points) for cell in cells]
             if row is None and set(each) <= {MISSING}:
                 continue
-            body.append([words, kind, told(row, points=points), *each, _size(row), _p(row), _verdict(row)])
+            body.append([words, kind, told(row, points=points), *each, _size(row), _p(row), found.verdict(row)])
     return markdown(head, body)
 
 
@@ -129,10 +139,6 @@ def _p(row: pd.Series | None) -> str:
     if np.isfinite(row["p_holm"]):
         return f"{row['p_holm']:.2g} (Holm)"
     return f"{row['p']:.2g}" if np.isfinite(row["p"]) else MISSING
-
-
-def _verdict(row: pd.Series | None) -> str:
-    return str(row["verdict"]) if row is not None and isinstance(row["verdict"], str) and row["verdict"] else MISSING
 
 
 def pair_table(found: Statements) -> str:

@@ -57,7 +57,8 @@ Row = dict[Hashable, Any]
 def assigned_opening(table: pd.DataFrame, vocabulary: Vocabulary) -> Opening:
     """The first page: whether MSB as such lowers shift invariance, and what is named as cause, for each shift kind."""
     rows = _primary(table)
-    return Opening(vocabulary.title, _verdict(table, rows), tuple(map(_stated, rows)), tuple(_caveats(table, rows)))
+    stated = tuple(_stated(row, verdict_told(table, row)) for row in rows)
+    return Opening(vocabulary.title, _verdict(table, rows), stated, tuple(_caveats(table, rows)))
 
 
 def cause_lines(table: pd.DataFrame) -> list[str]:
@@ -101,7 +102,7 @@ def _verdict(table: pd.DataFrame, rows: list[Row]) -> str:
         return _without_rotations(table, rows)
     groups: dict[str, list[Row]] = {}
     for row in moved:
-        verdict = _DIFFERS if _cells_differ(table, row) else row["verdict"]
+        verdict = _DIFFERS if cells_differ(table, row) else row["verdict"]
         groups.setdefault(verdict if verdict in _SAID else OPEN, []).append(row)
     clauses = []
     for verdict, found in sorted(groups.items(), key=lambda group: group[0] in (OPEN, _DIFFERS)):
@@ -163,7 +164,14 @@ def _correlated(rows: list[Row]) -> list[str]:
     return [f"over the drawn operators MSB and consistency do correlate under {_listed(map(_under, clear))}"]
 
 
-def _cells_differ(table: pd.DataFrame, pooled: Row) -> bool:
+def verdict_told(table: pd.DataFrame, row: Row) -> str:
+    """The verdict on a row; on a pooled slope of rotations whose cells differ in sign, that they do."""
+    verdict = str(row["verdict"] or MISSING)
+    pooled = row["statement"] == "1" and row["quantity"] == WITHIN and row["cell"] == POOLED
+    return f"{verdict}; signs differ between data sets" if pooled and cells_differ(table, row) else verdict
+
+
+def cells_differ(table: pd.DataFrame, pooled: Row) -> bool:
     """Whether the cells' slopes differ (Cochran's Q, p < 0.05), and in sign."""
     mine = (table["statement"] == "1") & (table["quantity"] == WITHIN) & is_primary_plan(table)
     mine &= (table["shift_kind"] == pooled["shift_kind"]) & (table["cell"] != POOLED)
@@ -203,7 +211,7 @@ def _caveats(table: pd.DataFrame, rows: list[Row]) -> list[str]:
     return found
 
 
-def _stated(row: Row) -> Stated:
+def _stated(row: Row, verdict: str) -> Stated:
     sizes = sorted({int(row["max_shift"]), int(row["most_shift"])})
     return Stated(
         _STATEMENTS[row["statement"]],
@@ -211,7 +219,7 @@ def _stated(row: Row) -> Stated:
         _effect(row),
         f"{row['p_holm']:.3g}" if np.isfinite(row["p_holm"]) else MISSING,
         _count(row),
-        row["verdict"] or MISSING,
+        verdict,
     )
 
 

@@ -196,6 +196,10 @@ STUDY = SimulatedDesign(cells=("a", "b"), draws=44, blocks=24)
 
 def _assigned(slopes: dict[str, tuple[float, float]], n_cells: int = 2, n_units: int = 20, **cells: float) -> str:
     """The verdict on slopes with their errors in logits, by shift kind, and on slopes of single cells."""
+    return _opened(slopes, n_cells, n_units, **cells).verdict
+
+
+def _opened(slopes: dict[str, tuple[float, float]], n_cells: int = 2, n_units: int = 20, **cells: float) -> Opening:
     rows = []
     for kind, (estimate, se) in slopes.items():
         plan = {"shift_kind": kind, "fill": "background" if kind == "zero" else "", "max_shift": 4, "most_shift": 4}
@@ -208,7 +212,7 @@ def _assigned(slopes: dict[str, tuple[float, float]], n_cells: int = 2, n_units:
             }
             rows.append({**plan, **ends, **points, "quantity": "slope within blocks", "cell": cell, "estimate": value,
                          "se": se, "p": p, "n_cells": n_cells if cell == "pooled" else np.nan})  # fmt: skip
-    return assigned_opening(judged(pd.DataFrame(rows)), IMAGES).verdict
+    return assigned_opening(judged(pd.DataFrame(rows)), IMAGES)
 
 
 def test_the_verdict_on_assigned_msb_follows_the_plan() -> None:
@@ -238,6 +242,10 @@ def test_the_verdict_on_assigned_msb_follows_the_plan() -> None:
     assert differs.startswith(
         "What maximum-sampling bias (MSB) as such does to shift invariance differs in sign between"
     )
+    (row,) = _opened({"circular": (-0.3, 0.05)}, **{"a/n": -1.0, "b/n": 0.8}).rows
+    assert row.verdict == "below zero, smaller than matters; signs differ between data sets"
+    (row,) = _opened({"circular": (-0.3, 0.05)}, **{"a/n": -0.4, "b/n": -0.2}).rows
+    assert row.verdict == "below zero, smaller than matters"
 
 
 @pytest.mark.parametrize(
