@@ -15,6 +15,7 @@ from reference.answer_tables import (
     ERROR,
     KINDS,
     Statements,
+    named,
     told,
 )
 from reference.words import MISSING
@@ -103,7 +104,7 @@ def _along_published(answer: Answer) -> str:
             ranged(by[key]["r"], by[key]["low"], by[key]["high"]) if key in by else MISSING
             for key in (("msb_corrected", OVER), ("msb_corrected", ALONG), ("see", OVER))
         ]
-        name = data.partition("/")[0]
+        name = named(data)
         words.append(
             f"{name} {numbers[0]}, along the strength of one operator {numbers[1]}, and {numbers[2]} with `see`"
         )

@@ -18,8 +18,10 @@ from reference.answer_tables import (
     KINDS,
     Statements,
     chain_table,
+    held_out_networks,
     left_out,
     missed,
+    named,
     pair_table,
     predicted_of,
     prediction_table,
@@ -84,11 +86,12 @@ def predicted(answer: Answer, figures: str) -> Iterator[str]:
         "doses take no part in the fit. R² below 0: their mean predicts better."
     )
     yield table
-    yield missed(answer.frames["joined"])
+    networks = held_out_networks(answer.frames["joined"])
+    yield missed(networks)
     yield f"![Predicted and measured consistency of published operators]({figures}/heldout.png)"
     if TIPS in set(answer.rows["operator_spec"]):
         yield "TIPS, as published and with the phases of the pixels, in networks with circular padding:"
-        yield predicted_of(answer.frames["joined"], (TIPS, PHASE_TIPS))
+        yield predicted_of(networks, (TIPS, PHASE_TIPS))
 
 
 def linked(answer: Answer) -> Iterator[str]:
@@ -131,12 +134,10 @@ def robust(answer: Answer) -> Iterator[str]:
         "lost, each network's own clean accuracy taken away:"
     )
     yield robustness_table(table, KEPT, READINGS)
-    clear = table[
-        (table["cell"] == POOLED) & (table["reading"] == "msb_corrected") & (table["low"] * table["high"] > 0)
-    ]
-    clear = clear[clear["condition"] != "clean"]
+    asked = _under_attack(table)
+    clear = asked[asked["low"] * asked["high"] > 0]
     yield (
-        f"Exploratory; no interval is widened for their number. Of {len(_under_attack(table))} correlations of "
+        f"Exploratory; no interval is widened for their number. Of {len(asked)} correlations of "
         f"corrected MSB, {len(clear)} have an interval without zero, {int((clear['r'] > 0).sum())} of them above it "
         "(more MSB, more accuracy left)."
     )
@@ -157,7 +158,7 @@ def in_one_cell(answer: Answer, figures: str) -> Iterator[str]:
     )
     yield published_table(answer.rows, answer.data)
     for data in answer.data:
-        name = data.partition("/")[0]
+        name = named(data)
         yield f"![Published operators, {name}]({figures}/{name}/{PUBLISHED}.png)"
 
 
@@ -226,7 +227,7 @@ def beside_the_first(answer: Answer) -> Iterator[str]:
             # Zero shifts of the first study were filled with the mean: a bar on MNIST.
             if kind == "zero" and str(data).startswith("mnist"):
                 continue
-            name = str(data).partition("/")[0]
+            name = named(str(data))
             cell = next((cell for cell, told in names.items() if told == name), "")
             now = answer.found.row("2", TOTAL, kind, cell)
             count = f"; {counted(now['n_units'], 'operator')}" if now is not None else ""
@@ -276,7 +277,7 @@ def failed(answer: Answer) -> Iterator[str]:
     full = table[(table["statement"] == "ceiling") & (table["note"].astype(str) == "at the ceiling")]
     if len(full):
         cells = sorted(
-            {f"{row['cell'].partition('/')[0]} under {row['shift_kind']} shifts" for row in full.to_dict("records")}
+            {f"{named(str(row['cell']))} under {row['shift_kind']} shifts" for row in full.to_dict("records")}
         )
         yield (
             "At the ceiling (more than a quarter of the drawn networks at a consistency of 0.995 or above): "

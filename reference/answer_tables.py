@@ -79,16 +79,12 @@ class Statements:
 
     def verdict(self, row: pd.Series | None) -> str:
         """The verdict on a row, and whether the cells of a pooled slope differ in sign; a dash where there is none."""
-        return _told_verdict(self.table, row)
+        known = row is not None and isinstance(row["verdict"], str) and bool(row["verdict"])
+        return verdict_told(self.table, row.to_dict()) if row is not None and known else MISSING
 
     def number(self, statement: str, quantity: str, kind: str, cell: str = POOLED, *, points: bool = False) -> str:
         """``-0.29 (-0.41 to -0.17)``, or a dash."""
         return told(self.row(statement, quantity, kind, cell), points=points)
-
-
-def _told_verdict(table: pd.DataFrame, row: pd.Series | None) -> str:
-    known = row is not None and isinstance(row["verdict"], str) and bool(row["verdict"])
-    return verdict_told(table, row.to_dict()) if row is not None and known else MISSING
 
 
 def told(row: pd.Series | None, *, points: bool = False, digits: int = 2) -> str:
@@ -189,16 +185,22 @@ def prediction_table(found: Statements) -> str:
     return markdown(["shifts", "predicted by", "R² on logits", "mean error in points", "n"], body)
 
 
-def predicted_of(frame: pd.DataFrame, specifications: Sequence[str]) -> str:
-    """Measured and predicted consistency of some published operators, cell by cell; circular padding."""
+def held_out_networks(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What statement 5 predicts of each held-out network, by shift kind; no kind under which none was measured."""
     rows, _ = admitted(frame, Settings())
     rows = rows[is_primary_plan(rows)]
+    kinds = {kind: rows[rows["shift_kind"] == kind] for kind in KINDS}
+    return {
+        kind: predict_held_out(members, Settings(resamples=1)).networks
+        for kind, members in kinds.items()
+        if (members[POPULATION] == HELD_OUT).any()
+    }
+
+
+def predicted_of(predicted: Mapping[str, pd.DataFrame], specifications: Sequence[str]) -> str:
+    """Measured and predicted consistency of some published operators, cell by cell; circular padding."""
     body = []
-    for kind in KINDS:
-        members = rows[rows["shift_kind"] == kind]
-        if not (members[POPULATION] == HELD_OUT).any():
-            continue
-        networks = predict_held_out(members, Settings(resamples=1)).networks
+    for kind, networks in predicted.items():
         networks = networks[(networks["padding_mode"] == "circular") & networks["operator"].isin(specifications)]
         for (cell, name), part in networks.groupby(["cell", "operator"], sort=True):
             by = part.set_index("model")["predicted"].to_dict()
@@ -208,16 +210,10 @@ def predicted_of(frame: pd.DataFrame, specifications: Sequence[str]) -> str:
     return markdown(head, body) if body else ""
 
 
-def missed(frame: pd.DataFrame) -> str:
+def missed(predicted: Mapping[str, pd.DataFrame]) -> str:
     """Which held-out networks the equivariance error predicts worst, and how well it does by padding."""
-    rows, _ = admitted(frame, Settings())
-    rows = rows[is_primary_plan(rows)]
     lines = []
-    for kind in KINDS:
-        members = rows[rows["shift_kind"] == kind]
-        if not (members[POPULATION] == HELD_OUT).any():
-            continue
-        networks = predict_held_out(members, Settings(resamples=1)).networks
+    for kind, networks in predicted.items():
         known = networks[(networks["model"] == "see") & ~networks["by_construction"]]
         if known.empty:
             continue
