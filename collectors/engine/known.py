@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Known:
         self._store = store
         self._path = f"{store.base}/{FILE}"
         self._entries = self._read()
-        self._used: dict[str, dict[str, Any]] = {"weights": {}, "data": {}, "heads": {}}
+        self._used: dict[str, dict[str, Any]] = _empty()
 
     def sha256(self, path: Path) -> str:
         """SHA-256 of a file."""
@@ -66,6 +66,20 @@ class Known:
             if part.slot in heads and 0 < part.mtime_ns < (time.time() - SETTLED) * 1e9:
                 self._used["heads"][part.slot] = [[part.size, part.mtime_ns], heads[part.slot]]
 
+    def sound(self, table: str, part: PartFile) -> bool:
+        """Whether a part was found to be as it was written, and has not changed since."""
+        name = f"{table}/{part.slot}"
+        if self._entries["sound"].get(name) != [part.size, part.mtime_ns]:
+            return False
+        self._used["sound"][name] = [part.size, part.mtime_ns]
+        return True
+
+    def note_sound(self, table: str, parts: Sequence[PartFile]) -> None:
+        """Keep that these parts are as they were written."""
+        settled = (time.time() - SETTLED) * 1e9
+        kept = {f"{table}/{part.slot}": [part.size, part.mtime_ns] for part in parts if 0 < part.mtime_ns < settled}
+        self._used["sound"] |= kept
+
     def save(self) -> None:
         """Write what was asked for in this run; the rest is forgotten.
 
@@ -88,7 +102,7 @@ class Known:
         return str(entry[1])
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        empty: dict[str, dict[str, Any]] = {"weights": {}, "data": {}, "heads": {}}
+        empty = _empty()
         if self._store.filesystem.get_file_info(self._path).type != fs.FileType.File:
             return empty
         try:
@@ -97,3 +111,7 @@ class Known:
         except (OSError, ValueError):  # a cache: what cannot be read is computed anew
             return empty
         return found if isinstance(found, dict) and found.keys() == empty.keys() else empty
+
+
+def _empty() -> dict[str, dict[str, Any]]:
+    return {"weights": {}, "data": {}, "heads": {}, "sound": {}}

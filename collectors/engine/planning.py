@@ -18,6 +18,7 @@ from invariscope.collectors.options import Options
 from invariscope.collectors.schema import COLLECTORS, DESCRIPTION
 from invariscope.collectors.store.keys import checkpoint_slot, task_key
 from invariscope.collectors.store.parts import Store
+from invariscope.collectors.store.verifying import Damaged
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.user_code import local_imports
 
@@ -56,13 +57,15 @@ class Replaced:
 class RunPlan:
     """What a run will do: the work, by checkpoint; tasks found done; weights replaced since.
 
-    ``done`` holds the keys of the tasks that were found, whose old failures are no more.
+    ``done`` holds the keys of the tasks that were found, whose old failures are no more; ``damaged`` the parts that are
+    not as they were written, whose tasks are to be done again.
     """
 
     pending: list[Work]
     done: frozenset[str]
     replaced: list[Replaced]
     hashes: Mapping[str, str]
+    damaged: Sequence[Damaged] = ()
 
     def counts(self) -> dict[str, int]:
         """Tasks to do by collector."""
@@ -70,7 +73,12 @@ class RunPlan:
 
 
 def make_plan(
-    checkpoints: Sequence[Checkpoint], fingerprint: str, options: Options, store: Store, known: Known
+    checkpoints: Sequence[Checkpoint],
+    fingerprint: str,
+    options: Options,
+    store: Store,
+    known: Known,
+    damaged: Sequence[Damaged] = (),
 ) -> RunPlan:
     """The tasks of these checkpoints that are to do on the data of this fingerprint. Nothing is written.
 
@@ -102,7 +110,7 @@ def make_plan(
         if tasks:
             work = Work(checkpoint, hashes[checkpoint.name], states[checkpoint.name], tuple(tasks), code)
             pending.append(work)
-    return RunPlan(pending, frozenset(done), replaced, hashes)
+    return RunPlan(pending, frozenset(done), replaced, hashes, damaged)
 
 
 def _done(table: str, store: Store) -> set[str]:

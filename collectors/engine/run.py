@@ -18,9 +18,10 @@ from invariscope.collectors.engine.planning import RunPlan, forget_failures, for
 from invariscope.collectors.engine.runlog import RunLog, run_log
 from invariscope.collectors.engine.suitable import check_tasks
 from invariscope.collectors.options import Options
-from invariscope.collectors.schema import COLLECTORS, DESCRIPTION, NOT_APPLICABLE
+from invariscope.collectors.schema import COLLECTORS, DESCRIPTION, NOT_APPLICABLE, TABLES
 from invariscope.collectors.store.parts import Store
 from invariscope.collectors.store.reader import RowFilter, TableReader
+from invariscope.collectors.store.verifying import Damaged, find_damaged
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.source import DataSource
 from invariscope.zoo.manifest import check_models
@@ -40,7 +41,8 @@ class CollectOutcome:
     ``batch_sizes`` holds the checkpoints for whose batches memory ran out, and the size with which each went on;
     ``no_functions`` those whose network gives other logits on a second pass or in other batches; ``remarks``, by
     collector and checkpoint, what must be said of the rows that were measured; ``older``, by collector, how many of the
-    tasks that were found done lack readings that came later.
+    tasks that were found done lack readings that came later; ``damaged`` the parts that were not as they were written,
+    and were set aside.
     """
 
     measured: int = 0
@@ -51,6 +53,7 @@ class CollectOutcome:
     no_functions: list[str] = field(default_factory=list)
     remarks: dict[str, dict[str, str]] = field(default_factory=dict)
     older: dict[str, int] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
 
     def add(self, report: CheckpointReport) -> None:
         """Count what came of one checkpoint."""
@@ -107,11 +110,15 @@ def collect(
     with store.lock("run", shared=True, busy=BUSY), run_log(store, command) as log:
         store.sweep()
         known.save()
+        for item in plan.damaged:
+            log.line(f"damaged: {item}: set aside as {store.set_aside(item.table, item.part)}")
+        store.overlooked = frozenset()
         forget_replaced(store, plan.replaced)
         forget_failures(store, plan)
         log.line(f"options: {options}")
         log.line(f"to do: {plan.counts()}; found done: {len(plan.done)}; new weights: {len(plan.replaced)}")
         outcome = CollectOutcome(found=len(plan.done), replaced=[item.name for item in plan.replaced])
+        outcome.damaged = [str(item) for item in plan.damaged]
         outcome.older = _older(store, options, plan.done)
         if plan.pending:
             _measure(plan, images, store, runner, options, outcome, log, progress)
@@ -158,9 +165,18 @@ def _plan(
         fingerprint = known.fingerprint(source.key, source.signatures(), lambda: source.images.fingerprint)
     else:
         fingerprint = images.fingerprint
-    plan = make_plan(checkpoints, fingerprint, options, store, known)
+    plan = make_plan(checkpoints, fingerprint, options, store, known, _damaged(store, known))
     check_models([work.checkpoint for work in plan.pending])
     return plan
+
+
+def _damaged(store: Store, known: Known) -> list[Damaged]:
+    """The damaged parts, which the store overlooks from here on."""
+    damaged = find_damaged(store, known.sound)
+    store.overlooked = frozenset(item.part.path for item in damaged)
+    for table in TABLES:
+        known.note_sound(table, store.parts(table))
+    return damaged
 
 
 def _measure(

@@ -15,6 +15,7 @@ from invariscope.collectors.engine.runlog import logs
 from invariscope.collectors.schema import COLLECTORS, DESCRIPTION, TABLES, UNSHIFTED
 from invariscope.collectors.store.parts import Store
 from invariscope.collectors.store.reader import NETWORK
+from invariscope.collectors.store.verifying import Damaged, find_damaged
 from invariscope.zoo.checkpoint import Checkpoint
 
 Network = tuple[str, str]
@@ -39,7 +40,8 @@ class MeasuredCondition:
 @dataclass(frozen=True)
 class TablesStatus:
     """The state of a folder of tables: what is measured, how many tasks failed in which way, the number of files, and
-    how the last run ended; and the tables of collectors that are not installed, with their number of files.
+    how the last run ended; the tables of collectors that are not installed, with their number of files; and the parts
+    that are damaged, which count as not measured.
     """
 
     conditions: list[MeasuredCondition]
@@ -47,6 +49,7 @@ class TablesStatus:
     parts: int
     last_run: str
     strangers: dict[str, int]
+    damaged: list[Damaged]
 
 
 def status(root: Path | str, checkpoints: Sequence[Checkpoint] | None = None) -> TablesStatus:
@@ -63,6 +66,8 @@ def status(root: Path | str, checkpoints: Sequence[Checkpoint] | None = None) ->
     if not any(counts.values()):
         raise DataError(f"{store.name}: holds no tables: make some with `invariscope collect ZOO --out {store.name}`")
     known = Known(store)
+    damaged = find_damaged(store, known.sound)
+    store.overlooked = frozenset(item.part.path for item in damaged)
     wanted: dict[Network, str] | None = None
     if checkpoints is not None:
         wanted = {(known.sha256(checkpoint.weights), checkpoint.model): checkpoint.name for checkpoint in checkpoints}
@@ -77,7 +82,7 @@ def status(root: Path | str, checkpoints: Sequence[Checkpoint] | None = None) ->
     counted = Counter(Failure(**{key: row[key] for key in row if key != "part"}) for row in rows)
     failures = dict(sorted(counted.items(), key=lambda item: str(item[0])))
     strangers = {name: count for name in store.folders() if name not in counts and (count := len(store.parts(name)))}
-    return TablesStatus(conditions, failures, sum(counts.values()), _last_run(store), strangers)
+    return TablesStatus(conditions, failures, sum(counts.values()), _last_run(store), strangers, damaged)
 
 
 def _condition(table: str, text: str, having: set[Network], wanted: dict[Network, str] | None) -> MeasuredCondition:

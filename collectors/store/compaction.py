@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 
 from invariscope.base.errors import DataError
 from invariscope.collectors.schema import SCHEMA_VERSION, TABLES
+from invariscope.collectors.store.digest import digested_writer
 from invariscope.collectors.store.keys import part_key
 from invariscope.collectors.store.parts import Store
 from invariscope.collectors.store.reader import COMPACTED, PartFile, completed
+from invariscope.collectors.store.verifying import refuse_damaged
 
 ROW_GROUP = 1 << 16
 """Rows of a row group: so few that a filter on checkpoints passes over most of a large table."""
@@ -44,7 +46,7 @@ def compact(root: Path | str) -> list[Compacted]:
     folder meanwhile; on a local disk a lock sees to that.
 
     Raises:
-        DataError: no folder of tables, a part of something else or of another schema version.
+        DataError: no folder of tables, a damaged part, one of something else or of another schema version.
         OutputError: a run holds the folder, or it cannot be written to.
     """
     store = Store(root)
@@ -53,6 +55,7 @@ def compact(root: Path | str) -> list[Compacted]:
     done = []
     with store.lock("run", busy="a run is writing into this folder: compact it when that has ended"):
         store.sweep()
+        refuse_damaged(store)
         for table in TABLES:
             parts = store.parts(table)
             if table != "failures" and len(parts) > 1:
@@ -64,7 +67,7 @@ def _compact_table(store: Store, table: str, parts: list[PartFile]) -> Compacted
     path = store.path(table, f"{COMPACTED}{uuid.uuid4().hex}")
     schema = TABLES[table]
     count = 0
-    with store.replacing(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with store.replacing(path) as file, digested_writer(file, schema) as writer:
         for rows in _grouped(_distinct_rows(store, table, parts)):
             writer.write_table(rows, row_group_size=ROW_GROUP)
             count += len(rows)

@@ -19,6 +19,9 @@ from invariscope.collectors.store.reader import PartFile, list_parts, open_folde
 HEAD = ("checkpoint", "sha256", "model", "task")
 """Columns that say whose rows a part holds."""
 
+DAMAGED = "damaged"
+"""The folder of parts that were set aside."""
+
 _RETRIES = 5
 """A listing is taken anew so often where a part vanishes between listing and reading: another run replaced it."""
 
@@ -50,18 +53,23 @@ class StoredTasks:
         """The folder on this machine's file system; none where the tables are elsewhere."""
         return Path(self.base) if isinstance(self.filesystem, fs.LocalFileSystem) else None
 
+    overlooked: frozenset[str] = frozenset()
+    """Paths of damaged parts, which count as not there."""
+
     def path(self, table: str, slot: str) -> str:
         """The part file of a slot, in the store's file system."""
         return f"{self.base}/{table}/{slot}.parquet"
 
     def parts(self, table: str) -> list[PartFile]:
         """All parts of a table, by name."""
-        return list_parts(self.filesystem, self.base, table)
+        found = list_parts(self.filesystem, self.base, table)
+        return [part for part in found if part.path not in self.overlooked] if self.overlooked else found
 
     def folders(self) -> list[str]:
-        """The names of all folders in it, of tables and of others."""
+        """The names of all folders in it, of tables and of others, but for that of parts that were set aside."""
         found = self.filesystem.get_file_info(fs.FileSelector(self.base, allow_not_found=True))
-        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+        names = (info.base_name for info in found if info.type == fs.FileType.Directory)
+        return sorted(name for name in names if name != DAMAGED)
 
     def has(self, table: str, slot: str) -> bool:
         """Whether a single part of this name is there."""

@@ -19,8 +19,10 @@ from pyarrow import fs
 from invariscope.base.errors import OutputError
 from invariscope.base.flushing import flush_files, flush_folders
 from invariscope.collectors.schema import TABLES
-from invariscope.collectors.store.done import StoredTasks
+from invariscope.collectors.store.digest import write_digested
+from invariscope.collectors.store.done import DAMAGED, StoredTasks
 from invariscope.collectors.store.keys import checkpoint_slot, part_key, replaces
+from invariscope.collectors.store.reader import PartFile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,7 +130,7 @@ class Store(StoredTasks):
         path = self.path(table, slot)
         temporary = self._temporary(path)
         with self._whole(temporary) as file:
-            pq.write_table(data, file, compression="zstd")
+            write_digested(file, data)
         if self._held is None:
             self._take_names([(temporary, path)])
             return path
@@ -173,6 +175,20 @@ class Store(StoredTasks):
             if self.filesystem.get_file_info(path).type != fs.FileType.NotFound:
                 raise OutputError(f"{path}: cannot be deleted ({error}): make its folder writable") from error
 
+    def set_aside(self, table: str, part: PartFile) -> str:
+        """Move a damaged part out of the table, to ``damaged/``, so that what it held is measured again; its new path.
+
+        Raises:
+            OutputError: the folder cannot be written to.
+        """
+        path = f"{self.base}/{DAMAGED}/{table}-{part.slot}.{_unique()}.parquet"
+        with self.writing():
+            self.filesystem.create_dir(f"{self.base}/{DAMAGED}", recursive=True)
+            self.filesystem.move(part.path, path)
+            if self.folder is not None:
+                flush_folders((path.rpartition("/")[0], part.path.rpartition("/")[0]))
+        return path
+
     def remove(self, table: str, slots: set[str]) -> None:
         """Remove what these slots hold, in single parts and in compacted ones.
 
@@ -193,7 +209,7 @@ class Store(StoredTasks):
                     self.delete(part.path)
                 elif not all(kept):
                     with self.replacing(part.path) as file:
-                        pq.write_table(rows.filter(pa.array(kept)), file, compression="zstd")
+                        write_digested(file, rows.filter(pa.array(kept)))
 
     def remove_networks(self, networks: set[tuple[str, str]]) -> None:
         """Remove every measurement of these networks (SHA-256 of the weights, model string).

@@ -13,6 +13,7 @@ from invariscope.base.words import counted
 from invariscope.collectors.schema import DESCRIPTION, TABLES
 from invariscope.collectors.store.newest import VARIANT_COLUMNS, measured_tables, stale_by_table, variant_of
 from invariscope.collectors.store.parts import Store
+from invariscope.collectors.store.verifying import refuse_damaged
 
 REPLACED = "measured again since, with other images, preprocessing or code"
 UNDESCRIBED = "of networks that table checkpoints does not describe"
@@ -38,12 +39,13 @@ def find_stale(root: Path | str) -> list[Pruned]:
     """What :func:`prune` would remove. Nothing is written.
 
     Raises:
-        DataError: no folder of tables, or a file that is no part.
+        DataError: no folder of tables, a file that is no part, or a damaged one.
         TableError: measurements that compete, and no timings.
     """
     store = Store(root)
     if not any(store.parts(table) for table in TABLES):
         raise DataError(f"{store.name}: holds no tables: make some with `invariscope collect ZOO --out {store.name}`")
+    refuse_damaged(store)
     described = {(head["sha256"], head["model"]) for head in store.heads(DESCRIPTION).values()}
     rows = {name: _rows(store, name) for name in measured_tables() if store.parts(name)}
     variants = {name: [(variant_of(row), row["task"]) for row in of_table] for name, of_table in rows.items()}

@@ -23,6 +23,7 @@ from pyarrow import fs
 from invariscope.base.errors import TableError
 from invariscope.base.names import unknown
 from invariscope.collectors.schema import DESCRIPTION, FORMER_COLUMNS, LATER_COLUMNS, SCHEMA_VERSION, TABLES
+from invariscope.collectors.store.digest import check
 from invariscope.collectors.store.keys import part_key, replaces
 
 COMPACTED = "compacted-"
@@ -178,6 +179,7 @@ class TableReader:
 
     def __init__(self, folder: Path | str) -> None:
         self.name = str(folder)
+        self._sound: set[str] = set()
         try:
             self._filesystem, self._base = open_folder(folder)
         except ValueError as error:
@@ -281,11 +283,22 @@ class TableReader:
         for name, former in FORMER_COLUMNS.items():
             if name in schema.names:
                 schema = schema.append(pa.field(former, schema.field(name).type))
+        self._verify(files)
         with _named_errors(f"{self._base}/{table}"):
             dataset = ds.dataset(files, schema=schema, format="parquet", filesystem=self._filesystem)
         for fragment in dataset.get_fragments():
             _check_part(table, fragment)
         return dataset
+
+    def _verify(self, files: list[str]) -> None:
+        """Refuse parts that are not as they were written; an object store checks that itself."""
+        if not isinstance(self._filesystem, fs.LocalFileSystem):
+            return
+        for file in files:
+            if file not in self._sound:
+                if (reason := check(self._filesystem, file).damage) is not None:
+                    raise TableError(f"{file}: {reason}: run collect again, which sets it aside and measures it anew")
+                self._sound.add(file)
 
 
 def _column(name: str) -> ds.Expression:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 try:
@@ -55,8 +56,13 @@ def _each(function: Callable[[str], None], paths: list[str]) -> None:
     if len(paths) == 1:
         function(paths[0])
     elif paths:
-        with ThreadPoolExecutor(min(_THREADS, len(paths))) as pool:
-            list(pool.map(function, paths))
+        list(_pool(os.getpid()).map(function, paths))
+
+
+@cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    # Of each process: a fork has none of its parent's threads.
+    return ThreadPoolExecutor(_THREADS)
 
 
 def _flush_file(path: str) -> None:

@@ -33,6 +33,7 @@ from invariscope.cli.report import Report
 from invariscope.cli.sites import Sites
 from invariscope.cli.status import Status
 from invariscope.cli.train import Train
+from invariscope.cli.verify import Verify
 
 __all__ = ["BAD_INPUT", "COMMANDS", "DONE", "INTERRUPTED", "WITH_FAILURES", "main", "parse"]
 
@@ -48,6 +49,7 @@ COMMANDS = {
     "status": Status,
     "pack": Pack,
     "unpack": Unpack,
+    "verify": Verify,
     "compact": Compact,
     "prune": Prune,
     "analyze": Analyze,

@@ -123,6 +123,8 @@ def _say(plan: RunPlan) -> int:
     """What a run would do."""
     for collector, count in plan.counts().items():
         print(f"to do: {collector}: {count} tasks")
+    for damaged in plan.damaged:
+        print(f"damaged: {damaged}: would be set aside and measured again")
     for item in plan.replaced:
         print(f"to remove: {item.name}: the rows of weights that were replaced")
     print(f"{sum(plan.counts().values())} tasks to do, {len(plan.done)} are done; nothing was written")

@@ -68,6 +68,12 @@ def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
     print(
         f"tables: {out} ({outcome.measured} tasks measured, {outcome.found} were done, {len(outcome.failures)} failed)"
     )
+    if outcome.damaged:
+        print(
+            f"damaged: {counted(len(outcome.damaged), 'part')} set aside and measured again ({outcome.damaged[0]}; "
+            f"see {out}/damaged and the log)",
+            file=sys.stderr,
+        )
     if outcome.batch_sizes:
         name, size = next(iter(outcome.batch_sizes.items()))
         count = len(outcome.batch_sizes)

@@ -34,6 +34,8 @@ class Status(ManifestFlags):
             print(condition)
         for name, count in found.strangers.items():
             print(f"{name}: {counted(count, 'part')} of a collector that is not installed: install its package")
+        for item in found.damaged:
+            print(f"damaged: {item}: the next collect sets it aside and measures it again")
         for failure, count in found.failures.items():
             print(f"failed: {failure} ({count} task{'s' * (count > 1)})")
         print(f"last run: {found.last_run}")
