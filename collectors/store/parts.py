@@ -195,9 +195,14 @@ class Store(StoredTasks):
         Raises:
             OutputError: the folder cannot be written to.
         """
+        if not slots:
+            return
         for slot in slots:
             self.delete(self.path(table, slot))
-        if not slots or not any(part.compacted for part in self.parts(table)):
+        if self.folder is not None:
+            with self.writing():
+                flush_folders([f"{self.base}/{table}"])  # before what tells of these rows goes as well
+        if not any(part.compacted for part in self.parts(table)):
             return
         key = part_key(table)
         with self.lock("rewrite"):

@@ -2,50 +2,110 @@
 
 from __future__ import annotations
 
-import os
+import sys
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from invariscope_tests_power_cuts import Disk, power_cuts
+from safetensors import safe_open
 
+from invariscope.analysis import Tables, load
+from invariscope.base.files import sha256_file
 from invariscope.collectors.engine.run import collect
 from invariscope.collectors.options import Options
+from invariscope.collectors.schema import TABLES
 from invariscope.collectors.store.compaction import compact
 from invariscope.collectors.store.parts import Store
+from invariscope.collectors.store.verifying import find_damaged
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
+from invariscope.zoo.manifest import read_manifest
+from invariscope.zoo.run import Run
+from invariscope.zoo.training.zoos import Conditions, train_recipe
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="inodes of open files tell what was flushed")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which file is flushed")
+
+ReadAll = Callable[[Path], dict[str, pd.DataFrame]]
 
 
-def test_every_part_and_its_folder_are_flushed(
+def same(one: dict[str, pd.DataFrame], two: dict[str, pd.DataFrame]) -> None:
+    assert one.keys() == two.keys()
+    for name, rows in one.items():
+        pd.testing.assert_frame_equal(rows, two[name])
+
+
+def loaded(out: Path) -> dict[str, pd.DataFrame]:
+    """What our reader makes of a folder, its rows in a fixed order."""
+    tables = load(out)
+    frames = {}
+    for field in fields(Tables):
+        rows = getattr(tables, field.name)
+        frames[field.name] = rows.sort_values([c for c in ("checkpoint", "task", "depth", "score") if c in rows])
+    return {name: rows.reset_index(drop=True) for name, rows in frames.items() if len(rows)}
+
+
+OPTIONS = Options(collect=("layers", "invariance"), shift=("circular",), n_shifts=3, msb_images=4)
+
+
+def test_a_power_cut_while_collecting_leaves_whole_parts_and_after_it_all_of_them(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_all: ReadAll
+) -> None:
+    out, cuts = tmp_path / "out", [0]
+    Store(out).prepare()
+
+    def at(disk: Disk) -> None:
+        cuts[0] += 1
+        for image in disk.images(tmp_path / "image"):
+            assert not find_damaged(Store(image))
+
+    with power_cuts(out, monkeypatch, at) as disk:
+        collect(zoo, images.head(10), out, OPTIONS, progress=False)
+    assert cuts[0] > len(zoo)
+    for image in disk.images(tmp_path / "image"):
+        same(read_all(image), read_all(out))
+        assert collect(zoo, images.head(10), image, OPTIONS, progress=False).measured == 0
+
+
+def test_a_power_cut_while_compacting_takes_no_row(
     zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flushed: set[int] = set()
-    real, deleted = os.fsync, Store.delete
-
-    def fsync(descriptor: int) -> None:
-        flushed.add(os.fstat(descriptor).st_ino)
-        real(descriptor)
-
-    def delete(store: Store, path: str) -> None:
-        if Path(path).name.endswith(".parquet"):
-            for part in Path(path).parent.glob("compacted-*.parquet"):
-                assert {part.stat().st_ino, part.parent.stat().st_ino} <= flushed
-        deleted(store, path)
-
-    monkeypatch.setattr("invariscope.base.flushing.F_FULLFSYNC", None)
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(Store, "delete", delete)
     out = tmp_path / "out"
-    options = Options(collect=("layers", "invariance"), shift=("circular",), n_shifts=3, msb_images=4)
-    collect(zoo, images.head(10), out, options, progress=False)
-    parts = list(out.rglob("*.parquet"))
-    assert len(parts) > len(zoo)
-    assert {path.stat().st_ino for part in parts for path in (part, part.parent)} <= flushed
-    flushed.clear()
-    assert compact(out)
-    assert {part.stat().st_ino for part in out.rglob("compacted-*.parquet")} <= flushed
+    collect(zoo, images.head(10), out, OPTIONS, progress=False)
+    before = loaded(out)
+
+    def at(disk: Disk) -> None:
+        for image in disk.images(tmp_path / "image"):
+            assert not find_damaged(Store(image))
+            same(loaded(image), before)
+
+    with power_cuts(out, monkeypatch, at):
+        assert compact(out)
+
+
+def test_rows_of_replaced_weights_are_gone_before_what_tells_of_them(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    collect(zoo[:1], images.head(10), out, OPTIONS, progress=False)
+    old = sha256_file(zoo[0].weights)
+    zoo[0].weights.write_bytes(zoo[1].weights.read_bytes())
+
+    def at(disk: Disk) -> None:
+        for image in disk.images(tmp_path / "image"):
+            having = {
+                table
+                for table in TABLES
+                for part in image.glob(f"{table}/*.parquet")
+                if old in pq.read_table(part).to_pydict().get("sha256", ())
+            }
+            assert not having or "checkpoints" in having
+
+    with power_cuts(out, monkeypatch, at):
+        collect(zoo[:1], images.head(10), out, OPTIONS, progress=False)
 
 
 def test_at_most_a_moment_of_finished_work_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,3 +123,23 @@ def test_at_most_a_moment_of_finished_work_waits(tmp_path: Path, monkeypatch: py
             seen.append(len(list(tmp_path.rglob("*.parquet"))))
     assert seen == [0, 2, 2, 4]
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_power_cut_while_training_leaves_whole_files_and_after_it_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, run = tmp_path / "zoo", Run(epochs=2, batch_size=64, model={"width": 2}, limit=128, snapshots=(1,))
+    out.mkdir()
+
+    def at(disk: Disk) -> None:
+        for image in disk.images(tmp_path / "image"):
+            for file in [*image.glob("*.safetensors"), *image.glob(".*.training")]:
+                with safe_open(file, "pt") as whole:
+                    assert len(whole.keys())
+            if (image / "zoo.yaml").exists():
+                assert all(entry.weights.exists() for entry in read_manifest(image / "zoo.yaml"))
+
+    with power_cuts(out, monkeypatch, at) as disk:
+        train_recipe([run], out, progress=False, conditions=Conditions(save_every=0))
+    for image in disk.images(tmp_path / "image"):
+        assert len(read_manifest(image / "zoo.yaml")) == 2
