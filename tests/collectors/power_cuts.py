@@ -15,8 +15,9 @@ import pytest
 class Disk:
     """A folder as a disk holds it: the bytes that files had, and the names that folders had, when they were flushed.
 
-    Of what was not flushed a file system may have all or nothing. :meth:`images` makes both ends of it: names of the
-    last flush alone; and all names that are there now, of which files that were never flushed are empty.
+    Of what was not flushed a file system may have any part. :meth:`images` makes three: the names of the last flush
+    alone; these without those that were deleted since; and all names that are there now, of which files that were never
+    flushed are empty.
     """
 
     def __init__(self, root: Path) -> None:
@@ -42,7 +43,11 @@ class Disk:
             file.close()
 
     def images(self, onto: Path) -> Iterator[Path]:
-        for name, present in (("least", self._flushed_names), ("most", _present_names)):
+        for name, present in (
+            ("least", self._flushed_names),
+            ("deleted", self._left_names),
+            ("most", _present_names),
+        ):
             image = onto / name
             shutil.rmtree(image, ignore_errors=True)
             self._written(self.root, image, present)
@@ -61,6 +66,10 @@ class Disk:
                 (onto / name).mkdir()
             else:
                 (onto / name).write_bytes(self.bytes.get(number, b""))
+
+    def _left_names(self, folder: Path) -> dict[str, int]:
+        present = _present_names(folder)
+        return {name: number for name, number in self._flushed_names(folder).items() if name in present}
 
 
 def _present_names(folder: Path) -> dict[str, int]:
