@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -58,6 +59,16 @@ class CheckpointReport:
     batch_size: int | None = None
     deterministic: bool | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for another process."""
+        return asdict(self)
+
+    @classmethod
+    def of_dict(cls, values: dict[str, Any]) -> CheckpointReport:
+        """What :meth:`as_dict` gave."""
+        failures = {key: Failure(**failure) for key, failure in values["failures"].items()}
+        return cls(**{**values, "failures": failures})
+
     @property
     def keys(self) -> set[str]:
         """The tasks that are dealt with."""
@@ -72,26 +83,37 @@ def measure(
     *,
     claims: Claims | None = None,
     time_limit: float | None = None,
+    told: Callable[[str, bool], None] | None = None,
 ) -> CheckpointReport:
     """All tasks of one checkpoint. Whatever a network raises is a row of ``failures``: the others must go on.
 
     Args:
-        claims: where a worker process says which task is at work.
-        time_limit: seconds after which a task ends its worker process.
+        claims: where a worker of a cluster says which task is at work.
+        time_limit: seconds after which a task ends such a worker's process.
+        told: in a process of its own, what is called with the key of the task that begins, and whether the network is
+            still to be loaded for it. There, the end of the process that a network asks for, and a KeyboardInterrupt
+            that it raises, are failures too.
 
     Raises:
         OutputError: the tables cannot be written to.
     """
     with store.together():
-        return _measured(work, images, store, options, claims, time_limit)
+        return _measured(work, images, store, options, claims, time_limit, told)
 
 
 def _measured(
-    work: Work, images: ImageSet, store: Store, options: Options, claims: Claims | None, time_limit: float | None
+    work: Work,
+    images: ImageSet,
+    store: Store,
+    options: Options,
+    claims: Claims | None,
+    time_limit: float | None,
+    told: Callable[[str, bool], None] | None,
 ) -> CheckpointReport:
     report = CheckpointReport(work.checkpoint.name)
     subject: Subject | None = None
-    broken: Exception | None = None
+    broken: BaseException | None = None
+    caught = Exception if told is None else BaseException
     for task in work.tasks:
         if task.slot == task.key and store.has(task.collector, task.key):
             report.seconds[task.key] = 0.0  # another run measured it meanwhile
@@ -101,12 +123,17 @@ def _measured(
             try:
                 if broken is not None:
                     raise broken
-                subject = subject or _subject(work, images, options)
+                if told:
+                    told(task.key, subject is None)
+                if subject is None:
+                    subject = _subject(work, images, options)
+                    if told:
+                        told(task.key, False)
                 stage = task.collector
                 report.seconds[task.key] = _measure_task(store, work, task, subject, report.remarks)
             except OutputError:
                 raise
-            except Exception as error:
+            except caught as error:
                 if subject is None and not is_memory(error):
                     broken = error  # what cannot be loaded is not tried again for every task
                 message = " ".join(str(error).split()) or "no message"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from invariscope.base.errors import InputError
 
-MEASURE = ("torch", "safetensors", "sklearn", "joblib")
+MEASURE = ("torch", "safetensors", "sklearn", "joblib", "cloudpickle")
 """What the extra ``measure`` adds to the installation, by the names under which it is imported."""
 
 

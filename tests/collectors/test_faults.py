@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from joblib.externals.loky import get_reusable_executor
 from safetensors.torch import save_file
 
 from invariscope import cli
@@ -28,6 +28,7 @@ from invariscope.collectors.engine.measuring import measure
 from invariscope.collectors.engine.planning import PlannedTask, Work
 from invariscope.collectors.engine.run import collect
 from invariscope.collectors.engine.sharing import Claims
+from invariscope.collectors.engine.workers import SPARES
 from invariscope.collectors.options import Options
 from invariscope.collectors.store.compaction import compact
 from invariscope.collectors.store.parts import Store
@@ -252,7 +253,10 @@ def test_where_memory_runs_out_batches_are_halved_and_values_are_the_same(
     assert (outcome.failures, outcome.batch_sizes) == ([], {f"{fault}0": size})
     assert collect([wide], images, tmp_path / "wide", options, progress=False).batch_sizes == {}
     values = [load(tmp_path / name).invariance.sort_values(["shift_kind", "score"]) for name in ("narrow", "wide")]
-    assert values[0]["value"].tolist() == values[1]["value"].tolist()
+    # A product of matrices of other sizes may round otherwise; decisions are the same.
+    np.testing.assert_allclose(values[0]["value"], values[1]["value"], rtol=0, atol=1e-6)
+    exact = ~values[0]["score"].isin(["probability_drift"])
+    assert values[0]["value"][exact].tolist() == values[1]["value"][exact].tolist()
     (log,) = (tmp_path / "narrow" / "logs").iterdir()
     assert log.read_text().count("out of memory") == 1
 
@@ -295,7 +299,7 @@ def test_a_full_disk_is_one_line_and_leaves_whole_parts(
 
 @pytest.mark.full
 def test_a_full_disk_ends_a_run_of_several_jobs_too(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
-    get_reusable_executor().shutdown(kill_workers=True)  # older workers have no limit
+    SPARES.close()  # older workers have no limit
     with small_files(8000), pytest.raises(OutputError, match="File too large"):
         collect(zoo, images.head(2), tmp_path / "out", OPTIONS, jobs=2, progress=False)
     assert not list((tmp_path / "out").glob(".*.tmp"))

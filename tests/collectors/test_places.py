@@ -103,6 +103,6 @@ def test_a_scheduler_that_does_not_answer_is_one_line(
     zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("invariscope.collectors.engine.parallel.CONNECT", 0.2)
+    monkeypatch.setattr("invariscope.collectors.engine.cluster.CONNECT", 0.2)
     with pytest.raises(InputError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:9: start one or correct"):
         collect(zoo, images, tmp_path / "out", OPTIONS, cluster=Cluster("dask", "tcp://127.0.0.1:9"), progress=False)

@@ -1,0 +1,249 @@
+"""Worker processes of this machine: each measures one checkpoint at a time, and none outlives the run."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from invariscope.base.errors import OutputError
+from invariscope.collectors.engine.measuring import CheckpointReport
+from invariscope.collectors.engine.planning import Work
+from invariscope.collectors.engine.serving import Job, Order, command, send
+
+SPARE = 60.0
+"""Seconds for which idle servers are kept."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A task in which a worker ended, of work that is not reported: because its time was up, or by itself.
+
+    ``loads``: it did not come to measure.
+    """
+
+    work: Work
+    task: str
+    loads: bool
+    time_up: bool
+
+
+@dataclass
+class _Server:
+    """A process that forks workers, the work its worker is at, and since when which task.
+
+    ``spent``: workers that have run code of the user's and reported, and end by themselves.
+    """
+
+    process: subprocess.Popen[bytes]
+    schemes: frozenset[str]
+    said: queue.SimpleQueue[tuple[_Server, dict[str, Any] | None]]
+    worker: int | None = None
+    spent: set[int] = field(default_factory=set)
+    work: Work | None = None
+    task: str | None = None
+    loads: bool = True
+    since: float = field(default=0.0)
+    time_up: bool = False
+
+    def listen(self) -> None:
+        assert self.process.stdout is not None
+        with suppress(ValueError, OSError):
+            for line in self.process.stdout:
+                message = json.loads(line)
+                if "worker" in message:
+                    self.worker, self.since = message["worker"], time.monotonic()
+                elif message.get("ended") in self.spent:
+                    self.spent.remove(message["ended"])
+                else:
+                    if (spent := message.get("spent")) is not None:
+                        self.spent.add(spent)
+                    self.said.put((self, message))
+        self.said.put((self, None))
+
+    def stop_worker(self) -> None:
+        """End the worker and what it started; its server tells of it and forks another."""
+        if os.name == "posix" and self.worker is not None:
+            for kill in (os.killpg, os.kill):  # a worker that has just begun is in no group of its own
+                with suppress(ProcessLookupError, PermissionError):
+                    kill(self.worker, signal.SIGKILL)
+        else:
+            self.process.kill()
+
+    def close(self) -> None:
+        """End the server with its worker."""
+        self.stop_worker()
+        self.process.kill()
+        for stream in (self.process.stdin, self.process.stdout):
+            with suppress(OSError):
+                if stream is not None:
+                    stream.close()
+        self.process.wait()
+
+
+class _Spares:
+    """Servers of the last run, kept for a minute: the next one has not to import everything again."""
+
+    def __init__(self) -> None:
+        self._servers: list[_Server] = []
+        self._owner = os.getpid()
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+        atexit.register(self.close)
+
+    def take(self, schemes: frozenset[str]) -> _Server | None:
+        with self._lock:
+            self._forget_those_of_a_parent()
+            for server in self._servers:
+                if server.schemes >= schemes and server.process.poll() is None:
+                    self._servers.remove(server)
+                    return server
+        return None
+
+    def keep(self, server: _Server) -> None:
+        with self._lock:
+            self._forget_those_of_a_parent()
+            self._servers.append(server)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = threading.Timer(SPARE, self.close)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def close(self) -> None:
+        with self._lock:
+            self._forget_those_of_a_parent()
+            for server in self._servers:
+                server.close()
+            self._servers.clear()
+
+    def _forget_those_of_a_parent(self) -> None:
+        if self._owner != os.getpid():  # a fork
+            self._servers, self._owner = [], os.getpid()
+
+
+SPARES = _Spares()
+
+
+class Workers:
+    """As many processes as there is work for, at most ``count``; closed at the end of the ``with`` block.
+
+    Args:
+        time_limit: seconds that a task may take. It is kept by this process: a worker that hangs in native code, or
+            that was stopped from outside, is ended like any other.
+    """
+
+    def __init__(self, count: int, job: Job, time_limit: float | None) -> None:
+        self._count, self._job, self._limit = count, job, time_limit
+        self._servers: list[_Server] = []
+        self._said: queue.SimpleQueue[tuple[_Server, dict[str, Any] | None]] = queue.SimpleQueue()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        for server in self._servers:
+            if kind is None and server.work is None and os.name == "posix" and server.process.poll() is None:
+                SPARES.keep(server)
+            else:
+                server.close()
+        self._servers.clear()
+
+    def run(self, pending: Sequence[Work]) -> Iterator[CheckpointReport | Lost]:
+        """What came of each work, in the order in which it ends: its report, or the task in which its worker ended.
+
+        Raises:
+            OutputError: the tables cannot be written to.
+        """
+        waiting = deque(pending)
+        most = min(self._count, len(waiting))
+        schemes = frozenset(work.checkpoint.parts.scheme for work in pending)
+        while len(self._servers) < most:
+            self._servers.append(self._started(schemes))
+        idle, busy = self._servers[:most], 0
+        while waiting or busy:
+            while waiting and idle:
+                self._give(idle.pop(), waiting.popleft())
+                busy += 1
+            server, message = self._heard()
+            if server.work is None:
+                continue
+            ended = self._ended(server, message)
+            if ended is None:
+                continue
+            busy -= 1
+            server.work, server.task = None, None
+            if server.process.poll() is not None or message is None:
+                server.close()
+                self._servers.remove(server)
+                server = self._started(schemes)
+                self._servers.append(server)
+            idle.append(server)
+            yield ended
+
+    def _started(self, schemes: frozenset[str]) -> _Server:
+        spare = SPARES.take(schemes)
+        if spare is not None:
+            spare.said = self._said
+            return spare
+        process = subprocess.Popen(
+            command(schemes),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C in a terminal is for this process, which ends the others
+        )
+        server = _Server(process, schemes, self._said)
+        threading.Thread(target=server.listen, daemon=True).start()
+        return server
+
+    def _give(self, server: _Server, work: Work) -> None:
+        import cloudpickle
+
+        server.work, server.task, server.loads, server.time_up = work, work.tasks[0].key, True, False
+        server.since = time.monotonic()
+        order = Order(self._job, work, os.getcwd(), dict(os.environ))
+        with suppress(BrokenPipeError):  # it ended, which its listener tells
+            assert server.process.stdin is not None
+            send(server.process.stdin, cloudpickle.dumps(order))
+
+    def _heard(self) -> tuple[_Server, dict[str, Any] | None]:
+        """The next message of any server; ends workers whose time is up while it waits."""
+        while True:
+            with suppress(queue.Empty):
+                return self._said.get(timeout=None if self._limit is None else 0.1)
+            for server in self._servers:
+                # A new process has to import first: the time runs once there is a worker.
+                late = server.worker is not None and time.monotonic() - server.since > (self._limit or 0)
+                if server.work is not None and late and not server.time_up:
+                    server.time_up = True
+                    server.stop_worker()
+
+    @staticmethod
+    def _ended(server: _Server, message: dict[str, Any] | None) -> CheckpointReport | Lost | None:
+        """What a message says of the server's work; None where that goes on."""
+        assert server.work is not None
+        if message is None or "ended" in message:
+            return Lost(server.work, server.task or server.work.tasks[0].key, server.loads, server.time_up)
+        if "task" in message:
+            server.task, server.loads, server.since = message["task"], message["loads"], time.monotonic()
+        elif "refused" in message:
+            raise OutputError(message["refused"])
+        else:
+            return CheckpointReport.of_dict(message["report"])
+        return None
+
+
+def without(work: Work, done: set[str]) -> Work | None:
+    """The work that is left when these tasks are dealt with, if any is."""
+    tasks = tuple(task for task in work.tasks if task.key not in done)
+    return replace(work, tasks=tasks) if tasks else None
