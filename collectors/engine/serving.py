@@ -1,9 +1,9 @@
 """What runs in the processes of this machine that measure: a server that forks workers, and the worker.
 
 A server imports what measuring needs and then only forks: so a fresh worker takes milliseconds, and nothing that one
-worker's network did to its process is in another's. A worker reads its work from the server's standard input, writes
-lines of JSON to what was its standard output, and goes on until its process is used up: by a checkpoint that ran
-Python of the user's. Where there is no fork, on Windows, the server is the worker, and a new one takes its place.
+worker's network did to its process is in another's. A worker gets orders through its server, writes lines of JSON to
+what was the server's standard output, and goes on until it is spent: by a checkpoint that ran Python of the user's.
+Where there is no fork, on Windows, the server is the worker, and a new one takes its place.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import select
 import signal
 import struct
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,7 +35,7 @@ _LIBRARIES = {"timm": "timm", "torchvision": "torchvision"}
 """What a server imports ahead for model strings of these schemes."""
 
 _LOOK = 0.05
-"""Seconds between two looks of a server at its worker and at its own parent."""
+"""Seconds between two looks of a server at its worker and at its own parent, unless an order comes."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ def send(stream: BinaryIO, content: bytes) -> None:
 
 
 def serve(libraries: str) -> None:
-    """Fork workers for as long as the process lives that started this one.
+    """Fork workers, one at a time, and hand orders on to them, while the process lives that started this one.
+
+    An order goes through a pipe of the worker's own: one that dies before it has read it takes it along.
 
     Args:
         libraries: schemes of model strings whose libraries are imported ahead, with commas.
@@ -80,37 +82,53 @@ def serve(libraries: str) -> None:
             importlib.import_module(name)
     tell = _teller(channel)
     if os.name != "posix":
-        _work(tell)
+        tell({"worker": os.getpid()})
+        _work(0, tell)
         return
     while True:
-        server = os.getpid()
-        worker = os.fork()
-        if worker == 0:
-            os.setsid()  # with what it starts, so that all of it can be ended
-            end_with(server)
-            try:
-                _work(tell)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(0)
+        worker, orders = _forked(tell)
         tell({"worker": worker})
-        _wait(worker, parent)
+        _hand_on(orders, worker, parent)
+        os.close(orders)
         tell({"ended": worker})
 
 
-def _wait(worker: int, parent: int) -> None:
-    """Until a worker has ended; ends both where the parent has."""
-    while True:
-        if os.waitpid(worker, os.WNOHANG)[0]:
-            with suppress(ProcessLookupError, PermissionError):  # what it left running
-                os.killpg(worker, signal.SIGKILL)
-            return
-        if os.getppid() != parent:
-            with suppress(ProcessLookupError):
-                os.killpg(worker, signal.SIGKILL)
+def _forked(tell: Callable[[dict[str, Any]], None]) -> tuple[int, int]:
+    """A new worker, and where to write its orders."""
+    source, orders = os.pipe()
+    server = os.getpid()
+    worker = os.fork()
+    if worker:
+        os.close(source)
+        return worker, orders
+    try:
+        os.close(orders)
+        os.setsid()  # with what it starts, so that all of it can be ended
+        end_with(server)
+        _work(source, tell)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _hand_on(orders: int, worker: int, parent: int) -> None:
+    """Give a worker its orders until it has ended; end both where the parent has."""
+    while not os.waitpid(worker, os.WNOHANG)[0]:
+        coming = select.select([0], [], [], _LOOK)[0]
+        content = _message(0) if coming else b""
+        if os.getppid() != parent or (coming and not content):
+            _end(worker)
             os._exit(1)
-        time.sleep(_LOOK)
+        if content:
+            with suppress(BrokenPipeError), open(orders, "wb", closefd=False) as pipe:
+                send(pipe, content)
+    _end(worker)  # what it left running
+
+
+def _end(group: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def _teller(channel: int) -> Callable[[dict[str, Any]], None]:
@@ -122,25 +140,18 @@ def _teller(channel: int) -> Callable[[dict[str, Any]], None]:
     return tell
 
 
-def _work(tell: Callable[[dict[str, Any]], None]) -> None:
+def _work(orders: int, tell: Callable[[dict[str, Any]], None]) -> None:
     """Measure what comes in, until a checkpoint has run code of the user's, or nothing comes any more."""
     import cloudpickle
 
-    while True:
-        size = _read(8)
-        if not size:  # the parent has ended, or is about to end this process
-            if os.name == "posix":
-                signal.pause()
-            return
-        order: Order = cloudpickle.loads(_read(struct.unpack("<Q", size)[0]))  # of our parent alone
-        if os.name != "posix":
-            tell({"worker": os.getpid()})
+    while content := _message(orders):
+        order: Order = cloudpickle.loads(content)  # of our parent alone
+        spent = order.work.code_sha256 is not None
         try:
-            report = _measured(order, tell)
-            tell({"report": report, "spent": os.getpid() if order.work.code_sha256 is not None else None})
+            tell({"report": _measured(order, tell), "spent": spent})
         except OutputError as error:
             tell({"refused": str(error)})
-        if order.work.code_sha256 is not None:
+        if spent:
             return
 
 
@@ -162,11 +173,16 @@ def _measured(order: Order, tell: Callable[[dict[str, Any]], None]) -> dict[str,
     return measure(order.work, read_images(job.folder), Store(job.tables), job.options, told=told).as_dict()
 
 
-def _read(count: int) -> bytes:
-    """So many bytes of the input, or none where it has ended."""
+def _message(source: int) -> bytes:
+    """What :func:`send` wrote, or nothing where the other side has ended."""
+    size = _read(source, 8)
+    return _read(source, struct.unpack("<Q", size)[0]) if size else b""
+
+
+def _read(source: int, count: int) -> bytes:
     content = b""
     while len(content) < count:
-        block = os.read(0, count - len(content))
+        block = os.read(source, count - len(content))
         if not block:
             return b""
         content += block

@@ -40,43 +40,42 @@ class Lost:
 
 @dataclass
 class _Server:
-    """A process that forks workers, the work its worker is at, and since when which task.
+    """A process that forks workers one at a time, the work that its worker is at, and since when which task.
 
-    ``spent``: workers that have run code of the user's and reported, and end by themselves.
+    ``worker`` is None while it has none that takes orders.
     """
 
     process: subprocess.Popen[bytes]
     schemes: frozenset[str]
     said: queue.SimpleQueue[tuple[_Server, dict[str, Any] | None]]
     worker: int | None = None
-    spent: set[int] = field(default_factory=set)
     work: Work | None = None
     task: str | None = None
     loads: bool = True
     since: float = field(default=0.0)
     time_up: bool = False
+    begun: bool = False
 
     def listen(self) -> None:
+        """Put what it says into the queue, and None where it has ended."""
         assert self.process.stdout is not None
         with suppress(ValueError, OSError):
             for line in self.process.stdout:
                 message = json.loads(line)
                 if "worker" in message:
-                    self.worker, self.since = message["worker"], time.monotonic()
-                elif message.get("ended") in self.spent:
-                    self.spent.remove(message["ended"])
-                else:
-                    if (spent := message.get("spent")) is not None:
-                        self.spent.add(spent)
-                    self.said.put((self, message))
+                    self.worker, self.begun = message["worker"], True
+                elif "ended" in message or message.get("spent"):
+                    self.worker = None
+                self.said.put((self, message))
+        self.worker = None
         self.said.put((self, None))
 
     def stop_worker(self) -> None:
         """End the worker and what it started; its server tells of it and forks another."""
-        if os.name == "posix" and self.worker is not None:
+        if os.name == "posix" and (worker := self.worker) is not None:
             for kill in (os.killpg, os.kill):  # a worker that has just begun is in no group of its own
                 with suppress(ProcessLookupError, PermissionError):
-                    kill(self.worker, signal.SIGKILL)
+                    kill(worker, signal.SIGKILL)
         else:
             self.process.kill()
 
@@ -153,7 +152,8 @@ class Workers:
 
     def __exit__(self, kind: object, *_: object) -> None:
         for server in self._servers:
-            if kind is None and server.work is None and os.name == "posix" and server.process.poll() is None:
+            idle = server.work is None and server.process.poll() is None
+            if kind is None and idle and os.name == "posix":
                 SPARES.keep(server)
             else:
                 server.close()
@@ -170,26 +170,25 @@ class Workers:
         schemes = frozenset(work.checkpoint.parts.scheme for work in pending)
         while len(self._servers) < most:
             self._servers.append(self._started(schemes))
-        idle, busy = self._servers[:most], 0
+        busy = 0
         while waiting or busy:
-            while waiting and idle:
-                self._give(idle.pop(), waiting.popleft())
-                busy += 1
+            for server in self._servers[:most]:
+                if waiting and server.work is None and server.worker is not None:
+                    self._give(server, waiting.popleft())
+                    busy += 1
             server, message = self._heard()
-            if server.work is None:
-                continue
             ended = self._ended(server, message)
-            if ended is None:
-                continue
-            busy -= 1
-            server.work, server.task = None, None
-            if server.process.poll() is not None or message is None:
+            if message is None:
                 server.close()
-                self._servers.remove(server)
-                server = self._started(schemes)
-                self._servers.append(server)
-            idle.append(server)
-            yield ended
+                if not server.begun:
+                    raise OutputError(
+                        f"a worker process ended at its start (status {server.process.returncode}): measure with one "
+                        "job, or mend what it wrote above"
+                    )
+                self._servers[self._servers.index(server)] = self._started(schemes)
+            if ended is not None:
+                server.work, busy = None, busy - 1
+                yield ended
 
     def _started(self, schemes: frozenset[str]) -> _Server:
         spare = SPARES.take(schemes)
@@ -222,24 +221,24 @@ class Workers:
             with suppress(queue.Empty):
                 return self._said.get(timeout=None if self._limit is None else 0.1)
             for server in self._servers:
-                # A new process has to import first: the time runs once there is a worker.
-                late = server.worker is not None and time.monotonic() - server.since > (self._limit or 0)
+                late = time.monotonic() - server.since > (self._limit or 0)
                 if server.work is not None and late and not server.time_up:
                     server.time_up = True
                     server.stop_worker()
 
     @staticmethod
     def _ended(server: _Server, message: dict[str, Any] | None) -> CheckpointReport | Lost | None:
-        """What a message says of the server's work; None where that goes on."""
-        assert server.work is not None
+        """What a message says of the server's work; None where that goes on, or there is none."""
+        if server.work is None:
+            return None
         if message is None or "ended" in message:
             return Lost(server.work, server.task or server.work.tasks[0].key, server.loads, server.time_up)
+        if "refused" in message:
+            raise OutputError(message["refused"])
+        if "report" in message:
+            return CheckpointReport.of_dict(message["report"])
         if "task" in message:
             server.task, server.loads, server.since = message["task"], message["loads"], time.monotonic()
-        elif "refused" in message:
-            raise OutputError(message["refused"])
-        else:
-            return CheckpointReport.of_dict(message["report"])
         return None
 
 
