@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from invariscope.zoo.datasets import load_dataset as load_dataset
     from invariscope.zoo.datasets import register_dataset as register_dataset
     from invariscope.zoo.datasets.source import DataSource as DataSource
+    from invariscope.zoo.from_csv import zoo_from_csv as zoo_from_csv
+    from invariscope.zoo.from_library import zoo_from_library as zoo_from_library
     from invariscope.zoo.loading import build_model as build_model
     from invariscope.zoo.loading import load_checkpoint as load_checkpoint
     from invariscope.zoo.manifest import read_manifest as read_manifest
@@ -114,6 +116,8 @@ _HOMES = {
     "train_recipe": "zoo.training",
     "write_report": "analysis",
     "write_results": "analysis",
+    "zoo_from_csv": "zoo.from_csv",
+    "zoo_from_library": "zoo.from_library",
 }
 """Where each name of the facade is defined, within this package."""
 

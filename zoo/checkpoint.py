@@ -74,6 +74,8 @@ class Checkpoint:
         input: input size and normalisation.
         labels: name of the label set, where it is given.
         factors: free columns for the analysis (operator, seed, run, epoch, ...): text, numbers, true or false.
+        metrics: numbers that somebody else has measured of it (validation accuracy, calibration error, ...), for the
+            analysis.
         prefix: what to strip from the keys of the weights, for example ``module.``.
         key: the entry of the weights file that holds the weights, where there are several.
         rename: what to replace in the keys, pairs of texts; or ``regex`` and ``to`` with a pattern and its replacement.
@@ -98,6 +100,7 @@ class Checkpoint:
     rename: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     ignore: tuple[str, ...] = ()
     classes: Classes | None = None
+    metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     @cached_property
     def parts(self) -> ModelString:

@@ -15,11 +15,13 @@ from invariscope.base.names import unknown
 from invariscope.zoo.architectures import ARCHITECTURES
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.hub import hub_builder, hub_input
 from invariscope.zoo.layouts import Layout, proposal
-from invariscope.zoo.libraries import config_input, timm_builder, timm_input, torchvision_builder, torchvision_input
+from invariscope.zoo.libraries import timm_builder, timm_input, torchvision_builder, torchvision_input
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators import read_downsampling
 from invariscope.zoo.outputs import choose_outputs
+from invariscope.zoo.timm_config import config_input
 from invariscope.zoo.user_code import find_code, load_user_object, remedy, said, where
 from invariscope.zoo.weights import load_weights
 
@@ -77,6 +79,8 @@ def default_input(model: str | ModelString, folder: str | Path | None = None) ->
         return timm_input(parts)
     if parts.scheme == "torchvision":
         return torchvision_input(parts)
+    if parts.scheme == "hf":
+        return hub_input(parts)
     if parts.scheme == "python":
         config = getattr(_python(parts, Path(folder or ".")), "default_cfg", None)
         return config_input(config) if isinstance(config, Mapping) else None
@@ -157,6 +161,8 @@ def _builder(parts: ModelString, folder: Path, download: bool) -> Callable[..., 
         return timm_builder(parts, download)
     if parts.scheme == "torchvision":
         return torchvision_builder(parts, download)
+    if parts.scheme == "hf":
+        return hub_builder(parts, load_weights)
     builder: Callable[..., Any] = ARCHITECTURES[parts.target]
     return builder
 

@@ -23,7 +23,7 @@ from invariscope.collectors.store.parts import Store
 from invariscope.collectors.store.reader import RowFilter, TableReader
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.source import DataSource
-from invariscope.zoo.manifest import check_models
+from invariscope.zoo.manifest_models import check_models
 
 if TYPE_CHECKING:
     from invariscope.zoo.datasets import ImageSet

@@ -13,7 +13,8 @@ from invariscope import cli
 from invariscope.base.errors import ManifestError
 from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES
 from invariscope.zoo.datasets.inputs import INTERPOLATIONS
-from invariscope.zoo.manifest import ENTRY_KEYS, read_manifest
+from invariscope.zoo.manifest import read_manifest
+from invariscope.zoo.manifest_entries import ENTRY_KEYS
 from invariscope.zoo.manifest_input import INPUT_KEYS
 
 INPUT = {"size": 32, "mean": 0.5, "std": 0.25}
