@@ -98,6 +98,8 @@ def manifest_entry(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
     """A checkpoint as an entry of a manifest in this folder."""
     weights = Path(os.path.relpath(checkpoint.weights.resolve(), folder)).as_posix()
     entry: dict[str, Any] = {"name": checkpoint.name, "model": checkpoint.model, "weights": weights}
+    if checkpoint.parts.scheme == "onnx":
+        del entry["weights"]
     for key in ("key", "prefix"):
         if getattr(checkpoint, key) is not None:
             entry[key] = getattr(checkpoint, key)

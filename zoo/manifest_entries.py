@@ -13,6 +13,7 @@ from typing import Any
 from invariscope.base.errors import InputError, ManifestError
 from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES, Checkpoint, no_weights
 from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.exchange import SUFFIX
 from invariscope.zoo.manifest_input import read_input
 from invariscope.zoo.manifest_models import check_zoo_model
 from invariscope.zoo.manifest_weights import read_classes, read_ignore, read_rename, whole
@@ -31,6 +32,9 @@ ENTRY_KEYS = (
     *("name", "model", "weights", "key", "prefix", "rename", "ignore", "input", "classes", "labels", "factors"),
     "metrics",
 )
+
+
+_OF_WEIGHTS = ("weights", "key", "prefix", "rename", "ignore")
 
 
 def read_entries(path: Path, entries: Sequence[tuple[Located, str]], permissions: Permissions) -> list[Checkpoint]:
@@ -76,8 +80,12 @@ class EntryReader:
         """The checkpoints of one entry, which is called ``what`` until its name is known."""
         if isinstance(item.value, dict) and "name" in item.value:
             what = f"checkpoint {item.value['name'].text(f'{what}: name')!r}"
-        entry = item.mapping(what, ENTRY_KEYS, ("model", "weights"))
+        entry = item.mapping(what, ENTRY_KEYS, ("model",))
         text, model = self._model(entry["model"], what)
+        if model.scheme != "onnx":
+            item.mapping(what, ENTRY_KEYS, ("weights",))
+        elif wrong := [key for key in _OF_WEIGHTS if key in entry]:
+            raise entry[wrong[0]].fail(f"{what}: {text!r} holds its weights: leave {wrong[0]} out")
         spec = (
             read_input(entry["input"], f"{what}: input") if "input" in entry else self._known_input(model, item, what)
         )
@@ -89,7 +97,10 @@ class EntryReader:
         classes = read_classes(entry["classes"], f"{what}: classes") if "classes" in entry else None
         factors = _factors(entry["factors"], f"{what}: factors") if "factors" in entry else {}
         metrics = _metrics(entry["metrics"], f"{what}: metrics") if "metrics" in entry else {}
-        files, is_pattern = self._weights(entry["weights"], what, model)
+        if model.scheme == "onnx":
+            files, is_pattern = self._files(entry["model"], what, "model", model.target)
+        else:
+            files, is_pattern = self._weights(entry["weights"], what, model)
         checkpoints = []
         for file in files:
             name = entry["name"].value if "name" in entry else ""
@@ -102,6 +113,8 @@ class EntryReader:
             origin = (self._folder, item.line, self._path)
             more: dict[str, Any] = {"key": key, "rename": MappingProxyType(rename), "ignore": ignore}
             more |= {"classes": classes, "metrics": MappingProxyType(dict(metrics))}
+            if model.scheme == "onnx" and is_pattern:
+                text = f"onnx:{file.relative_to(self._folder).as_posix()}"
             checkpoints.append(Checkpoint(name, text, file, spec, labels, frozen, prefix, *origin, **more))
         return checkpoints
 
@@ -157,20 +170,27 @@ class EntryReader:
         text = item.text(f"{what}: weights")
         if text == PRETRAINED:
             return [self._pretrained(model, item, what)], False
+        if not glob.has_magic(text) and (problem := no_weights(text)):
+            raise item.fail(f"{what}: weights is {text!r}: {problem}")
+        return self._files(item, what, "weights", text)
+
+    def _files(self, item: Located, what: str, key: str, text: str) -> tuple[list[Path], bool]:
+        """The files of a path or a pattern, and whether it is one."""
+        kind, suffixes = ("weights", WEIGHT_SUFFIXES) if key == "weights" else ("ONNX", (SUFFIX,))
         path = self._folder / text
         if glob.has_magic(text) and not path.exists():
             found = sorted(glob.glob(text, root_dir=self._folder, recursive=True))
-            files = whole([self._folder / name for name in found if name.endswith(WEIGHT_SUFFIXES)])
+            files = whole([self._folder / name for name in found if name.endswith(suffixes)])
             if not files:
-                raise item.fail(f"{what}: no weights file matches {text!r} in {self._folder}: correct the pattern")
+                raise item.fail(f"{what}: no {kind} file matches {text!r} in {self._folder}: correct the pattern")
             for file in files:
-                self._check_inside(file, item, f"{what}: weights")
+                self._check_inside(file, item, f"{what}: {key}")
             return files, True
-        self._check_inside(path, item, f"{what}: weights")
-        if problem := no_weights(text):
-            raise item.fail(f"{what}: weights is {text!r}: {problem}")
+        self._check_inside(path, item, f"{what}: {key}")
+        if not path.name.endswith(suffixes):
+            raise item.fail(f"{what}: {key} is {text!r}: name a file that ends in {suffixes[0]}")
         if not path.is_file() and not self._permissions.missing_weights:
-            raise item.fail(f"{what}: there is no weights file {path}: put it there or correct the path")
+            raise item.fail(f"{what}: there is no {kind} file {path}: put it there or correct the path")
         return [path], False
 
     def _check_inside(self, path: Path, item: Located, what: str) -> None:
@@ -182,7 +202,7 @@ class EntryReader:
 
 
 def _stem(file: Path) -> str:
-    suffix = max((suffix for suffix in WEIGHT_SUFFIXES if file.name.endswith(suffix)), key=len)
+    suffix = max((suffix for suffix in (*WEIGHT_SUFFIXES, SUFFIX) if file.name.endswith(suffix)), key=len)
     return file.name.removesuffix(suffix)
 
 

@@ -25,6 +25,6 @@ def metric_correlations(
     readings = list(MSB_READINGS)
     tables = [correlate(cell.rows, [*readings, accuracy, *scores], metrics, clusters=_CLUSTERS, **options)]
     for metric in metrics:
-        held = {"methods": ["partial_pearson", "partial_spearman"], "covariates": [accuracy, metric]}
+        held: dict[str, Any] = {"methods": ["partial_pearson", "partial_spearman"], "covariates": [accuracy, metric]}
         tables.append(correlate(cell.rows, readings, scores, clusters=_CLUSTERS, **held, **options))
     return cell.tag(pd.concat(tables, ignore_index=True))

@@ -36,7 +36,7 @@ def metric_fold(table: pd.DataFrame, metrics: Sequence[str], vocabulary: Vocabul
                 f"MSB with {vocabulary.score_word} given {vocabulary.accuracy_word} and it "
                 f"{r_in_words(given.iloc[0], 'partial r')}"
             )
-            name, count = metric.removeprefix(METRIC), plain.loc[PRIMARY_READING, "n"]
+            name, count = metric.removeprefix(METRIC), int(plain["n"][PRIMARY_READING])
             where = plan_short(cell.iloc[0], several=True)
             lines.append(f"{name}, {cell['data'].iloc[0]}, {where} ({count} checkpoints): {'; '.join(said)}.")
     read = "Metrics are numbers that the manifest gives. Pearson's r over checkpoints, intervals over operators."

@@ -105,7 +105,7 @@ def test_metrics_are_drawn(tables: Path) -> None:
     assert (left.get_ylabel(), right.get_xlabel()) == ("top1", "val_loss")
     points = np.concatenate([part.get_offsets() for part in left.collections if part.get_label() == "not given"])
     assert sorted(points[:, 1]) == sorted(value for value, loss in zip(TOP1, LOSS, strict=True) if loss == loss)
-    with pytest.raises(TableError, match="val_loss goes from 1.2 to 2, and a score is a share"):
+    with pytest.raises(TableError, match=r"val_loss goes from 1\.2 to 2, and a score is a share"):
         draw_figures(found, ["msb_invariance"], score="val_loss")
     with pytest.raises(TableError, match="unknown reading 'val_los': did you mean 'val_loss'"):
         draw_figures(found, ["msb_invariance"], reading="val_los")
@@ -324,7 +324,7 @@ def test_what_the_hub_holds_and_is_no_network_here(hub_cache: Path, tmp_path: Pa
         with pytest.raises(ModelError, match=message) as caught:
             build_model(f"hf:{name}")
         assert "\n" not in str(caught.value)
-    with pytest.raises(WeightsError, match="its pickle calls for builtins.exec"):
+    with pytest.raises(WeightsError, match=r"its pickle calls for builtins\.exec"):
         build_model("hf:a/pickle?pretrained")
     with pytest.raises(ModelError, match="is not in the cache"):
         build_model("hf:a/reads@v1")
