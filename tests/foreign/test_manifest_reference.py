@@ -133,6 +133,15 @@ BAD: list[tuple[Any, str]] = [
     (given(factors=[1]), "must be a mapping"),
     (given(factors={"seed": "first"}), "must be a whole number"),
     (given(labels=[1]), "must be text"),
+    (given(metrics={"top1": "high"}), "must be a number"),
+    (given(metrics=[1]), "must be a mapping"),
+    (given(metrics={"loss": float("nan")}), "must be a finite number"),
+    (given(model="onnx:a.onnx"), "leave weights out"),
+    (given(model="onnx:b.onnx", weights=None), "put it there or correct the path"),
+    (given(model="onnx:a.pth", weights=None), "name a file that ends in .onnx"),
+    (given(weights="a.onnx"), "model: onnx:FILE"),
+    (given(weights="a.keras"), "tf2onnx"),
+    (given(model="hf:absent/absent", weights="pretrained"), "hf download absent/absent"),
 ]
 
 
