@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from invariscope.analysis.figures import FIGURES, draw_from, known_formats, make, render
 from invariscope.analysis.publication import PAPER_TABLES
+from invariscope.analysis.tables.checkpoints import METRIC, describe, metrics_of
 from invariscope.analysis.tables.frames import Frames
 from invariscope.base.errors import TableError
 from invariscope.base.files import write_whole
 from invariscope.base.names import unknown
-from invariscope.collectors.schema import MSB_READINGS, OTHER_READINGS
+from invariscope.collectors.schema import MSB_READINGS, OTHER_READINGS, SCORES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,12 +75,15 @@ def draw_figures(
     width: Width = "double",
     data: str | None = None,
     reading: str | None = None,
+    score: str | None = None,
 ) -> Drawn:
     """Draw every figure and make every table of the paper (``only`` the named ones); those for which the tables have no
     rows are told with the reason.
 
     ``data`` names the data set to draw where the tables hold several; ``reading`` what figures of a reading draw in the
-    place of MSB. Given :class:`Frames` of the tables, what was made of them before is not made again.
+    place of MSB, a metric of the manifest too; ``score`` what figures of a score draw in the place of consistency: one
+    of whole images, or a metric, both shares from 0 to 1. Given :class:`Frames` of the tables, what was made
+    of them before is not made again.
 
     Raises:
         TableError: an unknown figure or width, or a name that is a figure's and a table's.
@@ -95,11 +99,14 @@ def draw_figures(
             raise TableError(f"{name!r} is a figure and a table of the paper: give one of them another name")
     if width not in WIDTHS:
         raise TableError(unknown("figure width", width, WIDTHS))
-    known = (*MSB_READINGS, *OTHER_READINGS)
-    if reading is not None and reading not in known:
-        raise TableError(unknown("reading", reading, known))
-    offered = {"width": width, "data": data, **({"reading": reading} if reading else {})}
     drawn, frames = Drawn({}, {}, {}, width), Frames.of(tables)
+    offered: dict[str, Any] = {"width": width, "data": data}
+    if reading is not None:
+        offered["reading"] = _column(frames, "reading", reading, (*MSB_READINGS, *OTHER_READINGS))
+    if score is not None:
+        offered["score"] = _column(frames, "score", score, SCORES)
+        offered["scores"] = (offered["score"],)
+        _check_share(frames, offered["score"])
     for name in names:
         try:
             if name in PAPER_TABLES:
@@ -109,6 +116,30 @@ def draw_figures(
         except TableError as error:
             drawn.reasons[name] = str(error)
     return drawn
+
+
+def _column(frames: Frames, what: str, name: str, known: Sequence[str]) -> str:
+    """The column of a reading or a score, or of a metric by its name in the manifest.
+
+    Raises:
+        TableError: there is none.
+    """
+    if name in known:
+        return name
+    metrics = {column.removeprefix(METRIC): column for column in metrics_of(describe(frames.tables))}
+    if name not in metrics and name not in metrics.values():
+        raise TableError(unknown(what, name, (*known, *metrics)))
+    return metrics.get(name, name)
+
+
+def _check_share(frames: Frames, score: str) -> None:
+    """Refuse a metric that is no share where a score is drawn: its curves are those of shares."""
+    values = frames["joined"][score].dropna() if score.startswith(METRIC) else ()
+    if len(values) and not 0 <= min(values) <= max(values) <= 1:
+        raise TableError(
+            f"{score.removeprefix(METRIC)} goes from {min(values):g} to {max(values):g}, and a score is a share from 0 "
+            "to 1: draw it across with --x (in Python reading=), or write it as a share into the manifest"
+        )
 
 
 HEADLINES = {"invariance": ("population", "rotations", "msb_invariance"), "segmentation": ("segmentation",)}

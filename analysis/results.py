@@ -24,7 +24,8 @@ class Results:
     (module ``designs``). ``primary``: the statements fixed in advance, (a) Spearman over operator means, (b) the
     fractional logit's slope given accuracy, (c) the slope within operators, with their verdicts, ``p`` (where they can
     be tested) and ``p_holm`` over the primary ones. ``statements``: what version 2 of the plan says of drawn operators,
-    without a row where there are none. In words: ``opening``, the verdict, the primary statements and what limits them;
+    without a row where there are none; ``metrics``: correlations with the metrics of the manifest, likewise. In words:
+    ``opening``, the verdict, the primary statements and what limits them;
     ``folds``, everything else; ``further_lines``, what a terminal shows after the opening.
     """
 
@@ -39,6 +40,7 @@ class Results:
     folds: tuple[Fold, ...]
     further_lines: tuple[str, ...]
     statements: pd.DataFrame = field(default_factory=pd.DataFrame)
+    metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def summary(self) -> str:
@@ -55,17 +57,18 @@ def write_results(
     results: Results, folder: Path | str, power: pd.DataFrame | None = None, *, figure: bytes | None = None
 ) -> list[Path]:
     """Write a CSV file per table (``correlations``, ``regressions``, ``influence``, ``comparisons``, ``sites``,
-    ``designs``), ``statements`` where operators were drawn, ``summary.md``, ``power.csv`` where there is a table of
-    :func:`power`, and ``headline.png`` where the ``figure`` is given, which the summary then shows; all of them
-    appear, each whole, or none.
+    ``designs``), ``statements`` where operators were drawn, ``metrics`` where the manifest has some, ``summary.md``,
+    ``power.csv`` where there is a table of :func:`power`, and ``headline.png`` where the ``figure`` is given, which the
+    summary then shows; all of them appear, each whole, or none.
 
     Raises:
         TableError: the folder cannot be written to.
     """
     root = Path(folder)
     files = {f"{name}.csv": _csv(getattr(results, name)) for name in _CSV}
-    if len(results.statements):
-        files["statements.csv"] = _csv(results.statements)
+    for name in ("statements", "metrics"):
+        if len(table := getattr(results, name)):
+            files[f"{name}.csv"] = _csv(table)
     shown = FIGURE_FILE if figure is not None else None
     files["summary.md"] = summary_text(results.opening, results.folds, shown).encode()
     if figure is not None:

@@ -17,9 +17,11 @@ from invariscope.analysis.designs.assigned import Settings, has_population, publ
 from invariscope.analysis.designs.assigned_statements import COLUMNS as STATEMENT_COLUMNS
 from invariscope.analysis.designs.assigned_statements import statements
 from invariscope.analysis.designs.dose import ALIKE
+from invariscope.analysis.designs.metrics import metric_correlations
 from invariscope.analysis.results import Results
 from invariscope.analysis.say.assigned_words import assigned_fold, cause_lines
 from invariscope.analysis.say.headline import headline
+from invariscope.analysis.say.metric_findings import metric_fold
 from invariscope.analysis.say.opening import Fold
 from invariscope.analysis.say.statements import bullets
 from invariscope.analysis.say.summary import summary_folds
@@ -40,7 +42,7 @@ from invariscope.analysis.stats.permutation import adjusted
 from invariscope.analysis.stats.primary import primary_statements
 from invariscope.analysis.stats.regression.suite import SITE, Suite
 from invariscope.analysis.stats.resampling import DEFAULT_INTERVAL
-from invariscope.analysis.tables.checkpoints import DETERMINISTIC, NOT_GIVEN, own
+from invariscope.analysis.tables.checkpoints import DETERMINISTIC, NOT_GIVEN, metrics_of, own
 from invariscope.analysis.tables.frames import Frames
 from invariscope.analysis.tables.joined import with_sites
 from invariscope.analysis.tables.load import Tables
@@ -90,7 +92,8 @@ def analyze(
     frame = published(frame)
     if len(assigned) and frame.empty:
         return _assigned_alone(assigned, vocabulary)
-    rows = _prepare(frame, found, vocabulary)
+    metrics = [name for name in metrics_of(frame) if frame[name].notna().any()]
+    rows = _prepare(frame, found, vocabulary, metrics)
     if not found:
         raise TableError(f"the frame has none of the scores {', '.join(scores)}; collect `{vocabulary.table}` first")
     apart, together = list(cells_of(rows, ["data"])), list(cells_of(rows, []))
@@ -104,8 +107,12 @@ def analyze(
         "comparisons": _concat(cell.tag(suite.comparisons(cell.rows)) for cell in final),
         "sites": _concat(cell.tag(suite.sites(cell.rows)) for cell in final),
     }
+    if metrics:
+        made = (metric_correlations(cell, metrics, found, vocabulary.accuracy, options) for cell in apart)
+        further["metrics"] = adjusted(_concat(made))
     primary = primary_statements(correlations, regressions, vocabulary.score)
     designs = _designs(frame, swaps, vocabulary, resamples, seed)
+    checks = {name: table for name, table in further.items() if name != "metrics"}
     return Results(
         correlations=correlations,
         regressions=regressions,
@@ -115,7 +122,8 @@ def analyze(
         opening=opening_of(assigned, primary, rows["operator"].nunique(), vocabulary, power),
         folds=(
             *([assigned_fold(assigned)] if len(assigned) else []),
-            *summary_folds(rows, correlations, regressions, primary, designs, vocabulary, **further),
+            *summary_folds(rows, correlations, regressions, primary, designs, vocabulary, **checks),
+            *([metric_fold(further["metrics"], metrics, vocabulary)] if metrics else []),
         ),
         further_lines=(*cause_lines(assigned), *headline(correlations, primary, vocabulary)),
         statements=assigned,
@@ -173,7 +181,9 @@ def _designs(
     return pd.concat(found, ignore_index=True) if found else design_table()
 
 
-def _prepare(frame: pd.DataFrame, scores: list[str], vocabulary: Vocabulary) -> pd.DataFrame:
+def _prepare(
+    frame: pd.DataFrame, scores: list[str], vocabulary: Vocabulary, metrics: Sequence[str] = ()
+) -> pd.DataFrame:
     needed = [*_NEEDED, vocabulary.accuracy]
     missing = [name for name in needed if name not in frame.columns]
     if missing:
@@ -185,7 +195,7 @@ def _prepare(frame: pd.DataFrame, scores: list[str], vocabulary: Vocabulary) -> 
         raise TableError(f"the frame holds no shifts; collect `{vocabulary.table}` with at least one shift kind first")
     sites = [name for name in rows.columns if SITE.fullmatch(str(name))]
     marked = [DETERMINISTIC] if DETERMINISTIC in rows.columns else []
-    rows = rows[[*needed, *scores, *sites, *marked]]
+    rows = rows[[*needed, *scores, *sites, *marked, *metrics]]
     instead: dict[str, Any] = {"fill": "", **dict.fromkeys(("operator", "architecture", "padding_mode"), NOT_GIVEN)}
     instead["operator_spec"] = rows["operator"].fillna(NOT_GIVEN)
     text = {name: rows[name].astype(object).where(rows[name].notna(), other) for name, other in instead.items()}

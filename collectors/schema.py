@@ -163,7 +163,7 @@ PLAN_CONDITIONS = PLAN_COLUMNS[:-1]
 PRECISION = optional("precision", TEXT, "", "of the passes: fp32 or bf16; null in tables older than the column")
 
 LATER_COLUMNS = frozenset(
-    {"precision", "explained", NOT_APPLICABLE, "deterministic", "tensors_sha256", "probe", OPERATOR_ERROR}
+    {"precision", "explained", NOT_APPLICABLE, "deterministic", "tensors_sha256", "probe", "metrics", OPERATOR_ERROR}
     | {column for name in OTHER_READINGS for column in (name, f"{name}_se")}
     | {field.name for field in MADE_BY}
 )

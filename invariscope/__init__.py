@@ -50,12 +50,16 @@ if TYPE_CHECKING:
     from invariscope.collectors.shift_kinds import ShiftKind as ShiftKind
     from invariscope.looking.look import look as look
     from invariscope.zoo.datasets import ImageSet as ImageSet
+    from invariscope.zoo.datasets import InputSpec as InputSpec
     from invariscope.zoo.datasets import load_dataset as load_dataset
     from invariscope.zoo.datasets import register_dataset as register_dataset
     from invariscope.zoo.datasets.source import DataSource as DataSource
+    from invariscope.zoo.from_csv import zoo_from_csv as zoo_from_csv
+    from invariscope.zoo.from_library import zoo_from_library as zoo_from_library
     from invariscope.zoo.loading import build_model as build_model
     from invariscope.zoo.loading import load_checkpoint as load_checkpoint
     from invariscope.zoo.manifest import read_manifest as read_manifest
+    from invariscope.zoo.model_input import set_input as set_input
     from invariscope.zoo.operators import Downsample as Downsample
     from invariscope.zoo.operators import build_operator as build_operator
     from invariscope.zoo.operators import register_operator as register_operator
@@ -74,6 +78,7 @@ _HOMES = {
     "Frames": "analysis.tables.frames",
     "ImageSet": "zoo.datasets",
     "InputError": "base.errors",
+    "InputSpec": "zoo.datasets",
     "Options": "collectors",
     "ShiftKind": "collectors.shift_kinds",
     "ShiftPlan": "collectors",
@@ -111,9 +116,12 @@ _HOMES = {
     "register_shift_kind": "collectors",
     "replace_downsampling": "zoo.surgery",
     "save_figures": "analysis.drawing",
+    "set_input": "zoo.model_input",
     "train_recipe": "zoo.training",
     "write_report": "analysis",
     "write_results": "analysis",
+    "zoo_from_csv": "zoo.from_csv",
+    "zoo_from_library": "zoo.from_library",
 }
 """Where each name of the facade is defined, within this package."""
 

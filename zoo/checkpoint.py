@@ -12,6 +12,7 @@ from typing import Any
 
 from invariscope.base.errors import WeightsError
 from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.exchange import data_files
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.outputs import Classes
 from invariscope.zoo.yaml_lines import Scalar
@@ -27,11 +28,11 @@ WEIGHT_SUFFIXES = (
 
 _KERAS = (".h5", ".keras", ".hdf5", ".pb")
 _NUMPY = (".npz", ".npy", ".pkl", ".pickle", ".mat")
-_TORCH = "make a network of torch of it with onnx2torch, save its state_dict(), and name the network as model"
+_ONNX = "and name that file as the model, model: onnx:FILE, without weights"
 _CONVERT: dict[tuple[str, ...], str] = {
-    _KERAS: f"a file of TensorFlow: export it to ONNX with tf2onnx, {_TORCH}",
-    (".tflite",): f"a file of TensorFlow Lite: convert it to ONNX with tf2onnx --tflite, {_TORCH}",
-    (".onnx",): f"a whole network: {_TORCH}",
+    _KERAS: f"a file of TensorFlow: export it to ONNX (tf2onnx, or model.export(FILE, format='onnx')), {_ONNX}",
+    (".tflite",): f"a file of TensorFlow Lite: convert it to ONNX with tf2onnx --tflite, {_ONNX}",
+    (".onnx",): "a whole network: name it as the model, model: onnx:FILE, without weights",
     _NUMPY: "no file of torch: read it and save it with torch.save(model.state_dict(), FILE)",
 }
 
@@ -74,6 +75,8 @@ class Checkpoint:
         input: input size and normalisation.
         labels: name of the label set, where it is given.
         factors: free columns for the analysis (operator, seed, run, epoch, ...): text, numbers, true or false.
+        metrics: numbers that somebody else has measured of it (validation accuracy, calibration error, ...), for the
+            analysis.
         prefix: what to strip from the keys of the weights, for example ``module.``.
         key: the entry of the weights file that holds the weights, where there are several.
         rename: what to replace in the keys, pairs of texts; or ``regex`` and ``to`` with a pattern and its replacement.
@@ -98,6 +101,7 @@ class Checkpoint:
     rename: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     ignore: tuple[str, ...] = ()
     classes: Classes | None = None
+    metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     @cached_property
     def parts(self) -> ModelString:
@@ -117,9 +121,19 @@ class Checkpoint:
         return {name: value for name, value in made.items() if value}
 
     def files(self) -> list[Path]:
-        """The weights file, and those that it names where it is an index.
+        """The weights file, and those that it names where it is an index or keeps weights beside it.
 
         Raises:
-            WeightsError: an index that cannot be read.
+            WeightsError: an index that cannot be read, or names a file that is not there.
+            ModelError: an ONNX file that cannot be read.
         """
-        return [self.weights, *(shards(self.weights) if self.weights.name.endswith(INDEX_SUFFIX) else ())]
+        if self.parts.scheme == "onnx":
+            others = data_files(self.weights)
+        else:
+            others = shards(self.weights) if self.weights.name.endswith(INDEX_SUFFIX) else []
+        for file in others:
+            if not file.is_file():
+                raise WeightsError(
+                    f"{self.weights} names {file.name}, which is not there: put all of its files beside it"
+                )
+        return [self.weights, *others]

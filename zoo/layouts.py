@@ -13,6 +13,7 @@ from torch import Tensor
 
 from invariscope.base.errors import WeightsError
 from invariscope.base.names import unknown
+from invariscope.zoo.bounded_regex import substitute
 from invariscope.zoo.pickles import StandIn, refused
 
 COMPILED = "_orig_mod."
@@ -90,15 +91,25 @@ class Layout:
                 raise WeightsError(f"{path}: no key starts with the prefix {self.prefix!r}, the first is {first!r}")
             state = _renamed(state, lambda name: name.removeprefix(self.prefix or ""), self.prefix, path, "prefix ")
         for old, new in self.rename:
-            pattern = old if self.regex else literal(old)
-            text = new if self.regex else new.replace("\\", r"\\")
-            if not any(isinstance(name, str) and re.search(pattern, name) for name in state):
+            keys = [name for name in state if isinstance(name, str)]
+            changed = self._by_pattern(old, new, keys, path) if self.regex else _by_text(old, new, keys)
+            if not changed:
                 raise WeightsError(f"{path}: rename: no key has {old!r}, the first is {next(iter(state))!r}")
-            try:
-                state = _renamed(state, lambda name, p=pattern, t=text: re.sub(p, t, name), old, path)
-            except (re.error, IndexError) as problem:
-                raise WeightsError(f"{path}: rename: {new!r} is no replacement for {old!r} ({problem})") from None
+            state = _renamed(state, lambda name, made=changed: made.get(name, name), old, path)
         return state
+
+    def _by_pattern(self, old: str, new: str, keys: list[str], path: Path) -> dict[str, str]:
+        try:
+            made = substitute(old, new, keys)
+        except ValueError as problem:
+            raise WeightsError(f"{path}: rename: {old!r} to {new!r}: {problem}") from problem
+        return {key: name for key, name in zip(keys, made, strict=True) if name is not None}
+
+
+def _by_text(old: str, new: str, keys: list[str]) -> dict[str, str]:
+    """The keys that have a text, with the other in its place."""
+    pattern = re.compile(literal(old))
+    return {key: pattern.sub(lambda found: new, key) for key in keys if pattern.search(key)}
 
 
 _WRAPPERS = (

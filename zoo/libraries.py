@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,10 +19,12 @@ import torch
 
 from invariscope.base.errors import ModelError, one_line
 from invariscope.base.names import nearest, unknown
-from invariscope.zoo.datasets.inputs import INTERPOLATIONS, InputSpec
+from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.hub import hub_file
 from invariscope.zoo.model_string import Argument, ModelString
 from invariscope.zoo.optional import import_optional, import_timm, import_torchvision
 from invariscope.zoo.pickles import read_pickled
+from invariscope.zoo.timm_config import config_input
 from invariscope.zoo.weights import load_weights
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -119,25 +120,6 @@ def torchvision_input(parts: ModelString) -> InputSpec | None:
     )
 
 
-def config_input(config: Mapping[str, Any]) -> InputSpec | None:
-    """The input of a configuration as timm writes it: ``input_size (C, H, W)``, ``mean``, ``std``.
-
-    With ``crop_pct`` images are resized first, to ``floor(size / crop_pct)`` on the shorter side (``crop_mode`` centre)
-    or on both (``squash``), by ``interpolation``. None for what cannot be had: another crop, ``random`` interpolation.
-    """
-    size, mean, std = (config.get(name) for name in ("input_size", "mean", "std"))
-    if not size or not mean or not std or len(size) != 3 or size[1] != size[2]:
-        return None
-    side, normalisation = int(size[1]), (tuple(map(float, mean)), tuple(map(float, std)))
-    if not config.get("crop_pct"):
-        return InputSpec(side, *normalisation)
-    mode, interpolation = config.get("crop_mode") or "center", config.get("interpolation") or "bilinear"
-    if mode not in ("center", "squash") or interpolation not in INTERPOLATIONS:
-        return None
-    scaled = max(math.floor(side / config["crop_pct"]), side)
-    return InputSpec(side, *normalisation, (scaled, scaled) if mode == "squash" else scaled, interpolation)
-
-
 def _is_side(size: Any) -> bool:
     return isinstance(size, int) and not isinstance(size, bool) and size > 0
 
@@ -152,6 +134,8 @@ def pretrained_file(parts: ModelString, download: bool = False) -> Path:
         timm = import_timm()
         _timm_name(parts, timm)
         return _timm_file(parts, timm, download)
+    if parts.scheme == "hf":
+        return hub_file(parts)
     if parts.scheme != "torchvision":
         raise ModelError(f"model {str(parts)!r} has no pretrained weights: name a weights file")
     models = import_torchvision().models

@@ -15,11 +15,15 @@ from invariscope.base.names import unknown
 from invariscope.zoo.architectures import ARCHITECTURES
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.exchange import build_onnx
+from invariscope.zoo.hub import hub_builder, hub_input
 from invariscope.zoo.layouts import Layout, proposal
-from invariscope.zoo.libraries import config_input, timm_builder, timm_input, torchvision_builder, torchvision_input
-from invariscope.zoo.model_string import ModelString
+from invariscope.zoo.libraries import timm_builder, timm_input, torchvision_builder, torchvision_input
+from invariscope.zoo.model_input import set_input
+from invariscope.zoo.model_string import LIBRARIES, ModelString
 from invariscope.zoo.operators import read_downsampling
 from invariscope.zoo.outputs import choose_outputs
+from invariscope.zoo.timm_config import config_input
 from invariscope.zoo.user_code import find_code, load_user_object, remedy, said, where
 from invariscope.zoo.weights import load_weights
 
@@ -34,7 +38,8 @@ def build_model(model: str | ModelString, folder: str | Path | None = None, *, d
 
     ``zoo:NAME``, ``python:FILE.py:CALLABLE`` or ``python:PACKAGE.MODULE:CALLABLE`` (relative to ``folder``, see
     :func:`invariscope.zoo.user_code.load_user_object`; its code runs), ``timm:NAME`` or ``torchvision:NAME`` (which
-    must be installed), each with ``?name=value&name=value``. ``timm:NAME?pretrained``,
+    must be installed), ``hf:ORG/NAME`` of the Hugging Face hub's cache or ``onnx:FILE`` (relative to ``folder``, with
+    its weights), each with ``?name=value&name=value``. ``timm:NAME?pretrained``,
     ``torchvision:NAME?pretrained`` and ``torchvision:NAME?weights=TAG`` have their library's pretrained weights, read
     from its cache on this machine. Weights that are not there are refused with a line that says what would be
     downloaded from where; ``download=True`` downloads them.
@@ -58,6 +63,8 @@ def build_model(model: str | ModelString, folder: str | Path | None = None, *, d
         raise ModelError(f"model {text!r} cannot be built ({said(problem)}){place}: {todo}") from problem
     if not isinstance(network, nn.Module):
         raise ModelError(f"model {text!r} gives a {type(network).__name__}: return a torch.nn.Module")
+    if parts.scheme in LIBRARIES and (spec := default_input(parts)) is not None:
+        set_input(network, spec)
     return network
 
 
@@ -77,6 +84,8 @@ def default_input(model: str | ModelString, folder: str | Path | None = None) ->
         return timm_input(parts)
     if parts.scheme == "torchvision":
         return torchvision_input(parts)
+    if parts.scheme == "hf":
+        return hub_input(parts)
     if parts.scheme == "python":
         config = getattr(_python(parts, Path(folder or ".")), "default_cfg", None)
         return config_input(config) if isinstance(config, Mapping) else None
@@ -91,6 +100,14 @@ def load_checkpoint(checkpoint: Checkpoint) -> nn.Module:
         WeightsError: when the weights cannot be read, or do not fit the network (which keys).
     """
     network = build_model(checkpoint.parts, checkpoint.folder)
+    if checkpoint.parts.scheme != "onnx":  # which holds its own
+        _load(network, checkpoint)
+    if checkpoint.classes is not None:
+        choose_outputs(network, checkpoint.classes)
+    return set_input(network, checkpoint.input).eval()
+
+
+def _load(network: nn.Module, checkpoint: Checkpoint) -> None:
     options: dict[str, Any] = {"key": checkpoint.key, "rename": checkpoint.rename, "ignore": checkpoint.ignore}
     state = load_weights(checkpoint.weights, checkpoint.prefix, **options)
     misfit = _misfit(network, state)
@@ -99,9 +116,6 @@ def load_checkpoint(checkpoint: Checkpoint) -> nn.Module:
         remedy = f"with {fits} it would fit" if fits else "correct the model string or the prefix"
         raise WeightsError(f"{checkpoint.weights} does not fit {checkpoint.model!r}: {misfit}; {remedy}")
     network.load_state_dict(state, strict=False)
-    if checkpoint.classes is not None:
-        choose_outputs(network, checkpoint.classes)
-    return network.eval()
 
 
 def _misfit(network: nn.Module, state: Mapping[str, Tensor]) -> str:
@@ -157,6 +171,10 @@ def _builder(parts: ModelString, folder: Path, download: bool) -> Callable[..., 
         return timm_builder(parts, download)
     if parts.scheme == "torchvision":
         return torchvision_builder(parts, download)
+    if parts.scheme == "hf":
+        return hub_builder(parts, load_weights)
+    if parts.scheme == "onnx":
+        return lambda: build_onnx(folder / parts.target)
     builder: Callable[..., Any] = ARCHITECTURES[parts.target]
     return builder
 

@@ -46,7 +46,7 @@ def read_input(item: Located, what: str) -> InputSpec:
         if more["range"] not in RANGES:
             raise entry["range"].fail(
                 f"{what}.range is {more['range']}: give 1 for a network that takes values from 0 to 1, 255 for "
-                "one that takes values from 0 to 255"
+                "one that takes values from 0 to 255, 65535 for one that takes 16 bits"
             )
     try:
         return InputSpec(size, mean, std, **more)

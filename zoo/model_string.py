@@ -12,8 +12,11 @@ from invariscope.base.names import unknown
 from invariscope.zoo.operators import OperatorSpec, operator_code_files
 from invariscope.zoo.user_code import find_code
 
-SCHEMES = ("zoo", "python", "timm", "torchvision")
+SCHEMES = ("zoo", "python", "timm", "torchvision", "hf", "onnx")
 """What stands before the first colon of a model string."""
+
+LIBRARIES = ("timm", "torchvision", "hf")
+"""Schemes whose networks have pretrained weights in a cache of this machine."""
 
 FLAGS = ("pretrained",)
 """Arguments that may stand without a value: ``timm:resnet18?pretrained``."""
@@ -28,7 +31,8 @@ class ModelString:
     """A model string in its parts: ``SCHEME:TARGET[?name=value&name=value]``.
 
     ``zoo:NAME`` is an architecture of this package, ``python:FILE.py:CALLABLE`` and ``python:PACKAGE.MODULE:CALLABLE``
-    a function or class of a user's, ``timm:NAME`` and ``torchvision:NAME`` a network of these packages.
+    a function or class of a user's, ``timm:NAME`` and ``torchvision:NAME`` a network of these packages,
+    ``hf:ORG/NAME[@REVISION]`` one of the Hugging Face hub's cache, ``onnx:FILE`` a network in that exchange format.
     """
 
     scheme: str
@@ -85,6 +89,11 @@ class ModelString:
         if self.scheme != "python":
             return ()
         return (find_code(self.target.rpartition(":")[0], Path(folder or ".")),)
+
+
+def is_library(zoo: str) -> bool:
+    """Whether a zoo is a pattern of a library's networks: ``timm:resnet*``, ``torchvision:vgg??``, ``hf:ORG/*``."""
+    return zoo.partition(":")[0] in LIBRARIES and bool(zoo.partition(":")[2])
 
 
 def parse_value(text: str) -> Argument:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from invariscope.base.errors import InputError, ModelError, OperatorError, RecipeError
-from invariscope.zoo.manifest import check_zoo_model
+from invariscope.zoo.manifest_models import check_zoo_model
 from invariscope.zoo.model_string import Argument
 from invariscope.zoo.operators import OperatorSpec, read_downsampling
 from invariscope.zoo.run import CODE, OPTIMIZERS, PRECISIONS, Run, operator_factors

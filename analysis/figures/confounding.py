@@ -47,7 +47,7 @@ def confounding(
             sentences.append(_residual_panel(right, selection.kind(kind), reading, score, covariates, width))
             left.set_ylabel(style.label(score, lines=2))
             adjusted = "{}\nat mean accuracy" if width == "double" else "adjusted {}"
-            right.set_ylabel(adjusted.format(score.replace("_", " ")))
+            right.set_ylabel(adjusted.format(style.word(score)))
         axes[-1, 0].set_xlabel(style.label("accuracy", lines=1 if width == "double" else 2))
         axes[-1, 0].locator_params(axis="x", nbins=6 if width == "double" else 3)
         axes[-1, 1].set_xlabel(style.label(reading, lines=1 if width == "double" else 2))
@@ -94,7 +94,7 @@ def _residual_panel(
     partial, slope = r_in_words(row, "partial r"), fits.slope_in_words(curve, "slope")
     sentence = f"{reading} against {score} {given}: {partial}{nominal_and_coverage(row)}, {slope}"
     if width == "double":
-        lines = [f"MSB {given}", partial, slope]
+        lines = [f"{style.word(reading)} {given}", partial, slope]
     else:
         lines = [given, r_in_words(row), fits.slope_in_words(curve, "b")]
     rest = without(rows)

@@ -16,8 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from invariscope.analysis.say.vocabulary import PIXELS
+from invariscope.analysis.tables.checkpoints import METRIC
 from invariscope.base.errors import TableError
 from invariscope.base.names import unknown
+from invariscope.collectors.schema import MSB_READINGS
 
 if TYPE_CHECKING:
     from invariscope.analysis.figures.fits import Curve
@@ -184,8 +186,14 @@ def label(column: str, *, lines: int = 1, short: bool = False) -> str:
     if column in _LABELS:
         text = _LABELS[column]
     else:
-        text = f"{column.replace('_', ' ')} ({_SCORE_UNITS[column]})" if column in _SCORE_UNITS else column
+        name = column.removeprefix(METRIC)
+        text = f"{name.replace('_', ' ')} ({_SCORE_UNITS[name]})" if column in _SCORE_UNITS else name
     return text.replace(" (", "\n(") if lines == 2 else text
+
+
+def word(column: str) -> str:
+    """A reading, score or metric in a title: ``MSB``, ``fidelity product``."""
+    return "MSB" if column in MSB_READINGS else column.removeprefix(METRIC).replace("_", " ")
 
 
 def operator_order(operators: Iterable[Any]) -> list[str]:

@@ -29,6 +29,7 @@ from invariscope.analysis.report.scatter import scatter_spec
 from invariscope.analysis.results import Results
 from invariscope.analysis.say.opening import HEAD, Fold
 from invariscope.analysis.say.vocabulary import IMAGES, PIXELS, first_measured
+from invariscope.analysis.tables.checkpoints import metrics_of
 from invariscope.analysis.tables.frames import Frames
 from invariscope.analysis.tables.plans import DATA_AND_PLAN
 from invariscope.collectors.schema import MSB_READINGS, SCORES
@@ -171,9 +172,9 @@ def page_figure(name: str, figure: Figure) -> PageFigure:
 
 
 def checkpoint_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """What the page lists of every checkpoint and shift plan: its factors, MSB readings and scores."""
+    """What the page lists of every checkpoint and shift plan: its factors, metrics, MSB readings and scores."""
     factors = ["operator_spec", "architecture", "padding_mode", "training_data", "seed", "run", "epoch", "n_params"]
-    further = [name for name in frame.columns if name.startswith("factor_")]
+    further = [*(name for name in frame.columns if name.startswith("factor_")), *metrics_of(frame)]
     measures = [name for name in (*_UNSHIFTED, *MSB_READINGS, *_SHIFTED) if name in frame.columns]
     return frame[["checkpoint", *factors, *further, *DATA_AND_PLAN, *measures, "n_sites", "n_images"]]
 

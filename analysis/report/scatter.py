@@ -14,7 +14,7 @@ from invariscope.analysis.figures import style
 from invariscope.analysis.say.numbers import ranged
 from invariscope.analysis.say.plan_words import plan_in_menu
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
-from invariscope.analysis.tables.checkpoints import ELSEWHERE, NETWORK, is_elsewhere, operators_named
+from invariscope.analysis.tables.checkpoints import ELSEWHERE, NETWORK, is_elsewhere, metrics_of, operators_named
 from invariscope.analysis.tables.load import Tables
 from invariscope.analysis.tables.plans import filled
 from invariscope.collectors.schema import MSB_READINGS, PLAN_COLUMNS, PRIMARY_READING, SCORES
@@ -93,7 +93,7 @@ def scatter_spec(frame: pd.DataFrame, tables: Tables, vocabulary: Vocabulary = I
 
 def _measures(frame: pd.DataFrame, vocabulary: Vocabulary) -> list[str]:
     of_images = SCORES if vocabulary is IMAGES else (vocabulary.accuracy, *vocabulary.scores)
-    return [name for name in (*MSB_READINGS, *of_images) if name in frame.columns]
+    return [name for name in (*MSB_READINGS, *of_images, *metrics_of(frame)) if name in frame.columns]
 
 
 def point_records(frame: pd.DataFrame, tables: Tables, vocabulary: Vocabulary = IMAGES) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ A *network* is a weights file and a model string (:data:`NETWORK`); a *checkpoin
 * **factors**: the columns :data:`FACTORS` of table ``checkpoints``, and the manifest's further ones as
   ``factor_<name>``; an operator that the manifest does not name is missing, and is called :data:`NOT_GIVEN` where it
   is drawn or told;
+* **metrics**: numbers of the manifest that others measured, as ``metric_<name>``;
 * **copies**: a network under several names counts once, under the first of them in the order of the alphabet, whatever
   name it was measured under, and so do networks of equal weights that compute the same (``avg``, ``lp(p=1)`` and
   ``soft(beta=0)`` of one seed): told by the hash of the weights and by what they say of two images of noise.
@@ -63,6 +64,9 @@ COPIES = "copies"
 SAME = "same_as"
 """Column of :func:`describe`: the first name of the networks of equal weights that compute the same as this one."""
 
+METRIC = "metric_"
+"""What the column of a metric begins with: a number of the manifest that somebody else measured."""
+
 DETERMINISTIC = "deterministic"
 """Column of every table measured on data, and of every frame: whether a network is a function of the image."""
 
@@ -72,7 +76,7 @@ CLOSE = 1e-4
 
 def describe(tables: Tables) -> pd.DataFrame:
     """One row per network, by name: ``checkpoint``, :data:`NETWORK`, :data:`FACTORS`, ``factor_<name>``,
-    ``operator_equivariance_error`` (missing in tables older than it), :data:`SAME`.
+    ``metric_<name>``, ``operator_equivariance_error`` (missing in tables older than it), :data:`SAME`.
 
     Raises:
         TableError: no checkpoint described, a name described twice, or factors that are not JSON.
@@ -88,7 +92,8 @@ def describe(tables: Tables) -> pd.DataFrame:
     rows = rows.sort_values("checkpoint")
     is_copy = rows.duplicated(NETWORK)
     copies, rows = rows.loc[is_copy, "checkpoint"].tolist(), rows[~is_copy]
-    further = pd.DataFrame([_further_factors(row) for row in rows[["checkpoint", "factors"]].itertuples(index=False)])
+    named = rows[["checkpoint", "factors", "metrics"]].itertuples(index=False)
+    further = pd.DataFrame([{**_further_factors(row), **_metrics(row)} for row in named])
     further.index = rows.index
     described = pd.concat([rows[["checkpoint", *NETWORK, *FACTORS]], further], axis=1)
     described = described.assign(**{OPERATOR_ERROR: rows[OPERATOR_ERROR].astype(float), SAME: _same(rows)})
@@ -218,3 +223,21 @@ def _further_factors(row: Any) -> dict[str, Any]:
             f"checkpoint {row.checkpoint!r}: its factors are not JSON; collect `checkpoints` again"
         ) from error
     return {f"factor_{name}": value for name, value in factors.items() if name not in FACTORS}
+
+
+def _metrics(row: Any) -> dict[str, float]:
+    """Missing in tables older than them."""
+    if not isinstance(row.metrics, str):
+        return {}
+    try:
+        metrics = json.loads(row.metrics)
+    except ValueError as error:
+        raise TableError(
+            f"checkpoint {row.checkpoint!r}: its metrics are not JSON; collect `checkpoints` again"
+        ) from error
+    return {f"{METRIC}{name}": float(value) for name, value in metrics.items()}
+
+
+def metrics_of(rows: pd.DataFrame) -> list[str]:
+    """The columns of a frame that hold metrics, in the order of their names."""
+    return sorted(name for name in map(str, rows.columns) if name.startswith(METRIC))

@@ -16,6 +16,7 @@ import pandas as pd
 
 from invariscope.base.errors import OutputError, WeightsError
 from invariscope.base.files import signature
+from invariscope.base.progress import quiet
 from invariscope.collectors.engine.planning import PlannedTask, Work
 from invariscope.collectors.engine.sharing import Claims
 from invariscope.collectors.engine.subject import Subject, is_memory
@@ -97,7 +98,7 @@ def measure(
     Raises:
         OutputError: the tables cannot be written to.
     """
-    with store.together():
+    with store.together(), quiet():
         return _measured(work, images, store, options, claims, time_limit, told)
 
 
@@ -153,7 +154,7 @@ def _subject(work: Work, images: ImageSet, options: Options) -> Subject:
     passes = options[PassOptions]
     prepare_device(passes.device)
     model = load_checkpoint(work.checkpoint).to(passes.device)
-    if signature(work.checkpoint.weights) != work.weights:
+    if [signature(file) for file in work.checkpoint.files()] != work.weights:
         raise WeightsError(f"{work.checkpoint.weights} was replaced during the run: run again")
     shared = any(COLLECTORS[task.collector].keeps_predictions for task in work.tasks)
     watched = max((task.settings[WATCHED] for task in work.tasks if COLLECTORS[task.collector].watches), default=0)

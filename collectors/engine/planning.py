@@ -35,11 +35,12 @@ class PlannedTask:
 
 @dataclass(frozen=True)
 class Work:
-    """The tasks of one checkpoint that are still to do, what its weights file was like when it was hashed, its code."""
+    """The tasks of one checkpoint that are still to do, what its weights files were like before they were hashed, its
+    code."""
 
     checkpoint: Checkpoint
     sha256: str
-    weights: list[int]
+    weights: list[list[int]]
     tasks: tuple[PlannedTask, ...]
     code_sha256: str | None = None
 
@@ -85,7 +86,7 @@ def make_plan(
     Raises:
         DataError: the folder holds another network under the name of a checkpoint, or something that is no part.
     """
-    states = {checkpoint.name: signature(checkpoint.weights) for checkpoint in checkpoints}
+    states = {checkpoint.name: [signature(file) for file in checkpoint.files()] for checkpoint in checkpoints}
     hashes = {checkpoint.name: known.network(checkpoint) for checkpoint in checkpoints}
     described = store.heads(DESCRIPTION, known.head)
     known.note_heads([part for part in store.parts(DESCRIPTION) if not part.compacted], described)

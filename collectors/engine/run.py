@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
 from invariscope.base.errors import InputError, TableError
+from invariscope.base.progress import bar
 from invariscope.collectors.engine.known import Known
 from invariscope.collectors.engine.measuring import CheckpointReport, Failure
 from invariscope.collectors.engine.parallel import Cluster, Runner
@@ -24,7 +25,7 @@ from invariscope.collectors.store.reader import RowFilter, TableReader
 from invariscope.collectors.store.verifying import Damaged, find_damaged
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.source import DataSource
-from invariscope.zoo.manifest import check_models
+from invariscope.zoo.manifest_models import check_models
 
 if TYPE_CHECKING:
     from invariscope.zoo.datasets import ImageSet
@@ -193,10 +194,10 @@ def _measure(
     wanted = {task.collector for work in plan.pending for task in work.tasks}
     check_tasks([work.checkpoint for work in plan.pending], wanted, decoded)
     collectors = {task.key: task.collector for work in plan.pending for task in work.tasks}
-    with _bar(len(collectors), progress) as bar:
+    with bar("collect", len(collectors), progress, "task") as step:
         for report in runner.run(plan.pending, decoded, store, options):
             outcome.add(report)
-            bar.update(len(report.keys))
+            step(len(report.keys))
             for key, seconds in report.seconds.items():
                 log.line(f"measured: {report.checkpoint}: {collectors[key]}: {seconds:.2f} s")
             for collector, remark in report.remarks.items():
@@ -207,10 +208,3 @@ def _measure(
                 log.line(f"out of memory: {report.checkpoint}: went on with batches of {report.batch_size}")
             if report.deterministic is False:
                 log.line(f"no function of the image: {report.checkpoint}")
-
-
-def _bar(total: int, show: bool) -> Any:
-    from tqdm import tqdm
-
-    # disable=None: quiet when standard error is not a terminal
-    return tqdm(total=total, unit="task", smoothing=0.1, disable=None if show else True)

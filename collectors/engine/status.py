@@ -70,7 +70,7 @@ def status(root: Path | str, checkpoints: Sequence[Checkpoint] | None = None) ->
     store.overlooked = frozenset(item.part.path for item in damaged)
     wanted: dict[Network, str] | None = None
     if checkpoints is not None:
-        wanted = {(known.sha256(checkpoint.weights), checkpoint.model): checkpoint.name for checkpoint in checkpoints}
+        wanted = {(known.network(checkpoint), checkpoint.model): checkpoint.name for checkpoint in checkpoints}
     described = {
         (head["sha256"], head["model"]): head["checkpoint"] for head in store.heads(DESCRIPTION, known.head).values()
     }

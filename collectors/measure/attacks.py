@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invariscope.base.errors import DataError, ModelError
+from invariscope.base.progress import bar
 from invariscope.collectors.measure.attack import Attack
 from invariscope.collectors.measure.attacked import OVER, Attacked
 from invariscope.collectors.measure.passes import batches, check_inputs, checked_logits, evaluating, need_labels
 from invariscope.collectors.measure.saying import said
 from invariscope.collectors.measure.scores import accuracy
+from invariscope.zoo.datasets.given import Given, given
 from invariscope.zoo.datasets.inputs import PreparedImages, place
 from invariscope.zoo.operators.polyphase import APS, LPS
 from invariscope.zoo.operators.tips import TIPS
@@ -50,11 +52,12 @@ class PixelModel(nn.Module):
 
 def measure_attack(
     model: nn.Module,
-    pixels: Tensor | PreparedImages,
-    labels: Tensor | np.ndarray,
+    pixels: Given,
+    labels: Tensor | np.ndarray | None,
     attack: Attack,
     *,
     block: int = BLOCK,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Accuracy under an attack: the share of images that stay predicted right after every restart.
 
@@ -62,7 +65,9 @@ def measure_attack(
 
     Args:
         model: takes pixels in [0, 1]: a :class:`PixelModel` around a network that takes normalised images.
-        pixels: ``(N, C, H, W)``, floats in [0, 1].
+        pixels: ``(N, C, H, W)``, floats in [0, 1]; or another form of ``Given``, which is divided by 255.
+        labels: ``(N,)`` integers; a data set and a loader have their own.
+        progress: show a bar from two seconds on.
         block: images attacked at once. ``pgd`` has random numbers of each image's own, and another block moves its
             values by rounding only; the other attacks' random numbers depend on the block.
 
@@ -73,7 +78,8 @@ def measure_attack(
         DataError: pixels that are not floats in [0, 1], labels that do not fit.
         ModelError: no gradient reaches the pixels (``square`` needs none), or what is returned is no logits.
     """
-    parts = attack_images(model, pixels, labels, attack, block=block)
+    pixels, labels = given(model, pixels, labels, normalise=False)
+    parts = attack_images(model, pixels, labels, attack, block=block, progress=progress)
     broken, stuck = (torch.cat([getattr(part, name) for part in parts]).cpu().numpy() for name in ("broken", "stuck"))
     found = accuracy(~broken)
     row = {
@@ -96,20 +102,22 @@ def measure_attack(
 def attack_images(
     model: nn.Module,
     pixels: Tensor | PreparedImages,
-    labels: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray | None,
     attack: Attack,
     *,
     block: int = BLOCK,
+    progress: bool = True,
 ) -> list[Attacked]:
     """The attacked images, block by block; arguments and errors as :func:`measure_attack`."""
     need_labels(labels, "an attack")
     labels = check_inputs(_floats(pixels), labels, block)
     parts = []
-    with evaluating(model):
+    with bar(attack.name, -(-len(labels) // block), progress, "block") as step, evaluating(model):
         for start, batch in zip(range(0, len(labels), block), batches(pixels, block), strict=True):
             _check_pixels(batch, start)
             origin = place(batch, model).clamp(0, 1)
             parts.append(_attack_block(model, origin, labels[start : start + block].to(origin.device), attack, start))
+            step()
     right, stuck = (torch.cat([getattr(part, name) for part in parts]) for name in ("right", "stuck"))
     if bool(stuck.any()) and bool((stuck == right).all()):
         raise ModelError(

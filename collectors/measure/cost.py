@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from invariscope.base.errors import DataError, ModelError
 from invariscope.collectors.measure.passes import evaluating, in_mode
+from invariscope.zoo.datasets.given import Given, given
 from invariscope.zoo.loading import build_model
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators.base import Downsample
@@ -36,9 +37,11 @@ class Times(NamedTuple):
 
 
 def measure_cost(
-    model: nn.Module, images: Tensor, reference: nn.Module | None = None, *, repeats: int = 20, name: str = REFERENCE
+    model: nn.Module, images: Given, reference: nn.Module | None = None, *, repeats: int = 20, name: str = REFERENCE
 ) -> pd.DataFrame:
     """Parameters, multiply-adds per image, and seconds per pass of the batch ``images (N, C, H, W)``: a row each.
+
+    No bar is shown: it would be timed.
 
     ``latency`` is a forward pass in evaluation mode, ``training_step`` forward, backward and a step of plain gradient
     descent, in training mode, both in float32 and by the wall clock. Every pass is timed beside one of the reference,
@@ -54,6 +57,8 @@ def measure_cost(
         DataError: no images, or fewer than one repeat.
         ModelError: the network returns something other than a tensor.
     """
+    found, _ = given(model, images)
+    images = found if isinstance(found, Tensor) else found[:]
     if images.ndim != 4 or not len(images) or repeats < 1:
         raise DataError(f"cost: images {tuple(images.shape)} and {repeats} repeats: give a batch and at least one")
     networks = [model] if reference is None else [model, reference]

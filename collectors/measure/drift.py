@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from invariscope.base.errors import ModelError
+from invariscope.base.progress import bar
 from invariscope.collectors.measure.jackknife import jackknife_error
 from invariscope.collectors.measure.last_map import LastMap
 from invariscope.collectors.measure.passes import Images, batches, class_maps, evaluating
@@ -19,6 +20,7 @@ from invariscope.collectors.measure.rivals import unwatched
 from invariscope.collectors.measure.shifts import ShiftPlan
 from invariscope.collectors.measure.tapping import Taps
 from invariscope.collectors.measure.views import ShiftView, fill_value
+from invariscope.zoo.datasets.given import Given, given
 from invariscope.zoo.datasets.inputs import PreparedImages, place
 from invariscope.zoo.sites import Site, Use, Watch, record
 
@@ -253,12 +255,13 @@ def drift(errors: Array, means: Array) -> tuple[float, Array]:
 
 def measure_drift(
     model: nn.Module,
-    images: Images,
+    images: Given,
     plan: ShiftPlan,
     *,
     batch_size: int = 64,
     size: int | tuple[int, int] | None = None,
     fill: float | Tensor | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """The drift of the pooled features before and after every downsampling site, and of the logits, under a plan.
 
@@ -268,13 +271,16 @@ def measure_drift(
 
     Args:
         model: any network; run in evaluation mode, and left as it was.
-        images: ``(N, C, H, W)`` as the network takes them.
+        images: ``(N, C, H, W)`` as the network takes them, or another form of ``Given``.
         plan: the shifts; ``size`` and ``fill`` as for ``predict``.
+        progress: show a bar from two seconds on.
 
     Returns:
         The rows of :meth:`DriftSums.frame`.
     """
-    return sum_drift(model, images, plan, batch_size=batch_size, size=size, fill=fill).frame()
+    found, _ = given(model, images)
+    options: dict[str, Any] = {"batch_size": batch_size, "size": size, "fill": fill, "progress": progress}
+    return sum_drift(model, found, plan, **options).frame()
 
 
 def sum_drift(
@@ -285,14 +291,15 @@ def sum_drift(
     batch_size: int = 64,
     size: int | tuple[int, int] | None = None,
     fill: float | Tensor | None = None,
+    progress: bool = True,
 ) -> DriftSums:
     """What :func:`measure_drift` makes its rows of."""
     if not plan.rule.keeps_size and size is None and isinstance(images, PreparedImages):
         size = images.spec.size
     view = ShiftView(plan.kind, fill_value(images, plan, fill), size)
     made = DriftSums(MapMeans(len(images)))
-    first = 0
-    with evaluating(network), torch.no_grad():
+    first, steps = 0, -(-len(images) // max(batch_size, 1))
+    with bar("drift", steps, progress) as step, evaluating(network), torch.no_grad():
         for batch in batches(images, batch_size):
             batch = place(batch, network)
             made.still.run(network, first, view.unshifted(batch))
@@ -302,4 +309,5 @@ def sum_drift(
                 some = offsets[:, start : start + together]
                 made.run(network, first, some.shape[1], view.shifted(batch, some))
             first += len(batch)
+            step()
     return made

@@ -12,6 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from invariscope.base.errors import DataError
+from invariscope.base.progress import bar
 from invariscope.collectors.measure.passes import (
     CHECKED,
     Images,
@@ -30,11 +32,15 @@ from invariscope.collectors.measure.scores import ScoreEstimate, accuracy, mean_
 from invariscope.collectors.measure.shifts import ShiftPlan, crop_window
 from invariscope.collectors.measure.views import ShiftView, fill_value, image_size, refuse_padded
 from invariscope.collectors.shift_kinds import UNSHIFTED
+from invariscope.zoo.datasets.given import Given, given
 from invariscope.zoo.datasets.inputs import PreparedImages, place
 
 if TYPE_CHECKING:
     from invariscope.collectors.measure.drift import DriftSums
 
+
+BATCH = 256
+"""Images per pass, where it is not said."""
 
 OF_LABELS = ("fidelity", "fidelity_product", "worst_case_accuracy")
 """Scores of shifted images that need their labels."""
@@ -104,7 +110,7 @@ def predict(
     labels: Tensor | np.ndarray | None,
     plan: ShiftPlan,
     *,
-    batch_size: int = 256,
+    batch_size: int = BATCH,
     size: int | tuple[int, int] | None = None,
     fill: float | Tensor | None = None,
     precision: str = "fp32",
@@ -112,6 +118,7 @@ def predict(
     unshifted: Unshifted | None = None,
     keep_probabilities: bool = True,
     drift: DriftSums | None = None,
+    on_batch: Callable[[], None] | None = None,
 ) -> Predictions:
     """Predict every image, unshifted and under each of its plan's shifts.
 
@@ -133,6 +140,7 @@ def predict(
         fold: whether batch norms are folded into the convolutions before them.
         unshifted: what the network says of the unshifted images, where that is known; saves a pass.
         keep_probabilities: whether to keep two probabilities for every image and shift; no score needs them.
+        on_batch: called after each batch of images.
         drift: what is to watch the passes; with ``unshifted`` it has seen the unshifted images already.
 
     Raises:
@@ -163,6 +171,8 @@ def predict(
                 del part["probability"], part["drift_probability"]
             for name, values in part.items():
                 made.setdefault(name, np.empty((len(images), *values.shape[1:]), values.dtype))[rows] = values
+            if on_batch is not None:
+                on_batch()
     return Predictions(label=labels.numpy(), offsets=every_offset, **made)
 
 
@@ -192,16 +202,32 @@ def score(predictions: Predictions, plan: ShiftPlan) -> pd.DataFrame:
 
 
 def measure_invariance(
-    model: nn.Module, images: Images, labels: Tensor | np.ndarray | None, plan: ShiftPlan, **options: Any
+    model: nn.Module,
+    images: Given,
+    labels: Tensor | np.ndarray | None = None,
+    plan: ShiftPlan | None = None,
+    *,
+    progress: bool = True,
+    **options: Any,
 ) -> pd.DataFrame:
     """Accuracy and every shift score of a network, with the plan's columns; ``options`` as for :func:`predict`.
+
+    ``images`` in any form of :data:`invariscope.zoo.datasets.given.Given`. Without a ``plan``: nine circular shifts of
+    each image by up to an eighth of its shorter side.
 
     Returns:
         The columns of :func:`score` and of :func:`plan_columns`, one row per score; ``accuracy`` has kind ``none``, but
         for ``crop``: the views are of another scale than the images, and have an accuracy of their own, that of the
         window at the centre. Images without labels have no row of it.
     """
-    predictions = predict(model, images, labels, plan, **options)
+    images, labels = given(model, images, labels)
+    if isinstance(labels, ShiftPlan):
+        raise DataError("labels are a ShiftPlan: give labels before it, or plan=")
+    if plan is None:
+        plan = ShiftPlan.sampled(len(images), max(min(image_size(images)) // 8, 1))
+    batch_size = options.get("batch_size", BATCH)
+    with bar("invariance", -(-len(images) // max(batch_size, 1)), progress) as step:
+        predictions = predict(model, images, labels, plan, on_batch=step, **options)
     if not has_labels(predictions.label):
         return score(predictions, plan).assign(**plan_columns(plan))
     unshifted = accuracy_frame(predictions.clean_prediction == predictions.label)
@@ -230,7 +256,7 @@ def accuracy_frame(hits: np.ndarray) -> pd.DataFrame:
 
 def measure_surface(
     model: nn.Module,
-    images: Images,
+    images: Given,
     labels: Tensor | np.ndarray | None,
     max_shift: int,
     kind: str = "circular",
@@ -239,6 +265,7 @@ def measure_surface(
     fill: str | None = "background",
     black: float | Tensor | None = None,
     size: int | tuple[int, int] | None = None,
+    progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
     """Agreement with the unshifted prediction, and accuracy, at every shift of a grid.
@@ -256,7 +283,10 @@ def measure_surface(
     """
     plan = ShiftPlan.grid(max_shift, step, kind, fill)
     value = black if plan.fill == "black" else None
-    predictions = predict(model, images, labels, plan, size=size, fill=value, **options)
+    images, labels = given(model, images, labels)
+    steps = -(-len(images) // max(options.get("batch_size", BATCH), 1))
+    with bar("surface", steps, progress) as tick:
+        predictions = predict(model, images, labels, plan, size=size, fill=value, on_batch=tick, **options)
     agreement = predictions.prediction == predictions.clean_prediction[:, None]
     right = predictions.prediction == predictions.label[:, None]
     pixels = plan.offsets[0] // plan.rule.steps

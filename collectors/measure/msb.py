@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from invariscope.base.errors import DataError, InputError, ModelError
+from invariscope.base.progress import bar
 from invariscope.collectors.measure.jackknife import ratio_jackknife
 from invariscope.collectors.measure.rivals import Rivals, Seen, unwatched
 from invariscope.collectors.measure.windows import Windows, gather, on_window, windows
+from invariscope.zoo.datasets.given import Given, given
 from invariscope.zoo.datasets.inputs import place
 from invariscope.zoo.sites import Site, Use, View, Watch, record
 
@@ -262,13 +264,14 @@ class _Measurement:
 
 def measure_msb(
     model: nn.Module,
-    images: Tensor | PreparedImages,
+    images: Given,
     *,
     batch_size: int = 64,
     dense_images: int = 256,
     windows_per_image: int | None = None,
     seed: int = 0,
     on_output: Callable[[int, Any], None] | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """The maximum-sampling bias of every downsampling site of a network: one row per site, in forward order.
 
@@ -286,10 +289,12 @@ def measure_msb(
     are drawn, that is at least ``1 / m`` for ``m`` of them, so that what was not met is not held to be impossible.
 
     Args:
-        images: ``(N, C, H, W)`` as the network takes them; moved to its device and floating-point type.
+        images: ``(N, C, H, W)`` as the network takes them, moved to its device and floating-point type; or in another
+            form of :data:`invariscope.zoo.datasets.given.Given`.
         dense_images: strided convolutions are measured on their dense (stride 1) output, on that many first images.
         windows_per_image: output locations per image and site (every channel at each), drawn without replacement
             from ``seed``; all by default, except ``PATCH_WINDOWS`` where a convolution's stride is 4 or more.
+        progress: show a bar from two seconds on.
         on_output: called after each batch with the index of its first image and the network's output, so that the
             unshifted images need not be run again for what else is wanted of them.
 
@@ -302,17 +307,19 @@ def measure_msb(
         ModelError: when the forward pass fails, or a site holds NaN or infinite values.
         DataError: for no images.
     """
+    found, _ = given(model, images)
     tallies = tally_sites(
         model,
-        images,
+        found,
         batch_size=batch_size,
         dense_images=dense_images,
         windows_per_image=windows_per_image,
         seed=seed,
         on_output=on_output,
         rivals=True,
+        progress=progress,
     )
-    rows = [tally.row() for tally in tallies] or [_no_site(len(images))]
+    rows = [tally.row() for tally in tallies] or [_no_site(len(found))]
     frame = pd.DataFrame(rows)
     frame.insert(0, "depth", range(len(frame)))
     frame.insert(1, "n_sites", sum(not tally.site.is_aside for tally in tallies))
@@ -329,6 +336,7 @@ def tally_sites(
     seed: int = 0,
     on_output: Callable[[int, Any], None] | None = None,
     rivals: bool = False,
+    progress: bool = True,
 ) -> list[Tally]:
     """What :func:`measure_msb` makes its rows of: the sums over windows, per site and image.
 
@@ -344,12 +352,15 @@ def tally_sites(
     if len(images) == 0:
         raise DataError("there are no images to measure MSB on: give at least one")
     measurement, watch = _Measurement(dense_images, windows_per_image, seed, rivals), Watch()
-    for start in range(0, len(images), batch_size):
-        measurement.begin(start)
-        batch = place(images[start : start + batch_size], model)
-        output = record(model, batch, unwatched(measurement), again=measurement.forget, watch=watch)
-        if on_output is not None:
-            on_output(start, output)
+    starts = range(0, len(images), batch_size)
+    with bar("MSB", len(starts), progress) as step:
+        for start in starts:
+            measurement.begin(start)
+            batch = place(images[start : start + batch_size], model)
+            output = record(model, batch, unwatched(measurement), again=measurement.forget, watch=watch)
+            if on_output is not None:
+                on_output(start, output)
+            step()
     return sorted(measurement.tallies.values(), key=lambda tally: (tally.site.is_aside, tally.site.depth))
 
 

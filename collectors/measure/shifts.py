@@ -17,6 +17,7 @@ from invariscope.base.errors import ShiftError
 from invariscope.base.names import unknown
 from invariscope.collectors.measure.fourier import fourier_shift
 from invariscope.collectors.shift_kinds import FILLS, SHIFT_KINDS, ShiftKind
+from invariscope.zoo.datasets.given import Given, as_pixels
 
 LARGEST_SHIFT = 1 << 20
 """Pixels: far beyond any image, and small enough for every integer type that shifts are counted in."""
@@ -201,7 +202,7 @@ class ShiftPlan:
 
 
 def apply_shift(
-    images: Tensor,
+    images: Given,
     offsets: Tensor | np.ndarray,
     kind: str,
     fill: float | Tensor = 0.0,
@@ -215,7 +216,7 @@ def apply_shift(
     moves up and left.
 
     Args:
-        images: ``(n, C, H, W)``, any type.
+        images: ``(n, C, H, W)``, any type; PIL images and arrays ``(n, H, W, C)`` become uint8.
         offsets: ``(n, 2)`` integers; parts of a pixel for a kind that has them.
         kind: shift kind.
         fill: value outside the image, for a kind that takes one.
@@ -230,6 +231,7 @@ def apply_shift(
             :mod:`invariscope.collectors.measure.invariance` look at its border and refuse it for ``crop``.)
     """
     rule: ShiftKind = SHIFT_KINDS[kind]
+    images = as_pixels(images) if not isinstance(images, Tensor) else images
     offsets = torch.as_tensor(np.array(offsets) if isinstance(offsets, np.ndarray) else offsets)
     if images.ndim != 4 or offsets.shape != (len(images), 2) or offsets.is_floating_point():
         found = f"images {tuple(images.shape)} and {offsets.dtype} offsets {tuple(offsets.shape)}"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from invariscope.base.errors import DataError, InputError, ModelError, OperatorError, ShiftError
+from invariscope.base.progress import bar
 from invariscope.collectors.measure.invariance import Predictions, plan_columns, predict
 from invariscope.collectors.measure.jackknife import ratio_without
 from invariscope.collectors.measure.msb import Tally, tally_sites
@@ -21,6 +22,7 @@ from invariscope.collectors.measure.replacements import DEFAULT_REPLACEMENTS, re
 from invariscope.collectors.measure.scores import kappa_without, pair_agreement, pair_hits, product_without
 from invariscope.collectors.measure.shifts import ShiftPlan
 from invariscope.collectors.schema import MSB_READINGS
+from invariscope.zoo.datasets.given import Given, given
 from invariscope.zoo.datasets.inputs import place
 from invariscope.zoo.operators import Operatorlike, OperatorSpec, build_operator
 from invariscope.zoo.operators.base import Downsample
@@ -43,8 +45,8 @@ Key = tuple[int | None, str, int | None]
 
 def measure_swaps(
     model: nn.Module,
-    images: Images,
-    labels: Tensor | np.ndarray,
+    images: Given,
+    labels: Tensor | np.ndarray | None = None,
     plans: Sequence[ShiftPlan] = (),
     replacements: Sequence[Operatorlike] = DEFAULT_REPLACEMENTS,
     *,
@@ -53,6 +55,7 @@ def measure_swaps(
     msb_batch_size: int = 64,
     windows_per_image: int | None = None,
     seed: int = 0,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """What changes when a site's operator is replaced and every weight stays: site by site, and at all sites at once.
 
@@ -70,11 +73,13 @@ def measure_swaps(
     beside that of the accuracy.
 
     Args:
-        images: ``(N, C, H, W)`` as the network takes them; all of them are used.
+        images: ``(N, C, H, W)`` as the network takes them, or another form of ``Given``; all of them are used.
+        labels: ``(N,)`` integers; a data set and a loader have their own.
         plans: shift plans; the scores ``SWAP_SCORES`` are measured under each.
         replacements: operators without parameters: specifications, or classes (:func:`parse_operator`).
         unshifted: whether to measure MSB (every reading, of the changed site and as the mean over the network's sites)
             and accuracy, on the images as they are.
+        progress: show a bar from two seconds on.
         msb_batch_size, windows_per_image, seed: as ``batch_size``, ... of :func:`measure_msb`.
 
     Returns:
@@ -87,6 +92,7 @@ def measure_swaps(
             :func:`invariscope.collectors.measure.invariance.predict`; crop plans together with ``unshifted``.
     """
     specs = read_replacements(replacements)
+    images, labels = given(model, images, labels)
     if len(images) == 0:
         raise DataError("there are no images to measure swaps on: give at least one")
     need_labels(labels, "a swap")
@@ -95,11 +101,16 @@ def measure_swaps(
     measurement = _SwapMeasurement(
         images, labels, tuple(plans), unshifted, batch_size, msb_batch_size, windows_per_image, seed
     )
-    before = measurement.of(model)
     example = _example(model, images, plans)
     sites = [site for site in find_sites(model, example) if not site.is_aside]
-    swaps = _swaps(model, sites, specs, example)
-    rows = [row for swap in swaps for row in _rows(model, swap, example, before, measurement)]
+    swaps = list(_swaps(model, sites, specs, example))
+    rows: list[dict[str, Any]] = []
+    with bar("swaps", len(swaps) + 1, progress, "network") as step:
+        before = measurement.of(model)
+        step()
+        for swap in swaps:
+            rows += _rows(model, swap, example, before, measurement)
+            step()
     frame = pd.DataFrame(rows or _nothing(sites, specs, plans, unshifted), columns=_COLUMNS)
     return frame.assign(n_sites=len(sites), n_images=len(images))
 

@@ -31,6 +31,7 @@ COLUMNS = (
     optional("epoch", REAL, "epochs", "epochs trained at the snapshot"),
     column("n_params", INT, "parameters", "number of parameters"),
     column("factors", TEXT, "JSON", "all factors of the manifest entry, free columns for the analysis"),
+    optional("metrics", TEXT, "JSON", "numbers measured elsewhere that the manifest entry gives"),
     optional("tensors_sha256", TEXT, "hex", "hash of the weights alone, whatever else their file holds"),
     optional("probe", pa.list_(REAL), "", "outputs for two images of noise: with equal weights, one network"),
     optional(OPERATOR_ERROR, REAL, "1", "site equivariance error of the operator alone, on noise, without training"),
@@ -39,8 +40,9 @@ COLUMNS = (
 
 
 def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
-    """One task: the description follows the file and its factors, whatever is measured."""
-    return [{"name": checkpoint.name, "factors": json.loads(json.dumps(dict(checkpoint.factors), default=str))}]
+    """One task: the description follows the file, its factors and metrics, whatever is measured."""
+    described = {"name": checkpoint.name, "factors": json.loads(json.dumps(dict(checkpoint.factors), default=str))}
+    return [{**described, **({"metrics": dict(checkpoint.metrics)} if checkpoint.metrics else {})}]
 
 
 def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
@@ -61,6 +63,7 @@ def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
         "epoch": _number(factors.get("epoch")),
         "n_params": sum(parameter.numel() for parameter in subject.model.parameters()),
         "factors": json.dumps(factors, sort_keys=True),
+        "metrics": json.dumps(settings["metrics"], sort_keys=True) if settings.get("metrics") else None,
         "tensors_sha256": hash_tensors(subject.model.state_dict()),
         "probe": subject.probe(),
         OPERATOR_ERROR: error,

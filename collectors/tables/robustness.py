@@ -250,8 +250,12 @@ def _corrupted(subject: Subject, settings: Mapping[str, Any], severity: int) -> 
     import numpy as np
     import torch
 
+    from invariscope.base.errors import DataError
     from invariscope.collectors.measure.corruptions import corrupt
+    from invariscope.zoo.datasets.imageset import WHITE
 
+    if subject.images.white != WHITE[torch.uint8]:
+        raise DataError(f"{subject.images.name} has images of 16 bits, and corruptions take 8: ask for attacks alone")
     limit, shape = settings["images"], subject.checkpoint.input.in_pixels()
     clean = subject.images.head(limit)
     key = (subject.images.fingerprint, len(clean), shape, severity, *(settings[k] for k in _DRAWN))

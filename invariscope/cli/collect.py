@@ -12,21 +12,22 @@ from tyro.conf import Positional
 
 from invariscope.base.errors import InputError
 from invariscope.cli.common import DONE, at_least_one, fitting, run_collect, tell_outcome
-from invariscope.cli.flags import ManifestFlags, chosen, with_groups
+from invariscope.cli.flags import ZooFlags, chosen, with_groups
 
 if TYPE_CHECKING:
     from invariscope.collectors.engine.planning import RunPlan
 
 
 @dataclass(frozen=True)
-class Collect(ManifestFlags):
+class Collect(ZooFlags):
     """Measure every checkpoint of a zoo and write parquet tables; what is done is skipped.
 
     Example: invariscope collect data/zoo --data digits --out out/tables --shift circular,zero
     """
 
-    zoo: Positional[Path]
-    """Folder with a zoo.yaml, or the file itself."""
+    zoo: Positional[str]
+    """Folder with a zoo.yaml, or the file itself; a table of runs (.csv); or networks in this machine's caches, with
+    --pretrained: timm:resnet*, torchvision:vgg*, hf:ORG/*."""
     data: str
     """Data set: NAME[:PATH], for example digits or parquet:cifar10/test.parquet."""
     out: str

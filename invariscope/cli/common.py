@@ -162,13 +162,14 @@ def draw_all(
     only: Sequence[str] | None = None,
     formats: Sequence[str] = ("png",),
     x: str | None = None,
+    y: str | None = None,
 ) -> None:
     """Draw the figures and the tables of the paper, write them, and print their paths."""
     from invariscope.analysis.drawing import draw_figures
     from invariscope.analysis.figures import known_formats
 
     known_formats(formats)
-    write_drawn(draw_figures(tables, only, reading=x), out, formats)
+    write_drawn(draw_figures(tables, only, reading=x, score=y), out, formats)
 
 
 def write_drawn(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",)) -> None:

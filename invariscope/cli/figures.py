@@ -29,7 +29,10 @@ class Figures:
     format: str = "png"
     """File formats of figures: png, pdf, svg."""
     x: str | None = None
-    """What is drawn across, in the figures with a reading there: a reading of sites, for example selectivity or see."""
+    """What is drawn across, in the figures with a reading there: a reading of sites, for example selectivity or see, or
+    a metric of the manifest."""
+    y: str | None = None
+    """What is drawn upwards, in the figures with a score there: a score of images, or a metric that is a share."""
     keep_nondeterministic: bool = False
     """Take in networks that give other logits on a second pass or in other batches."""
 
@@ -45,7 +48,7 @@ class Figures:
                 added[name] = add_user_figure(name)
             chosen = None if only is None else [added.get(name, name) for name in only]
             tables = load_tables(self.tables, keep_nondeterministic=self.keep_nondeterministic)
-            draw_all(tables, self.out, only=chosen, formats=names(self.format), x=self.x)
+            draw_all(tables, self.out, only=chosen, formats=names(self.format), x=self.x, y=self.y)
         finally:
             for name in added.values():
                 FIGURES.remove(name)

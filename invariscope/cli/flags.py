@@ -36,6 +36,65 @@ class ManifestFlags:
         return read_manifest(zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ZooFlags(ManifestFlags):
+    """The flags of a command that also takes a table of runs, or a pattern of a library's networks, as its zoo."""
+
+    pretrained: bool = False
+    """Of a pattern: the networks whose pretrained weights this machine's cache holds; the others are listed."""
+    model: str | None = None
+    """Of a table of runs: the networks' model string, with columns in braces: 'python:nets.py:Net?width={width}'."""
+    weights: str | None = None
+    """Of a table of runs: their weights, likewise: '{name}.pth'."""
+    name: str | None = None
+    """Of a table of runs: their names, likewise; by default its column name."""
+    input: str | None = None
+    """Of a table of runs: their input as in a manifest: '{size: 32, mean: 0.5, std: 0.25}'."""
+    metrics: tuple[str, ...] = ()
+    """Of a table of runs: columns, or patterns of them, that are metrics; all others are factors."""
+
+    def read(self, zoo: Path | str) -> list[Checkpoint]:
+        """The checkpoints of a manifest, of a table of runs, or of a pattern."""
+        from invariscope.zoo.from_csv import SUFFIXES, zoo_from_csv
+        from invariscope.zoo.model_string import is_library
+
+        of_table = [one for one in ("model", "weights", "name", "input", "metrics") if getattr(self, one)]
+        is_table = str(zoo).lower().endswith(SUFFIXES)
+        if of_table and not is_table:
+            raise InputError(f"{_flag(of_table[0])} belongs to a table of runs (.csv): {zoo} is none, leave it out")
+        is_pattern = is_library(str(zoo)) and not Path(zoo).exists()
+        if self.pretrained and not is_pattern:
+            raise InputError(f"--pretrained belongs to a pattern such as timm:resnet*: {zoo} is none, leave it out")
+        if is_pattern:
+            if not self.pretrained:
+                raise InputError(
+                    f"{zoo} names networks and no weights: give --pretrained for those in this machine's cache"
+                )
+            from invariscope.zoo.from_library import zoo_from_library  # imports torch
+
+            return zoo_from_library(str(zoo))
+        if not is_table:
+            return super().read(Path(zoo))
+        how: dict[str, Any] = {"model": self.model, "weights": self.weights, "name": self.name, "metrics": self.metrics}
+        how |= {"input": _settings(self.input), "allow_outside": self.allow_outside, "code": self.code}
+        return zoo_from_csv(zoo, **how, operators=False)
+
+
+def _settings(text: str | None) -> dict[str, Any] | None:
+    """What ``--input`` says, as YAML."""
+    import yaml
+
+    if text is None:
+        return None
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"--input is {text!r}: write it like '{{size: 32, mean: 0.5, std: 0.25}}'")
+    return found
+
+
 class FlagError(Exception):
     """A value that cannot be read, for one line instead of the parser's box."""
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from tyro.conf import Positional
 
 from invariscope.base.words import counted
 from invariscope.cli.common import DONE
-from invariscope.cli.flags import ManifestFlags
+from invariscope.cli.flags import ZooFlags
 
 
 @dataclass(frozen=True)
-class Status(ManifestFlags):
+class Status(ZooFlags):
     """How far a folder of tables is: what is done, what of a zoo is to do, what failed and why.
 
     Example: invariscope status out/tables data/zoo
@@ -21,8 +20,8 @@ class Status(ManifestFlags):
 
     tables: Positional[str]
     """Folder of tables."""
-    zoo: Positional[Path | None] = None
-    """Zoo whose checkpoints are looked for in the tables."""
+    zoo: Positional[str | None] = None
+    """Zoo whose checkpoints are looked for in the tables: as for collect."""
 
     def run(self) -> int:
         """Print the state."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from invariscope.base.errors import DataError, InputError, ModelError, ShiftError
+from invariscope.base.progress import bar
 from invariscope.base.words import counted
 from invariscope.collectors.measure.blame import Blame, around, blame_of, circular_sums
 from invariscope.collectors.measure.drift import DriftSums, MapMeans
@@ -23,6 +23,7 @@ from invariscope.collectors.measure.shifts import ShiftPlan
 from invariscope.collectors.measure.swap import NOTHING, measure_swaps
 from invariscope.collectors.measure.views import fill_value
 from invariscope.looking.found import Look, Shown
+from invariscope.zoo.datasets.given import Given, given
 from invariscope.zoo.datasets.inputs import PreparedImages
 
 KINDS = ("circular", "zero")
@@ -38,7 +39,7 @@ N_SHIFTS = 9
 
 def look(
     model: nn.Module,
-    images: Images,
+    images: Given,
     labels: Tensor | np.ndarray | None = None,
     *,
     kinds: Sequence[str] = KINDS,
@@ -62,7 +63,8 @@ def look(
 
     Args:
         model: a network that returns logits; run in evaluation mode, and left as it was.
-        images: ``(N, C, H, W)`` as the network takes them, or ``PreparedImages``; the first ``limit`` are measured.
+        images: ``(N, C, H, W)`` as the network takes them, or another form of ``Given``; the first ``limit`` are
+            measured.
         labels: ``(N,)`` integers; without them what the network says of the unshifted images takes their place, and
             nothing is said of accuracy.
         kinds: shift kinds, all of which keep the image's size.
@@ -72,7 +74,7 @@ def look(
         swaps: operators without parameters that are put in the place of each site's; none: no swaps.
         classes: names of the classes.
         name: what the network is called.
-        progress: show a bar on standard error, when that is a terminal.
+        progress: show a bar on standard error from two seconds on, when that is a terminal or a notebook's.
 
     Returns:
         :class:`Look`: ``.lines()`` in words, ``.figure()`` with four panels, ``.frame()`` with a row per part of the
@@ -81,13 +83,14 @@ def look(
     Raises:
         ModelError, DataError, ShiftError, OperatorError: the network cannot be measured on these images.
     """
+    images, labels = given(model, images, labels)
     plans = _plans(images, kinds, max_shift, limit, seed)
     if swaps:
         read_replacements(swaps)
     images, labels, notes = _first(images, labels, limit)
     if isinstance(images, PreparedImages) and not classes:
         classes = images.imageset.classes
-    with _bar(3 * len(plans) + 4, progress) as step:
+    with bar("look", 3 * len(plans) + 4, progress, "step") as step:
         sites = measure_msb(model, images, batch_size=batch_size, seed=seed)
         known = labels is not None
         step()
@@ -293,15 +296,3 @@ def _notes(sites: pd.DataFrame, blames: Sequence[Blame], problem: str, swaps: pd
                 )
                 notes.append(f"no swap to {what}: {reason}")
     return notes
-
-
-@contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Callable[[], None]]:
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="step", desc="look", disable=None if progress else True) as bar:
-
-        def step() -> None:
-            bar.update(1)
-
-        yield step

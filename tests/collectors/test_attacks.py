@@ -229,8 +229,15 @@ def test_bad_settings(settings: dict, line: str) -> None:
 
 
 def test_bad_images(network: nn.Module, pixels: Tensor, labels: Tensor) -> None:
-    with pytest.raises(DataError, match=r"torch.uint8: attacks take floats in \[0, 1\]; divide by 255"):
-        measure_attack(network, (pixels * 255).byte(), labels, Attack())
+    whole = (pixels * 255).byte()
+    for images in (whole, whole.float() / 255):
+        found = measure_attack(network, images, labels, Attack(steps=2, restarts=1))["accuracy"].item()
+        assert (
+            found
+            == measure_attack(network, whole.double() / 255, labels, Attack(steps=2, restarts=1))["accuracy"].item()
+        )
+    with pytest.raises(DataError, match="pixels and not normalised: give them as uint8"):
+        measure_attack(network, whole.float(), labels, Attack())
     with pytest.raises(DataError, match=r"image 0 has pixels from .*PixelModel\(model, mean, std\)"):
         measure_attack(network, (pixels - 0.5) / 0.2, labels, Attack())
 

@@ -43,3 +43,18 @@ def entry(tmp_path: Path) -> Entry:
         return checkpoint
 
     return write
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the Hugging Face hub and of torch.hub; and any use of the network fails."""
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    for place in (hub.constants, hub.file_download.constants):
+        monkeypatch.setattr(place, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("socket.getaddrinfo", _refuse)
+    return tmp_path / "hub"
+
+
+def _refuse(*arguments: Any, **options: Any) -> Any:
+    raise OSError("the network was used")

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from PIL import Image
+from torch import nn
 
+from invariscope import cli
+from invariscope.analysis.tables.load import load
 from invariscope.base.errors import DataError
+from invariscope.collectors import corrupt
+from invariscope.zoo.datasets import load_dataset
+from invariscope.zoo.datasets.given import as_pixels
 from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
 from invariscope.zoo.loading import default_input
@@ -145,9 +155,76 @@ def test_every_part_of_the_input_is_in_the_fingerprint() -> None:
         ({"resize": 50, "interpolation": "cubic"}, "did you mean 'bicubic'"),
         ({"resize": 50, "interpolation": "lanczos", "antialias": False}, "leave antialias out"),
         ({"order": "gbr"}, "did you mean"),
-        ({"range": 2}, "255 for values up to 255"),
+        ({"range": 2}, "255 or 65535 for values up to that"),
     ],
 )
 def test_refusals_say_what_to_write(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         InputSpec(40, MEAN, STD, **arguments)
+
+
+DEEP = np.random.default_rng(3).integers(0, 65536, (6, 40, 40)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("kind", ["folder", "files", "parquet", "lists"])
+@pytest.mark.parametrize("resize", [None, 36])
+def test_sixteen_bits_stay_sixteen(
+    kind: str, resize: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grey PNGs of 16 bits, and lists of them, to the values of a plain reckoning; by the command to an accuracy."""
+    files = []
+    for number, image in enumerate(DEEP):
+        files.append(tmp_path / "data" / "ab"[number % 2] / f"{number}.png")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(files[-1])
+    where = f"imagefolder:{tmp_path / 'data'}"
+    if kind in ("parquet", "lists"):
+        where = f"parquet:{tmp_path / 'data.parquet'}"
+        column = [file.read_bytes() for file in files] if kind == "parquet" else DEEP.tolist()
+        type_ = pa.binary() if kind == "parquet" else pa.list_(pa.list_(pa.uint16()))
+        table = pa.table({"image": pa.array(column, type_), "label": [number % 2 for number in range(6)]})
+        pq.write_table(table, tmp_path / "data.parquet")
+    if kind == "files":
+        monkeypatch.setattr("invariscope.zoo.datasets.imagefolder.IN_MEMORY", 0)
+    size = 32 if resize else 40
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    torch.save(model.state_dict(), tmp_path / "a.pth")
+    build = "from torch import nn\ndef Net():\n    return nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), "
+    (tmp_path / "nets.py").write_text(f"{build}nn.AdaptiveAvgPool2d(1), nn.Flatten())\n")
+    given = {"size": size, "mean": 0.4, "std": 0.2, **({"resize": resize} if resize else {})}
+    entry = {"model": "python:nets.py:Net", "weights": "a.pth", "input": given}
+    (tmp_path / "zoo.yaml").write_text(yaml.safe_dump({"checkpoints": [entry]}))
+    shown = [Image.fromarray(image.astype(np.float32)) for image in DEEP]
+    if resize:
+        shown = [one.resize((36, 36), Image.Resampling.BILINEAR).crop((2, 2, 34, 34)) for one in shown]
+    plain = torch.from_numpy(np.stack([np.asarray(one).round() for one in shown]))[:, None] / 65535
+    expected = (plain - 0.4) / 0.2
+    data = load_dataset(where)
+    order = torch.arange(6)
+    assert isinstance(data.images, torch.Tensor) == (kind != "files")
+    assert data.background[0] > 255
+    made = PreparedImages(data, InputSpec(size, (0.4,), (0.2,), resize))
+    assert torch.allclose(made[:], expected[order], atol=1e-5)
+    assert len(made[:].unique()) > 256
+    command = ["collect", str(tmp_path), "--data", where, "--out", str(tmp_path / "t"), "--collect", "invariance"]
+    assert cli.main([*command, "--shift", ""]) == cli.DONE
+    with torch.inference_mode():
+        hits = (model(expected).argmax(1) == torch.arange(6) % 2).float().mean().item()
+    assert load(tmp_path / "t").invariance["value"].tolist() == [pytest.approx(hits)]
+
+
+def test_sixteen_bits_are_no_eight_and_corruptions_say_so(tmp_path: Path) -> None:
+    eight, sixteen = torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1, 1, 4, 4, dtype=torch.int32)
+    sets = [ImageSet("one", images, None) for images in (eight, sixteen)]
+    assert sets[0].fingerprint != sets[1].fingerprint
+    assert ImageSet.from_numpy(sets[1].to_numpy()).white == 65535
+    with pytest.raises(DataError, match="from 0 to 65536, outside 0 to 65535"):
+        ImageSet("one", sixteen + 65536 * (torch.arange(4) == 0).int(), None)
+    for number, image in enumerate((DEEP[0], DEEP[0].astype(np.uint8))):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "a" / f"{number}.png")
+    with pytest.raises(DataError, match="images of 8 and of 16 bits: convert them to one"):
+        load_dataset(f"imagefolder:{tmp_path}")
+    with pytest.raises(DataError, match="corruptions take uint8"):
+        corrupt(DEEP[:, None].astype(np.int32), "fog", 1)
+    assert as_pixels(DEEP).dtype == torch.int32

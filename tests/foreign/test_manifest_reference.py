@@ -13,7 +13,8 @@ from invariscope import cli
 from invariscope.base.errors import ManifestError
 from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES
 from invariscope.zoo.datasets.inputs import INTERPOLATIONS
-from invariscope.zoo.manifest import ENTRY_KEYS, read_manifest
+from invariscope.zoo.manifest import read_manifest
+from invariscope.zoo.manifest_entries import ENTRY_KEYS
 from invariscope.zoo.manifest_input import INPUT_KEYS
 
 INPUT = {"size": 32, "mean": 0.5, "std": 0.25}
@@ -132,6 +133,15 @@ BAD: list[tuple[Any, str]] = [
     (given(factors=[1]), "must be a mapping"),
     (given(factors={"seed": "first"}), "must be a whole number"),
     (given(labels=[1]), "must be text"),
+    (given(metrics={"top1": "high"}), "must be a number"),
+    (given(metrics=[1]), "must be a mapping"),
+    (given(metrics={"loss": float("nan")}), "must be a finite number"),
+    (given(model="onnx:a.onnx"), "leave weights out"),
+    (given(model="onnx:b.onnx", weights=None), "put it there or correct the path"),
+    (given(model="onnx:a.pth", weights=None), "name a file that ends in .onnx"),
+    (given(weights="a.onnx"), "model: onnx:FILE"),
+    (given(weights="a.keras"), "tf2onnx"),
+    (given(model="hf:absent/absent", weights="pretrained"), "hf download absent/absent"),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from invariscope import cli
 from invariscope.base.errors import ManifestError, WeightsError
 from invariscope.base.files import sha256_file
 from invariscope.collectors.engine.known import Known
@@ -286,7 +288,13 @@ def test_what_fits_nothing_is_refused(
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
-    [("a.h5", "tf2onnx"), ("a.tflite", "tf2onnx --tflite"), ("a.keras", "tf2onnx"), ("a.npz", "torch.save")],
+    [
+        ("a.h5", "tf2onnx"),
+        ("a.tflite", "tf2onnx --tflite"),
+        ("a.keras", "model.export"),
+        ("a.pb", "onnx:FILE"),
+        ("a.npz", "torch.save"),
+    ],
 )
 def test_files_of_others_are_refused_with_the_way_to_convert_them(
     name: str, remedy: str, tmp_path: Path, entry: Any
@@ -300,3 +308,50 @@ def test_a_torchscript_archive_is_refused(tmp_path: Path, entry: Any) -> None:
     torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "a.pt")
     with pytest.raises(WeightsError, match=r"TorchScript archive.*: save model\.state_dict\(\)"):
         load_checkpoint(entry("a.pt"))
+
+
+def test_a_hostile_pattern_has_an_end(tmp_path: Path, entry: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``(a+)+$`` takes 2^n steps on n letters and another one."""
+    monkeypatch.setattr("invariscope.zoo.bounded_regex.SECONDS", 0.5)
+    torch.save({"a" * 60 + "!": torch.zeros(1)}, tmp_path / "a.pth")
+    started = time.monotonic()
+    with pytest.raises(WeightsError, match=r"it takes more than 0\.5 seconds: write it without a repeat inside"):
+        load_checkpoint(entry("a.pth", rename={"regex": "(a+)+$", "to": "b"}))
+    assert time.monotonic() - started < 10
+    with pytest.raises(WeightsError, match="it has 501 characters, and may have 500"):
+        load_weights(tmp_path / "a.pth", rename={"regex": "a" * 501, "to": "b"})
+
+
+def sharded(folder: Path, state: State) -> tuple[Path, Path]:
+    """An index and one of its two shards."""
+    names = list(state)
+    files = {f"model-0000{i + 1}-of-00002.safetensors": names[i::2] for i in range(2)}
+    for file, part in files.items():
+        save_file({name: state[name] for name in part}, folder / file)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: file for file, part in files.items() for name in part}}))
+    return index, folder / next(iter(files))
+
+
+@pytest.mark.parametrize("changed", ["shard", "index"])
+def test_shards_that_are_replaced_during_a_run_are_a_failure(
+    changed: str, tmp_path: Path, entry: Any, state: State, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    index, shard = sharded(tmp_path, state)
+    checkpoint = entry(index.name)
+
+    def load(one: Checkpoint) -> nn.Module:
+        network = load_checkpoint(one)
+        touched = index if changed == "index" else shard
+        touched.write_bytes(touched.read_bytes() + b" " * (changed == "index"))
+        return network
+
+    monkeypatch.setattr("invariscope.zoo.loading.load_checkpoint", load)
+    command = ["collect", str(tmp_path), "--data", "shapes:32", "--limit", "4", "--out", str(tmp_path / "t")]
+    assert cli.main([*command, "--shift", "", "--collect", "invariance"]) == cli.WITH_FAILURES
+    assert "was replaced during the run: run again" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert cli.main([*command, "--shift", "", "--collect", "invariance"]) == cli.DONE
+    assert cli.main(["status", str(tmp_path / "t"), str(tmp_path)]) == cli.DONE
+    assert "invariance: shapes/test, none: 1 done\n" in capsys.readouterr().out
+    assert Known(Store(tmp_path / "t")).network(checkpoint)

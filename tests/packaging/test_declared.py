@@ -98,7 +98,7 @@ def test_every_import_is_declared(found: list[Import], declared: dict[str, set[s
     assert {one for one in found if not distributions(one.package) & allowed(one, extras)} == set()
 
 
-@pytest.mark.parametrize("extra", ["", "measure", "timm", "torchvision", "attacks", "dask"])
+@pytest.mark.parametrize("extra", ["", "measure", "timm", "torchvision", "transformers", "onnx", "attacks", "dask"])
 def test_everything_declared_is_imported(found: list[Import], declared: dict[str, set[str]], extra: str) -> None:
     used = set().union(*(distributions(one.package) for one in found))
     assert declared[extra] - used - {"invariscope"} == set()

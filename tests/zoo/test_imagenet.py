@@ -17,7 +17,7 @@ from invariscope.zoo.architectures.parts import WideConv2d, conv
 from invariscope.zoo.architectures.residual import BasicBlock, Bottleneck
 from invariscope.zoo.architectures.unet import UNet
 from invariscope.zoo.loading import build_model
-from invariscope.zoo.manifest import check_zoo_model
+from invariscope.zoo.manifest_models import check_zoo_model
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sites import find_sites

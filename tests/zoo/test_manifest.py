@@ -13,7 +13,8 @@ from invariscope.collectors.tables.checkpoints import COLUMNS
 from invariscope.zoo.architectures import ARCHITECTURES
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec
-from invariscope.zoo.manifest import check_zoo_model, read_manifest, write_manifest
+from invariscope.zoo.manifest import read_manifest, write_manifest
+from invariscope.zoo.manifest_models import check_zoo_model
 from invariscope.zoo.model_string import ModelString
 
 INPUT = "input: {size: 32, mean: [0.5], std: [0.25]}"

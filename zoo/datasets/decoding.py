@@ -24,6 +24,9 @@ MAX_PIXELS = 2**26
 """Images of more pixels are refused before they are decoded: a small file can claim to hold any number of them."""
 
 _GREY = ("1", "L")
+DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+"""Pillow's modes of grey images of 16 bits; the last one is 32 bits, and is looked at."""
+DEEPEST = 65535
 _COLOUR = ("RGB", "P", "RGBA", "LA", "PA", "CMYK", "YCbCr")
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
@@ -35,7 +38,7 @@ _TURNED = range(5, 9)
 
 
 def decode_images(sources: Sequence[Source], name: str, size: int | None) -> Tensor:
-    """Decode images to ``(N, C, H, W)`` uint8: one channel where all are grey, RGB otherwise.
+    """Decode images to ``(N, C, H, W)`` uint8: one channel where all are grey, RGB otherwise; 16-bit grey to int32.
 
     Args:
         sources: the encoded bytes, or the files that hold them.
@@ -44,7 +47,7 @@ def decode_images(sources: Sequence[Source], name: str, size: int | None) -> Ten
             they are, all of one size.
 
     Raises:
-        DataError: for what is no image, is cut off, too large, of more than 8 bits, or of another size than the first.
+        DataError: for what is no image, is cut off, too large, or of another size than the first.
     """
 
     def decode(row: int) -> np.ndarray:
@@ -54,11 +57,14 @@ def decode_images(sources: Sequence[Source], name: str, size: int | None) -> Ten
 
 
 def arrays_to_images(arrays: Sequence[np.ndarray], name: str, size: int | None) -> Tensor:
-    """Pixels ``(H, W)`` or ``(H, W, C)`` uint8 as ``(N, C, H, W)``, of any number of channels."""
+    """Pixels ``(H, W)`` or ``(H, W, C)`` uint8, or int32 of 16 bits, as ``(N, C, H, W)``, of any number of channels."""
     made = []
     for row, array in enumerate(arrays):
         planes = [array] if array.ndim == 2 else [array[..., i] for i in range(array.shape[2])]
         what = f"{name}: image {row}"
+        if array.dtype != np.uint8:
+            made.append(np.stack([_deep(Image.fromarray(plane.astype(np.int32)), what, size) for plane in planes], -1))
+            continue
         fitted = [_fit(Image.fromarray(plane), what, size, Image.Resampling.BILINEAR) for plane in planes]
         made.append(np.stack([np.asarray(plane) for plane in fitted], axis=-1))
     _check_sizes(made, name)
@@ -69,6 +75,8 @@ def arrays_to_images(arrays: Sequence[np.ndarray], name: str, size: int | None) 
 
 def _stacked(arrays: list[np.ndarray], name: str) -> Tensor:
     _check_sizes(arrays, name)
+    if len({array.dtype for array in arrays}) > 1:
+        raise DataError(f"{name} has images of 8 and of 16 bits: convert them to one")
     if any(array.ndim == 3 for array in arrays):
         grey = (array.ndim == 2 for array in arrays)
         arrays = [np.repeat(a[:, :, None], 3, axis=2) if g else a for a, g in zip(arrays, grey, strict=True)]
@@ -114,8 +122,8 @@ def _open(source: Source, what: str) -> Image.Image:
     return image
 
 
-def look_at(source: Source, what: str) -> tuple[int, int, bool]:
-    """Height and width of an image, and whether it is grey; from its first bytes.
+def look_at(source: Source, what: str) -> tuple[int, int, bool, bool]:
+    """Height and width of an image, whether it is grey, and whether of 16 bits; from its first bytes.
 
     Raises:
         DataError: as :func:`decode_images`.
@@ -127,7 +135,7 @@ def look_at(source: Source, what: str) -> tuple[int, int, bool]:
         except (*_BROKEN, KeyError, TypeError):  # as where it is decoded
             turned = False
         height, width = (image.width, image.height) if turned else (image.height, image.width)
-        return height, width, image.mode in _GREY
+        return height, width, image.mode in _GREY + DEEP, image.mode in DEEP
 
 
 def decode_one(source: Source, what: str, *, colour: bool, size: int | None = None) -> np.ndarray:
@@ -136,9 +144,25 @@ def decode_one(source: Source, what: str, *, colour: bool, size: int | None = No
     return np.repeat(pixels[:, :, None], 3, axis=2) if colour and pixels.ndim == 2 else pixels
 
 
+def pillow_pixels(image: Image.Image, what: str) -> np.ndarray:
+    """Pixels of an image that is open already: ``(H, W)`` of a grey one, else ``(H, W, 3)``, turned as EXIF says.
+
+    Raises:
+        DataError: pixels of another type.
+    """
+    _check_mode(image, what)
+    with suppress(*_BROKEN, KeyError, TypeError):
+        image = ImageOps.exif_transpose(image)
+    if image.mode in DEEP:
+        return _deep(image, what, None)
+    return np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))
+
+
 def _check_mode(image: Image.Image, what: str) -> None:
-    if image.mode not in _GREY + _COLOUR:
-        raise DataError(f"{what} has pixels of the type {image.mode!r}: convert it to 8-bit grey or RGB")
+    if image.mode not in _GREY + _COLOUR + DEEP:
+        raise DataError(
+            f"{what} has pixels of the type {image.mode!r}: convert it to 8-bit grey or RGB, or 16-bit grey"
+        )
 
 
 def _decode(source: Source, what: str, size: int | None) -> np.ndarray:
@@ -148,10 +172,22 @@ def _decode(source: Source, what: str, size: int | None) -> np.ndarray:
             image.load()
             with suppress(*_BROKEN, KeyError, TypeError):  # of damaged EXIF data the image is as it lies
                 ImageOps.exif_transpose(image, in_place=True)  # as viewers and the library `datasets` do
+            if image.mode in DEEP:
+                return _deep(image, what, size)
             pixels = image.convert("L" if image.mode in _GREY else "RGB")
         except _BROKEN as error:
             raise DataError(f"{what} is damaged or cut off: replace it or leave it out") from error
     return np.asarray(_fit(pixels, what, size, Image.Resampling.BILINEAR))
+
+
+def _deep(image: Image.Image, what: str, size: int | None) -> np.ndarray:
+    """A grey image of 16 bits as ``(H, W)`` int32."""
+    values = np.asarray(image)
+    if values.size and not 0 <= values.min() <= values.max() <= DEEPEST:
+        raise DataError(f"{what} has values from {values.min()} to {values.max()}: give 16 bits, from 0 to {DEEPEST}")
+    # Pillow resizes 16 bits as floats alone.
+    fitted = _fit(Image.fromarray(values.astype(np.float32)), what, size, Image.Resampling.BILINEAR)
+    return np.asarray(fitted).round().clip(0, DEEPEST).astype(np.int32)
 
 
 def _decode_mask(source: Source, what: str, size: int | None) -> np.ndarray:

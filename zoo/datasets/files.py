@@ -23,12 +23,14 @@ class ImageFiles:
         channels: 1 where all are grey, else 3.
         name: the data set, for the errors.
         rows: number of each image in the data set, for the errors.
+        white: the largest value of a pixel: 65535 for images of 16 bits.
     """
 
     files: tuple[Path, ...]
     channels: int
     name: str
     rows: tuple[int, ...] = ()
+    white: int = 255
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", self.rows or tuple(range(len(self.files))))
@@ -39,10 +41,10 @@ class ImageFiles:
     def __getitem__(self, rows: slice | Tensor | np.ndarray) -> ImageFiles:
         wanted = range(len(self))[rows] if isinstance(rows, slice) else np.arange(len(self))[np.asarray(rows)].tolist()
         chosen = tuple(self.files[row] for row in wanted)
-        return ImageFiles(chosen, self.channels, self.name, tuple(self.rows[row] for row in wanted))
+        return ImageFiles(chosen, self.channels, self.name, tuple(self.rows[row] for row in wanted), self.white)
 
     def decoded(self, change: Callable[[Tensor], Tensor]) -> list[Tensor]:
-        """What ``change`` makes of each image, ``(C, H, W)`` uint8; decoded and changed in threads.
+        """What ``change`` makes of each image, ``(C, H, W)`` uint8 or int32; decoded and changed in threads.
 
         Raises:
             DataError: an image that cannot be decoded.
@@ -63,7 +65,7 @@ class ImageFiles:
 
     def digest(self) -> Iterator[bytes]:
         """What a fingerprint holds of the images: the hash of each file."""
-        yield repr((len(self), self.channels)).encode()
+        yield repr((len(self), self.channels, *([self.white] if self.white != 255 else []))).encode()
         for digest in in_threads(lambda row: sha256_file(self.files[row]), len(self)):
             yield digest.encode()
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def resized(image: Tensor, spec: InputSpec, size: tuple[int, int]) -> Tensor:
-    """One image as an evaluation resizes and crops it: ``(C, H, W)`` uint8 to ``(C, *size)`` uint8.
+    """One image as an evaluation resizes and crops it: ``(C, H, W)`` uint8 to ``(C, *size)`` uint8; int32 likewise.
 
     A number as ``spec.resize`` is the length of the shorter side, the longer one being ``int(resize * long / short)``
     as in torchvision and timm; two are height and width. With antialiasing Pillow resizes the 8-bit image, as
@@ -51,6 +51,9 @@ def _by_pillow(image: Tensor, height: int, width: int, interpolation: str) -> Te
     from PIL import Image
 
     method = Image.Resampling[interpolation.upper()]
+    if image.dtype != torch.uint8:  # Pillow resizes 16 bits as floats alone
+        wide = [Image.fromarray(plane).resize((width, height), method) for plane in image.float().numpy()]
+        return _whole(torch.from_numpy(np.stack([np.asarray(plane) for plane in wide])), image)
     planes = image.permute(1, 2, 0).contiguous().numpy()
     if planes.shape[2] == 3:
         return torch.from_numpy(np.array(Image.fromarray(planes).resize((width, height), method))).permute(2, 0, 1)
@@ -67,4 +70,12 @@ def _by_torch(image: Tensor, height: int, width: int, interpolation: str) -> Ten
         made = F.interpolate(values, (height, width), mode="nearest")
     else:
         made = F.interpolate(values, (height, width), mode=interpolation, align_corners=False)
-    return made.round().clamp(0, 255).to(torch.uint8)[0]
+    return _whole(made, image)[0]
+
+
+def _whole(values: Tensor, like: Tensor) -> Tensor:
+    """Rounded to whole numbers of the type that an image has."""
+    import torch
+
+    most = 255 if like.dtype == torch.uint8 else 65535
+    return values.round().clamp(0, most).to(like.dtype)

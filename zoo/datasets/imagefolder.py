@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from invariscope.base.errors import DataError
-from invariscope.zoo.datasets.decoding import decode_images, in_threads, look_at
+from invariscope.zoo.datasets.decoding import DEEPEST, decode_images, in_threads, look_at
 from invariscope.zoo.datasets.files import ImageFiles
 from invariscope.zoo.datasets.imageset import NO_LABEL, ImageSet
 
@@ -106,9 +106,12 @@ def _images(files: list[Path], name: str, size: int | None) -> torch.Tensor | Im
     if size is not None:
         return decode_images(files, name, size)
     found = in_threads(lambda row: look_at(files[row], f"{name}: image {row}"), len(files))
-    channels = 1 if all(grey for _, _, grey in found) else 3
-    height, width, _ = found[0]
+    channels = 1 if all(grey for _, _, grey, _ in found) else 3
+    height, width, _, deep = found[0]
+    if any(looked[3] is not deep for looked in found):
+        raise DataError(f"{name} has images of 8 and of 16 bits: convert them to one")
     one_size = all(looked[:2] == (height, width) for looked in found)
-    if one_size and len(files) * channels * height * width <= IN_MEMORY:
+    if one_size and len(files) * channels * height * width * (4 if deep else 1) <= IN_MEMORY:
         return decode_images(files, name, None)
-    return ImageFiles(tuple(file.absolute() for file in files), channels, name)
+    white = DEEPEST if deep else 255
+    return ImageFiles(tuple(file.absolute() for file in files), channels, name, white=white)

@@ -23,6 +23,9 @@ VOID = 255
 NO_LABEL = -1
 """Label of every image of a data set that has masks and no labels."""
 
+WHITE = {torch.uint8: 255, torch.int32: 65535}
+"""White of the types that images may have."""
+
 BACKGROUND_IMAGES = 1000
 """First images of a split from whose borders its background is taken, whatever part of it is measured."""
 
@@ -33,13 +36,13 @@ class ImageSet:
 
     Attributes:
         name: data set and split, for example ``digits/test``.
-        images: ``(N, C, H, W)`` uint8, or files that are decoded batch by batch.
+        images: ``(N, C, H, W)`` uint8, or files that are decoded batch by batch; of 16 bits int32, from 0 to 65,535.
         labels: ``(N,)`` int64, each in ``[0, len(classes))``; ``None``, or all -1, where there are none: ``classes`` is
             then empty.
         classes: names of the labels' classes.
         masks: ``(N, H, W)`` uint8, each value in ``[0, len(mask_classes))`` or 255 (void), or ``None``.
         mask_classes: names of the masks' classes.
-        background: colour of the plain ground, one value from 0 to 255 per channel; where it is not given,
+        background: colour of the plain ground, one value from 0 to :attr:`white` per channel; where it is not given,
             :func:`border_median` of the first ``BACKGROUND_IMAGES`` images. A part of a set
             keeps that of the whole.
 
@@ -58,9 +61,13 @@ class ImageSet:
     def __post_init__(self) -> None:
         if self.labels is None:
             object.__setattr__(self, "labels", torch.full((len(self.images),), NO_LABEL))
-        if isinstance(self.images, Tensor) and (self.images.dtype != torch.uint8 or self.images.ndim != 4):
+        if isinstance(self.images, Tensor) and (self.images.dtype not in WHITE or self.images.ndim != 4):
             found = f"{self.images.dtype} {tuple(self.images.shape)}"
             raise DataError(f"{self.name}: images are {found}, and must be torch.uint8 of shape (N, C, H, W)")
+        if isinstance(self.images, Tensor) and self.images.dtype == torch.int32 and self.images.numel():
+            low, high = int(self.images.min()), int(self.images.max())
+            if low < 0 or high > self.white:
+                raise DataError(f"{self.name}: images of 16 bits go from {low} to {high}, outside 0 to {self.white}")
         if len(self.images) == 0:
             raise DataError(f"{self.name}: there are no images; give a data set with at least one")
         if self.labels.dtype != torch.int64 or self.labels.shape != (len(self.images),):
@@ -113,6 +120,11 @@ class ImageSet:
         return int(self.images.shape[1]) if isinstance(self.images, Tensor) else self.images.channels
 
     @property
+    def white(self) -> int:
+        """The largest value that a pixel can have: 255, of images of 16 bits 65,535."""
+        return WHITE[self.images.dtype] if isinstance(self.images, Tensor) else self.images.white
+
+    @property
     def labelled(self) -> bool:
         """Whether the images have labels."""
         return bool(self.classes)
@@ -145,7 +157,8 @@ class ImageSet:
         arrays = {"images": self.pixels().numpy() if in_memory else None, "labels": self.labels.numpy()}
         masks = None if self.masks is None else self.masks.numpy()
         names = ("name", "classes", "mask_classes", "background", "fingerprint")
-        files = None if isinstance(self.images, Tensor) else [[*map(str, self.images.files)], self.images.channels]
+        held = self.images
+        files = None if isinstance(held, Tensor) else [[*map(str, held.files)], held.channels, held.white]
         return {**arrays, "masks": masks, "files": files, **{name: getattr(self, name) for name in names}}
 
     @classmethod
@@ -158,7 +171,7 @@ class ImageSet:
             if values[name] is not None:
                 values[name] = _share(values[name])
         if files is not None:
-            values["images"] = ImageFiles(tuple(map(Path, files[0])), files[1], values["name"])
+            values["images"] = ImageFiles(tuple(map(Path, files[0])), files[1], values["name"], white=files[2])
         imageset = cls(**values)
         imageset.__dict__["fingerprint"] = fingerprint
         return imageset
@@ -173,6 +186,7 @@ class ImageSet:
         for part in (self.images, self.labels, self.masks):
             if isinstance(part, Tensor):
                 digest.update(repr(tuple(part.shape)).encode())
+                digest.update(b"16" if part is self.images and self.white != WHITE[torch.uint8] else b"")
                 digest.update(np.ascontiguousarray(part.numpy()).data)
         return digest.hexdigest()
 

@@ -29,13 +29,14 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming")
 """How ``resize`` may interpolate; without antialiasing the first three."""
 
 ORDERS = ("rgb", "bgr")
-RANGES = (1, 255)
+RANGES = (1, 255, 65535)
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network was trained on: images of ``size`` pixels, ``(pixel * range / 255 - mean) / std`` per channel.
+    """What a network was trained on: images of ``size`` pixels, ``(pixel * range / white - mean) / std`` per channel.
 
+    ``white`` is 255, or 65,535 for images of 16 bits.
     ``size`` is the side of square images, or height and width; equal ones are kept as one number. ``mean`` and ``std``
     hold one number per channel, or a single one for all channels, in the order in which the network takes them.
 
@@ -46,7 +47,7 @@ class InputSpec:
         interpolation: of that resize, one of ``INTERPOLATIONS``.
         antialias: of that resize; Pillow has none without.
         order: ``bgr`` for a network that takes blue first.
-        range: 255 for one that takes values from 0 to 255, else 1.
+        range: 255 for one that takes values from 0 to 255, 65535 for one that takes 16 bits, else 1.
 
     Raises:
         DataError: for a size below 1, a mean that is not finite, a std that is not positive, a resize that is smaller
@@ -72,7 +73,9 @@ class InputSpec:
             if getattr(self, name) not in known:
                 raise DataError(f"input: {unknown(name, str(getattr(self, name)), known)}")
         if self.range not in RANGES or isinstance(self.range, bool):
-            raise DataError(f"input range is {self.range!r}: give 1 for values from 0 to 1, 255 for values up to 255")
+            raise DataError(
+                f"input range is {self.range!r}: give 1 for values from 0 to 1, 255 or 65535 for values up to that"
+            )
         if not self.antialias and self.interpolation not in INTERPOLATIONS[:3]:
             raise DataError(f"input: {self.interpolation} is always antialiased: leave antialias out")
         self._check_resize()
@@ -256,7 +259,7 @@ class PreparedImages:
         if not isinstance(images, torch.Tensor):
             return self._of_files(images)
         if self.spec.resize is None or not len(images):
-            return self._normalised(_fit(images.to(torch.float32) / 255, self.size), 1)
+            return self._normalised(_fit(images.to(torch.float32) / self.imageset.white, self.size), 1)
         return self._normalised(torch.stack([resized(image, self.spec, sides(self.size)) for image in images]).float())
 
     def _of_files(self, images: ImageFiles) -> Tensor:
@@ -266,13 +269,14 @@ class PreparedImages:
         from invariscope.zoo.datasets.geometry import resized
 
         if self.spec.resize is None:
-            made = images.decoded(lambda image: _fit(image[None].to(torch.float32) / 255, self.size)[0])
+            made = images.decoded(lambda image: _fit(image[None].to(torch.float32) / self.imageset.white, self.size)[0])
             return self._normalised(torch.stack(made), 1) if made else torch.empty(self.shape)[:0]
         made = images.decoded(lambda image: resized(image, self.spec, sides(self.size)).float())
         return self._normalised(torch.stack(made)) if made else torch.empty(self.shape)[:0]
 
-    def _normalised(self, images: Tensor, white: int = 255) -> Tensor:
+    def _normalised(self, images: Tensor, white: int | None = None) -> Tensor:
         """Images of values from 0 to ``white``, red first, as the network takes them."""
+        white = self.imageset.white if white is None else white
         images = images / white if white != 1 else images
         images = images * self.spec.range if self.spec.range != 1 else images
         images = images.flip(1) if self.spec.order == "bgr" else images

@@ -19,6 +19,7 @@ from invariscope.base.errors import DataError
 from invariscope.zoo.datasets.decoding import Source, arrays_to_images, decode_images, decode_masks
 from invariscope.zoo.datasets.imageset import NO_LABEL, VOID, ImageSet, as_labels
 from invariscope.zoo.datasets.parquet_columns import (
+    deep_pixels,
     features_of,
     find_columns,
     is_encoded,
@@ -204,9 +205,10 @@ def _pictures(parts: Sequence[pa.Array], name: str, size: int | None, folder: Pa
     if not is_pixels(parts[0].type):
         return decode_images(_encoded(parts, name, folder), name, size)
     arrays = []
+    kind = np.int32 if deep_pixels(parts[0].type) else np.uint8
     for row, value in enumerate(chain.from_iterable(part.to_pylist() for part in parts)):
         try:
-            arrays.append(np.array(value, dtype=np.uint8))
+            arrays.append(np.array(value, dtype=kind))
         except (ValueError, TypeError):
             raise DataError(f"{name}: row {row} is no image: give lists of one length, of numbers to 255") from None
         if arrays[-1].ndim not in (2, 3) or 0 in arrays[-1].shape:

@@ -81,11 +81,18 @@ def is_encoded(type_: pa.DataType) -> bool:
 
 
 def is_pixels(type_: pa.DataType) -> bool:
-    """Whether a column holds images as lists of lists of 8-bit numbers."""
+    """Whether a column holds images as lists of lists of numbers of 8 or 16 bits."""
     depth = 0
     while pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
         type_, depth = type_.value_type, depth + 1
-    return depth in (2, 3) and bool(pa.types.is_uint8(type_))
+    return depth in (2, 3) and bool(pa.types.is_uint8(type_) or pa.types.is_uint16(type_))
+
+
+def deep_pixels(type_: pa.DataType) -> bool:
+    """Whether the numbers of such a column have 16 bits."""
+    while not pa.types.is_integer(type_):
+        type_ = type_.value_type
+    return bool(pa.types.is_uint16(type_))
 
 
 def find_columns(schema: pa.Schema, name: str, asked: Mapping[str, str], features: Mapping[str, Any]) -> Columns:

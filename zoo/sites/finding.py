@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from invariscope.base.errors import InputError, ModelError
+from invariscope.zoo.datasets.given import Given, example_of
 from invariscope.zoo.sites.pieces import plan_of
 from invariscope.zoo.sites.plan import Key, Plan
 from invariscope.zoo.sites.recorder import Consumer, Recorder, Site
@@ -137,7 +138,7 @@ def _run(
         ) from error
 
 
-def find_sites(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[Site]:
+def find_sites(model: nn.Module, example: Given | tuple[Any, ...]) -> list[Site]:
     """The downsampling sites of any network, in the order of its forward pass over ``example``.
 
     Found are ``max``, ``avg`` (pooling modules and functions), ``conv`` (strided convolutions, any kind), ``blur``
@@ -161,7 +162,7 @@ def find_sites(model: nn.Module, example: Tensor | tuple[Any, ...]) -> list[Site
         ModelError: when the forward pass fails on ``example``, or the network as a whole is TorchScript.
     """
     sites: list[Site] = []
-    record(model, example, lambda site, use: sites.append(site), again=sites.clear)
+    record(model, example_of(model, example), lambda site, use: sites.append(site), again=sites.clear)
     return _numbered(sites)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from invariscope.base.errors import ModelError
 from invariscope.base.names import unknown
+from invariscope.zoo.datasets.given import Given, example_of
 from invariscope.zoo.operators import Operatorlike, parse_operator
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sampling import PADDING_MODES
@@ -35,7 +36,7 @@ Where = str | Sequence[str] | Callable[[Site], bool]
 def replace_downsampling(
     model: nn.Module,
     operator: Operatorlike = "tips",
-    example: Tensor | tuple[Any, ...] | None = None,
+    example: Given | tuple[Any, ...] | None = None,
     *,
     where: Where | None = None,
     placement: str = "activation",
@@ -60,8 +61,8 @@ def replace_downsampling(
             changed).
         operator: an operator's specification, for example ``tips``, ``blur(m=4)`` or ``python:my_ops.py:Mine``, or a
             class of one's own, registered or not (``MyClass``, ``functools.partial(MyClass, strength=2)``).
-        example: a batch of images, or the tuple of all the model's arguments. By default one black image of the size
-            that a timm network names, or of 224 pixels.
+        example: a batch of images (in any form of ``Given``), or the tuple of all the model's arguments. By default one
+            black image of the size that a timm network names, or of 224 pixels.
         where: which sites: a pattern (``layer3*``) of their name or module path, or a kind (``max``, ``conv``), or
             several of them, or a function of the :class:`~invariscope.zoo.sites.Site`. All but those
             on side branches by default.
@@ -90,14 +91,13 @@ def replace_downsampling(
         raise ModelError(unknown("padding mode", padding_mode, PADDING_MODES))
     if not inplace:
         model = _copied(model)
-    if example is None:
-        example = default_example(model)
-    before = survey(model, example)
+    batch = default_example(model) if example is None else example_of(model, example)
+    before = survey(model, batch)
     chosen = _chosen(before.sites, where)
     keep = spec.operator_class.keeps_max if keep_max is None else keep_max
     surgeon = Surgeon(model, spec, before, placement, keep, padding_mode)
     rows = surgeon.operate(chosen)
-    surgeon.share_phases(_checked(surgeon, example, before))
+    surgeon.share_phases(_checked(surgeon, batch, before))
     names = [entry.name for entry in dataclasses.fields(Replacement)]
     return surgeon.model, pd.DataFrame([[getattr(row, name) for name in names] for row in rows], columns=names)
 

@@ -190,8 +190,8 @@ def input_spec(images: ImageSet) -> InputSpec:
         count = channel.numel()
         mean = int(channel.sum()) / count
         variance = int((channel * channel).sum()) / count - mean * mean
-        means.append(round(mean / 255, 4))
-        stds.append(round(math.sqrt(max(variance, 0)) / 255, 4))
+        means.append(round(mean / images.white, 4))
+        stds.append(round(math.sqrt(max(variance, 0)) / images.white, 4))
     if min(stds) == 0:
         raise RecipeError(f"{images.name}: a channel has the same value everywhere: train on other images")
     return InputSpec(size=(height, width), mean=tuple(means), std=tuple(stds))

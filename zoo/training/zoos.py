@@ -17,12 +17,12 @@ import torch
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from tqdm import tqdm
 
 from invariscope.base.errors import OutputError, RecipeError
 from invariscope.base.files import sha256_file, write_atomic
 from invariscope.base.former import FORMER_NAME
 from invariscope.base.processes import end_with, stopped_by_signals
+from invariscope.base.progress import bar
 from invariscope.base.registry import add_all, added
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import load_dataset
@@ -126,8 +126,13 @@ def train_recipe(
     failed: list[tuple[str, str]] = []
     notes: list[str] = []
     try:
-        with stopped_by_signals(), closing(_train_all(todo, out, jobs, conditions)) as results:
-            for run, error, note in tqdm(results, total=len(todo), unit="run", disable=None if progress else True):
+        with (
+            stopped_by_signals(),
+            closing(_train_all(todo, out, jobs, conditions)) as results,
+            bar("train", len(todo), progress, "run") as step,
+        ):
+            for run, error, note in results:
+                step()
                 notes += [note] if note else []
                 if error is None:
                     trained.append(run.id)

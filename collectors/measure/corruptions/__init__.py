@@ -13,13 +13,16 @@ import importlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from invariscope.base.errors import DataError, InputError
 from invariscope.base.names import unknown
 from invariscope.collectors.measure.corruptions.constants import SETS, constants_for
+
+if TYPE_CHECKING:
+    from invariscope.zoo.datasets.given import Given
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -58,9 +61,9 @@ _Corruption = Callable[[np.ndarray, Any, Sequence[np.random.Generator]], np.ndar
 
 
 def corrupt(
-    images: np.ndarray, corruption: str, severity: int, *, seed: int = 0, first: int = 0, constants: str | None = None
+    images: Given, corruption: str, severity: int, *, seed: int = 0, first: int = 0, constants: str | None = None
 ) -> np.ndarray:
-    """Corrupted images: uint8 ``(N, C, H, W)`` to the same.
+    """Corrupted images: uint8 ``(N, C, H, W)`` to the same; those in another form of ``Given`` to that.
 
     Image ``n`` has random numbers of its own, by ``seed``, corruption, severity and ``first + n``: whatever images are
     beside it, and whatever network sees it, it is corrupted in the same way. Values are cut to whole numbers, as
@@ -77,6 +80,10 @@ def corrupt(
         DataError: images that are not uint8 of 1 or 3 channels.
     """
     check_corruption(corruption, severity)
+    if not isinstance(images, np.ndarray) or images.ndim != 4:
+        from invariscope.zoo.datasets.given import as_pixels  # imports torch, which the names here do not need
+
+        images = as_pixels(images).numpy()
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise DataError(
             f"images are {images.dtype} of shape {images.shape}: corruptions take uint8 (N, C, H, W) of 1 or 3 channels"
