@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,18 +44,20 @@ class Suite:
         """The same by least squares on logits."""
         return replace(LogitOLS(name, self.score, (_X, self.accuracy), _FACTORS), **other)
 
-    def main(self, rows: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
-        """Slopes of every reading and score; of the primary ones by other clusters, curved, and inside each group with
+    def main(self, rows: pd.DataFrame, scores: list[str], pairs: Collection[tuple[str, str]] | None = None) -> pd.DataFrame:
+        """Slopes of every reading and score, or of those ``pairs`` alone; of the primary ones by other clusters, curved, and inside each group with
         its cells (column ``operator_cell``) as a factor.
         """
-        return pd.concat(list(self._main(rows, scores)), ignore_index=True)
+        return pd.concat(list(self._main(rows, scores, pairs)), ignore_index=True)
 
-    def _main(self, rows: pd.DataFrame, scores: list[str]) -> Iterator[pd.DataFrame]:
+    def _main(
+        self, rows: pd.DataFrame, scores: list[str], pairs: Collection[tuple[str, str]] | None
+    ) -> Iterator[pd.DataFrame]:
         for x in MSB_READINGS:
-            numeric = (x, self.accuracy)
-            for y in scores:
+            numeric, mine = (x, self.accuracy), [y for y in scores if pairs is None or (x, y) in pairs]
+            for y in mine:
                 yield _named(x, fit(rows, self._logit("fractional logit", y=y, numeric=numeric)))
-            for y in (name for name in scores if name in self.split):
+            for y in (name for name in mine if name in self.split):
                 yield _named(x, within_between(rows, self._logit("within-between", y=y, numeric=numeric)))
         if self.score not in scores:
             return
