@@ -146,16 +146,19 @@ def _radix(counts: Ints) -> list[_Step]:
 
 def _inversions(codes: np.ndarray, steps: list[_Step]) -> Ints:
     """Pairs of places in each row of ``codes`` whose codes descend."""
-    found = np.zeros(len(codes), dtype=np.int64)
-    rows = np.arange(len(codes))[:, None]
-    places = np.arange(codes.shape[1], dtype=np.int32)
+    count, n = codes.shape
+    found, firsts = np.zeros(count, dtype=np.int64), np.arange(count)[:, None] * n
+    places = np.arange(n, dtype=np.int32)
     for number, step in enumerate(steps):
         ones = (codes >> step.bit) & 1
-        before = np.cumsum(ones, axis=1, dtype=np.int32) - ones
-        before -= before[:, step.start]
-        found += np.where(ones, 0, before).sum(axis=1, dtype=np.int64)
+        before = np.cumsum(ones, axis=1, dtype=np.int32)
+        before -= ones
+        before -= before.take(step.start, axis=1)
+        found += np.multiply(before, 1 - ones).sum(axis=1, dtype=np.int64)
         if number + 1 < len(steps):
-            moved = np.empty_like(codes)
-            moved[rows, np.where(ones, step.start + step.zeros + before, places - before)] = codes
-            codes = moved
+            to = places - before
+            to += ones * (2 * before + (step.start + step.zeros - places))
+            moved = np.empty(count * n, dtype=np.int32)
+            moved[(to + firsts).ravel()] = codes.ravel()
+            codes = moved.reshape(count, n)
     return found

@@ -14,6 +14,7 @@ from invariscope.analysis.stats.coverage import MIN_CLUSTERS, MIN_DF
 from invariscope.analysis.stats.regression.design import Design, assemble, candidates, columns_of, complete
 from invariscope.analysis.stats.regression.estimate import Coefficients, binomial_deviance, estimate, logits
 from invariscope.analysis.stats.regression.model import LogitOLS, Model, need
+from invariscope.analysis.stats.regression.refits import Refits
 from invariscope.analysis.stats.regression.sandwich import bias_reduced
 from invariscope.analysis.stats.resampling import Array
 
@@ -116,10 +117,11 @@ def _out_of_sample(columns: dict[str, Array], labels: Array, model: Model, kind:
         return [{**shared, "held_out": "all", "measure": name, "n": len(labels), "reason": reason} for name in _LOSSES]
     errors = np.full((2, len(labels)), np.nan)
     reasons: dict[str, str] = {}
+    fits = [Refits(rows, one) for one in (replace(model, numeric=model.numeric[1:]), model)]
     for value in values:
         test = labels == value
-        for place, one in enumerate((replace(model, numeric=model.numeric[1:]), model)):
-            predicted = _predict(rows, one, test)
+        for place, refits in enumerate(fits):
+            predicted = _predict(refits, test)
             if isinstance(predicted, str):
                 reasons[value] = predicted
             else:
@@ -153,17 +155,18 @@ def _losses(errors: Array, reason: str) -> list[dict[str, Any]]:
     ]
 
 
-def _predict(rows: dict[str, Array], model: Model, test: np.ndarray) -> Array | str:
+def _predict(refits: Refits, test: np.ndarray) -> Array | str:
     """Predicted scores of the test rows from a fit on the others; in words where that cannot be fitted."""
-    for name in model.factors:
+    rows, model = refits.columns, refits.model
+    determined = refits.determined(test)
+    for name in model.factors if not determined else ():
         unseen = sorted(set(rows[name][test]) - set(rows[name][~test]), key=str)
         if unseen:
             return f"without it: no row has the {name} {', '.join(map(str, unseen))}"
-    design = assemble({name: column[~test] for name, column in rows.items()}, model)
-    found = design.reason or estimate(design, model)
+    design, found = refits.without(test)
     if isinstance(found, str):
         return f"without it: {found}"
-    every = candidates(rows, model)
+    every = refits.whole[0].terms if determined else candidates(rows, model)
     matrix = np.column_stack([every[name][test] for name in design.terms])
     predicted: Array = special.expit(matrix @ found.params)
     return predicted

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from invariscope.analysis.stats.regression.design import Design, assemble, columns_of
-from invariscope.analysis.stats.regression.estimate import Coefficients, estimate
+from invariscope.analysis.stats.regression.design import Design, columns_of
+from invariscope.analysis.stats.regression.estimate import Coefficients
 from invariscope.analysis.stats.regression.model import Model, need
+from invariscope.analysis.stats.regression.refits import Fitted, Refits
 from invariscope.analysis.stats.regression.sandwich import bias_reduced, half_widths, plain
 from invariscope.analysis.stats.regression.slopes import ONE_CLUSTER, mundlak
 from invariscope.analysis.stats.resampling import Array
@@ -40,8 +41,8 @@ def leave_one_out(
     unsplit = model
     if within is not None:
         frame, model = mundlak(frame, unsplit, within)
-    columns_used = columns_of(frame, model)
-    whole = _fit(columns_used, model)
+    refits = Refits(columns_of(frame, model), model)
+    whole = refits.whole
     records = [_record(whole, whole, model)]
     for column in columns:
         labels = frame[column].to_numpy(dtype=object)
@@ -52,25 +53,19 @@ def leave_one_out(
                 reason = f"{value} is the only value of {column}: nothing is left without it"
                 records.append({"n": 0, "n_clusters": 0, "reason": reason, **left_out})
                 continue
-            left = labels != value
-            if within is None:
-                rest = {name: array[left] for name, array in columns_used.items()}
+            # The means of groups that stay do not change where whole groups go.
+            if within in (None, column):
+                found = refits.without(labels == value)
             else:
-                rest = columns_of(mundlak(frame[left], unsplit, within)[0], model)
-            records.append({**_record(_fit(rest, model), whole, model), **left_out})
+                rest = columns_of(mundlak(frame[labels != value], unsplit, within or "")[0], model)
+                found = Refits(rest, model).whole
+            records.append({**_record(found, whole, model), **left_out})
     shared = {"model": model.name, "y": model.y, "term": model.numeric[0], "interval": model.interval}
     blank = {**dict.fromkeys(INFLUENCE_COLUMNS, np.nan), "left_out_kind": "", "left_out": "", "reason": ""}
     return pd.DataFrame([{**blank, **shared, **record} for record in records], columns=INFLUENCE_COLUMNS)
 
 
-def _fit(columns: dict[str, Array], model: Model) -> tuple[Design, Coefficients | str]:
-    design = assemble(columns, model)
-    return design, design.reason or estimate(design, model)
-
-
-def _record(
-    fitted: tuple[Design, Coefficients | str], whole: tuple[Design, Coefficients | str], model: Model
-) -> dict[str, Any]:
+def _record(fitted: Fitted, whole: Fitted, model: Model) -> dict[str, Any]:
     (design, found), (all_rows, reference) = fitted, whole
     counts = {"n": len(design.y), "n_clusters": len(design.clusters)}
     if isinstance(found, str):
