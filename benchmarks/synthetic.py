@@ -53,7 +53,10 @@ class Synthetic:
         effect = rng.normal(0, 0.15, self.operators)[operator] + rng.normal(0, 0.15, self.checkpoints)
         names = np.array([f"op{index:03d}" for index in range(self.operators)])[operator]
         frame = pd.DataFrame({"number": number, "operator": names, "turn": turn, "m": msb, "accuracy": accuracy})
-        frame["architecture"], frame["padding_mode"] = np.array(_ARCHITECTURES)[architecture], np.array(_PADDINGS)[padding]
+        frame["architecture"], frame["padding_mode"] = (
+            np.array(_ARCHITECTURES)[architecture],
+            np.array(_PADDINGS)[padding],
+        )
         frame["eta"] = 1.5 - 2.5 * msb + 6 * (accuracy - 0.95) + effect - 0.2 * architecture + 0.1 * padding
         frame["run"] = "run-" + frame["number"].astype(str).str.zfill(6)
         frame["checkpoint"] = frame["run"] + "-e020"
@@ -110,10 +113,21 @@ def _layers(truth: pd.DataFrame) -> pd.DataFrame:
         errors = {f"{name}_se": 0.002 for name in (*MSB_READINGS, "flat_fraction", *OTHER_READINGS)}
         sites.append(
             truth[["checkpoint", "sha256", "model", "data"]].assign(
-                depth=depth, n_sites=3, site=f"stage{depth}.down", site_kind=truth["operator"], kernel="2x2",
-                stride="2x2", channels=8, input_size="32x32", output_size="16x16", n_windows=1000, n_images=256,
-                explained="reader", **values, **errors,
-            )  # fmt: skip
+                depth=depth,
+                n_sites=3,
+                site=f"stage{depth}.down",
+                site_kind=truth["operator"],
+                kernel="2x2",
+                stride="2x2",
+                channels=8,
+                input_size="32x32",
+                output_size="16x16",
+                n_windows=1000,
+                n_images=256,
+                explained="reader",
+                **values,
+                **errors,
+            )
         )
     return pd.concat(sites, ignore_index=True)
 
@@ -121,7 +135,14 @@ def _layers(truth: pd.DataFrame) -> pd.DataFrame:
 def _invariance(truth: pd.DataFrame) -> pd.DataFrame:
     rng = np.random.default_rng(3)
     shared = truth[["checkpoint", "sha256", "model", "data"]].assign(precision="fp32", n_images=N_IMAGES)
-    still = {"shift_kind": "none", "fill": None, "max_shift": 0, "n_shifts": 0, "plan": "none", "plan_hash": "plan-none"}
+    still = {
+        "shift_kind": "none",
+        "fill": None,
+        "max_shift": 0,
+        "n_shifts": 0,
+        "plan": "none",
+        "plan_hash": "plan-none",
+    }
     parts = [shared.assign(**still, score="accuracy", value=truth["accuracy"], n_pairs=N_IMAGES)]
     for kind, fill in KINDS.items():
         eta = truth["eta"] - (0.3 if kind == "zero" else 0.0) + rng.normal(0, 0.05, len(truth))
@@ -149,7 +170,7 @@ def _invariance(truth: pd.DataFrame) -> pd.DataFrame:
 def _finished(name: str, rows: pd.DataFrame) -> pa.Table:
     schema = TABLES[name]
     tasks = [f"{name}-{one}" for one in rows["sha256"]]
-    given = {"data_fingerprint": rows["data"] if "data" in rows else "", "deterministic": True, "task": tasks}
+    given = {"data_fingerprint": rows.get("data", ""), "deterministic": True, "task": tasks}
     given |= {"invariscope_version": "0", "torch_version": "0"}
     missing = [column for column in schema.names if column not in rows.columns]
     rows = rows.assign(**{column: given.get(column) for column in missing})

@@ -60,7 +60,9 @@ class Study:
         """Join the tables and analyse every pair of them; options go to :func:`analyze_tables`."""
         frames = Frames.of(tables)
         joined = frames["joined"]
-        return cls(frames, own(joined), joined[is_elsewhere(joined)], analyze_tables(frames, **{"every_pair": True, **options}))
+        return cls(
+            frames, own(joined), joined[is_elsewhere(joined)], analyze_tables(frames, **{"every_pair": True, **options})
+        )
 
     @property
     def final(self) -> pd.DataFrame:

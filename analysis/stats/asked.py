@@ -18,7 +18,7 @@ Block = tuple[list[str], list[str]]
 
 @dataclass(frozen=True)
 class Asked:
-    """The pairs of a cell. ``every``: each reading with each score, in each subset of operators and choice of snapshots.
+    """The pairs of a cell; with ``every`` each reading and each score, in each subset and choice of snapshots.
 
     Without it: over all operators and last snapshots each reading with the main ``score``, and the primary reading with
     every score; in every other cell the primary reading with the main score. That is all that the summary and the

@@ -33,8 +33,8 @@ def untied_pairs(counts: Ints) -> int:
 class Quadrants:
     """Points ``(x, y)`` of which ``signs`` tells, for any value of x and any of y, ``Σ_a sign(x_a - u) sign(y_a - v)``.
 
-    A wavelet matrix (Claude, Navarro & Ordóñez 2015) of the places that the rows have by y, in the order of x: O(n log n)
-    to make, O(log n) an answer, all answers at once.
+    A wavelet matrix (Claude, Navarro & Ordóñez 2015) of the places that the rows have by y, in the order of x:
+    O(n log n) to make, O(log n) an answer, all answers at once.
     """
 
     below: tuple[Ints, Ints]

@@ -1,4 +1,4 @@
-"""Correlation matrices with each cluster left out in turn, without an array of clusters × rows: what the jackknife takes.
+"""Correlation matrices with each cluster left out in turn, which the jackknife takes; no array of clusters × rows.
 
 As in module ``coefficients``, ``values`` ``(n, k)`` has no missing entry and ``codes`` ``(n,)`` is the cluster of each
 row; all functions return sums of squares and products ``(G, k, k)``. Those of ranks and signs are whole numbers or
@@ -77,10 +77,8 @@ def _centred_ranks(codes: np.ndarray, counts: np.ndarray) -> Array:
     return ranks
 
 
-def _small(
-    values: Array, ranks: Array, coded: list[tuple[np.ndarray, np.ndarray]], members: list[np.ndarray]
-) -> Array:
-    n, k = values.shape
+def _small(values: Array, ranks: Array, coded: list[tuple[np.ndarray, np.ndarray]], members: list[np.ndarray]) -> Array:
+    k = values.shape[1]
     moments = np.stack([_moments(ranks, *each) for each in coded], axis=2)  # (n, k of R, k of the sign)
     quadrants = {(i, j): Quadrants.of(values[:, i], values[:, j]) for i, j in combinations(range(k), 2)}
     whole = ranks.T @ ranks

@@ -14,7 +14,6 @@ from invariscope.analysis.stats.regression.model import Model, need
 from invariscope.analysis.stats.regression.refits import Fitted, Refits
 from invariscope.analysis.stats.regression.sandwich import bias_reduced, half_widths, plain
 from invariscope.analysis.stats.regression.slopes import ONE_CLUSTER, mundlak
-from invariscope.analysis.stats.resampling import Array
 
 LEFT_OUT = ("operator", "data", "architecture")
 INFLUENCE_COLUMNS = [
