@@ -47,8 +47,8 @@ class Suite:
     def main(
         self, rows: pd.DataFrame, scores: list[str], pairs: Collection[tuple[str, str]] | None = None
     ) -> pd.DataFrame:
-        """Slopes of every reading and score, or of those ``pairs`` alone; of the primary ones by other clusters, curved, and
-        inside each group with its cells (column ``operator_cell``) as a factor.
+        """Slopes of every reading and score, or of those ``pairs`` alone; of the primary ones by other clusters,
+        curved, and inside each group with its cells (column ``operator_cell``) as a factor.
         """
         return pd.concat(list(self._main(rows, scores, pairs)), ignore_index=True)
 
