@@ -80,8 +80,9 @@ def analyze(
     design, of whatever cell. Which pairs of a reading and a score there are in which cell says
     :class:`~invariscope.analysis.stats.asked.Asked`: all of them with ``every_pair``. Networks from elsewhere
     (:func:`own`) take part in nothing. Where operators were drawn (factor ``population``), ``statements`` holds what
-    version 2 of the plan says, and everything else is of the published operators alone; ``settings`` are those of its tests. ``power``: a table of
-    :func:`invariscope.analysis.stats.power.power`, from which the verdict says how many operators it takes.
+    version 2 of the plan says, and everything else is of the published operators alone; ``settings`` are those
+    of its tests. ``power``: a table of :func:`invariscope.analysis.stats.power.power`, from which the verdict says how
+    many operators it takes.
 
     Raises:
         TableError: the frame lacks a column, or holds no shifts.

@@ -19,6 +19,9 @@ from invariscope.analysis.stats.regression.sandwich import bias_reduced
 from invariscope.analysis.stats.resampling import Array
 
 HOLD_OUT = ("architecture", "operator")
+
+MOST_FITTED = 4_000_000
+"""Rows × fits of one column's held-out values: more values are held out several at a time."""
 COMPARISON_COLUMNS = [
     *("model", "y", "given", "measure", "held_out_kind", "held_out", "baseline", "with_x", "difference"),
     *("statistic", "df", "p", "n", "n_clusters", "note", "reason"),
@@ -39,6 +42,7 @@ def compare(frame: pd.DataFrame, model: Model, hold_out: Sequence[str] = HOLD_OU
     * ``RMSE`` and ``MAE`` of the predicted score for each value of each column of ``hold_out``, fitted on the others,
       and over all of them (``held_out`` = ``all``). That column is then no factor of either model. A value whose rows
       have a level of another factor that no other row has gets the reason, and is not in ``all``.
+      More values than :data:`MOST_FITTED` allows are held out several at a time, which ``note`` says.
 
     ``p`` is given only from ``coverage.MIN_CLUSTERS`` clusters on, of ``Wald`` from ``coverage.MIN_DF`` degrees of
     freedom. ``note`` and ``reason``: what to bear
@@ -118,12 +122,15 @@ def _out_of_sample(columns: dict[str, Array], labels: Array, model: Model, kind:
     errors = np.full((2, len(labels)), np.nan)
     reasons: dict[str, str] = {}
     fits = [Refits(rows, one) for one in (replace(model, numeric=model.numeric[1:]), model)]
-    for value in values:
-        test = labels == value
+    folds = max(MOST_FITTED // max(len(labels), 1), 2)
+    if len(values) > folds:
+        shared["note"] += f"; held out in {folds:,} folds of several {kind}s each"
+    for together in [values[fold::folds] for fold in range(min(folds, len(values)))]:
+        test = pd.Series(labels).isin(together).to_numpy()
         for place, refits in enumerate(fits):
             predicted = _predict(refits, test)
             if isinstance(predicted, str):
-                reasons[value] = predicted
+                reasons |= dict.fromkeys(together, predicted)
             else:
                 errors[place, test] = rows[model.y][test] - predicted
     records = [

@@ -33,7 +33,7 @@ class Refits:
 
     def __init__(self, columns: dict[str, Array], model: Model) -> None:
         self.columns, self.model = columns, model
-        self._usable = complete(columns, model)
+        self.usable = complete(columns, model)
         design = assemble(columns, model)
         self.whole: Fitted = (design, design.reason or estimate(design, model))
         self._basis = np.empty((len(design.y), 0)) if design.reason else np.linalg.qr(design.matrix)[0]
@@ -43,7 +43,7 @@ class Refits:
         if not self.determined(left_out):
             design = assemble({name: column[~left_out] for name, column in self.columns.items()}, self.model)
             return design, design.reason or estimate(design, self.model)
-        (whole, found), kept = self.whole, ~left_out[self._usable]
+        (whole, found), kept = self.whole, ~left_out[self.usable]
         codes, places = pd.factorize(whole.codes[kept])
         design = replace(
             whole,
@@ -52,7 +52,7 @@ class Refits:
             terms={name: column[kept] for name, column in whole.terms.items()},
             codes=codes,
             clusters=whole.clusters[places],
-            n_missing=int((~self._usable[~left_out]).sum()),
+            n_missing=int((~self.usable[~left_out]).sum()),
         )
         design = replace(design, reason=obstacle(design, self.model))
         near = getattr(found, "params", None) if len(kept) > WARM_ROWS else None
@@ -62,5 +62,5 @@ class Refits:
         """Whether every coefficient of the fit of all rows is determined without those rows."""
         if isinstance(self.whole[1], str):
             return False
-        gone = self._basis[left_out[self._usable]]
+        gone = self._basis[left_out[self.usable]]
         return bool(np.linalg.eigvalsh(np.eye(gone.shape[1]) - gone.T @ gone)[0] > _LEFT)

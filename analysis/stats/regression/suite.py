@@ -73,11 +73,19 @@ class Suite:
         curved = rows.assign(**{square: (rows[_X] - rows[_X].mean()) ** 2})
         bent = self._logit("curved fractional logit", numeric=(square, _X, self.accuracy))
         yield _named(_X, fit(curved, bent))
+        same = dict(zip(rows["operator"], rows["operator_spec"], strict=True))
+        both = len(rows[["operator", "operator_spec"]].drop_duplicates())
+        one_each = 0 < len(same) == rows["operator_spec"].nunique() == both
+        found = pd.DataFrame()
         for group in ("operator", "operator_spec"):
-            model = self._logit(
-                f"slope within each {group}", numeric=(_X,), factors=(OPERATOR_CELL,), cluster="cluster"
-            )
-            yield _named(_X, group_slopes(rows, model, group))
+            name = f"slope within each {group}"
+            model = self._logit(name, numeric=(_X,), factors=(OPERATOR_CELL,), cluster="cluster")
+            if group == "operator" or not one_each:
+                found = _named(_X, group_slopes(rows, model, group))
+            else:  # the same groups by another name
+                of_spec = [f"{group}={same[text.removeprefix('operator=')]}" for text in found["group"]]
+                found = found.assign(model=name, group=of_spec).sort_values("group", ignore_index=True)
+            yield found
 
     def checks(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The primary slopes by the plain t, by least squares on logits with three intervals, with mixed effects."""
