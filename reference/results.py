@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,14 @@ from invariscope.analysis import Frames, Results, Tables, analyze_tables, load, 
 from invariscope.analysis.say.design_findings import design_sections
 from invariscope.analysis.say.findings import paradoxes
 from invariscope.analysis.say.statements import bullets, in_short
-from invariscope.analysis.stats.asked import Asked
 from invariscope.analysis.tables.checkpoints import is_elsewhere, own
 from invariscope.base.files import write_whole
 from invariscope.base.words import counted
-from invariscope.collectors.schema import PRIMARY_SCORE, SCORES
 from invariscope.zoo.recipe import read_recipe
 from invariscope.zoo.run import Run
 from reference.claims import claims
 from reference.correlations import SUBSETS, correlation_tables
-from reference.lookup import rows_where
+from reference.lookup import as_written, rows_where
 from reference.tips import KINDS, where_tips_stands
 from reference.words import BAR_SAID, kind_on, markdown, ranged_row
 
@@ -378,17 +376,10 @@ def _one(table: pd.DataFrame, **where: str) -> pd.Series | None:
     return None if rows.empty else rows.iloc[0]
 
 
-def _asked(study: Study) -> Results:
-    """The results with the rows that `analyze` writes by default, adjusted over all that were computed."""
-    asked = Asked(PRIMARY_SCORE, tuple(name for name in SCORES if name in study.rows.columns))
-    tables = {"correlations": study.results.correlations, "regressions": study.results.regressions}
-    return replace(study.results, **{name: asked.kept(table, ["accuracy"]) for name, table in tables.items()})
-
-
 def main(folder: str, out: Path) -> None:
     """Write first-study.md, the analysis' files and the figures."""
     study = Study.of(load(folder))
-    write_results(_asked(study), out / "results")
+    write_results(as_written(study.results, study.rows.columns), out / "results")
     for number, data in enumerate(study.data):
         # Cost knows no data set.
         names = [name for name in (*FIGURES, *MORE_FIGURES, *PAPER_TABLES) if not number or "cost" not in name]
