@@ -61,7 +61,7 @@ def _triangles(columns: Array, codes: np.ndarray) -> tuple[Array, np.ndarray]:
     """The rows of clusters of more rows than columns as the R of their QR decomposition."""
     width, order = columns.shape[1], np.argsort(codes, kind="stable")
     parts = [columns[rows] for rows in np.split(order, np.cumsum(np.bincount(codes))[:-1])]
-    parts = [part if len(part) <= width else np.linalg.qr(part, mode="r") for part in parts]
+    parts = [part if len(part) <= width else np.linalg.qr(part)[1] for part in parts]
     return np.concatenate(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
 
 
