@@ -42,7 +42,8 @@ def operator_cells(rows: pd.DataFrame, group: str = ALIKE_IN_CELL[0]) -> pd.Seri
     """
     names = [group, *(name for name in ALIKE_IN_CELL[1:] if name in rows.columns and name != group)]
     # Text is made once for each cell, not for each row: this is called often.
-    codes, labels = np.zeros(len(rows), dtype=np.intp), [()]
+    labels: list[tuple[str, ...]] = [()]
+    codes = np.zeros(len(rows), dtype=np.intp)
     for name in names:
         code, values = pd.factorize(rows[name].to_numpy(dtype=object))
         texts = [NOT_GIVEN, *(str(value) for value in values)]
