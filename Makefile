@@ -38,7 +38,7 @@ docs: demo  ## what docs/bundled-zoo.md shows, from a demo of one's own
 
 drawn: $(VENV)/installed  ## what docs/bundled-zoo.md shows of the zoo measured in TABLES
 	mkdir -p docs/demo
-	$(BIN)/invariscope analyze $(TABLES) --out out/demo/results > docs/demo/output.txt
+	$(BIN)/invariscope analyze $(TABLES) --out out/demo/results --all > docs/demo/output.txt
 	$(BIN)/invariscope figures $(TABLES) --out docs/demo --only $(DEMO_FIGURES)
 	cp out/demo/results/summary.md out/demo/results/headline.png docs/demo/
 	$(BIN)/python -m reference.readme docs/demo/summary.md docs/bundled-zoo.md
@@ -60,7 +60,7 @@ figures: answer  ## every figure and number of README, RESULTS.md and the docume
 	$(MAKE) drawn TABLES=data/reference/digits
 	rm -rf out/figures && mkdir -p out/figures/published docs/published
 	cp -R $(addprefix data/reference/published/,checkpoints layers invariance surface) out/figures/published
-	$(BIN)/invariscope analyze out/figures/published --out out/figures/results --power > docs/published/output.txt
+	$(BIN)/invariscope analyze out/figures/published --out out/figures/results --power --all > docs/published/output.txt
 	$(BIN)/invariscope figures out/figures/published --out docs/published --only $(PUBLISHED_FIGURES)
 	cp out/figures/results/summary.md out/figures/results/headline.png docs/published/
 	$(BIN)/python -m reference.readme docs/published/summary.md docs/published-operators.md --marker published
@@ -130,6 +130,7 @@ sweep: $(VENV)/installed  ## find, measure and replace the downsampling of 150 n
 
 bench: $(VENV)/installed  ## speed, memory and coverage, as ratios: benchmarks/RESULTS.md (hours, on a quiet machine)
 	$(BIN)/python -m benchmarks.correlation
+	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.intervals
 	$(BIN)/python -m benchmarks.assigned
 	$(BIN)/python -m benchmarks.speed

@@ -27,6 +27,7 @@ from invariscope.analysis.say.statements import bullets
 from invariscope.analysis.say.summary import summary_folds
 from invariscope.analysis.say.verdict import opening_of
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary, first_measured
+from invariscope.analysis.stats.asked import Asked
 from invariscope.analysis.stats.cells import (
     BY_CHECKPOINT,
     BY_OPERATOR,
@@ -68,6 +69,7 @@ def analyze(
     seed: int = 0,
     settings: Settings | None = None,
     power: pd.DataFrame | None = None,
+    every_pair: bool = False,
 ) -> Results:
     """Correlations, regressions, designs and the primary statements of a frame from :func:`join`.
 
@@ -77,10 +79,12 @@ def analyze(
     one from :func:`swap_frame`. ``vocabulary`` says which columns are score and accuracy, and how they are called;
     ``scores`` takes the place of its scores. ``interval``, ``resamples``, ``permutations`` and ``seed`` are those
     of :func:`correlate`; its ``p_holm`` and ``p_bh`` are taken over all correlations of a cluster
-    design, of whatever cell. Networks from elsewhere (:func:`own`) take part in nothing. Where operators were drawn
-    (factor ``population``), ``statements`` holds what version 2 of the plan says, and everything else is of the
-    published operators alone; ``settings`` are those of its tests. ``power``: a table of
-    :func:`invariscope.analysis.stats.power.power`, from which the verdict says how many operators it takes.
+    design, of whatever cell. Which pairs of a reading and a score there are in which cell says
+    :class:`~invariscope.analysis.stats.asked.Asked`: all of them with ``every_pair``. Networks from elsewhere
+    (:func:`own`) take part in nothing. Where operators were drawn (factor ``population``), ``statements`` holds what
+    version 2 of the plan says, and everything else is of the published operators alone; ``settings`` are those
+    of its tests. ``power``: a table of :func:`invariscope.analysis.stats.power.power`, from which the verdict says how
+    many operators it takes.
 
     Raises:
         TableError: the frame lacks a column, or holds no shifts.
@@ -99,8 +103,9 @@ def analyze(
     apart, together = list(cells_of(rows, ["data"])), list(cells_of(rows, []))
     suite = Suite(vocabulary.score, vocabulary.accuracy, vocabulary.split)
     options = {"interval": interval, "resamples": resamples, "permutations": permutations, "seed": seed}
-    correlations = adjusted(_concat(_correlations(cell, found, vocabulary.accuracy, options) for cell in apart))
-    regressions = _concat(_regressions(cell, found, suite) for cell in together)
+    asked = Asked(vocabulary.score, tuple(found), every_pair)
+    correlations = adjusted(_concat(_correlations(cell, asked, vocabulary.accuracy, options) for cell in apart))
+    regressions = _concat(_regressions(cell, asked, suite) for cell in together)
     final = [cell for cell in together if cell.labels["snapshots"] == "final" and vocabulary.score in found]
     further = {
         "influence": _concat(cell.tag(suite.influence(cell.rows)) for cell in final),
@@ -211,15 +216,26 @@ def _concat(tables: Iterator[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(made, ignore_index=True) if made else pd.DataFrame(columns=CELL)
 
 
-def _correlations(cell: Cell, scores: list[str], accuracy: str, options: dict[str, Any]) -> pd.DataFrame:
-    rows, readings = cell.rows, list(MSB_READINGS)
-    draws = {BY_CHECKPOINT: None, BY_RUN: "cluster", BY_OPERATOR: "operator"}
-    tables = [cell.tag(correlate(rows, [*readings, accuracy], scores, clusters=draws, **options), level="checkpoints")]
+def _correlations(cell: Cell, asked: Asked, accuracy: str, options: dict[str, Any]) -> pd.DataFrame:
+    made = []
+    for number, (readings, scores) in enumerate(asked.blocks(cell.labels)):
+        columns = [*readings, *([accuracy] if number == 0 else [])]
+        made += _of_block(cell, columns, readings, scores, accuracy, options)
+    levels = dict.fromkeys(level for level, _ in made)
+    return pd.concat([table for wanted in levels for level, table in made if level == wanted], ignore_index=True)
+
+
+def _of_block(
+    cell: Cell, columns: list[str], readings: list[str], scores: list[str], accuracy: str, options: dict[str, Any]
+) -> list[tuple[str, pd.DataFrame]]:
+    """The correlations of ``columns`` with ``scores``, and of ``readings`` given or within, by level."""
+    rows, draws = cell.rows, {BY_CHECKPOINT: None, BY_RUN: "cluster", BY_OPERATOR: "operator"}
+    tables = [("checkpoints", correlate(rows, columns, scores, clusters=draws, **options))]
     partial = ["partial_pearson", "partial_spearman"]
     for covariates in _covariates(rows, accuracy):
         found = correlate(rows, readings, scores, methods=partial, covariates=covariates, clusters=draws, **options)
-        tables.append(cell.tag(found, level="checkpoints"))
-    tables.append(cell.tag(_of_means(rows, [*readings, accuracy], scores, options), level="operator means"))
+        tables.append(("checkpoints", found))
+    tables.append(("operator means", _of_means(rows, columns, scores, options)))
     found = correlate(
         rows,
         readings,
@@ -230,8 +246,8 @@ def _correlations(cell: Cell, scores: list[str], accuracy: str, options: dict[st
         clusters={BY_RUN: "cluster", BY_OPERATOR: "operator"},
         **options,
     )
-    tables.append(cell.tag(found, level="within operator"))
-    return pd.concat(tables, ignore_index=True)
+    tables.append(("within operator", found))
+    return [(level, cell.tag(table, level=level)) for level, table in tables]
 
 
 def _of_means(rows: pd.DataFrame, x: list[str], y: list[str], options: dict[str, Any]) -> pd.DataFrame:
@@ -258,8 +274,8 @@ def _covariates(rows: pd.DataFrame, accuracy: str) -> list[list[str]]:
     return [[accuracy], *([[accuracy, *varying]] if varying else [])]
 
 
-def _regressions(cell: Cell, scores: list[str], suite: Suite) -> pd.DataFrame:
-    tables = [cell.tag(suite.main(cell.rows, scores))]
-    if cell.labels["snapshots"] == "final" and suite.score in scores:
+def _regressions(cell: Cell, asked: Asked, suite: Suite) -> pd.DataFrame:
+    tables = [cell.tag(suite.main(cell.rows, list(asked.scores), asked.pairs(cell.labels)))]
+    if cell.labels["snapshots"] == "final" and suite.score in asked.scores:
         tables.append(cell.tag(suite.checks(cell.rows)))
     return pd.concat(tables, ignore_index=True)

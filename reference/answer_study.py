@@ -49,7 +49,7 @@ class Answer:
         frames = Frames(load(str(folder)))
         if not has_population(frames["joined"]):
             raise TableError(f"{folder}: no drawn operators: name the tables of the population study")
-        results = analyze_tables(frames)
+        results = analyze_tables(frames, every_pair=True)
         rows = own(Frames(load(str(first)))["joined"]) if first else pd.DataFrame()
         return cls(frames, results, Statements(results.statements), rows)
 

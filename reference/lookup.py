@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 import pandas as pd
 
+from invariscope.analysis import Results
 from invariscope.analysis.say.findings import BY_OPERATOR
+from invariscope.analysis.stats.asked import Asked
+from invariscope.collectors.schema import PRIMARY_SCORE, SCORES
+
+
+def as_written(results: Results, columns: Collection[str]) -> Results:
+    """Results of every pair with the rows that `analyze` writes by default, adjusted over all that were computed."""
+    asked = Asked(PRIMARY_SCORE, tuple(name for name in SCORES if name in columns))
+    kept = {name: asked.kept(getattr(results, name), ["accuracy"]) for name in ("correlations", "regressions")}
+    return replace(results, **kept)
 
 
 def rows_where(table: pd.DataFrame, **where: str) -> pd.DataFrame:

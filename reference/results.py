@@ -27,7 +27,7 @@ from invariscope.zoo.recipe import read_recipe
 from invariscope.zoo.run import Run
 from reference.claims import claims
 from reference.correlations import SUBSETS, correlation_tables
-from reference.lookup import rows_where
+from reference.lookup import as_written, rows_where
 from reference.tips import KINDS, where_tips_stands
 from reference.words import BAR_SAID, kind_on, markdown, ranged_row
 
@@ -55,10 +55,12 @@ class Study:
 
     @classmethod
     def of(cls, tables: Tables | Frames, **options: Any) -> Study:
-        """Join and analyse the tables; options go to :func:`analyze_tables`."""
+        """Join the tables and analyse every pair of them; options go to :func:`analyze_tables`."""
         frames = Frames.of(tables)
         joined = frames["joined"]
-        return cls(frames, own(joined), joined[is_elsewhere(joined)], analyze_tables(frames, **options))
+        return cls(
+            frames, own(joined), joined[is_elsewhere(joined)], analyze_tables(frames, **{"every_pair": True, **options})
+        )
 
     @property
     def final(self) -> pd.DataFrame:
@@ -377,7 +379,7 @@ def _one(table: pd.DataFrame, **where: str) -> pd.Series | None:
 def main(folder: str, out: Path) -> None:
     """Write first-study.md, the analysis' files and the figures."""
     study = Study.of(load(folder))
-    write_results(study.results, out / "results")
+    write_results(as_written(study.results, study.rows.columns), out / "results")
     for number, data in enumerate(study.data):
         # Cost knows no data set.
         names = [name for name in (*FIGURES, *MORE_FIGURES, *PAPER_TABLES) if not number or "cost" not in name]

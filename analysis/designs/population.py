@@ -32,9 +32,9 @@ from invariscope.analysis.stats.ranks import (
     LEAST_UNITS,
     StratifiedCorrelation,
     Stratum,
+    key_blocks,
     orders,
     stratified_correlation,
-    unit_keys,
 )
 from invariscope.analysis.stats.resampling import NOMINAL, Array, bootstrap_counts
 from invariscope.analysis.stats.robust import Robust, fractional, hc3, residuals
@@ -213,8 +213,8 @@ def freedman_lane_p(equal: EqualFit, term: str, settings: Settings) -> float:
 
     With the other columns taken out of ``x``, the slope of the permuted outcome is ``x' P e / x' x``.
     """
-    keys = unit_keys(equal.n_units, settings.draws, settings.seed + 3)
     found, permuted, total = 0.0, np.zeros(settings.draws), 0.0
+    parts = []
     for cell in equal.cells:
         if term not in cell.names:
             continue
@@ -223,8 +223,11 @@ def freedman_lane_p(equal: EqualFit, term: str, settings: Settings) -> float:
         x, rest = (residuals(column, others) for column in (cell.design[:, index], cell.y))
         weight = float(cell.fit.errors[index]) ** -2
         found += weight * float(x @ rest) / float(x @ x)
-        permuted += weight * (rest[orders(keys, cell.units)] @ x) / float(x @ x)
         total += weight
+        parts.append((cell.units, x, rest, weight))
+    for some, keys in key_blocks(equal.n_units, settings.draws, settings.seed + 3):
+        for units, x, rest, weight in parts:
+            permuted[some] += weight * (rest[orders(keys, units)] @ x) / float(x @ x)
     reached = np.abs(permuted) >= abs(found) - 1e-12 * total
     return float((1 + reached.sum()) / (1 + settings.draws))
 

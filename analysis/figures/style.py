@@ -210,10 +210,28 @@ def marks(operators: Iterable[Any]) -> dict[str, Mark]:
     return {name: MARKS.get(name) or extra[name] for name in order}
 
 
+LISTED = 40
+"""Up to so many operators a legend names each; of more, those that have no mark of their own are one entry."""
+
+
+def _together(operators: Iterable[Any]) -> dict[str, tuple[Mark, list[str]]]:
+    """What is drawn together, by label: each operator alone, or with those of the same mark where they are many."""
+    known = marks(operators)
+    if len(known) <= LISTED:
+        return {name: (mark, [name]) for name, mark in known.items()}
+    found: dict[str, tuple[Mark, list[str]]] = {}
+    for name, mark in known.items():
+        found.setdefault(name if name in MARKS else f"further operators ({mark.marker})", (mark, []))[1].append(name)
+    return found
+
+
 def scatter_operators(ax: Axes, frame: pd.DataFrame, x: str, y: str, *, size: float = 13.0) -> None:
-    """One scatter collection per operator (its name is the collection's label); subsampling on top and a bit larger."""
-    for name, mark in marks(frame["operator"]).items():
-        rows = frame[frame["operator"] == name]
+    """One scatter collection per operator (its name is the collection's label); subsampling on top and a bit larger.
+
+    Of more than :data:`LISTED` operators those that share a mark are one collection.
+    """
+    for name, (mark, names) in _together(frame["operator"]).items():
+        rows = frame[frame["operator"].isin(names)]
         emphasis = name == "subsample"
         ax.scatter(
             rows[x],
@@ -266,10 +284,15 @@ def elsewhere_handles(frame: pd.DataFrame) -> list[Artist]:
 
 
 def operator_handles(operators: Iterable[Any]) -> list[Artist]:
-    """Legend handles, one per operator present."""
+    """Legend handles, one per operator present; one for all without a mark of their own where they are many."""
+    known = marks(operators)
+    if len(known) > LISTED:
+        others = [name for name in known if name not in MARKS]
+        own = {name: mark for name, mark in known.items() if name in MARKS}
+        known = own | ({f"{len(others)} further operators": known[others[0]]} if others else {})
     return [
         Line2D([], [], color=mark.color, marker=mark.marker, linestyle="", markersize=4.5, label=name)
-        for name, mark in marks(operators).items()
+        for name, mark in known.items()
     ]
 
 

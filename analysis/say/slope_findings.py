@@ -79,6 +79,7 @@ class SlopeFindings:
     def _influence(self, statement: str) -> Iterator[Finding]:
         model = STATEMENTS[statement][0]
         rows = self._of_cell(self.influence, model=model)
+        bounded = rows[(rows["left_out_kind"] != "") & (rows["left_out"] == "")].set_index("left_out_kind")["reason"]
         rows = rows[np.isfinite(rows["estimate"])]
         whole = rows[rows["left_out_kind"] == ""]
         if whole.empty:
@@ -87,7 +88,7 @@ class SlopeFindings:
         for kind, noun in _KINDS.items():
             left = rows[rows["left_out_kind"] == kind]
             if len(left) > 1:
-                yield _influence_of(statement, noun, base, left)
+                yield _influence_of(statement, noun, base, left, bounded.get(kind, ""))
 
     def _mixed(self) -> Iterator[Finding]:
         for group, noun in _KINDS.items():
@@ -168,7 +169,7 @@ def _term(rows: pd.DataFrame, name: str) -> pd.Series | None:
     return None if found.empty else found.iloc[0]
 
 
-def _influence_of(statement: str, noun: str, base: pd.Series, left: pd.DataFrame) -> Finding:
+def _influence_of(statement: str, noun: str, base: pd.Series, left: pd.DataFrame, bounded: str) -> Finding:
     ordered = left.sort_values("estimate")
     low, high = ordered.iloc[0], ordered.iloc[-1]
     evidence = (
@@ -180,7 +181,8 @@ def _influence_of(statement: str, noun: str, base: pd.Series, left: pd.DataFrame
         first = distances.iloc[-1]
         evidence += f"; Cook's distance is largest for `{first['left_out']}` ({first['cooks_distance']:.1f})"
     holds, told = _when_left_out(base, left)
-    return Finding(holds, f"Leaving out one {noun} at a time, the slope of statement ({statement}) {told}. {evidence}.")
+    one = f"one {noun} at a time{f' ({bounded})' if bounded else ''}"
+    return Finding(holds, f"Leaving out {one}, the slope of statement ({statement}) {told}. {evidence}.")
 
 
 def _when_left_out(base: pd.Series, left: pd.DataFrame) -> tuple[bool | None, str]:

@@ -28,9 +28,13 @@ from invariscope.analysis.stats.resampling import (
     bca_interval,
     bootstrap_counts,
     cluster_codes,
-    jackknife_counts,
     jackknife_interval,
     percentile_interval,
+)
+from invariscope.analysis.stats.without_each import (
+    covariance_without_each,
+    kendall_sums_without_each,
+    rank_covariance_without_each,
 )
 from invariscope.base.words import are, counted
 
@@ -38,11 +42,11 @@ Pair = tuple[str, str]
 
 _EXACT = "the correlation is exactly ±1"
 
-MOST_TAU_ROWS = 2000
-"""Kendall's permutation test is left out beyond so many rows: it takes O(rows²) per permutation."""
+MOST_TAU_ROWS = 20_000
+"""Kendall's permutation test is left out beyond so many rows: 199 permutations of one pair take 0.7 s at 10,000."""
 _TAU_PAIRS = 250_000_000
-"""Pairs of rows × permutations that one column of Kendall's test may take (0.6 s): with many rows it has fewer
-permutations, but not fewer than :data:`_FEWEST`.
+"""Pairs of rows × permutations that set how many permutations Kendall's test has: fewer with many rows, but not fewer
+than :data:`_FEWEST`.
 """
 _FEWEST = 199
 
@@ -143,17 +147,34 @@ class PairBlock:
 
     def _coefficients(self, codes: Codes, counts: Array) -> Array:
         """``(B, pairs)``."""
-        positions = [(self.names.index(a), self.names.index(b)) for a, b in self.pairs]
+        positions = self._positions()
         if self.method == "kendall":
             sums = kendall_sums(self.values, codes, counts, positions)
         elif self.method.endswith("spearman"):
             sums = rank_covariance(self.values, codes, counts)
         else:
             sums = covariance(self.values, codes, counts, self.groups)
+        return self._of_sums(sums, counts.sum(axis=1), positions)
+
+    def _without_each(self, codes: Codes) -> Array:
+        """``(G, pairs)``: without each cluster."""
+        positions = self._positions()
+        if self.method == "kendall":
+            sums = kendall_sums_without_each(self.values, codes, positions)
+        elif self.method.endswith("spearman"):
+            sums = rank_covariance_without_each(self.values, codes)
+        else:
+            sums = covariance_without_each(self.values, codes, self.groups)
+        return self._of_sums(sums, np.full(len(sums), len(sums) - 1.0), positions)
+
+    def _positions(self) -> list[tuple[int, int]]:
+        return [(self.names.index(a), self.names.index(b)) for a, b in self.pairs]
+
+    def _of_sums(self, sums: Array, size: Array, positions: list[tuple[int, int]]) -> Array:
         if "partial" in self.method:
             k = len(self.names)
             sums = given(sums, list(range(k)), list(range(k, self.values.shape[1])))
-        matrices = correlation(sums, counts.sum(axis=1))
+        matrices = correlation(sums, size)
         first, second = (list(side) for side in zip(*positions, strict=True))
         return matrices[:, first, second]
 
@@ -176,7 +197,7 @@ class PairBlock:
         return _Inference(low, high, why, p, permutations, why_no_p)
 
     def _interval(self, estimate: Array, codes: Codes, n_clusters: int, draws: Draws) -> tuple[Array, Array, list[str]]:
-        left_out = self._coefficients(codes, jackknife_counts(n_clusters)) if draws.interval != "percentile" else None
+        left_out = self._without_each(codes) if draws.interval != "percentile" else None
         if draws.interval == "jackknife" and left_out is not None:
             low, high = jackknife_interval(estimate, left_out, NOMINAL)
             exact = 1 - np.abs(estimate) <= EXACT
@@ -204,7 +225,7 @@ class PairBlock:
         if self.method == "kendall":
             permuted = permuted_taus(x, y, codes, order)
         else:
-            permuted = permuted_correlations(x, y, self._nuisance(values), codes, order)
+            permuted = permuted_correlations(x, y, self._nuisance(values), codes, order, self.groups)
         first, second = ([side.index(pair[i]) for pair in self.pairs] for i, side in enumerate(sides))
         p = p_values(estimate, permuted[:, first, second])
         return np.where(np.isfinite(estimate), p, np.nan), permutations, ""
@@ -229,9 +250,9 @@ class PairBlock:
         return pairs[1] if len(pairs[0]) == int(codes.max()) + 1 else None
 
     def _nuisance(self, values: Array) -> Array:
-        """A constant or the groups' indicators, and the covariates."""
-        groups = np.zeros(len(values), dtype=np.intp) if self.groups is None else self.groups
-        return np.hstack([np.eye(int(groups.max()) + 1)[groups], values[:, len(self.names) :]])
+        """The covariates, and a constant where there are no groups."""
+        constant = np.ones((len(values), 1 if self.groups is None else 0))
+        return np.hstack([constant, values[:, len(self.names) :]])
 
 
 @dataclass(frozen=True)

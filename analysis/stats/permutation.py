@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from invariscope.analysis.stats.coefficients import Codes
+from invariscope.analysis.stats.coefficients import Codes, blocks, cluster_sums
+from invariscope.analysis.stats.concordance import concordances, dense_codes, untied_pairs
 from invariscope.analysis.stats.resampling import Array
 
 MIN_ARRANGEMENTS = 100
@@ -46,42 +47,75 @@ def permutations_of(strata: Codes, permutations: int, seed: int = 0) -> Codes:
     return order
 
 
-def permuted_correlations(x: Array, y: Array, nuisance: Array, codes: Codes, order: Codes) -> Array:
+def permuted_correlations(
+    x: Array, y: Array, nuisance: Array, codes: Codes, order: Codes, groups: Codes | None = None
+) -> Array:
     """Under every permutation the correlations ``(P, kx, ky)`` of ``x`` ``(n, kx)`` with ``y`` ``(n, ky)`` given
-    ``nuisance`` ``(n, q)``.
+    ``nuisance`` ``(n, q)``, and the means of ``groups`` ``(n,)`` where there are any: then no cluster lies in several.
 
-    The scheme of Freedman & Lane (1983): the residuals of x on the nuisance columns (a constant, group indicators,
-    covariates) have their cluster means permuted, the fitted part stays, and the partial correlation is taken anew.
+    The scheme of Freedman & Lane (1983): the residuals of x on the nuisance columns (a constant, covariates) and the
+    groups have their cluster means permuted, the fitted part stays, and the partial correlation is taken anew.
     Linear in the means, so that a permutation costs O(G·(kx·ky + q·kx)), whatever the number of rows. With the
     identity in ``order`` it is the partial correlation itself.
     """
+    if groups is not None:
+        x, y, nuisance = (_within(part, groups) for part in (x, y, nuisance))
     basis = _basis(nuisance)
     x, y = (part - basis @ (basis.T @ part) for part in (x, y))
-    sizes = np.bincount(codes)
-    means = _cluster_sums(x, codes) / sizes[:, None]
+    sizes, count = np.bincount(codes), int(codes.max()) + 1
+    means = cluster_sums(x, codes, count) / sizes[:, None]
     deviations = x - means[codes]
-    moved = means[order]
-    products = deviations.T @ y + np.einsum("pgi,gj->pij", moved, _cluster_sums(y, codes), optimize=True)
-    fitted = basis.T @ deviations + np.einsum("gq,pgi->pqi", _cluster_sums(basis, codes), moved, optimize=True)
-    squares = (deviations**2).sum(axis=0) + np.einsum("g,pgi->pi", sizes, moved**2) - (fitted**2).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return products / np.sqrt(np.maximum(squares, 0)[:, :, None] * (y**2).sum(axis=0))
+    base, of_y, of_basis = deviations.T @ y, cluster_sums(y, codes, count), cluster_sums(basis, codes, count)
+    own, fixed = (deviations**2).sum(axis=0), basis.T @ deviations
+    result = np.empty((len(order), x.shape[1], y.shape[1]))
+    for some in blocks(len(order), count * x.shape[1]):
+        moved = means[order[some]]
+        fitted = fixed + np.einsum("gq,pgi->pqi", of_basis, moved, optimize=True)
+        squares = own + np.einsum("g,pgi->pi", sizes, moved**2) - (fitted**2).sum(axis=1)
+        if groups is not None:
+            squares -= _of_group_means(moved, sizes, codes, groups)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            products = base + np.einsum("pgi,gj->pij", moved, of_y, optimize=True)
+            result[some] = products / np.sqrt(np.maximum(squares, 0)[:, :, None] * (y**2).sum(axis=0))
+    return result
+
+
+def _within(values: Array, groups: Codes) -> Array:
+    """Deviations from the groups' means; 0 throughout where they are rounding."""
+    means = cluster_sums(values, groups, int(groups.max()) + 1) / np.bincount(groups)[:, None]
+    rest = values - means[groups]
+    found: Array = np.where(np.linalg.norm(rest, axis=0) > 1e-10 * np.linalg.norm(values, axis=0), rest, 0.0)
+    return found
+
+
+def _of_group_means(moved: Array, sizes: Codes, codes: Codes, groups: Codes) -> Array:
+    """``(P, kx)``: what of the squares lies between groups, ``Σ_groups (Σ_g size_g moved_g)² / rows``."""
+    group = np.empty(len(sizes), dtype=np.intp)
+    group[codes] = groups
+    ordered = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[ordered], prepend=-1))
+    sums = np.add.reduceat((moved * sizes[:, None])[:, ordered], starts, axis=1)
+    found: Array = (sums**2 / np.bincount(groups)[group[ordered][starts]][:, None]).sum(axis=1)
+    return found
 
 
 def permuted_taus(x: Array, y: Array, codes: Codes, order: Codes) -> Array:
     """``(P, kx, ky)`` Kendall's tau-b of ``x`` ``(n, kx)`` with ``y`` ``(n, ky)`` under every permutation.
 
-    The cluster means of x's mid-ranks are permuted; tau is that of the ranks so made. O(n²) per permutation.
+    The cluster means of x's mid-ranks are permuted; tau is that of the ranks so made. O(n log n) per permutation.
     """
     result = np.empty((len(order), x.shape[1], y.shape[1]))
-    spread = np.array([_untied(column) for column in y.T])
+    coded = [dense_codes(column) for column in y.T]
     for index, column in enumerate(x.T):
         ranks = stats.rankdata(column)
         means = np.bincount(codes, ranks) / np.bincount(codes)
-        moved = means[order.T][codes] + (ranks - means[codes])[:, None]
-        concordance, untied = _concordance(np.rint(moved * _RANK_STEPS).astype(np.int64), y)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            result[:, index] = concordance / np.sqrt(untied[:, None] * spread)
+        rest = ranks - means[codes]
+        for some in blocks(len(order), len(x)):
+            moved = np.rint((means[order[some]][:, codes] + rest) * _RANK_STEPS).astype(np.int64)
+            for place, (levels, counts) in enumerate(coded):
+                found, untied = concordances(moved, levels, counts)
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    result[some, index, place] = found / np.sqrt(untied * float(untied_pairs(counts)))
     return result
 
 
@@ -129,27 +163,3 @@ def _basis(columns: Array) -> Array:
     scale = np.linalg.norm(columns, axis=0)
     left, singular, _ = np.linalg.svd(columns / np.where(scale > 0, scale, 1.0), full_matrices=False)
     return left[:, singular > 1e-10 * singular.max(initial=0.0)]
-
-
-def _cluster_sums(values: Array, codes: Codes) -> Array:
-    sums = np.zeros((int(codes.max()) + 1, values.shape[1]))
-    np.add.at(sums, codes, values)
-    return sums
-
-
-def _untied(column: Array) -> int:
-    _, counts = np.unique(column, return_counts=True)
-    return int(len(column) * (len(column) - 1) // 2 - (counts * (counts - 1) // 2).sum())
-
-
-def _concordance(x: np.ndarray, y: Array) -> tuple[Array, Array]:
-    """For each column of ``x`` ``(n, P)``: Σ over pairs of rows of the sign products with each column of ``y``
-    ``(n, ky)``, and the number of pairs that x does not tie.
-    """
-    products, untied = np.zeros((x.shape[1], y.shape[1])), np.zeros(x.shape[1])
-    for row in range(len(x) - 1):
-        signs = (x[row + 1 :] > x[row]).astype(np.float32)
-        signs -= x[row + 1 :] < x[row]
-        products += signs.T @ np.sign(y[row + 1 :] - y[row]).astype(np.float32)
-        untied += np.count_nonzero(signs, axis=0)
-    return products, untied

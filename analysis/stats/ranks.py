@@ -4,13 +4,15 @@ share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
+from invariscope.analysis.stats.coefficients import blocks
 from invariscope.analysis.stats.resampling import NOMINAL, Array
+from invariscope.analysis.stats.without_each import covariance_without_each, rank_covariance_without_each
 
 LEAST_UNITS = 8
 """A stratum with fewer units takes no part."""
@@ -83,27 +85,15 @@ def _jackknife(strata: Sequence[Stratum], found: Array, weights: Array, units: n
     """Pooled z without each of the units."""
     sums = np.full(len(units), float(weights @ found))
     totals = np.full(len(units), float(weights.sum()))
+    without = rank_covariance_without_each if ranked else covariance_without_each
     for part, z, weight in zip(strata, found, weights, strict=True):
-        x, y = (_without_each(values, ranked) for values in (part.x, part.y))
+        left = without(np.column_stack([part.x, part.y]).astype(float), np.arange(len(part.units)))
+        lengths = np.sqrt(left[:, 0, 0] * left[:, 1, 1])
+        r = np.divide(left[:, 0, 1], lengths, out=np.zeros(len(left)), where=lengths > 0)
         rows = np.searchsorted(units, part.units)
-        sums[rows] += (weight - 1) * _fisher((x * y).sum(axis=1)) - weight * z
+        sums[rows] += (weight - 1) * _fisher(r) - weight * z
         totals[rows] -= 1
     return sums / totals
-
-
-def _without_each(values: Array, ranked: bool) -> Array:
-    """``(n, n)``: row ``i`` has the scores of all but ``i``, and 0 at ``i``."""
-    n = len(values)
-    if ranked:
-        above = (values[None, :] > values[:, None]) + 0.5 * (values[None, :] == values[:, None])
-        found = stats.rankdata(values)[None, :] - above
-    else:
-        found = np.tile(np.asarray(values, dtype=float), (n, 1))
-    kept = 1 - np.eye(n)
-    found = (found - (found * kept).sum(axis=1, keepdims=True) / (n - 1)) * kept
-    length = np.linalg.norm(found, axis=1, keepdims=True)
-    scores: Array = found / np.where(length > 0, length, 1.0)
-    return scores
 
 
 def _permuted(
@@ -114,20 +104,21 @@ def _permuted(
     draws: int,
     seed: int,
 ) -> Array:
-    keys = unit_keys(len(units), draws, seed)
     total = np.zeros(draws)
-    for part, (x, y), weight in zip(strata, scores, weights, strict=True):
-        total += weight * _fisher(x[orders(keys, np.searchsorted(units, part.units))] @ y)
+    for some, keys in key_blocks(len(units), draws, seed):
+        for part, (x, y), weight in zip(strata, scores, weights, strict=True):
+            total[some] += weight * _fisher(x[orders(keys, np.searchsorted(units, part.units))] @ y)
     found: Array = total / weights.sum()
     return found
 
 
-def unit_keys(n_units: int, draws: int, seed: int) -> Array:
-    """``(draws, units)`` uniform keys: whoever sorts by them sorts units alike wherever they are."""
-    found: Array = np.random.default_rng(seed).random((draws, n_units))
-    return found
+def key_blocks(n_units: int, draws: int, seed: int) -> Iterator[tuple[slice, Array]]:
+    """``(some draws, units)`` uniform keys at a time: whoever sorts by them sorts units alike wherever they are."""
+    rng = np.random.default_rng(seed)
+    for some in blocks(draws, n_units):
+        yield some, rng.random((min(some.stop, draws) - some.start, n_units))
 
 
 def orders(keys: Array, units: np.ndarray) -> np.ndarray:
-    """``(draws, n)``: in each row an order of the ``n`` units that :func:`unit_keys` gives them."""
+    """``(draws, n)``: in each row an order of the ``n`` units that :func:`key_blocks` gives them."""
     return np.argsort(keys[:, units], axis=1)

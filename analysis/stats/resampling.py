@@ -9,6 +9,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -40,8 +41,12 @@ MIN_DEFINED = 0.95
 
 def cluster_codes(clusters: ArrayLike) -> tuple[NDArray[np.intp], int]:
     """Codes 0, 1, … of the clusters in order of appearance, and how many there are."""
+    values = np.asarray(clusters, dtype=object)
+    if pd.api.types.infer_dtype(values, skipna=False) == "string":
+        found, names = pd.factorize(values)
+        return found.astype(np.intp), len(names)
     number: dict[str, int] = {}
-    codes = [number.setdefault(str(cluster), len(number)) for cluster in np.asarray(clusters, dtype=object)]
+    codes = [number.setdefault(str(cluster), len(number)) for cluster in values]
     return np.array(codes, dtype=np.intp), len(number)
 
 

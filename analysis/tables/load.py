@@ -96,13 +96,21 @@ def load(
     return Tables(**tables)
 
 
-def load_table(folder: Path | str, table: str, *, where: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """One table as a frame, whoever's collector filled it; empty where not collected. Arguments as for :func:`scan`.
+def load_table(
+    folder: Path | str,
+    table: str,
+    *,
+    columns: Sequence[str] | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """One table as a frame, whoever's collector filled it; empty where not collected. Arguments as for :func:`scan`:
+    other columns, and row groups without a wanted row, are not read from the files.
 
     Every row is there, also of measurements that newer ones replace.
     """
     _check_table(table)
-    frame: pd.DataFrame = TableReader(folder).read(table, RowFilter.checked(where, [table])).to_pandas()
+    _check_columns(table, columns)
+    frame: pd.DataFrame = TableReader(folder).read(table, RowFilter.checked(where, [table]), columns).to_pandas()
     return frame
 
 
@@ -125,11 +133,15 @@ def scan(
         TableError: as :func:`load`; an unknown table.
     """
     _check_table(table)
+    _check_columns(table, columns)
+    batches = TableReader(folder).stream(table, RowFilter.checked(where, [table]), columns, batch_rows)
+    return (batch.to_pandas() for batch in batches)
+
+
+def _check_columns(table: str, columns: Sequence[str] | None) -> None:
     for column in columns or ():
         if column not in TABLES[table].names:
             raise TableError(f"table {table}: {unknown('column', column, TABLES[table].names)}")
-    batches = TableReader(folder).stream(table, RowFilter.checked(where, [table]), columns, batch_rows)
-    return (batch.to_pandas() for batch in batches)
 
 
 def _check_table(name: str) -> None:

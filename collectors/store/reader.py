@@ -193,21 +193,21 @@ class TableReader:
         """The parts of a table, by name."""
         return list_parts(self._filesystem, self._base, table)
 
-    def read(self, table: str, wanted: RowFilter) -> pa.Table:
-        """The wanted rows of a table.
+    def read(self, table: str, wanted: RowFilter, columns: Sequence[str] | None = None) -> pa.Table:
+        """The wanted rows of a table; of its ``columns`` those alone are read, where they are given.
 
         Raises:
             TableError: for a part that cannot be read or is of another schema.
         """
         for _ in range(_RETRIES):
             try:
-                batches = list(self._batches(table, wanted, None, 1 << 20))
+                batches = list(self._batches(table, wanted, columns, 1 << 20))
                 break
             except FileNotFoundError:
                 continue
         else:
             raise TableError(f"{self.name}: table {table} changes while it is read; read it when that has ended")
-        rows = pa.Table.from_batches(batches) if batches else TABLES[table].empty_table()
+        rows = pa.Table.from_batches(batches) if batches else _empty(table, columns)
         return wanted.exact(table, rows)
 
     def networks(self, checkpoints: Collection[str]) -> list[tuple[str, str, str]]:
@@ -299,6 +299,11 @@ class TableReader:
                 if (reason := check(self._filesystem, file).damage) is not None:
                     raise TableError(f"{file}: {reason}: run collect again, which sets it aside and measures it anew")
                 self._sound.add(file)
+
+
+def _empty(table: str, columns: Sequence[str] | None) -> pa.Table:
+    found: pa.Table = TABLES[table].empty_table()
+    return found if columns is None else found.select(columns)
 
 
 def _column(name: str) -> ds.Expression:

@@ -23,11 +23,14 @@ class Analyze:
     """Folder for the results."""
     power: bool = False
     """Also say how many operators, runs and checkpoints it takes to see r = -0.3: power.csv."""
+    all: bool = False
+    """Every reading with every score, in every subset of operators and choice of snapshots. By default each reading
+    with the main score, the main reading with each score, and those two in every other subset."""
     keep_nondeterministic: bool = False
     """Take in networks that give other logits on a second pass or in other batches."""
 
     def run(self) -> int:
         """Analyse, print the headline, write the results."""
         tables = load_tables(self.tables, keep_nondeterministic=self.keep_nondeterministic)
-        run_analysis(tables, self.out, with_power=self.power)
+        run_analysis(tables, self.out, with_power=self.power, every_pair=self.all)
         return DONE

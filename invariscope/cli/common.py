@@ -122,7 +122,12 @@ def load_tables(folder: str, *, keep_nondeterministic: bool = False) -> Tables:
 
 
 def run_analysis(
-    tables: Tables | Frames, out: Path, *, with_power: bool = False, drawn: Drawn | None = None
+    tables: Tables | Frames,
+    out: Path,
+    *,
+    with_power: bool = False,
+    drawn: Drawn | None = None,
+    every_pair: bool = False,
 ) -> Results:
     """Analyse tables, print verdict and headline, write the results with their headline figure: of those ``drawn``,
     where there are any.
@@ -137,7 +142,7 @@ def run_analysis(
     frames = Frames.of(tables)
     main, *others = measured(frames.tables) or [first_measured(frames.tables)]
     powers = power(frames[main.frame], score=main.score) if with_power else None
-    results = analyze_tables(frames, main, power=powers)
+    results = analyze_tables(frames, main, power=powers, every_pair=every_pair)
     for line in [*results.headline, *([] if powers is None else power_in_words(powers))]:
         print(line)
 
@@ -147,7 +152,7 @@ def run_analysis(
 
     written = write_results(results, out, powers, figure=figure_of(main))
     for vocabulary in others:
-        further = analyze_tables(frames, vocabulary)
+        further = analyze_tables(frames, vocabulary, every_pair=every_pair)
         print("\n".join(further.headline))
         written += write_results(further, out / vocabulary.table, figure=figure_of(vocabulary))
     for path in written:

@@ -14,10 +14,14 @@ from invariscope.analysis.stats.coverage import MIN_CLUSTERS, MIN_DF
 from invariscope.analysis.stats.regression.design import Design, assemble, candidates, columns_of, complete
 from invariscope.analysis.stats.regression.estimate import Coefficients, binomial_deviance, estimate, logits
 from invariscope.analysis.stats.regression.model import LogitOLS, Model, need
+from invariscope.analysis.stats.regression.refits import Refits
 from invariscope.analysis.stats.regression.sandwich import bias_reduced
 from invariscope.analysis.stats.resampling import Array
 
 HOLD_OUT = ("architecture", "operator")
+
+MOST_FITTED = 4_000_000
+"""Rows × fits of one column's held-out values: more values are held out several at a time."""
 COMPARISON_COLUMNS = [
     *("model", "y", "given", "measure", "held_out_kind", "held_out", "baseline", "with_x", "difference"),
     *("statistic", "df", "p", "n", "n_clusters", "note", "reason"),
@@ -38,6 +42,7 @@ def compare(frame: pd.DataFrame, model: Model, hold_out: Sequence[str] = HOLD_OU
     * ``RMSE`` and ``MAE`` of the predicted score for each value of each column of ``hold_out``, fitted on the others,
       and over all of them (``held_out`` = ``all``). That column is then no factor of either model. A value whose rows
       have a level of another factor that no other row has gets the reason, and is not in ``all``.
+      More values than :data:`MOST_FITTED` allows are held out several at a time, which ``note`` says.
 
     ``p`` is given only from ``coverage.MIN_CLUSTERS`` clusters on, of ``Wald`` from ``coverage.MIN_DF`` degrees of
     freedom. ``note`` and ``reason``: what to bear
@@ -116,12 +121,16 @@ def _out_of_sample(columns: dict[str, Array], labels: Array, model: Model, kind:
         return [{**shared, "held_out": "all", "measure": name, "n": len(labels), "reason": reason} for name in _LOSSES]
     errors = np.full((2, len(labels)), np.nan)
     reasons: dict[str, str] = {}
-    for value in values:
-        test = labels == value
-        for place, one in enumerate((replace(model, numeric=model.numeric[1:]), model)):
-            predicted = _predict(rows, one, test)
+    fits = [Refits(rows, one) for one in (replace(model, numeric=model.numeric[1:]), model)]
+    folds = max(MOST_FITTED // max(len(labels), 1), 2)
+    if len(values) > folds:
+        shared["note"] += f"; held out in {folds:,} folds of several {kind}s each"
+    for together in [values[fold::folds] for fold in range(min(folds, len(values)))]:
+        test = pd.Series(labels).isin(together).to_numpy()
+        for place, refits in enumerate(fits):
+            predicted = _predict(refits, test)
             if isinstance(predicted, str):
-                reasons[value] = predicted
+                reasons |= dict.fromkeys(together, predicted)
             else:
                 errors[place, test] = rows[model.y][test] - predicted
     records = [
@@ -153,17 +162,18 @@ def _losses(errors: Array, reason: str) -> list[dict[str, Any]]:
     ]
 
 
-def _predict(rows: dict[str, Array], model: Model, test: np.ndarray) -> Array | str:
+def _predict(refits: Refits, test: np.ndarray) -> Array | str:
     """Predicted scores of the test rows from a fit on the others; in words where that cannot be fitted."""
-    for name in model.factors:
+    rows, model = refits.columns, refits.model
+    determined = refits.determined(test)
+    for name in model.factors if not determined else ():
         unseen = sorted(set(rows[name][test]) - set(rows[name][~test]), key=str)
         if unseen:
             return f"without it: no row has the {name} {', '.join(map(str, unseen))}"
-    design = assemble({name: column[~test] for name, column in rows.items()}, model)
-    found = design.reason or estimate(design, model)
+    design, found = refits.without(test)
     if isinstance(found, str):
         return f"without it: {found}"
-    every = candidates(rows, model)
+    every = refits.whole[0].terms if determined else candidates(rows, model)
     matrix = np.column_stack([every[name][test] for name in design.terms])
     predicted: Array = special.expit(matrix @ found.params)
     return predicted

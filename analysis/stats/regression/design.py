@@ -72,7 +72,7 @@ def assemble(columns: dict[str, Array], model: Model) -> Design:
     terms, left_out = _independent(rows, model)
     clusters = pd.unique(rows[model.cluster])
     found = Design(y, trials, terms, left_out, codes, clusters, int((~usable).sum()), reason="")
-    return Design(**{**found.__dict__, "reason": _obstacle(found, model)})
+    return Design(**{**found.__dict__, "reason": obstacle(found, model)})
 
 
 def candidates(rows: dict[str, Array], model: Model) -> dict[str, Array]:
@@ -112,7 +112,8 @@ def _independent(rows: dict[str, Any], model: Model) -> tuple[dict[str, Array], 
     return {name: columns[name] for name in dict.fromkeys(order) if name in columns}, left_out
 
 
-def _obstacle(design: Design, model: Model) -> str:
+def obstacle(design: Design, model: Model) -> str:
+    """In words why a model cannot be fitted to a design, or nothing."""
     y, focal = design.y, model.numeric[0]
     if not len(y):
         return "no row has a value in every column of the model"

@@ -44,11 +44,11 @@ def logits(y: Array, trials: Array) -> Array:
     return result
 
 
-def estimate(design: Design, model: Model) -> Coefficients | str:
-    """The fitted coefficients, or in words why there are none."""
+def estimate(design: Design, model: Model, *, start: Array | None = None) -> Coefficients | str:
+    """The fitted coefficients, or in words why there are none; ``start``: coefficients that they are near."""
     if isinstance(model, LogitOLS):
         return least_squares(design.matrix, logits(design.y, design.trials))
-    return fractional_logit(design.matrix, design.y)
+    return fractional_logit(design.matrix, design.y, start=start)
 
 
 def least_squares(matrix: Array, y: Array) -> Coefficients | str:
@@ -62,14 +62,14 @@ def least_squares(matrix: Array, y: Array) -> Coefficients | str:
     return Coefficients(back @ params, special.expit(fitted), np.ones(len(y)), matrix, residual)
 
 
-def fractional_logit(matrix: Array, y: Array) -> Coefficients | str:
+def fractional_logit(matrix: Array, y: Array, *, start: Array | None = None) -> Coefficients | str:
     """The quasi-likelihood estimate; in words where it does not exist or is not found.
 
     Iteratively reweighted least squares (Fisher scoring) until the deviance stays the same: what ``GLM`` of statsmodels
     finds, in a tenth of its time.
     """
     basis, back = _orthogonal(matrix)
-    mean = (y + 0.5) / 2
+    mean = (y + 0.5) / 2 if start is None else special.expit(matrix @ start)
     linear, deviance = special.logit(mean), binomial_deviance(y, mean)
     params, converged = np.zeros(basis.shape[1]), False
     for _ in range(_MOST_STEPS):

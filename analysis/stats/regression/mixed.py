@@ -14,7 +14,7 @@ from invariscope.analysis.stats.coverage import MIN_CLUSTERS
 from invariscope.analysis.stats.regression.design import Design, assemble, columns_of
 from invariscope.analysis.stats.regression.estimate import logits
 from invariscope.analysis.stats.regression.model import LogitOLS, table
-from invariscope.analysis.stats.regression.reml import reml
+from invariscope.analysis.stats.regression.reml import MOST_GROUPS, reml
 from invariscope.analysis.stats.resampling import Array
 from invariscope.base.words import are, counted
 
@@ -116,7 +116,7 @@ def _reml(design: Design, focal: str, effects: list[str]) -> _Found | str:
     fitted = reml(matrix, y, random, design.codes)
     if fitted is None:
         return "the fit does not converge"
-    if fitted.found < 2:
+    if fitted.found < min(2, fitted.starts):
         return "searches from several starts do not agree on a maximum"
     spread = np.sqrt(np.diag(fitted.covariance))
     correlation = float(fitted.covariance[0, -1] / spread.prod()) if len(effects) > 1 and spread.all() else np.nan
@@ -147,4 +147,6 @@ def _components(design: Design, model: MixedEffects, found: _Found) -> list[dict
     if len(found.spread) > 1:
         values[f"correlation({', '.join(found.spread)} | {model.group})"] = found.correlation
     values["sd(residual)"] = found.residual
-    return [{**design.counts, "term": name, "estimate": value} for name, value in values.items()]
+    groups = len(design.clusters)
+    bounded = f"{groups:,} groups ({model.group}): searched from two starts" if groups > MOST_GROUPS else ""
+    return [{**design.counts, "term": name, "estimate": value, "reason": bounded} for name, value in values.items()]

@@ -17,6 +17,10 @@ MOST_ITERATIONS = 300
 SPREADS = (0.1, 0.5, 2.0)
 """Standard deviations of the effects, in those of the residual, from which searches start."""
 
+MOST_GROUPS = 1_000
+"""With more groups, which tell where the maximum lies, the search starts twice: from the least and the most of
+:data:`SPREADS`."""
+
 AGREED = 1e-4
 """Log-likelihoods this close to the largest are of the same maximum."""
 
@@ -83,14 +87,18 @@ class _Sums:
 def reml(x: Array, y: Array, z: Array, codes: np.ndarray) -> Reml | None:
     """Fit ``y (n,)`` on ``x (n, p)`` with effects of ``z (n, q)``, ``q`` 1 or 2, that differ between groups ``codes``.
 
-    A search from every combination of :data:`SPREADS`, each of at most :data:`MOST_ITERATIONS` steps; the best counts,
-    so that rounding in the data does not choose between maxima. Columns of ``x`` may have any scale. None where no
+    A search from every combination of :data:`SPREADS` (from two beyond :data:`MOST_GROUPS` groups), each of
+    at most :data:`MOST_ITERATIONS` steps; the best counts, so that rounding in the data does not choose between maxima.
+    Columns of ``x`` may have any scale. None where no
     search ends at a maximum.
     """
     scale = np.linalg.norm(x, axis=0)
     basis, triangle = np.linalg.qr(x / scale)
     sums = _Sums.of(basis, y, z, codes)
-    ends = [end for start in _starts(z.shape[1]) if (end := _climb(sums, start)) is not None]
+    starts = list(_starts(z.shape[1]))
+    if len(sums.zz) > MOST_GROUPS:
+        starts = [starts[0], starts[-1]]
+    ends = [end for start in starts if (end := _climb(sums, start)) is not None]
     if not ends:
         return None
     best = max(ends, key=lambda end: end[0])

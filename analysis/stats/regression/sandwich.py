@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy import sparse, stats
 
 from invariscope.analysis.stats.correlation import NOMINAL
+from invariscope.analysis.stats.regression.noise import ClusterNoise
 from invariscope.analysis.stats.resampling import Array
 
 SIMULATIONS = 1000
@@ -99,32 +99,19 @@ def information(design: Array, index: int, codes: np.ndarray) -> Array:
 def interval_coverage(design: Array, residual: Array, sandwich: Sandwich, codes: np.ndarray) -> Array:
     """Simulated coverage ``(k,)`` of each coefficient's nominal 95 % interval on this very design.
 
-    Errors as in :func:`simulated_errors`, with the residuals' intra-cluster correlation; the estimator to first order.
+    Errors as in module ``noise``, with the residuals' intra-cluster correlation; the estimator to first order.
     """
-    noise = simulated_errors(codes, intracluster(residual, codes), SIMULATIONS)
     basis, triangle = np.linalg.qr(design)
-    projected = basis.T @ noise
+    k = design.shape[1]
+    noise = ClusterNoise.of(np.hstack([basis, sandwich.scores]), codes, intracluster(residual, codes), SIMULATIONS)
+    projected = np.stack([noise.sums(column).sum(axis=0) for column in range(k)])
     error = np.linalg.solve(triangle, projected)
-    rest = noise - basis @ projected
     width = stats.t.ppf((1 + NOMINAL) / 2, sandwich.df)
     covered = np.full(len(width), np.nan)
     for index in np.flatnonzero(np.isfinite(width)):
-        sums = sandwich.member @ (sandwich.scores[:, [index]] * rest)
+        sums = noise.sums(k + index) - noise.products(k + index, k) @ projected
         covered[index] = np.mean(error[index] ** 2 <= width[index] ** 2 * (sums**2).sum(axis=0))
     return covered
-
-
-def simulated_errors(codes: np.ndarray, rho: float, simulations: int) -> Array:
-    """``√ρ · cluster + √(1-ρ) · row``, standard normal, ``(n, simulations)``; always the same draws."""
-    clusters, rows = _standard_normal(int(codes.max()) + 1, len(codes), simulations)
-    noise: Array = np.sqrt(rho) * clusters[codes] + np.sqrt(1 - rho) * rows
-    return noise
-
-
-@lru_cache(maxsize=2)
-def _standard_normal(n_clusters: int, n: int, simulations: int) -> tuple[Array, Array]:
-    rng = np.random.default_rng(0)
-    return rng.standard_normal((n_clusters, simulations)), rng.standard_normal((n, simulations))
 
 
 def intracluster(residual: Array, codes: np.ndarray) -> float:

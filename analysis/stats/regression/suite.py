@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,18 +44,22 @@ class Suite:
         """The same by least squares on logits."""
         return replace(LogitOLS(name, self.score, (_X, self.accuracy), _FACTORS), **other)
 
-    def main(self, rows: pd.DataFrame, scores: list[str]) -> pd.DataFrame:
-        """Slopes of every reading and score; of the primary ones by other clusters, curved, and inside each group with
-        its cells (column ``operator_cell``) as a factor.
+    def main(
+        self, rows: pd.DataFrame, scores: list[str], pairs: Collection[tuple[str, str]] | None = None
+    ) -> pd.DataFrame:
+        """Slopes of every reading and score, or of those ``pairs`` alone; of the primary ones by other clusters,
+        curved, and inside each group with its cells (column ``operator_cell``) as a factor.
         """
-        return pd.concat(list(self._main(rows, scores)), ignore_index=True)
+        return pd.concat(list(self._main(rows, scores, pairs)), ignore_index=True)
 
-    def _main(self, rows: pd.DataFrame, scores: list[str]) -> Iterator[pd.DataFrame]:
+    def _main(
+        self, rows: pd.DataFrame, scores: list[str], pairs: Collection[tuple[str, str]] | None
+    ) -> Iterator[pd.DataFrame]:
         for x in MSB_READINGS:
-            numeric = (x, self.accuracy)
-            for y in scores:
+            numeric, mine = (x, self.accuracy), [y for y in scores if pairs is None or (x, y) in pairs]
+            for y in mine:
                 yield _named(x, fit(rows, self._logit("fractional logit", y=y, numeric=numeric)))
-            for y in (name for name in scores if name in self.split):
+            for y in (name for name in mine if name in self.split):
                 yield _named(x, within_between(rows, self._logit("within-between", y=y, numeric=numeric)))
         if self.score not in scores:
             return
@@ -69,11 +73,19 @@ class Suite:
         curved = rows.assign(**{square: (rows[_X] - rows[_X].mean()) ** 2})
         bent = self._logit("curved fractional logit", numeric=(square, _X, self.accuracy))
         yield _named(_X, fit(curved, bent))
+        same = dict(zip(rows["operator"], rows["operator_spec"], strict=True))
+        both = len(rows[["operator", "operator_spec"]].drop_duplicates())
+        one_each = 0 < len(same) == rows["operator_spec"].nunique() == both
+        found = pd.DataFrame()
         for group in ("operator", "operator_spec"):
-            model = self._logit(
-                f"slope within each {group}", numeric=(_X,), factors=(OPERATOR_CELL,), cluster="cluster"
-            )
-            yield _named(_X, group_slopes(rows, model, group))
+            name = f"slope within each {group}"
+            model = self._logit(name, numeric=(_X,), factors=(OPERATOR_CELL,), cluster="cluster")
+            if group == "operator" or not one_each:
+                found = _named(_X, group_slopes(rows, model, group))
+            else:  # the same groups by another name
+                of_spec = [f"{group}={same[text.removeprefix('operator=')]}" for text in found["group"]]
+                found = found.assign(model=name, group=of_spec).sort_values("group", ignore_index=True)
+            yield found
 
     def checks(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The primary slopes by the plain t, by least squares on logits with three intervals, with mixed effects."""

@@ -9,7 +9,8 @@ import numpy as np
 from scipy import sparse
 
 from invariscope.analysis.stats.correlation import NOMINAL
-from invariscope.analysis.stats.regression.sandwich import intracluster, membership, simulated_errors
+from invariscope.analysis.stats.regression.noise import ClusterNoise
+from invariscope.analysis.stats.regression.sandwich import intracluster, membership
 from invariscope.analysis.stats.resampling import Array
 
 DRAWS = 1999
@@ -24,8 +25,6 @@ _STEPS_OUT, _HALVINGS = 20, 60
 1.5 ** 20 standard errors fall below 1e-9 of one in 42.
 """
 _SIMULATIONS, _SIMULATED_DRAWS = 1000, 399
-_CELLS = 2_000_000
-"""Largest block of floats (16 MB) that a step of the simulations holds at a time."""
 
 
 @dataclass(frozen=True)
@@ -181,23 +180,21 @@ def _coverage(problem: _Problem, weights: Array, rho: float, level: float) -> fl
     """Share of simulated data sets of this design in which the truth is not rejected, with 399 of the draws."""
     rng = np.random.default_rng(0)
     chosen = np.concatenate([[0], 1 + rng.permutation(len(weights) - 1)[:_SIMULATED_DRAWS]])
-    noise = simulated_errors(problem.codes, rho, _SIMULATIONS)
-    noise -= problem.basis @ (problem.basis.T @ noise)
-    drawn = weights[chosen]
-    own = problem.member @ (problem.gain[:, None] * noise)
-    (n, k), groups = problem.basis.shape, len(own)
-    step = max(1, _CELLS // (groups * len(drawn) + n * k))
-    held, diagonal = 0, np.arange(groups)
-    for first in range(0, _SIMULATIONS, step):
-        some = slice(first, first + step)
-        # As in `redrawn`, of many data sets: the cluster sums of the score are linear in the weights.
-        inside = problem.member @ (noise[:, some, None] * problem.basis[:, None, :]).reshape(n, -1)
-        linear = -inside.reshape(groups, -1, k).transpose(1, 0, 2) @ problem.leverage.T
-        linear -= own.T[some, :, None] * problem.shares
-        linear[:, diagonal, diagonal] += own.T[some]
-        variance = ((drawn @ linear) ** 2).sum(axis=2).T
-        moved = drawn @ own[:, some]
-        # Row 0 of the draws is the data set itself: its own slope and error.
-        reached = moved**2 * variance[0] >= moved[0] ** 2 * variance * (1 - 1e-9)
-        held += int((reached.mean(axis=0) > 1 - level).sum())
-    return held / _SIMULATIONS
+    drawn, others = weights[chosen], problem.basis.shape[1]
+    noise = ClusterNoise.of(np.column_stack([problem.basis, problem.gain]), problem.codes, rho, _SIMULATIONS)
+    sums = [noise.sums(column) for column in range(others + 1)]
+    projected = np.stack([sums[column].sum(axis=0) for column in range(others)])
+    # Cluster sums (G, S) of the errors, less their fit on the other columns, times each column and times the gain.
+    *inside, own = (part - noise.products(column, others) @ projected for column, part in enumerate(sums))
+    # As in `redrawn`: the cluster sums of the score are w·own - leverage·(w·inside) - shares·(w·own), of which the
+    # squares are wanted alone: no array of draws × clusters × data sets.
+    effects = np.column_stack([problem.leverage, problem.shares])
+    moved = [drawn @ part for part in (*inside, own)]
+    variance = drawn**2 @ own**2
+    for index, part in enumerate(moved):
+        variance -= 2 * part * (drawn @ (own * effects[:, [index]]))
+        for second, other in enumerate(moved):
+            variance += float(effects[:, index] @ effects[:, second]) * part * other
+    # Row 0 of the draws is the data set itself: its own slope and error.
+    reached = moved[-1] ** 2 * variance[0] >= moved[-1][0] ** 2 * variance * (1 - 1e-9)
+    return float((reached.mean(axis=0) > 1 - level).mean())
