@@ -94,7 +94,9 @@ def msb_invariance(
     levels = _facets(selection, facet, notes, width) if facet else [""]
     selection = _with_facets(selection, facet)
     chosen = scores[:1] if facet else scores
-    what = _What(selection, groups, conditions_of(selection.rows, hue, facet), reading, *_heap(selection.rows, groups, reading))
+    what = _What(
+        selection, groups, conditions_of(selection.rows, hue, facet), reading, *_heap(selection.rows, groups, reading)
+    )
     with style.theme(width):
         panels = _panels(selection, chosen, levels, width)
         axes = _axes(panels, what, width)
@@ -105,7 +107,9 @@ def msb_invariance(
                 if place == 0 or panel.score != line[0].score:
                     pair[0].set_ylabel(style.label(panel.score, lines=1 if width == "double" else 2))
         for pair in axes[-1]:
-            pair[-1].set_xlabel(style.label(reading, lines=1 if width == "double" and len(panels[0]) < 3 and not what.heap else 2))
+            pair[-1].set_xlabel(
+                style.label(reading, lines=1 if width == "double" and len(panels[0]) < 3 and not what.heap else 2)
+            )
         handles = [] if groups.by_operator else groups.handles()
         handles += [mean_handle(groups), *condition_handles(what.conditions)]
         handles += style.elsewhere_handles(selection.elsewhere)
@@ -198,9 +202,7 @@ def _draw(pair: Sequence[Axes], what: _What, panel: _Panel) -> None:
     if len(rows):
         style.draw_curve(whole, fits.logit_curve(rows[what.reading], rows[panel.score], rows["operator"]))
     if rest is not None:
-        style.draw_curve(
-            whole, fits.logit_curve(rest[what.reading], rest[panel.score], rest["operator"]), apart=True
-        )
+        style.draw_curve(whole, fits.logit_curve(rest[what.reading], rest[panel.score], rest["operator"]), apart=True)
     others = [name for name in what.groups.marks if name not in what.heap]
     draw_means(whole, rows, what.reading, panel.score, what.groups, names=others)
     title = what.selection.title(panel.kind) + (f", {panel.level}" if panel.level else "")
@@ -251,9 +253,7 @@ def _numbers(rows: pd.DataFrame, panel: _Panel, what: _What) -> str:
 
 def _caption(what: _What, scores: Sequence[str], panels: list[list[_Panel]], notes: list[str]) -> str:
     rows, groups = what.selection.rows, what.groups
-    heap = (
-        f" Left parts: the grey part of the axis stretched, where {', '.join(what.heap)} lie." if what.heap else ""
-    )
+    heap = f" Left parts: the grey part of the axis stretched, where {', '.join(what.heap)} lie." if what.heap else ""
     return "\n".join(
         [
             f"{style.label(what.reading)} against {' and '.join(scores)}: one point per checkpoint ({counts(rows)})"

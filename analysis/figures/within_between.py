@@ -59,8 +59,9 @@ def within_between(
     order = _that_vary(operators, list(slopes.values()))
     joint, wide = " " if width == "double" else "\n", len(kinds) <= (4 if width == "double" else 2)
     with style.theme(width):
-        figure = style.new_figure(width, (3.0 if width == "double" else 2.6) + 0.2 * (len(order) + 2))
-        axes = figure.subplots(2, len(kinds), squeeze=False, sharex="row", sharey="row", height_ratios=[1.15, 1.0])
+        heights = [2.0 if width == "double" else 1.6, 0.5 + 0.2 * (len(order) + 2)]
+        figure = style.new_figure(width, 1.3 + sum(heights))
+        axes = figure.subplots(2, len(kinds), squeeze=False, sharex="row", sharey="row", height_ratios=heights)
         for column, (kind, table) in enumerate(slopes.items()):
             top, bottom = axes[:, column]
             _lines(top, selection.kind(kind), table, reading, score, order)
@@ -75,7 +76,9 @@ def within_between(
         axes[1, 0].set_ylim(len(order) + 1.6, -0.6)
         _limit(axes[1], [table.reindex([*order, WITHIN, BETWEEN]) for table in slopes.values()])
         if len(order) < len(operators):
-            steady = f"not drawn: {len(operators) - len(order)} of {len(operators)} operators, whose readings do not vary"
+            steady = (
+                f"not drawn: {len(operators) - len(order)} of {len(operators)} operators, whose readings hardly vary"
+            )
             axes[1, 0].set_title(steady, loc="left", fontsize=style.SMALLEST_FONT, color=style.GUIDE)
         style.legend_below(figure, [*style.operator_handles(operators), *_handles()], width)
     figure.caption = _caption(selection, slopes, reading, score, [name for name in operators if name not in order])
@@ -115,9 +118,7 @@ def _slopes(rows: pd.DataFrame, reading: str, score: str) -> pd.DataFrame:
     return table.assign(spread=inside.groupby(rows["operator"]).std(ddof=0).reindex(table.index))
 
 
-def _lines(
-    ax: Axes, rows: pd.DataFrame, slopes: pd.DataFrame, reading: str, score: str, sloped: Sequence[str]
-) -> None:
+def _lines(ax: Axes, rows: pd.DataFrame, slopes: pd.DataFrame, reading: str, score: str, sloped: Sequence[str]) -> None:
     style.scatter_operators(ax, rows, reading, score, size=7.0)
     means = fits.operator_means(rows, [reading, score])
     for name, mark in style.marks(rows["operator"]).items():
