@@ -66,8 +66,8 @@ def dose_response(
     images = f", {selection.rows['n_images'].max():.0f} images" if "n_images" in selection.rows else ""
     figure.caption = "\n".join(
         [
-            f"{style.label(reading)}, and the changes of {score} and of accuracy from the lowest strength in percentage "
-            f"points, against the strength of {' and '.join(families)}: the last snapshots of "
+            f"{style.label(reading)}, and the changes of {score} and of accuracy from the lowest strength in "
+            f"percentage points, against the strength of {' and '.join(families)}: the last snapshots of "
             f"{counted(selection.rows['cluster'].nunique(), 'run')}{images}. Thin lines join runs that differ in "
             "strength only (a family), others are left out; thick lines are means over families with 95 % t intervals "
             "of the changes within families. The strength axis is logarithmic, with 0 one octave below the smallest "
@@ -145,8 +145,8 @@ def _line(
     ax: Axes, rows: pd.DataFrame, column: str, known: list[float], look: tuple[str, Any, str], name: str, *,
     change: bool, beside: float = 0.0,
 ) -> str:  # fmt: skip
-    """One quantity along the strengths: the families, and their mean, ``beside`` others; with ``change`` from the lowest
-    strength.
+    """One quantity along the strengths: the families, and their mean, ``beside`` others; with ``change`` from the
+    lowest strength.
     """
     color, dashes, marker = look
     wide = rows.pivot_table(index="family", columns="strength", values=column, aggfunc="mean")

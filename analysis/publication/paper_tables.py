@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from invariscope.analysis.figures.cost import QUANTITIES
-from invariscope.analysis.figures.robustness import ConditionRows, conditions
+from invariscope.analysis.figures.condition_rows import ConditionRows, conditions
 from invariscope.analysis.figures.selection import (
     FigureRows,
     Snapshots,
