@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from invariscope.analysis.figures import FIGURES, draw_from, known_formats, make, render
+from invariscope.analysis.figures import FIGURES, FigureEntry, draw_from, known_formats, make, render
 from invariscope.analysis.publication import PAPER_TABLES
 from invariscope.analysis.tables.frames import Frames
 from invariscope.base.errors import TableError
 from invariscope.base.files import write_whole
 from invariscope.base.names import unknown
-from invariscope.collectors.schema import MSB_READINGS, OTHER_READINGS
+from invariscope.base.registry import Registry
+from invariscope.collectors.schema import MSB_READINGS, OTHER_READINGS, PIXEL_SCORES, SCORES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,12 +29,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Figures by name, as drawn at one width, and the paper's tables; ``reasons`` says why the others are not there."""
+    """Figures by name, as drawn at one width, and the paper's tables; ``reasons`` says why the others are not there,
+    ``ignored`` which figures and tables have no place for a choice that was asked for.
+    """
 
     figures: dict[str, Figure]
     tables: dict[str, PaperTable]
     reasons: dict[str, str]
     width: Width = "double"
+    ignored: dict[str, list[str]] = field(default_factory=dict)
 
     def write(self, folder: Path | str, formats: Iterable[str] = ("png",)) -> list[Path]:
         """Write each figure as ``folder/NAME.FORMAT``, its caption as ``NAME.txt`` beside it, and each table as
@@ -74,15 +79,21 @@ def draw_figures(
     width: Width = "double",
     data: str | None = None,
     reading: str | None = None,
+    score: str | None = None,
+    hue: str | None = None,
+    facet: str | None = None,
+    by: Sequence[str] | None = None,
 ) -> Drawn:
     """Draw every figure and make every table of the paper (``only`` the named ones); those for which the tables have no
     rows are told with the reason.
 
-    ``data`` names the data set to draw where the tables hold several; ``reading`` what figures of a reading draw in the
-    place of MSB. Given :class:`Frames` of the tables, what was made of them before is not made again.
+    ``data`` names the data set to draw where the tables hold several; ``reading`` what figures of a reading draw in
+    the place of MSB, and ``score`` what they draw in the place of consistency. ``hue`` and ``facet`` are the factors of
+    colours and of panels, ``by`` those that tell the rows of tables apart. Figures and tables without a choice are made
+    as ever; ``ignored`` names them. Given :class:`Frames` of the tables, what was made of them before is not made again.
 
     Raises:
-        TableError: an unknown figure or width, or a name that is a figure's and a table's.
+        TableError: an unknown figure, width, reading, score or factor, or a name that is a figure's and a table's.
     """
     from invariscope.analysis.figures.style import WIDTHS
     from invariscope.analysis.publication.paper import PaperTable
@@ -95,20 +106,48 @@ def draw_figures(
             raise TableError(f"{name!r} is a figure and a table of the paper: give one of them another name")
     if width not in WIDTHS:
         raise TableError(unknown("figure width", width, WIDTHS))
-    known = (*MSB_READINGS, *OTHER_READINGS)
-    if reading is not None and reading not in known:
-        raise TableError(unknown("reading", reading, known))
-    offered = {"width": width, "data": data, **({"reading": reading} if reading else {})}
-    drawn, frames = Drawn({}, {}, {}, width), Frames.of(tables)
+    frames = Frames.of(tables)
+    asked = {"data": data, "reading": reading, "score": score, "hue": hue, "facet": facet, "by": by}
+    asked = {name: choice for name, choice in asked.items() if choice is not None}
+    _check_choices(frames, asked)
+    drawn = Drawn({}, {}, {}, width)
     for name in names:
+        registry = PAPER_TABLES if name in PAPER_TABLES else FIGURES
+        taken = _taken(registry, name)
+        offered = {"width": width, "data": data} | {key: asked[key] for key in asked if key in taken}
+        if "score" in asked and "scores" in taken:
+            offered["scores"] = (score,)
+        for choice in sorted(asked.keys() - taken - ({"score"} if "scores" in taken else set())):
+            if choice not in (("hue", "facet", "score") if registry is PAPER_TABLES else ("by",)):
+                drawn.ignored.setdefault(choice, []).append(name)
         try:
-            if name in PAPER_TABLES:
-                drawn.tables[name] = make(PAPER_TABLES, name, frames, PaperTable, {"data": data})
+            if registry is PAPER_TABLES:
+                drawn.tables[name] = make(registry, name, frames, PaperTable, offered)
             else:
                 drawn.figures[name] = draw_from(frames, name, offered)
         except TableError as error:
             drawn.reasons[name] = str(error)
     return drawn
+
+
+def _taken(registry: Registry, name: str) -> set[str]:
+    """The options that the function of a figure or a table takes."""
+    return set(inspect.signature(FigureEntry.of(registry[name]).load()).parameters)
+
+
+def _check_choices(frames: Frames, asked: Mapping[str, Any]) -> None:
+    """Refuse a reading, score or factor that there is not."""
+    from invariscope.analysis.tables.checkpoints import describe
+    from invariscope.analysis.tables.factors import factor_column
+
+    for choice, known in (("reading", (*MSB_READINGS, *OTHER_READINGS)), ("score", (*SCORES, *PIXEL_SCORES))):
+        if choice in asked and asked[choice] not in known:
+            raise TableError(unknown(choice, asked[choice], known))
+    factors = [asked[choice] for choice in ("hue", "facet") if choice in asked] + list(asked.get("by", ()))
+    if factors:
+        described = describe(frames.tables)
+        for factor in factors:
+            factor_column(described, factor)
 
 
 HEADLINES = {"invariance": ("population", "rotations", "msb_invariance"), "segmentation": ("segmentation",)}

@@ -58,8 +58,8 @@ def clean_accuracy(
         style.legend_below(figure, [*style.operator_handles(rows["operator"]), *line_handles()], width)
     figure.caption = "\n".join(
         [
-            f"Clean against robust accuracy: one point per checkpoint, at the middle strength ({counts(rows)}; measured "
-            f"on {selection.data}); accuracies as (n a + ½) / (n + 1), n images.",
+            f"Clean against robust accuracy: one point per checkpoint, at the middle strength ({counts(rows)}; "
+            f"measured on {selection.data}); accuracies as (n a + ½) / (n + 1), n images.",
             f"{LINE_SENTENCE} Operators as clusters.",
             *told,
             *conditions_said(rows),

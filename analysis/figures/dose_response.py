@@ -171,8 +171,9 @@ def _line(
     found = np.array([_mean(wide[dose], runs[dose], "" if change else column) for dose in wide.columns])
     mean, low, high = found.T
     errors = np.nan_to_num(np.stack([mean - low, high - mean])).clip(min=0)
+    apart = 0.02 * beside * max(float(np.ptp(x)), 1.0)
     ax.errorbar(
-        x + 0.02 * beside * max(float(np.ptp(x)), 1.0), mean, yerr=errors, color=color, linestyle=dashes, marker=marker, markersize=3.8, linewidth=1.3,
+        x + apart, mean, yerr=errors, color=color, linestyle=dashes, marker=marker, markersize=3.8, linewidth=1.3,
         elinewidth=0.9, markeredgecolor="white", markeredgewidth=0.4, zorder=3, label=name,
     )  # fmt: skip
     digits = 1 if change else 2

@@ -257,8 +257,8 @@ def _caption(what: _What, scores: Sequence[str], panels: list[list[_Panel]], not
     return "\n".join(
         [
             f"{style.label(what.reading)} against {' and '.join(scores)}: one point per checkpoint ({counts(rows)})"
-            f"{conditions_told(what.conditions)}. Outlined: means by {groups.hue} with 95 % intervals, training runs as "
-            f"clusters (t; of shares on the logit scale).{heap}",
+            f"{conditions_told(what.conditions)}. Outlined: means by {groups.hue} with 95 % intervals, training runs "
+            f"as clusters (t; of shares on the logit scale).{heap}",
             plan_sentence(what.selection),
             "Curves: fractional logit, dashed without subsample; bands: pointwise 95 %, errors clustered by operator "
             "with t quantiles of (operators - 1) degrees of freedom. r: Pearson over checkpoints; ρ: Spearman over "

@@ -108,7 +108,7 @@ def _condition(
     _scales(axes[: len(names)], reference is not None)
     axes[0].set_ylabel("accuracy (%)")
     if reference is not None and len(names) > 1:
-        axes[1].set_ylabel("minus it (points)", labelpad=1)
+        axes[1].set_ylabel(f"minus {reference} (points)", labelpad=1)
     lost = f" Without a network of {reference} to match: {counted(unmatched, 'checkpoint')}." if unmatched else ""
     return f"{condition.name}, strength {_text(condition.strengths[-1])}: {'; '.join(told)}.{lost}"
 

@@ -155,14 +155,16 @@ def draw_all(
     *,
     only: Sequence[str] | None = None,
     formats: Sequence[str] = ("png",),
-    x: str | None = None,
+    **choices: Any,
 ) -> None:
-    """Draw the figures and the tables of the paper, write them, and print their paths."""
+    """Draw the figures and the tables of the paper, write them, and print their paths; ``choices`` are those of
+    :func:`draw_figures`.
+    """
     from invariscope.analysis.drawing import draw_figures
     from invariscope.analysis.figures import known_formats
 
     known_formats(formats)
-    write_drawn(draw_figures(tables, only, reading=x), out, formats)
+    write_drawn(draw_figures(tables, only, **choices), out, formats)
 
 
 def write_drawn(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",)) -> None:
@@ -172,6 +174,10 @@ def write_drawn(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",)) -> N
         names.setdefault(reason, []).append(name)
     for reason, skipped in names.items():
         print(f"skipped {', '.join(skipped)}: {reason}", file=sys.stderr)
+    for choice, ignoring in drawn.ignored.items():
+        made = [name for name in ignoring if name not in drawn.reasons]
+        if made:
+            print(f"made as ever, since they have no choice of --{choice}: {', '.join(made)}", file=sys.stderr)
     for path in drawn.write(out, formats):
         print(f"{'table' if path.stem in drawn.tables else 'figure'}: {path}")
 
