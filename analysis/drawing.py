@@ -90,7 +90,8 @@ def draw_figures(
     ``data`` names the data set to draw where the tables hold several; ``reading`` what figures of a reading draw in
     the place of MSB, and ``score`` what they draw in the place of consistency. ``hue`` and ``facet`` are the factors of
     colours and of panels, ``by`` those that tell the rows of tables apart. Figures and tables without a choice are made
-    as ever; ``ignored`` names them. Given :class:`Frames` of the tables, what was made of them before is not made again.
+    as ever; ``ignored`` names them. Given :class:`Frames` of the tables, what was made of them before is not made
+    again.
 
     Raises:
         TableError: an unknown figure, width, reading, score or factor, or a name that is a figure's and a table's.

@@ -170,7 +170,8 @@ def _caption(what: _What, sentences: list[str]) -> str:
             f"{style.label(what.reading)} in the least squares of the logit of {score} on it and "
             f"{' and '.join(what.covariates)}, shown as {score} adjusted to mean accuracy; logits of "
             f"(n s + ½) / (n + 1), n images ({selection.rows['n_images'].max():.0f}). "
-            f"One point per checkpoint ({counts(selection.rows)}), colour and marker: {what.groups.hue}{conditions_told(what.conditions)}. Dashed: without subsample.",
+            f"One point per checkpoint ({counts(selection.rows)}), colour and marker: {what.groups.hue}"
+            f"{conditions_told(what.conditions)}. Dashed: without subsample.",
             plan_sentence(selection),
             "Bands and slopes: 95 %, errors clustered by operator with t quantiles of (operators - 1) degrees of "
             "freedom; slopes in logits per unit of the reading. Partial r: of shares, not of logits. Brackets after r: "

@@ -128,14 +128,20 @@ def _facets(selection: FigureRows, facet: str, notes: list[str], width: style.Wi
     most = MOST_ROWS[width] if _across(selection, width) else MOST_ROWS[width] // max(len(selection.kinds), 1)
     if len(levels) > max(most, 1):
         notes.append(f"Not shown, for want of room: {facet} {', '.join(levels[max(most, 1) :])}.")
-    return [f"{facet} {level}" for level in levels[: max(most, 1)]]
+    return [f"{_named(facet)} {level}" for level in levels[: max(most, 1)]]
+
+
+def _named(factor: str) -> str:
+    return factor.removeprefix("factor_").replace("_", " ")
 
 
 def _with_facets(selection: FigureRows, facet: str | None) -> FigureRows:
     if facet is None:
         return selection
     marked = [
-        rows.assign(**{FACET: facet + " " + factor_text(rows[factor_column(rows, facet)])}) if len(rows) else rows
+        rows.assign(**{FACET: _named(facet) + " " + factor_text(rows[factor_column(rows, facet)])})
+        if len(rows)
+        else rows
         for rows in (selection.rows, selection.elsewhere)
     ]
     return replace(selection, rows=marked[0], elsewhere=marked[1])
