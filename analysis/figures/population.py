@@ -322,8 +322,8 @@ def _alone_told(chosen: AssignedRows, fits: Mapping[tuple[str, str], AloneFit], 
     told = [f"{chosen.title(*key)} {number(fit.r_squared)} (n = {fit.n})" for key, fit in fits.items()]
     return [
         f"Exploratory, and of no statement fixed in advance: {across.reading} was measured, not assigned. Logits are "
-        f"of (n c + ½) / (n + 1). Curve: least squares on {across.reading} and its square alone; 95 % band: HC3. R² of it: "
-        f"{'; '.join(told) or 'no fit'}."
+        f"of (n c + ½) / (n + 1). Curve: least squares on {across.reading} and its square alone; 95 % band: HC3. R² of "
+        f"it: {'; '.join(told) or 'no fit'}."
     ]
 
 

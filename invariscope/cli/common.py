@@ -116,10 +116,15 @@ def load_tables(folder: str, *, keep_nondeterministic: bool = False) -> Tables:
 
 
 def run_analysis(
-    tables: Tables | Frames, out: Path, *, with_power: bool = False, drawn: Drawn | None = None
+    tables: Tables | Frames,
+    out: Path,
+    *,
+    with_power: bool = False,
+    drawn: Drawn | None = None,
+    rivals: str = "primary",
 ) -> Results:
     """Analyse tables, print verdict and headline, write the results with their headline figure: of those ``drawn``,
-    where there are any.
+    where there are any. ``rivals`` as :func:`analyze` has it.
     """
     from invariscope.analysis import Frames, analyze_tables, write_results
     from invariscope.analysis.drawing import draw_headline
@@ -131,7 +136,7 @@ def run_analysis(
     frames = Frames.of(tables)
     main, *others = measured(frames.tables) or [first_measured(frames.tables)]
     powers = power(frames[main.frame], score=main.score) if with_power else None
-    results = analyze_tables(frames, main, power=powers)
+    results = analyze_tables(frames, main, power=powers, rivals=rivals)
     for line in [*results.headline, *([] if powers is None else power_in_words(powers))]:
         print(line)
 
@@ -141,7 +146,7 @@ def run_analysis(
 
     written = write_results(results, out, powers, figure=figure_of(main))
     for vocabulary in others:
-        further = analyze_tables(frames, vocabulary)
+        further = analyze_tables(frames, vocabulary, rivals=rivals)
         print("\n".join(further.headline))
         written += write_results(further, out / vocabulary.table, figure=figure_of(vocabulary))
     for path in written:
