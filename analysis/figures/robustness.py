@@ -61,6 +61,8 @@ def robustness(
         left_out.append(f"Not shown, for want of room: {', '.join(names[columns * most_down :])}.")
         names = names[: columns * most_down]
     clean = rows[rows["condition_kind"] == "clean"]
+    if clean.empty:
+        left_out.append("No clean accuracy in the table: nothing at strength 0.")
     across, down = min(columns, len(names)), deep * len(found)
     told: list[str] = []
     with style.theme(width):

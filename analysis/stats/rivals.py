@@ -106,9 +106,11 @@ class Rivals:
         found = fit(rows, together, simulate=False)
         found = found.assign(x=found["term"], vif=found["term"].map(inflation))
         lost = [name for name in inflation if name not in kept]
+        counts = found.iloc[:1][["n", "n_missing", "n_clusters", "cluster"]].to_dict("records")[0]
         told = pd.DataFrame(
             {
-                "model": TOGETHER, "y": model.y, "x": lost, "term": lost, "vif": [inflation[name] for name in lost],
+                **counts, "model": TOGETHER, "y": model.y, "x": lost, "term": lost,
+                "vif": [inflation[name] for name in lost],
                 "reason": "the other readings tell this one: left out of the fit",
             }
         )  # fmt: skip
