@@ -52,14 +52,17 @@ def confounding(
     with style.theme(width):
         rows = len(selection.kinds)
         figure = style.new_figure(width, 0.75 + rows * (2.2 if width == "double" else 1.85))
-        axes = figure.subplots(rows, 2, squeeze=False, sharex="col", sharey="row")
+        wide = width == "double"
+        axes = figure.subplots(
+            rows, 2, squeeze=False, sharex="col", sharey="row", width_ratios=[1, 1 if wide else 1.12]
+        )
         sentences = []
         for (left, right), kind in zip(axes, selection.kinds, strict=True):
             sentences.append(_accuracy_panel(left, what, kind))
             sentences.append(_residual_panel(right, what, kind))
             left.set_ylabel(style.label(score, lines=2))
-            unit = style.label(score, lines=2).partition("\n")[2]
-            right.set_ylabel(f"{score.replace('_', ' ')}\nat mean accuracy\n{unit}".strip())
+            unit = style.label(score, lines=2).partition("\n")[2] if wide else ""
+            right.set_ylabel(f"{score.replace('_', ' ')}\nat mean accuracy\n{unit}".strip())  # as on the left
         axes[-1, 0].set_xlabel(style.label("accuracy", lines=1 if width == "double" else 2))
         axes[-1, 0].locator_params(axis="x", nbins=6 if width == "double" else 3)
         axes[-1, 1].set_xlabel(style.label(reading, lines=1 if width == "double" else 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,9 @@ from invariscope.base.words import counted
 
 MOST_PANELS = {"double": (8, 6), "single": (4, 6)}
 """Panels across and down that a page holds at a width."""
+
+WRAPPED = 12
+"""Letters in a line of a heading, so that it stays over its panel."""
 
 LEVELS = "alone"
 """The heading of the panels that show the reference itself."""
@@ -71,7 +75,8 @@ def robustness(
         for place, condition in enumerate(found):
             of_condition = axes[place * deep : (place + 1) * deep].ravel()
             told.append(_condition(of_condition, condition, clean, names, reference if paired else None, across))
-            of_condition[0].set_title(f"{condition.name}\n{names[0]} {LEVELS if paired else ''}".strip(), loc="left")
+            first = f"{names[0]} {LEVELS if paired else ''}".strip()
+            of_condition[0].set_title("\n".join([*wrap(condition.name, WRAPPED), first]), loc="left")
         style.legend_below(figure, _handles(paired, reference), width, columns=4 if width == "double" else 2)
     figure.caption = _caption(
         selection, rows, told, [*conditions_said(rows), *notes, *more, *left_out], reference if paired else ""
