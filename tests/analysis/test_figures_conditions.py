@@ -145,11 +145,11 @@ def test_robustness_is_the_difference_from_max_of_the_same_seed(tables: Tables) 
     level = 100 * wide["max"].unstack("budget").mean()
     np.testing.assert_allclose(drawn(figure.axes[first], "max"), np.column_stack([[0, 1, 2, 4], level]), atol=1e-8)
     band = next(part for part in tips.collections if len(part.get_paths()))
-    low, high = t_interval(change[4])
+    low, high = t_interval(change.iloc[:, -1])
     assert np.isclose(band.get_paths()[0].vertices, [[4, low]], atol=1e-8).all(axis=1).any()
     assert np.isclose(band.get_paths()[0].vertices, [[4, high]], atol=1e-8).all(axis=1).any()
     assert (
-        f"tips {change[4].mean():.1f} [{low:.1f}, {high:.1f}] (n = {len(change)})".replace("-", "−") in figure.caption
+        f"tips {change.iloc[:, -1].mean():.1f} [{low:.1f}, {high:.1f}] (n = {len(change)})".replace("-", "−") in figure.caption
     )
 
 
