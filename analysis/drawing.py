@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invariscope.analysis.figures import FIGURES, draw_from, known_formats, make, render
+from invariscope.analysis.figures import FIGURES, FigureEntry, draw_from, known_formats, make, render
 from invariscope.analysis.publication import PAPER_TABLES
 from invariscope.analysis.tables.checkpoints import METRIC, describe, metrics_of
 from invariscope.analysis.tables.frames import Frames
 from invariscope.base.errors import TableError
 from invariscope.base.files import write_whole
 from invariscope.base.names import unknown
-from invariscope.collectors.schema import MSB_READINGS, OTHER_READINGS, SCORES
+from invariscope.base.registry import Registry
+from invariscope.collectors.schema import MSB_READINGS, OTHER_READINGS, PIXEL_SCORES, SCORES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,12 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Figures by name, as drawn at one width, and the paper's tables; ``reasons`` says why the others are not there."""
+    """Figures by name, as drawn at one width, and the paper's tables; ``reasons`` says why the others are not there,
+    ``ignored`` which figures and tables have no place for a choice that was asked for.
+    """
 
     figures: dict[str, Figure]
     tables: dict[str, PaperTable]
     reasons: dict[str, str]
     width: Width = "double"
+    ignored: dict[str, list[str]] = field(default_factory=dict)
 
     def write(self, folder: Path | str, formats: Iterable[str] = ("png",)) -> list[Path]:
         """Write each figure as ``folder/NAME.FORMAT``, its caption as ``NAME.txt`` beside it, and each table as
@@ -76,17 +81,21 @@ def draw_figures(
     data: str | None = None,
     reading: str | None = None,
     score: str | None = None,
+    hue: str | None = None,
+    facet: str | None = None,
+    by: Sequence[str] | None = None,
 ) -> Drawn:
     """Draw every figure and make every table of the paper (``only`` the named ones); those for which the tables have no
     rows are told with the reason.
 
-    ``data`` names the data set to draw where the tables hold several; ``reading`` what figures of a reading draw in the
-    place of MSB, a metric of the manifest too; ``score`` what figures of a score draw in the place of consistency: one
-    of whole images, or a metric, both shares from 0 to 1. Given :class:`Frames` of the tables, what was made
-    of them before is not made again.
+    ``data`` names the data set to draw where the tables hold several; ``reading`` what figures of a reading draw in
+    the place of MSB, a metric of the manifest too; ``score`` what they draw in the place of consistency: another one,
+    or a metric that is a share from 0 to 1. ``hue`` and ``facet`` are the factors of colours and of panels, ``by`` those
+    that tell the rows of tables apart. Figures and tables without a choice are made as ever; ``ignored`` names them.
+    Given :class:`Frames` of the tables, what was made of them before is not made again.
 
     Raises:
-        TableError: an unknown figure or width, or a name that is a figure's and a table's.
+        TableError: an unknown figure, width, reading, score or factor, or a name that is a figure's and a table's.
     """
     from invariscope.analysis.figures.style import WIDTHS
     from invariscope.analysis.publication.paper import PaperTable
@@ -99,18 +108,24 @@ def draw_figures(
             raise TableError(f"{name!r} is a figure and a table of the paper: give one of them another name")
     if width not in WIDTHS:
         raise TableError(unknown("figure width", width, WIDTHS))
-    drawn, frames = Drawn({}, {}, {}, width), Frames.of(tables)
-    offered: dict[str, Any] = {"width": width, "data": data}
-    if reading is not None:
-        offered["reading"] = _column(frames, "reading", reading, (*MSB_READINGS, *OTHER_READINGS))
-    if score is not None:
-        offered["score"] = _column(frames, "score", score, SCORES)
-        offered["scores"] = (offered["score"],)
-        _check_share(frames, offered["score"])
+    frames = Frames.of(tables)
+    asked = {"data": data, "reading": reading, "score": score, "hue": hue, "facet": facet, "by": by}
+    asked = {name: choice for name, choice in asked.items() if choice is not None}
+    _check_choices(frames, asked)
+    score = asked.get("score")
+    drawn = Drawn({}, {}, {}, width)
     for name in names:
+        registry = PAPER_TABLES if name in PAPER_TABLES else FIGURES
+        taken = _taken(registry, name)
+        offered = {"width": width, "data": data} | {key: asked[key] for key in asked if key in taken}
+        if "score" in asked and "scores" in taken:
+            offered["scores"] = (score,)
+        for choice in sorted(asked.keys() - taken - ({"score"} if "scores" in taken else set())):
+            if choice not in (("hue", "facet", "score") if registry is PAPER_TABLES else ("by",)):
+                drawn.ignored.setdefault(choice, []).append(name)
         try:
-            if name in PAPER_TABLES:
-                drawn.tables[name] = make(PAPER_TABLES, name, frames, PaperTable, {"data": data})
+            if registry is PAPER_TABLES:
+                drawn.tables[name] = make(registry, name, frames, PaperTable, offered)
             else:
                 drawn.figures[name] = draw_from(frames, name, offered)
         except TableError as error:
@@ -140,6 +155,27 @@ def _check_share(frames: Frames, score: str) -> None:
             f"{score.removeprefix(METRIC)} goes from {min(values):g} to {max(values):g}, and a score is a share from 0 "
             "to 1: draw it across with --x (in Python reading=), or write it as a share into the manifest"
         )
+
+
+def _taken(registry: Registry, name: str) -> set[str]:
+    """The options that the function of a figure or a table takes."""
+    return set(inspect.signature(FigureEntry.of(registry[name]).load()).parameters)
+
+
+def _check_choices(frames: Frames, asked: dict[str, Any]) -> None:
+    """Refuse a reading, score or factor that there is not; metrics get the names of their columns."""
+    from invariscope.analysis.tables.factors import factor_column
+
+    for choice, known in (("reading", (*MSB_READINGS, *OTHER_READINGS)), ("score", (*SCORES, *PIXEL_SCORES))):
+        if choice in asked:
+            asked[choice] = _column(frames, choice, asked[choice], known)
+    if "score" in asked:
+        _check_share(frames, asked["score"])
+    factors = [asked[choice] for choice in ("hue", "facet") if choice in asked] + list(asked.get("by", ()))
+    if factors:
+        described = describe(frames.tables)
+        for factor in factors:
+            factor_column(described, factor)
 
 
 HEADLINES = {"invariance": ("population", "rotations", "msb_invariance"), "segmentation": ("segmentation",)}

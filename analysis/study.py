@@ -23,6 +23,7 @@ from invariscope.analysis.say.assigned_words import assigned_fold, cause_lines
 from invariscope.analysis.say.headline import headline
 from invariscope.analysis.say.metric_findings import metric_fold
 from invariscope.analysis.say.opening import Fold
+from invariscope.analysis.say.rival_words import rival_folds
 from invariscope.analysis.say.statements import bullets
 from invariscope.analysis.say.summary import summary_folds
 from invariscope.analysis.say.verdict import opening_of
@@ -43,13 +44,15 @@ from invariscope.analysis.stats.permutation import adjusted
 from invariscope.analysis.stats.primary import primary_statements
 from invariscope.analysis.stats.regression.suite import SITE, Suite
 from invariscope.analysis.stats.resampling import DEFAULT_INTERVAL
+from invariscope.analysis.stats.rivals import PLANNED, WHICH, Rivals
 from invariscope.analysis.tables.checkpoints import DETERMINISTIC, NOT_GIVEN, metrics_of, own
 from invariscope.analysis.tables.frames import Frames
 from invariscope.analysis.tables.joined import with_sites
 from invariscope.analysis.tables.load import Tables
 from invariscope.analysis.tables.plans import PLAN, shifted
 from invariscope.base.errors import TableError
-from invariscope.collectors.schema import MSB_READINGS
+from invariscope.base.names import unknown
+from invariscope.collectors.schema import MSB_READINGS, OTHER_READINGS
 
 _NEEDED = [
     *("checkpoint", "operator", "operator_spec", "architecture", "padding_mode", "cluster", "final", "data"),
@@ -70,6 +73,7 @@ def analyze(
     settings: Settings | None = None,
     power: pd.DataFrame | None = None,
     every_pair: bool = False,
+    rivals: str = "primary",
 ) -> Results:
     """Correlations, regressions, designs and the primary statements of a frame from :func:`join`.
 
@@ -84,11 +88,15 @@ def analyze(
     (:func:`own`) take part in nothing. Where operators were drawn (factor ``population``), ``statements`` holds what
     version 2 of the plan says, and everything else is of the published operators alone; ``settings`` are those
     of its tests. ``power``: a table of :func:`invariscope.analysis.stats.power.power`, from which the verdict says how
-    many operators it takes.
+    many operators it takes. ``rivals``: of which cells the rivals of MSB are predictors too (``WHICH`` of module
+    ``stats.rivals``), in rows whose ``role`` is exploratory and which no statement and no correction of the others
+    sees.
 
     Raises:
-        TableError: the frame lacks a column, or holds no shifts.
+        TableError: the frame lacks a column, or holds no shifts; an unknown choice of rivals.
     """
+    if rivals not in WHICH:
+        raise TableError(unknown("choice of rivals", rivals, WHICH))
     scores = vocabulary.scores if scores is None else scores
     found = [name for name in scores if name in frame.columns]
     frame = own(frame)
@@ -106,6 +114,7 @@ def analyze(
     asked = Asked(vocabulary.score, tuple(found), every_pair)
     correlations = adjusted(_concat(_correlations(cell, asked, vocabulary.accuracy, options) for cell in apart))
     regressions = _concat(_regressions(cell, asked, suite) for cell in together)
+    others = Rivals.of(rows, [name for name in found if name in vocabulary.split], vocabulary.accuracy, rivals)
     final = [cell for cell in together if cell.labels["snapshots"] == "final" and vocabulary.score in found]
     further = {
         "influence": _concat(cell.tag(suite.influence(cell.rows)) for cell in final),
@@ -118,9 +127,12 @@ def analyze(
     primary = primary_statements(correlations, regressions, vocabulary.score)
     designs = _designs(frame, swaps, vocabulary, resamples, seed)
     checks = {name: table for name, table in further.items() if name != "metrics"}
+    with_rivals = {
+        "correlations": _with_rivals(correlations, others.correlations(apart, options)),
+        "regressions": _with_rivals(regressions, others.regressions(together)),
+    }
     return Results(
-        correlations=correlations,
-        regressions=regressions,
+        **with_rivals,
         **further,
         designs=designs,
         primary=primary,
@@ -129,10 +141,16 @@ def analyze(
             *([assigned_fold(assigned)] if len(assigned) else []),
             *summary_folds(rows, correlations, regressions, primary, designs, vocabulary, **checks),
             *([metric_fold(further["metrics"], metrics, vocabulary)] if metrics else []),
+            *rival_folds(**with_rivals, score=vocabulary.score),
         ),
         further_lines=(*cause_lines(assigned), *headline(correlations, primary, vocabulary)),
         statements=assigned,
     )
+
+
+def _with_rivals(planned: pd.DataFrame, exploratory: pd.DataFrame) -> pd.DataFrame:
+    marked = planned.assign(role=PLANNED)
+    return pd.concat([marked, exploratory], ignore_index=True) if len(exploratory) else marked
 
 
 def analyze_tables(tables: Tables | Frames, vocabulary: Vocabulary | None = None, **options: Any) -> Results:
@@ -200,14 +218,15 @@ def _prepare(
         raise TableError(f"the frame holds no shifts; collect `{vocabulary.table}` with at least one shift kind first")
     sites = [name for name in rows.columns if SITE.fullmatch(str(name))]
     marked = [DETERMINISTIC] if DETERMINISTIC in rows.columns else []
-    rows = rows[[*needed, *scores, *sites, *marked, *metrics]]
+    others = [name for name in OTHER_READINGS if name in rows.columns]
+    rows = rows[[*needed, *scores, *others, *sites, *marked, *metrics]]
     instead: dict[str, Any] = {"fill": "", **dict.fromkeys(("operator", "architecture", "padding_mode"), NOT_GIVEN)}
     instead["operator_spec"] = rows["operator"].fillna(NOT_GIVEN)
     text = {name: rows[name].astype(object).where(rows[name].notna(), other) for name, other in instead.items()}
     # Rounding of the forward pass (1e-9 or so for mixing operators) must not decide ranks.
-    readings = {name: rows[name].astype(float).round(9) for name in (*MSB_READINGS, *sites)}
-    others = {name: rows[name].astype(object) for name in ("cluster", "data", "shift_kind", "plan", "plan_hash")}
-    made = rows.assign(**text, **others, **readings).reset_index(drop=True)
+    readings = {name: rows[name].astype(float).round(9) for name in (*MSB_READINGS, *others, *sites)}
+    labels = {name: rows[name].astype(object) for name in ("cluster", "data", "shift_kind", "plan", "plan_hash")}
+    made = rows.assign(**text, **labels, **readings).reset_index(drop=True)
     return made.assign(**{OPERATOR_CELL: operator_cells(made)})
 
 

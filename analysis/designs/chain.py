@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from invariscope.analysis.designs.assigned import BLOCK, DRAW
-from invariscope.analysis.stats.importance import lmg_shares, r_squared
+from invariscope.analysis.stats.importance import lmg_shares, r_squared, vif
 from invariscope.analysis.stats.regression.estimate import logits
 from invariscope.analysis.stats.regression.sandwich import bias_reduced
 from invariscope.analysis.stats.resampling import NOMINAL, Array, cluster_codes
@@ -188,13 +188,3 @@ def _link(rows: pd.DataFrame, outcome: str, predictors: Sequence[str]) -> Iterat
             "p": float(2 * stats.t.sf(abs(value / se), df)) if se > 0 and df >= 1 else np.nan,
             "vif": float(inflation[place - 1]), "share": float(shares[name]), "r_squared": r_squared(x, y),
         }  # fmt: skip
-
-
-def vif(x: Array) -> Array:
-    """Variance inflation of every column of ``x (n, k)``: ``1 / (1 - R²)`` on the others; infinite where they
-    tell all."""
-    found = np.ones(x.shape[1])
-    for place in range(x.shape[1]):
-        explained = r_squared(np.delete(x, place, axis=1), x[:, place])
-        found[place] = 1 / (1 - explained) if explained < 1 - 1e-12 else np.inf
-    return found

@@ -90,6 +90,7 @@ FIGURES = Registry(
         "within_between": _ours("within_between"),
         "msb_by_depth": _ours("msb_by_depth", "sites"),
         "robustness": _ours("robustness", "robustness"),
+        "clean_accuracy": _ours("clean_accuracy", "robustness"),
         "segmentation": _ours("segmentation", "segmentation"),
         "cost": _ours("cost", "cost"),
         "swap": _ours("swap", "swaps"),

@@ -20,6 +20,9 @@ QUANTITIES = {
 }
 """Every quantity of table ``cost`` and its name on an axis."""
 
+IDLE = 0.05
+"""A quantity in which no operator differs by more from the reference has no panel; the caption has its numbers."""
+
 RATIOS = (1, 2, 0.5, 5, 0.2, 10, 0.1, 20, 50, 100, 1.5, 3, 0.7, 1.2, 1.1, 0.9, 1.05)
 """Ratios that an axis may name, the most telling first."""
 
@@ -33,13 +36,18 @@ def cost(
 ) -> style.CaptionedFigure:
     """One panel per quantity: every network's cost as a multiple of the reference's, and the operator's median.
 
+    A quantity in which no operator differs (:data:`IDLE`) is told in the caption alone.
+
     Thin bars are the quartiles of the ratios of each pair of passes, measured in turn; the thick bar spans the
     operator's quartiles over networks. Log axis. ``frame`` is :func:`cost_frame`'s; costs
     depend on no data set, ``data`` is ignored. Raises :class:`TableError` when there is nothing to draw.
     """
     selection = select_unshifted(frame, "cost", "cost", ["relative"], data, snapshots)
     rows = selection.rows.drop_duplicates(["checkpoint", "model", "quantity", "input_size", "batch_size", "device"])
-    quantities = [name for name in QUANTITIES if (rows["quantity"] == name).any()]
+    measured = [name for name in QUANTITIES if (rows["quantity"] == name).any()]
+    idle = [name for name in measured if _is_idle(rows[rows["quantity"] == name])]
+    quantities = [name for name in measured if name not in idle] or measured
+    idle = [name for name in measured if name not in quantities]
     order = style.operator_order(rows["operator"])
     across = len(quantities) if width == "double" else min(len(quantities), 2)
     down = -(-len(quantities) // across)
@@ -54,8 +62,23 @@ def cost(
         axes[0, 0].set_yticks(range(len(order)), order)
         axes[0, 0].set_ylim(len(order) - 0.5, -0.5)
         style.legend_below(figure, _handles(), width, columns=2 if width == "double" else 1)
+        told += [_idle_told(rows[rows["quantity"] == name], name) for name in idle]
     figure.caption = _caption(selection, rows, told)
     return figure
+
+
+def _is_idle(rows: pd.DataFrame) -> bool:
+    """Whether every operator's median is within :data:`IDLE` of the reference."""
+    medians = rows.groupby("operator")["relative"].median()
+    return bool((np.abs(np.log(medians.astype(float))) <= np.log(1 + IDLE)).all())
+
+
+def _idle_told(rows: pd.DataFrame, quantity: str) -> str:
+    told = [f"{name} {value:.2f}" for name, value in rows.groupby("operator")["relative"].median().items()]
+    return (
+        f"{QUANTITIES[quantity]}, not drawn since all medians are within {100 * IDLE:g} % of {_references(rows)}: "
+        f"{'; '.join(told)}."
+    )
 
 
 def _panel(ax: Axes, rows: pd.DataFrame, order: list[str], quantity: str) -> str:

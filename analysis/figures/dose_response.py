@@ -38,13 +38,14 @@ def dose_response(
     data: str | None = None,
     width: style.Width = "double",
 ) -> style.CaptionedFigure:
-    """Per operator: ``reading``, ``score`` (each shift kind) and accuracy against the strength.
+    """Per operator: ``reading``, and the change of ``score`` (each shift kind) and accuracy from the lowest strength.
 
     A thin line joins the last snapshots of the runs that differ in strength only (same architecture, padding, training
-    data, seed and further factors: :func:`families`); thick lines are means with 95 % t intervals
-    over runs. Runs that differ from every other in more than the strength are left out. The strength axis is
-    logarithmic; 0 stands one octave below the smallest positive strength, infinity one above the largest finite one.
-    ``frame`` is :func:`join`'s. Raises :class:`TableError` when no operator has two strengths.
+    data, seed and further factors: :func:`families`): a *family*. Thick lines are means over families with 95 % t
+    intervals, of changes within families, in percentage points; the caption has the levels at the lowest strength with
+    intervals on the logit scale. Families without the lowest strength have no change and are counted in the caption.
+    The strength axis is logarithmic; 0 stands one octave below the smallest positive strength, infinity one above the
+    largest finite one. ``frame`` is :func:`join`'s. Raises :class:`TableError` when no operator has two strengths.
     """
     selection = select(_doses(frame, operators), "dose_response", [reading, score, "accuracy"], data)
     present = set(selection.rows["operator"])
@@ -62,12 +63,15 @@ def dose_response(
         if width == "single":
             _label_outside(axes)
         style.legend_below(figure, _handles(selection.kinds), width, columns=5 if width == "double" else 2)
+    images = f", {selection.rows['n_images'].max():.0f} images" if "n_images" in selection.rows else ""
     figure.caption = "\n".join(
         [
-            f"{style.label(reading)}, {score} and accuracy against the strength of {' and '.join(families)}: the "
-            f"last snapshots of {counted(selection.rows['cluster'].nunique(), 'run')}. Thin lines join runs that "
-            "differ in strength only, others are left out; thick lines are means with 95 % t intervals over runs. The "
-            "strength axis is logarithmic, with 0 one octave below the smallest positive strength.",
+            f"{style.label(reading)}, and the changes of {score} and of accuracy from the lowest strength in "
+            f"percentage points, against the strength of {' and '.join(families)}: the last snapshots of "
+            f"{counted(selection.rows['cluster'].nunique(), 'run')}{images}. Thin lines join runs that differ in "
+            "strength only (a family), others are left out; thick lines are means over families with 95 % t intervals "
+            "of the changes within families. The strength axis is logarithmic, with 0 one octave below the smallest "
+            "positive strength.",
             plan_sentence(selection),
             *sentences,
             *selection.notes,
@@ -118,45 +122,69 @@ def _family(axes: Sequence[Axes], selection: FigureRows, family: str, columns: l
         f"{family}: strengths {', '.join(_text(value) for value in known)}; n = {counted(len(plain), 'checkpoint')} in "
         f"{counted(plain['cluster'].nunique(), 'run')}, {counted(plain['family'].nunique(), 'line')}."
     ]
+    reading, score, accuracy = columns
+    look = (color, "-", marker)
+    sentences.append(_line(axes[0], plain, reading, known, look, family, change=False))
+    for place, kind in enumerate(selection.kinds):
+        of_kind, beside = rows[rows["shift_kind"] == kind], place - (len(selection.kinds) - 1) / 2
+        name = f"{family}, {kind}"
+        sentences.append(_line(axes[1], of_kind, score, known, kind_look(kind), name, change=True, beside=beside))
+    sentences.append(_line(axes[2], plain, accuracy, known, (style.INK, "-", marker), family, change=True))
     for ax, column in zip(axes, columns, strict=True):
-        if column == columns[1]:
-            for kind in selection.kinds:
-                of_kind = rows[rows["shift_kind"] == kind]
-                look, dashes, shape = kind_look(kind)
-                sentences.append(_line(ax, of_kind, column, known, look, dashes, shape, f"{family}, {kind}"))
-        else:
-            sentences.append(
-                _line(ax, plain, column, known, color if column == columns[0] else style.INK, "-", marker, family)
-            )
         _strength_axis(ax, known, family)
-        ax.set_ylabel(style.label(column, lines=2))
+        if column == reading:
+            ax.set_ylabel(style.label(column, lines=2))
+        else:
+            ax.axhline(0, color=style.GUIDE, linewidth=0.6, zorder=1, label="_zero")
+            ax.set_ylabel(f"change of {column}\n(percentage points)")
     axes[0].set_title(f"{family}: n = {len(plain)}", loc="left")
     return sentences
 
 
 def _line(
-    ax: Axes, rows: pd.DataFrame, column: str, known: list[float], color: str, dashes: Any, marker: str, name: str
-) -> str:
-    for _, alike in rows.groupby("family", sort=True):
-        ordered = alike.sort_values("strength")
-        x = dose_positions(ordered["strength"], known)
-        ax.plot(x, ordered[column], color=color, linestyle=dashes, linewidth=0.5, alpha=0.4, zorder=2, label="_run")
-    found = [
-        fits.clustered_mean(of_dose[column], of_dose["cluster"]) for _, of_dose in rows.groupby("strength", sort=True)
-    ]
-    mean, low, high = np.array(found).T
-    x = (
-        dose_positions(known, known)
-        if len(found) == len(known)
-        else dose_positions(sorted(rows["strength"].unique()), known)
-    )
-    errors = np.nan_to_num(np.stack([mean - low, high - mean]))
+    ax: Axes, rows: pd.DataFrame, column: str, known: list[float], look: tuple[str, Any, str], name: str, *,
+    change: bool, beside: float = 0.0,
+) -> str:  # fmt: skip
+    """One quantity along the strengths: the families, and their mean, ``beside`` others; with ``change`` from the
+    lowest strength.
+    """
+    color, dashes, marker = look
+    wide = rows.pivot_table(index="family", columns="strength", values=column, aggfunc="mean")
+    runs = rows.pivot_table(index="family", columns="strength", values="cluster", aggfunc="first")
+    first = wide.columns[0]
+    told = ""
+    if change:
+        lowest = rows[rows["strength"] == first]
+        level = fits.mean_interval(lowest[column], lowest["cluster"], column)
+        told = f" {bracketed(*level)} at {_text(first)}; change in points:"
+        lost = wide[first].isna()
+        if lost.any():
+            told = f" without {counted(int(lost.sum()), 'family')} lacking {_text(first)};{told}"
+        wide, runs = wide[~lost], runs[~lost]
+        wide = 100 * wide.sub(wide[first], axis=0)
+    x = dose_positions(wide.columns.to_numpy(float), known)
+    for values in wide.to_numpy(float):
+        there = np.isfinite(values)
+        ax.plot(
+            x[there], values[there], color=color, linestyle=dashes, linewidth=0.5, alpha=0.4, zorder=2, label="_run"
+        )
+    found = np.array([_mean(wide[dose], runs[dose], "" if change else column) for dose in wide.columns])
+    mean, low, high = found.T
+    errors = np.nan_to_num(np.stack([mean - low, high - mean])).clip(min=0)
+    apart = 0.02 * beside * max(float(np.ptp(x)), 1.0)
     ax.errorbar(
-        x, mean, yerr=errors, color=color, linestyle=dashes, marker=marker, markersize=3.8, linewidth=1.3,
+        x + apart, mean, yerr=errors, color=color, linestyle=dashes, marker=marker, markersize=3.8, linewidth=1.3,
         elinewidth=0.9, markeredgecolor="white", markeredgewidth=0.4, zorder=3, label=name,
     )  # fmt: skip
-    first, last = (bracketed(*found[index]) for index in (0, -1))
-    return f"{name}, {column}: mean {first} at the lowest strength, {last} at the highest."
+    digits = 1 if change else 2
+    means = [f"{_text(dose)}: {bracketed(*of, digits)}" for dose, of in zip(wide.columns, found, strict=True)]
+    return f"{name}, {column}:{told} {', '.join(means[1:] if change else means)}."
+
+
+def _mean(values: pd.Series, runs: pd.Series, column: str) -> tuple[float, float, float]:
+    """Over families; a family is a unit of its own."""
+    there = values.notna()
+    return fits.mean_interval(values[there], runs.index.to_series()[there], column)
 
 
 def _strength_axis(ax: Axes, known: list[float], family: str, gap: float = 0.11) -> None:
@@ -173,8 +201,8 @@ def _strength_axis(ax: Axes, known: list[float], family: str, gap: float = 0.11)
 
 
 def _share_limits(axes: NDArray[np.object_]) -> None:
-    """MSB from 0 to 1 everywhere; scores and accuracies on one common scale, so that what moves can be compared."""
-    for group in (axes[:, :1].ravel(), axes[:, 1:].ravel()):
+    """Each quantity on one scale over the operators; accuracy on its own, however little it moves."""
+    for group in axes.T:
         low = min(ax.get_ylim()[0] for ax in group)
         high = max(ax.get_ylim()[1] for ax in group)
         for ax in group:
@@ -200,7 +228,7 @@ def _handles(kinds: Sequence[str]) -> list[Artist]:
         Line2D([], [], color=color, linestyle=dashes, marker=marker, markersize=3.8, label=f"{kind} shift")
         for kind, (color, dashes, marker) in ((kind, kind_look(kind)) for kind in kinds)
     ]
-    handles.append(Line2D([], [], color=style.GUIDE, linewidth=0.6, label="one seed"))
+    handles.append(Line2D([], [], color=style.GUIDE, linewidth=0.6, label="one family"))
     handles.append(
         Line2D([], [], color=style.GUIDE, linewidth=1.3, marker="|", markersize=7, label="mean, 95 % interval")
     )

@@ -15,11 +15,15 @@ from scipy import special, stats
 from invariscope.analysis.say.numbers import bracketed
 from invariscope.analysis.stats.correlation import constant, correlate, indicator_columns
 from invariscope.analysis.stats.resampling import DEFAULT_INTERVAL, INTERVALS
+from invariscope.collectors.schema import PIXEL_SCORES, SCORES
 
 Array = NDArray[np.float64]
 
 INTERVAL_OF_R = INTERVALS[DEFAULT_INTERVAL]
 """What the brackets after a correlation are, in words."""
+
+SHARES = (*(name for name in (*SCORES, *PIXEL_SCORES) if name not in ("kappa", "probability_drift")), "agreement")
+"""Columns whose values are shares, so that no interval of a mean leaves 0 to 1."""
 
 FEWEST_CLUSTERS = 3
 """With fewer clusters a cluster-robust error says nothing, and no band or interval is drawn."""
@@ -104,6 +108,23 @@ def clustered_mean(values: pd.Series, clusters: pd.Series) -> tuple[float, float
         return mean, np.nan, np.nan
     half = stats.t.ppf(0.975, groups - 1) * np.sqrt(groups / (groups - 1) * (sums**2).sum()) / len(values)
     return mean, mean - half, mean + half
+
+
+def mean_interval(values: pd.Series, clusters: pd.Series, column: str = "") -> tuple[float, float, float]:
+    """:func:`clustered_mean`; of shares (``column`` names one, values in 0 to 1) with ends inside 0 and 1.
+
+    There the interval is ``expit(logit m ± t · se / (m (1 - m)))``, the same error on the logit scale; no ends where
+    the mean is 0 or 1.
+    """
+    mean, low, high = clustered_mean(values, clusters)
+    found = values.to_numpy(dtype=float)
+    if column not in SHARES or not np.isfinite(low) or found.min() < 0 or found.max() > 1:
+        return mean, low, high
+    if not 0 < mean < 1:
+        return mean, np.nan, np.nan
+    half = (high - mean) / (mean * (1 - mean))
+    ends = special.expit(special.logit(mean) + np.array([-half, half]))
+    return mean, float(ends[0]), float(ends[1])
 
 
 def correlation_row(

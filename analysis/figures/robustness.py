@@ -1,17 +1,21 @@
-"""Accuracy under attacks, corruptions and other data: along their strength, and against clean accuracy."""
+"""Accuracy under attacks, corruptions and other data, as the difference from max pooling: a panel per operator."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from invariscope.analysis.designs.dose import ALIKE
 from invariscope.analysis.figures import fits, style
-from invariscope.analysis.figures.benchmark_scatter import LINE_SENTENCE, draw_panel, effective_robustness, line_handles
+from invariscope.analysis.figures.condition_rows import ConditionRows, chosen, conditions
 from invariscope.analysis.figures.selection import FigureRows, Snapshots, counts, select_unshifted
 from invariscope.analysis.say.conditions import conditions_said
 from invariscope.analysis.say.numbers import bracketed
@@ -19,204 +23,192 @@ from invariscope.analysis.tables.robust import measured_once
 from invariscope.base.errors import TableError
 from invariscope.base.words import counted
 
-_NORMS = {"linf": "L∞", "l2": "L2"}
-MOST = {"double": 8, "single": 4}
-"""Conditions that find room on a page at a width."""
+MOST_PANELS = {"double": (8, 6), "single": (4, 6)}
+"""Panels across and down that a page holds at a width."""
 
+WRAPPED = 12
+"""Letters in a line of a heading, so that it stays over its panel."""
 
-@dataclass(frozen=True)
-class ConditionRows:
-    """What robustness is measured under: ``rows`` with ``accuracy`` at each ``strength``, a row per checkpoint."""
-
-    name: str
-    axis: str
-    rows: pd.DataFrame
-
-    @property
-    def strengths(self) -> list[float]:
-        """The strengths measured, rising; one NaN where the condition has none."""
-        return sorted(self.rows["strength"].unique())
-
-    def typical(self) -> tuple[list[str], pd.DataFrame]:
-        """The rows at the middle strength, and the words that name them."""
-        if len(self.strengths) == 1 and np.isnan(self.strengths[0]):
-            return [self.name], self.rows
-        middle = self.strengths[len(self.strengths) // 2]
-        return [self.name, f"{self.axis} {middle:g}"], self.rows[self.rows["strength"] == middle]
+LEVELS = "alone"
+"""The heading of the panels that show the reference itself."""
 
 
 def robustness(
     frame: pd.DataFrame,
     *,
+    reference: str = "max",
     only: Sequence[str] | None = None,
     data: str | None = None,
     snapshots: Snapshots = "final",
     width: style.Width = "double",
 ) -> style.CaptionedFigure:
-    """Above: accuracy against the strength of each attack and of the corruptions, a line with band per operator.
+    """A row per condition (attack, the corruptions together, other data), a column per operator: along the strength,
+    accuracy minus that of the ``reference`` in percentage points; in the first column the reference's own accuracy.
 
-    Below: clean against robust accuracy of every checkpoint on logit axes, at the middle strength, with the line and
-    band of :func:`benchmark_scatter`. Corruptions are averaged. Accuracies are
-    taken as ``(n a + ½) / (n + 1)`` for the logits, with ``n`` the images. ``only`` names conditions by their titles
-    (``pgd L∞``); else the first are drawn that find room, and the caption names the others. ``frame`` is
-    :func:`robustness_frame`'s. Raises :class:`TableError` when there is nothing to draw.
+    Differences are between networks of the same architecture, padding, training data and seed; thin lines are such
+    pairs, thick ones their means with 95 % t intervals over training runs. Strength 0 is the clean accuracy. Where no
+    network is of the reference, the operators' own accuracies are drawn. ``only`` names conditions by their titles
+    (``pgd L∞``). ``frame`` is :func:`robustness_frame`'s. Raises :class:`TableError` when there is nothing to draw.
     """
     selection = select_unshifted(frame, "robustness", "robustness", ["accuracy"], data, snapshots)
     rows, notes = measured_once(selection.rows)
-    clean = rows[rows["condition_kind"] == "clean"]
     found, more = conditions(rows)
-    found, left_out = _chosen(found, only, MOST[width])
+    columns, most_down = MOST_PANELS[width]
+    every = style.operator_order(rows["operator"])
+    paired = reference in every and len(every) > 1
+    names = [reference, *(name for name in every if name != reference)] if paired else every
+    deep = -(-len(names) // columns)
+    found, left_out = chosen(found, "robustness", only, max(most_down // deep, 1))
     if not found:
         raise TableError("robustness has clean accuracies only: collect `robustness` with an attack or corruptions")
-    graded = [condition for condition in found if not np.isnan(condition.strengths[0])]
-    against = found if len(clean) else []
-    if not graded and not against:
-        raise TableError("robustness has accuracies on other data sets only: collect `robustness` with clean ones too")
-    most = max(len(graded), len(against))
-    across = min(4 if width == "double" else 2, most)
-    rows_of_curves = -(-len(graded) // across)
-    down = rows_of_curves - (-len(against) // across)
+    if len(names) > columns * most_down:
+        left_out.append(f"Not shown, for want of room: {', '.join(names[columns * most_down :])}.")
+        names = names[: columns * most_down]
+    clean = rows[rows["condition_kind"] == "clean"]
+    if clean.empty:
+        left_out.append("No clean accuracy in the table: nothing at strength 0.")
+    across, down = min(columns, len(names)), deep * len(found)
+    told: list[str] = []
     with style.theme(width):
-        figure = style.new_figure(width, min(0.8 + down * (2.3 if width == "double" else 1.95), 9.7))
+        figure = style.new_figure(width, 0.8 + down * (1.35 if width == "double" else 1.3))
         axes = figure.subplots(down, across, squeeze=False)
-        curves = list(axes[:rows_of_curves].ravel())
-        scatters = list(axes[rows_of_curves:].ravel())
-        told = [_curves(ax, condition, clean) for ax, condition in zip(curves, graded, strict=False)]
-        told += [_against(ax, condition, clean) for ax, condition in zip(scatters, against, strict=False)]
-        for ax in [*curves[len(graded) :], *scatters[len(against) :]]:
-            ax.set_axis_off()
-        for ax in curves[: len(graded) : across]:
-            ax.set_ylabel(style.label("accuracy", lines=2 if width == "single" else 1))
-        for ax in scatters[: len(against) : across]:
-            ax.set_ylabel("robust accuracy (%)")
-        handles = style.operator_handles(rows["operator"])
-        style.legend_below(figure, [*handles, *(line_handles() if len(clean) else [])], width)
+        for place, condition in enumerate(found):
+            of_condition = axes[place * deep : (place + 1) * deep].ravel()
+            told.append(_condition(of_condition, condition, clean, names, reference if paired else None, across))
+            first = f"{names[0]} {LEVELS if paired else ''}".strip()
+            of_condition[0].set_title("\n".join([*wrap(condition.name, WRAPPED), first]), loc="left")
+        style.legend_below(figure, _handles(paired, reference), width, columns=4 if width == "double" else 2)
     figure.caption = _caption(
-        selection, told, [*conditions_said(rows), *notes, *more, *left_out, *([] if len(clean) else [_NO_CLEAN])]
+        selection, rows, told, [*conditions_said(rows), *notes, *more, *left_out], reference if paired else ""
     )
     return figure
 
 
-_NO_CLEAN = "No clean accuracy in the table: nothing to set robust accuracies against."
-
-
-def _chosen(found: list[ConditionRows], only: Sequence[str] | None, most: int) -> tuple[list[ConditionRows], list[str]]:
-    names = [condition.name for condition in found]
-    unknown = [name for name in only or [] if name not in names]
-    if unknown:
-        raise TableError(f"robustness: no condition {unknown[0]!r}; the tables hold {', '.join(names)}")
-    kept = [condition for condition in found if only is None or condition.name in only][:most]
-    others = [name for name in names if name not in [condition.name for condition in kept]]
-    return kept, [f"Not shown here: {', '.join(others)}."] if others else []
-
-
-def conditions(rows: pd.DataFrame) -> tuple[list[ConditionRows], list[str]]:
-    """Attacks by name and norm, the corruptions together, each other data set; and what was left out."""
-    found: list[ConditionRows] = []
-    attacks = rows[rows["condition_kind"] == "adversarial"]
-    norms = attacks["norm"].astype(object).where(attacks["norm"].notna(), "")
-    for (name, key), part in attacks.groupby([attacks["condition"], norms], sort=True):
-        norm = str(key)
-        pixels = norm == "linf"
-        of_attack = part.assign(strength=(part["strength"] * (255 if pixels else 1)).round(6))
-        title = f"{name} {_NORMS.get(norm, norm)}".strip()
-        found.append(ConditionRows(title, "ε × 255 =" if pixels else "ε =", of_attack.dropna(subset=["strength"])))
-    corrupted, notes = _corruptions(rows[rows["condition_kind"] == "corruption"])
-    found += [corrupted] if corrupted else []
-    others = rows[rows["condition_kind"] == "data"]
-    found += [ConditionRows(str(name), "", part) for name, part in others.groupby("condition", sort=True)]
-    return [condition for condition in found if len(condition.rows)], notes
-
-
-def _corruptions(rows: pd.DataFrame) -> tuple[ConditionRows | None, list[str]]:
-    """The mean over corruptions per severity, of the checkpoints that were measured under all of them."""
-    if rows.empty:
-        return None, []
-    kinds, keys = rows["condition"].nunique(), ["checkpoint", "model"]
-    cells = rows.groupby(keys)["accuracy"].transform("count")
-    whole = rows[cells == cells.max()]
-    notes = []
-    if len(whole) < len(rows):
-        lost = rows.loc[cells < cells.max(), "checkpoint"].nunique()
-        notes.append(
-            f"Measured under some of the corruptions only, left out of their mean: {counted(lost, 'checkpoint')}."
-        )
-    kept = ["operator", "cluster", "n_images"]
-    means = whole.groupby([*keys, "strength"], as_index=False).agg({"accuracy": "mean", **dict.fromkeys(kept, "first")})
-    return ConditionRows(f"mean of {kinds} corruptions", "severity", means), notes
-
-
-def _curves(ax: Axes, condition: ConditionRows, clean: pd.DataFrame) -> str:
-    ends = [float(condition.strengths[0]), float(condition.strengths[-1])]
-    unshifted = clean[clean["checkpoint"].isin(condition.rows["checkpoint"])].assign(strength=0.0)
-    rows = pd.concat([unshifted[["operator", "cluster", "strength", "accuracy"]], condition.rows])
-    told = []
-    for name, mark in style.marks(rows["operator"]).items():
-        by_strength = rows[rows["operator"] == name].groupby("strength")
-        found = np.array([fits.clustered_mean(part["accuracy"], part["cluster"]) for _, part in by_strength])
-        at = np.array([strength for strength, _ in by_strength])
-        ax.plot(
-            at, found[:, 0], color=mark.color, marker=mark.marker, markersize=3.5, linewidth=1.0, label=name,
-            markeredgecolor="white", markeredgewidth=0.3, zorder=3,
-        )  # fmt: skip
-        ax.fill_between(
-            at, found[:, 1].clip(0, 1), found[:, 2].clip(0, 1), color=mark.color, alpha=0.12, linewidth=0, zorder=2
-        )
-        mean, low, high = found[-1]
-        told.append(f"{name} {bracketed(mean, *np.clip([low, high], 0, 1))}")
-    title = f"{condition.name}\nn = {condition.rows['checkpoint'].nunique()}"
-    ax.set_title(title, loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
-    ax.set_xlabel({"severity": "severity (0 = clean)"}.get(condition.axis, condition.axis.removesuffix(" =")))
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-    ax.set_ylim(bottom=0)
-    return f"{condition.name}, strengths {ends[0]:g} to {ends[1]:g}, accuracy at the last: {'; '.join(told)}."
-
-
-def _against(ax: Axes, condition: ConditionRows, clean: pd.DataFrame) -> str:
-    names, robust = condition.typical()
-    title = ", ".join(names)
-    keys = ["checkpoint", "model"]
-    rows = robust.merge(clean[[*keys, "accuracy", "n_images"]], on=keys, suffixes=("", "_clean"))
-    if rows.empty:
+def _condition(
+    axes: Sequence[Axes],
+    condition: ConditionRows,
+    clean: pd.DataFrame,
+    names: Sequence[str],
+    reference: str | None,
+    across: int,
+) -> str:
+    """The panels of one condition, and its sentence."""
+    rows = _with_clean(condition, clean)
+    rows, unmatched = _differences(rows, reference)
+    looks, told = style.marks(names), []
+    for place, (ax, name) in enumerate(zip(axes, names, strict=False)):
+        level = reference is None or name == reference
+        part = rows[rows["operator"] == name]
+        value = "accuracy" if level else "difference"
+        part = part[part[value].notna()]
+        ax.set_title(name, loc="left")
+        if not level:
+            ax.axhline(0, color=style.GUIDE, linewidth=0.8, zorder=1, label="_zero")
+        if part.empty:
+            ax.text(0.5, 0.5, "no pair", transform=ax.transAxes, ha="center", color=style.GUIDE)
+            continue
+        told.append(_panel(ax, part, value, name, looks[name]))
+        ax.tick_params(labelleft=place in (0, 1) or place % across == 0)
+        ax.set_xlabel(_strength(condition) if place + across >= len(names) else "")
+    for ax in axes[len(names) :]:
         ax.set_axis_off()
-        return f"{title}: no checkpoint has a clean accuracy as well."
+    _scales(axes[: len(names)], reference is not None)
+    axes[0].set_ylabel("accuracy (%)")
+    if reference is not None and len(names) > 1:
+        axes[1].set_ylabel(f"minus {reference} (points)", labelpad=1)
+    lost = f" Without a network of {reference} to match: {counted(unmatched, 'checkpoint')}." if unmatched else ""
+    return f"{condition.name}, strength {_text(condition.strengths[-1])}: {'; '.join(told)}.{lost}"
+
+
+def _with_clean(condition: ConditionRows, clean: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a condition with the clean accuracies of its checkpoints at strength 0."""
+    rows = condition.rows.assign(strength=condition.rows["strength"].fillna(1.0))
+    keys = ["checkpoint", "model"]
+    about = [*keys, "operator", "cluster", *ALIKE]
+    unshifted = clean[clean["checkpoint"].isin(rows["checkpoint"])].assign(strength=0.0)
+    return pd.concat([part[[*about, "strength", "accuracy"]] for part in (unshifted, rows)], ignore_index=True)
+
+
+def _differences(rows: pd.DataFrame, reference: str | None) -> tuple[pd.DataFrame, int]:
+    """Accuracies in percent, with the difference from the reference's in points; how many networks have none."""
     rows = rows.assign(
-        robust_share=_inside(rows["accuracy"], rows["n_images"]),
-        clean_share=_inside(rows["accuracy_clean"], rows["n_images_clean"]),
+        accuracy=100 * rows["accuracy"].astype(float),
+        **{name: rows[name].astype(object).where(rows[name].notna(), "") for name in ALIKE},
     )
-    words = draw_panel(ax, rows, "clean_share", "robust_share", clusters="operator")
-    heading = "\n".join([*names, words.r])
-    ax.set_title(heading, loc="left", fontsize=style.SMALLEST_FONT, linespacing=1.3)
-    ax.set_xlabel("clean accuracy (%)")
-    return (
-        f"{title}, against clean accuracy: {words} in {counted(rows['operator'].nunique(), 'operator')}.{_beyond(rows)}"
-    )
+    if reference is None:
+        return rows.assign(difference=np.nan), 0
+    same = [*ALIKE, "strength"]
+    beside = rows[rows["operator"] == reference].groupby(same)["accuracy"].mean().rename("beside").reset_index()
+    rows = rows.merge(beside, on=same, how="left")
+    rows = rows.assign(difference=rows["accuracy"] - rows["beside"])
+    others = rows[rows["operator"] != reference]
+    matched = others.loc[others["difference"].notna(), "checkpoint"].nunique()
+    return rows, others["checkpoint"].nunique() - matched
 
 
-def _beyond(rows: pd.DataFrame) -> str:
-    curve = fits.logit_line(rows["clean_share"], rows["robust_share"], rows["operator"])
-    if curve is None:
-        return ""
-    beyond = rows.assign(beyond=effective_robustness(rows["clean_share"], rows["robust_share"], curve))
-    told = [
-        f"{name} {bracketed(*fits.clustered_mean(part['beyond'], part['cluster']))}"
-        for name, part in beyond.groupby("operator")
+def _panel(ax: Axes, rows: pd.DataFrame, value: str, name: str, mark: style.Mark) -> str:
+    for _, one in rows.groupby(["checkpoint", "model"]):
+        ordered = one.sort_values("strength")
+        ax.plot(ordered["strength"], ordered[value], color=mark.color, linewidth=0.5, alpha=0.5, zorder=2, label="_run")
+    by_strength = list(rows.groupby("strength"))
+    at = np.array([strength for strength, _ in by_strength])
+    found = np.array([_mean(part, value) for _, part in by_strength])
+    ax.fill_between(at, found[:, 1], found[:, 2], color=mark.color, alpha=style.BAND, linewidth=0, zorder=1.5)
+    ax.plot(
+        at, found[:, 0], color=mark.color, marker=mark.marker, markersize=3.5, linewidth=1.3, label=name,
+        markeredgecolor="white", markeredgewidth=0.3, zorder=3,
+    )  # fmt: skip
+    return f"{name} {bracketed(*found[-1], 1)} (n = {rows['checkpoint'].nunique()})"
+
+
+def _mean(rows: pd.DataFrame, value: str) -> tuple[float, float, float]:
+    if value != "accuracy":
+        return fits.clustered_mean(rows[value], rows["cluster"])
+    mean, low, high = fits.mean_interval(rows[value] / 100, rows["cluster"], "accuracy")
+    return 100 * mean, 100 * low, 100 * high
+
+
+def _scales(axes: Sequence[Axes], paired: bool) -> None:
+    """One scale for the differences of a condition; the reference's accuracies have their own."""
+    group = axes[1:] if paired else axes
+    ends = np.array([ax.get_ylim() for ax in group if ax.lines])
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 2.5, 5, 10]))
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=4))
+    for ax in group:
+        if len(ends):
+            ax.set_ylim(ends[:, 0].min(), ends[:, 1].max())
+
+
+def _strength(condition: ConditionRows) -> str:
+    return {"severity": "severity", "": ""}.get(condition.axis, condition.axis.removesuffix(" ="))
+
+
+def _text(strength: float) -> str:
+    return "none" if np.isnan(strength) else f"{strength:g}"
+
+
+def _handles(paired: bool, reference: str) -> list[Artist]:
+    what = f"minus {reference}, same seed" if paired else "accuracy"
+    return [
+        Line2D([], [], color=style.GUIDE, linewidth=0.6, label=f"one network {what}"),
+        Line2D([], [], color=style.GUIDE, linewidth=1.3, marker="o", markersize=3.5, label="mean"),
+        Patch(color=style.GUIDE, alpha=style.BAND, linewidth=0, label="95 % interval"),
     ]
-    return f" Effective robustness (accuracy above the line): {'; '.join(told)}."
 
 
-def _inside(accuracy: pd.Series, images: pd.Series) -> pd.Series:
-    return (images * accuracy + 0.5) / (images + 1)
-
-
-def _caption(selection: FigureRows, told: list[str], notes: list[str]) -> str:
-    rows = selection.rows
+def _caption(selection: FigureRows, rows: pd.DataFrame, told: list[str], notes: list[str], reference: str) -> str:
+    how = (
+        f"First column: {reference}'s own; others: minus that of {reference} in percentage points, between networks of "
+        "the same architecture, padding, training data and seed"
+        if reference
+        else "The operators' own, for want of networks of the reference or of others"
+    )
     return "\n".join(
         [
-            f"Accuracy under attacks, corruptions and other data ({counts(rows)}; measured on {selection.data}). "
-            "Curves: means over checkpoints with 95 % t intervals, training runs as clusters. Scatter: one point per "
-            "checkpoint, at the middle strength; accuracies as (n a + ½) / (n + 1), n images.",
-            f"{LINE_SENTENCE} Operators as clusters.",
+            f"Accuracy under attacks, corruptions and other data along their strength, 0 being clean images "
+            f"({counts(rows)}; measured on {selection.data}). {how}. Thick: means with 95 % t intervals, training runs "
+            "as clusters (of accuracies on the logit scale). Numbers: at the greatest strength.",
             *told,
             *notes,
             *selection.notes,

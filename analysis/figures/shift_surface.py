@@ -1,85 +1,103 @@
-"""Where predictions change: agreement with the unshifted image over vertical and horizontal shift, per operator."""
+"""Where predictions change: agreement with the unshifted image over vertical and horizontal shift, per operator, as the
+difference from max pooling.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import SubFigure
 from numpy.typing import NDArray
 
+from invariscope.analysis.designs.dose import ALIKE
 from invariscope.analysis.figures import fits, style
 from invariscope.analysis.figures.selection import FigureRows, Snapshots, counts, plan_sentence, select
 from invariscope.analysis.say.numbers import bracketed, number
+from invariscope.analysis.tables.plans import filled
 from invariscope.base.errors import TableError
+from invariscope.base.words import counted
 
-COLORS = "viridis"
+COLORS, DIFFERENCES = "viridis", "RdBu"
 MOST_KINDS = 2
+MOST_MAPS = {"double": 18, "single": 12}
+"""Operators that find room at a width; the caption names the others."""
+
+MOST_OF_THEM = 0.9
+"""The share of differences that lies within the colour scale; those beyond have its last colours."""
+
+_SHIFT = ["dy", "dx"]
 
 
-class Mean(NamedTuple):
-    """The mean of an operator's checkpoints, its 95 % interval, and how many they are."""
+@dataclass(frozen=True)
+class _Maps:
+    """The maps of one shift kind: the reference's own, and per operator the mean difference from it with its mean over
+    shifts; the operators' own maps where there is no reference.
+    """
 
-    value: float
-    low: float
-    high: float
-    n: int
-
-    @property
-    def text(self) -> str:
-        return bracketed(self.value, self.low, self.high)
+    own: pd.DataFrame | None
+    maps: dict[str, pd.DataFrame]
+    means: dict[str, tuple[float, float, float]]
+    n: dict[str, int]
+    level: tuple[float, float, float]
+    unmatched: int
 
 
 def shift_surface(
     frame: pd.DataFrame,
     *,
     value: str = "agreement",
+    reference: str = "max",
     kinds: Sequence[str] | None = None,
     data: str | None = None,
     snapshots: Snapshots = "final",
     width: style.Width = "double",
 ) -> style.CaptionedFigure:
-    """A heat map per operator and shift kind, and three of them as 3-D surfaces, on one colour scale.
+    """Heat maps per shift kind: the ``reference`` operator's own, and of every other one the difference from it.
 
-    ``value`` is ``agreement`` (share of images predicted as without the shift) or ``accuracy``, averaged over an
-    operator's checkpoints; over each map its mean over all shifts but the null shift, with a 95 % t interval over
-    training runs. At most two kinds are drawn unless ``kinds`` names them. ``frame`` is
-    :func:`surface_frame`'s. Raises :class:`TableError` when there is nothing to draw.
+    ``value`` is ``agreement`` (share of images predicted as without the shift) or ``accuracy``. A difference is taken
+    between networks of the same architecture, padding, training data and seed, and averaged over an operator's
+    networks; over each map stands its mean over all shifts but the null shift, in percentage points, with a 95 % t
+    interval over training runs. Where no network is of the reference, the operators' own maps are drawn. At most two
+    kinds are drawn unless ``kinds`` names them. ``frame`` is :func:`surface_frame`'s. Raises :class:`TableError` when
+    there is nothing to draw.
     """
     if "dy" in frame.columns and frame.empty:
         raise TableError("shift_surface has no rows to draw: collect `surface` first")
     selection = select(frame, "shift_surface", ["dy", "dx", value], data, snapshots)
     drawn = _kinds(selection, kinds)
-    maps = {kind: _maps(selection.kind(kind), value) for kind in drawn}
-    means = {kind: _means(selection.kind(kind), value) for kind in drawn}
-    order = sorted(means[drawn[0]], key=lambda name: -means[drawn[0]][name].value)
-    scale = Normalize(
-        np.floor(20 * min(m.min().min() for of_kind in maps.values() for m in of_kind.values()) - 1e-9) / 20, 1.0
-    )
-    across = min(6 if width == "double" else 4, len(order))
-    down = -(-len(order) // across)
-    cell = 1.38 if width == "double" else 0.88
-    heights = [*(0.7 + cell * down for _ in drawn), 2.3 if width == "double" else 1.8]
+    found = {kind: _of_kind(selection.kind(kind), value, reference) for kind in drawn}
+    first = found[drawn[0]]
+    order = sorted(first.means, key=lambda name: -first.means[name][0])
+    left_out, order = order[MOST_MAPS[width] - 1 :], order[: MOST_MAPS[width] - 1]
+    panels = len(order) + (first.own is not None)
+    across = min(6 if width == "double" else 4, panels)
+    down = -(-panels // across)
+    cell = 1.42 if width == "double" else 1.12
+    heights = [*(0.55 + cell * down for _ in drawn), 0.6]
+    scales = _scales(list(found.values()))
     with style.theme(width):
         figure = style.new_figure(width, sum(heights))
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         for part, kind in zip(parts[:-1], drawn, strict=True):
-            _heat_maps(part, selection, kind, order, maps[kind], means[kind], scale, (down, across), value, width)
-        _surfaces(
-            parts[-1],
-            selection.title(drawn[0]),
-            _ends(order, 3 if width == "double" else 2),
-            maps[drawn[0]],
-            scale,
-            value,
-        )
-    figure.caption = _caption(selection, drawn, order, means, value)
+            title = f"{selection.title(kind)}, {_images(selection)}"
+            _draw(part, title, found[kind], order, reference, scales, (down, across), width)
+        _bars(parts[-1], scales, first.own is not None, reference, value)
+    figure.caption = _caption(selection, drawn, found, value, reference, left_out)
     return figure
+
+
+def _images(selection: FigureRows) -> str:
+    """On how many images the surface is."""
+    counts_ = sorted(selection.rows["n_images"].dropna().unique()) if "n_images" in selection.rows else []
+    if not counts_:
+        return "number of images not given"
+    return f"{counts_[0]:.0f} images" if len(counts_) == 1 else f"{counts_[0]:.0f} to {counts_[-1]:.0f} images"
 
 
 def _kinds(selection: FigureRows, kinds: Sequence[str] | None) -> list[str]:
@@ -90,71 +108,115 @@ def _kinds(selection: FigureRows, kinds: Sequence[str] | None) -> list[str]:
     return wanted
 
 
-def _maps(rows: pd.DataFrame, value: str) -> dict[str, pd.DataFrame]:
-    """Per operator: mean over checkpoints, rows ``dy``, columns ``dx``, every step of the grid."""
-    steps = {axis: np.unique(rows[axis].to_numpy(int)) for axis in ("dy", "dx")}
-    return {
-        str(name): of_operator.pivot_table(index="dy", columns="dx", values=value, aggfunc="mean").reindex(
-            index=steps["dy"], columns=steps["dx"]
-        )
-        for name, of_operator in rows.groupby("operator")
-    }
+def _of_kind(rows: pd.DataFrame, value: str, reference: str) -> _Maps:
+    rows = filled(rows).assign(**{name: rows[name].astype(object).where(rows[name].notna(), "") for name in ALIKE})
+    apart = rows["operator"] == reference
+    if not apart.any() or apart.all():
+        means = {str(name): _over_shifts(part, value) for name, part in rows.groupby("operator")}
+        n = {str(name): part["checkpoint"].nunique() for name, part in rows.groupby("operator")}
+        maps = {str(name): _map(part, rows, value) for name, part in rows.groupby("operator")}
+        return _Maps(None, maps, means, n, (np.nan,) * 3, 0)
+    same = [*ALIKE, *_SHIFT]
+    beside = rows[apart].groupby(same)[value].mean().rename("reference")
+    others = rows[~apart].merge(beside.reset_index(), on=same, how="left")
+    others = others.assign(difference=100 * (others[value] - others["reference"]))
+    matched = others[others["difference"].notna()]
+    unmatched = others["checkpoint"].nunique() - matched["checkpoint"].nunique()
+    grouped = list(matched.groupby("operator"))
+    return _Maps(
+        _map(rows[apart], rows, value),
+        {str(name): _map(part, rows, "difference") for name, part in grouped},
+        {str(name): _over_shifts(part, "difference") for name, part in grouped},
+        {str(name): part["checkpoint"].nunique() for name, part in grouped}
+        | {reference: rows.loc[apart, "checkpoint"].nunique()},
+        _over_shifts(rows[apart], value),
+        unmatched,
+    )
 
 
-def _means(rows: pd.DataFrame, value: str) -> dict[str, Mean]:
-    """Per operator, over checkpoints and all shifts but the null shift."""
+def _map(rows: pd.DataFrame, every: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Mean over networks, rows ``dy``, columns ``dx``, every step of the grid."""
+    steps = {axis: np.unique(every[axis].to_numpy(int)) for axis in _SHIFT}
+    wide = rows.pivot_table(index="dy", columns="dx", values=value, aggfunc="mean")
+    return wide.reindex(index=steps["dy"], columns=steps["dx"])
+
+
+def _over_shifts(rows: pd.DataFrame, value: str) -> tuple[float, float, float]:
+    """The mean over all shifts but the null shift, and over networks, with its interval."""
     moved = rows[(rows["dy"] != 0) | (rows["dx"] != 0)]
-    each = moved.groupby(["operator", "cluster", "checkpoint", "model"], as_index=False)[value].mean()
-    return {
-        str(name): Mean(*_clipped(fits.clustered_mean(of_operator[value], of_operator["cluster"])), len(of_operator))
-        for name, of_operator in each.groupby("operator")
-    }
+    each = moved.groupby(["cluster", "checkpoint", "model"], as_index=False)[value].mean()
+    return fits.mean_interval(each[value], each["cluster"], value)
 
 
-def _clipped(estimate: tuple[float, float, float]) -> tuple[float, float, float]:
-    """A mean with its interval, cut at the ends of a share."""
-    mean, low, high = estimate
-    return mean, float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))
+def _scales(found: Sequence[_Maps]) -> tuple[Normalize, Normalize]:
+    """The scale of levels up to 1, and that of differences about 0, which most of them stay within."""
+    levels = [maps.own for maps in found if maps.own is not None]
+    levels = levels or [one for maps in found for one in maps.maps.values()]
+    lowest = min(float(np.nanmin(one.to_numpy(float))) for one in levels)
+    changes = [one.to_numpy(float).ravel() for maps in found if maps.own is not None for one in maps.maps.values()]
+    far = float(np.nanquantile(np.abs(np.concatenate(changes)), MOST_OF_THEM)) if changes else 0.0
+    reach = max(5.0 * np.ceil(far / 5), 5.0)
+    return Normalize(np.floor(20 * lowest - 1e-9) / 20, 1.0), TwoSlopeNorm(0.0, -reach, reach)
 
 
-def _heat_maps(
+def _draw(
     part: SubFigure,
-    selection: FigureRows,
-    kind: str,
+    title: str,
+    found: _Maps,
     order: list[str],
-    maps: dict[str, pd.DataFrame],
-    means: dict[str, Mean],
-    scale: Normalize,
+    reference: str,
+    scales: tuple[Normalize, Normalize],
     shape: tuple[int, int],
-    value: str,
     width: style.Width,
 ) -> None:
     axes = part.subplots(*shape, squeeze=False, sharex=True, sharey=True)
-    part.suptitle(selection.title(kind), x=0.01, ha="left", fontsize=8)
-    names = [name for name in order if name in maps]
-    for ax in axes.ravel()[len(names) :]:
+    part.suptitle(title, x=0.01, ha="left", fontsize=8)
+    own, change = scales
+    panels = [(reference, found.own, own, COLORS)] if found.own is not None else []
+    looks = (change, DIFFERENCES) if found.own is not None else (own, COLORS)
+    panels += [(name, found.maps[name], *looks) for name in order if name in found.maps]
+    for ax in axes.ravel()[len(panels) :]:
         ax.set_axis_off()
-    for index, (ax, name) in enumerate(zip(axes.ravel(), names, strict=False)):
-        _heat_map(ax, maps[name], scale)
-        mean = means[name]
-        lines = [f"{name} (n = {mean.n})", mean.text] if width == "double" else [name, number(mean.value)]
-        ax.set_title("\n".join(lines), fontsize=style.SMALLEST_FONT, linespacing=1.2)
-        lowest = index + shape[1] >= len(names)
+    for index, (ax, (name, values, scale, colors)) in enumerate(zip(axes.ravel(), panels, strict=False)):
+        _heat_map(ax, values, scale, colors)
+        ax.set_title(_heading(name, found, reference, width), fontsize=style.SMALLEST_FONT, linespacing=1.2)
+        lowest = index + shape[1] >= len(panels)
         ax.tick_params(labelbottom=lowest, labelleft=index % shape[1] == 0)
     part.supxlabel("shift right (px)", fontsize=style.SMALLEST_FONT)
     part.supylabel("shift down (px)", fontsize=style.SMALLEST_FONT)
-    bar = part.colorbar(ScalarMappable(scale, COLORS), ax=axes, location="right", aspect=25, pad=0.01)
-    bar.set_label(style.label(value, lines=2), fontsize=style.SMALLEST_FONT)
-    bar.outline.set_visible(False)
 
 
-def _heat_map(ax: Axes, values: pd.DataFrame, scale: Normalize) -> None:
+def _bars(part: SubFigure, scales: tuple[Normalize, Normalize], paired: bool, reference: str, value: str) -> None:
+    """The colour scales, side by side below the maps."""
+    own, change = scales
+    bars = [(own, COLORS, "neither", f"{reference} alone: {value}" if paired else style.label(value))]
+    if paired:
+        bars.append((change, DIFFERENCES, "both", f"minus {reference} (percentage points)"))
+    for ax, (scale, colors, extend, text) in zip(part.subplots(1, 2)[: len(bars)], bars, strict=True):
+        bar = part.colorbar(ScalarMappable(scale, colors), cax=ax, orientation="horizontal", extend=extend)
+        bar.set_label(text, fontsize=style.SMALLEST_FONT)
+        bar.outline.set_visible(False)
+        bar.ax.locator_params(nbins=5)
+    for ax in part.axes[len(bars) :]:
+        ax.set_axis_off()
+
+
+def _heading(name: str, found: _Maps, reference: str, width: style.Width) -> str:
+    level = found.own is not None and name == reference
+    mean = found.level if level else found.means[name]
+    digits = 2 if level or found.own is None else 0
+    if width == "single":
+        return f"{name}\n{number(mean[0], digits)}"
+    return f"{name} (n = {found.n[name]})\n{bracketed(*mean, digits)}"
+
+
+def _heat_map(ax: Axes, values: pd.DataFrame, scale: Normalize, colors: str) -> None:
     dy, dx = values.index.to_numpy(int), values.columns.to_numpy(int)
-    ax.set_facecolor("#d9d9d9")
+    ax.set_facecolor("#bdbdbd")
     ax.grid(visible=False)
     half_y, half_x = (0.5 * (steps[1] - steps[0]) if len(steps) > 1 else 0.5 for steps in (dy, dx))
     extent = (dx[0] - half_x, dx[-1] + half_x, dy[-1] + half_y, dy[0] - half_y)
-    ax.imshow(values.to_numpy(), extent=extent, cmap=COLORS, norm=scale, interpolation="nearest", aspect="equal")
+    ax.imshow(values.to_numpy(float), extent=extent, cmap=colors, norm=scale, interpolation="nearest", aspect="equal")
     ax.set_xticks(_ends_and_zero(dx))
     ax.set_yticks(_ends_and_zero(dy))
     ax.spines[["left", "bottom"]].set_visible(False)
@@ -164,56 +226,34 @@ def _ends_and_zero(steps: Sequence[int] | NDArray[np.int_]) -> list[int]:
     return sorted({int(steps[0]), 0, int(steps[-1])})
 
 
-def _ends(order: list[str], count: int) -> list[str]:
-    """The operators drawn in 3-D: highest, middle and lowest mean, or as many of them as there are."""
-    wanted = [0, len(order) // 2, len(order) - 1] if count == 3 else [0, len(order) - 1]
-    return list(dict.fromkeys(order[index] for index in wanted))
-
-
-def _surfaces(
-    part: SubFigure, title: str, names: list[str], maps: dict[str, pd.DataFrame], scale: Normalize, value: str
-) -> None:
-    part.suptitle(f"{title}: highest to lowest mean", x=0.01, ha="left", fontsize=8)
-    for index, name in enumerate(names):
-        ax = part.add_subplot(1, len(names), index + 1, projection="3d")
-        dx, dy = np.meshgrid(maps[name].columns, maps[name].index)
-        ax.plot_surface(
-            dx, dy, maps[name].to_numpy(), cmap=COLORS, norm=scale, rstride=1, cstride=1, linewidth=0.2,
-            edgecolor="#ffffff80",
-        )  # fmt: skip
-        ax.set(zlim=(scale.vmin, 1.0), xlabel="right (px)", ylabel="down (px)", zlabel=value)
-        ax.set_title(name, fontsize=style.SMALLEST_FONT, y=0.97)
-        ax.set_xticks(_ends_and_zero(maps[name].columns.to_numpy(int)))
-        ax.set_yticks(_ends_and_zero(maps[name].index.to_numpy(int)))
-        ax.view_init(elev=26, azim=-58)
-        ax.tick_params(pad=-3)
-        for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
-            axis.labelpad = -8
-            axis.set_pane_color((1, 1, 1, 0))
-        ax.set_box_aspect((1, 1, 0.75), zoom=0.9 if len(names) > 2 else 0.8)
-        ax.locator_params(axis="z", nbins=5 if len(names) > 2 else 3)
-
-
 def _caption(
-    selection: FigureRows, kinds: list[str], order: list[str], means: dict[str, dict[str, Mean]], value: str
+    selection: FigureRows, kinds: list[str], found: dict[str, _Maps], value: str, reference: str, left_out: list[str]
 ) -> str:
-    rows = selection.rows
-    left_out = [kind for kind in selection.kinds if kind not in kinds]
-    sentences = [
-        f"{kind}, {name}: mean {means[kind][name].text}, n = {means[kind][name].n}."
-        for kind in kinds
-        for name in order
-        if name in means[kind]
-    ]
     what = "agreement with the prediction on the unshifted image" if value == "agreement" else value
+    paired = any(maps.own is not None for maps in found.values())
+    how = (
+        f"{reference}'s own map, and the other operators' minus it in percentage points, between networks of the same "
+        "architecture, padding, training data and seed"
+        if paired
+        else f"the operators' own maps, for want of networks of {reference} or of others"
+    )
+    sentences = []
+    for kind, maps in found.items():
+        told = [f"{reference} {bracketed(*maps.level)}, n = {maps.n[reference]}"] if maps.own is not None else []
+        digits = 2 if maps.own is None else 1
+        told += [f"{name} {bracketed(*mean, digits)}, n = {maps.n[name]}" for name, mean in maps.means.items()]
+        lost = f" Without a network of {reference} to match: {counted(maps.unmatched, 'checkpoint')}."
+        sentences.append(f"{kind}, mean over shifts: {'; '.join(told)}.{lost if maps.unmatched else ''}")
+    others = [kind for kind in selection.kinds if kind not in kinds]
     return "\n".join(
         [
-            f"Mean {what} over shifts, per operator, on one colour scale ({counts(rows)}). Over each map: mean over "
-            "all shifts but the null shift with its 95 % t interval, training runs as clusters. Below: operators from "
-            "the highest to the lowest mean as surfaces.",
+            f"Mean {what} over shifts, per operator, on {_images(selection)} ({counts(selection.rows)}): {how}. Over "
+            "each map: mean over all shifts but the null shift with its 95 % t interval, training runs as clusters. "
+            "Operators from the highest to the lowest mean.",
             plan_sentence(selection),
             *sentences,
-            *([f"Also in the tables, not drawn here: shift kinds {', '.join(left_out)}."] if left_out else []),
+            *([f"Not shown, for want of room: {', '.join(left_out)}."] if left_out else []),
+            *([f"Also in the tables, not drawn here: shift kinds {', '.join(others)}."] if others else []),
             *selection.notes,
         ]
     )

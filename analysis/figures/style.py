@@ -68,10 +68,14 @@ MARKS = {
 """Okabe-Ito's and Tol's colours; the smallest CIELAB distance between two operators is 13.5 for a reader with
 protanopia, deuteranopia or tritanopia and 26 otherwise (``strided``, told by its star, apart). Legend order."""
 
+_OTHER_COLORS = ("#117733", "#DDAA33", "#AA4499", "#5A5A5A", "#4477AA", "#C3423F", "#2AA198")
+_OTHER_MARKERS = "d8H*osv^DP<X>ph"
 OTHER_MARKS = tuple(
-    Mark(color, marker) for marker, color in zip("d8H*", ("#117733", "#DDAA33", "#AA4499", "#5A5A5A"), strict=True)
+    Mark(_OTHER_COLORS[place % len(_OTHER_COLORS)], _OTHER_MARKERS[place % len(_OTHER_MARKERS)])
+    for place in range(len(_OTHER_COLORS) * len(_OTHER_MARKERS))
 )
-"""For operators that the table above does not know, in the order of their names."""
+"""For operators that the table above does not know, in the order of their names: neighbours differ in colour and in
+marker, and no two of the 105 in both."""
 
 _READING_LABELS = {
     "msb_corrected": "MSB, chance-corrected (1 = always the maximum)",
@@ -96,6 +100,7 @@ _SCORE_UNITS = {
     "worst_case_accuracy": "share of images",
     "kappa": "1 = perfect, 0 = chance",
     "flip_rate": "share of steps",
+    "stability": "share of shift pairs",
     "probability_drift": "change of probability",
     "agreement": "share of images",
 }
@@ -202,9 +207,11 @@ def operator_order(operators: Iterable[Any]) -> list[str]:
     return [name for name in MARKS if name in present] + sorted(present - MARKS.keys())
 
 
-def marks(operators: Iterable[Any]) -> dict[str, Mark]:
-    """The mark of each operator present; a known operator looks the same in every figure."""
-    order = operator_order(operators)
+def marks(operators: Iterable[Any], *, in_order: bool = False) -> dict[str, Mark]:
+    """The mark of each operator present; a known operator looks the same in every figure. ``in_order``: distinct names
+    that are in the legend's order already.
+    """
+    order = list(map(str, operators)) if in_order else operator_order(operators)
     others = [name for name in order if name not in MARKS]
     extra = {name: OTHER_MARKS[index % len(OTHER_MARKS)] for index, name in enumerate(others)}
     return {name: MARKS.get(name) or extra[name] for name in order}

@@ -20,9 +20,12 @@ from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING, PRIMARY_SCORE
 
 LEAST_SPREAD = 0.02
-"""Slopes of operators whose reading has a smaller standard deviation inside their pairs of architecture and padding do
-not stretch the axis: they run off it.
+"""Operators whose reading has a smaller standard deviation inside their pairs of architecture and padding under every
+shift kind have no line and no slope in the figure: rounding would decide them. Their numbers stand in the caption.
 """
+
+REACH = 3.0
+"""An interval may stretch the axis to so many times the largest slope."""
 
 MOST_KINDS = {"double": 5, "single": 3}
 """Shift kinds that stand side by side at a width; the caption names those that do not."""
@@ -45,34 +48,53 @@ def within_between(
     Slopes are those of fractional logits, in logits of ``score`` per unit of ``reading``: of each operator alone, its
     pairs of architecture and padding as a factor (:func:`group_slopes`, errors clustered by run), and within and
     between operators given accuracy and architecture (:func:`within_between`, errors clustered by operator). A line
-    runs
-    through its operator's means over the range of its readings. ``frame`` is :func:`join`'s. Raises
-    :class:`TableError` when there is nothing to draw.
+    runs through its operator's means over the range of its readings. Operators whose readings do not vary
+    (:data:`LEAST_SPREAD`) have none. ``frame`` is :func:`join`'s. Raises :class:`TableError` when there is nothing to
+    draw.
     """
     selection = select(frame, "within_between", [reading, score, "accuracy"], data, snapshots)
     kinds = selection.kinds[: MOST_KINDS[width]]
     slopes = {kind: _slopes(selection.kind(kind), reading, score) for kind in kinds}
-    order = style.operator_order(selection.rows["operator"])
+    operators = style.operator_order(selection.rows["operator"])
+    order = _that_vary(operators, list(slopes.values()))
     joint, wide = " " if width == "double" else "\n", len(kinds) <= (4 if width == "double" else 2)
     with style.theme(width):
-        figure = style.new_figure(width, (3.0 if width == "double" else 2.6) + 0.2 * (len(order) + 2))
-        axes = figure.subplots(2, len(kinds), squeeze=False, sharex="row", sharey="row", height_ratios=[1.15, 1.0])
+        heights = [2.0 if width == "double" else 1.6, 0.5 + 0.2 * (len(order) + 2)]
+        figure = style.new_figure(width, 1.3 + sum(heights))
+        axes = figure.subplots(2, len(kinds), squeeze=False, sharex="row", sharey="row", height_ratios=heights)
         for column, (kind, table) in enumerate(slopes.items()):
             top, bottom = axes[:, column]
-            _lines(top, selection.kind(kind), table, reading, score)
+            _lines(top, selection.kind(kind), table, reading, score, order)
             title = selection.title(kind) if wide else selection.title(kind).replace(", ", "\n", 1)
             top.set_title(title, loc="left", fontsize=style.SMALLEST_FONT)
             top.set_xlabel(_x_label(reading, width, len(slopes)))
             _forest(bottom, table, [*order, WITHIN, BETWEEN])
-            bottom.set_xlabel(f"slope (logits{joint}per unit of MSB)")
+            bottom.set_xlabel(f"slope (logits{joint}per unit of the reading)")
         axes[0, 0].set_ylabel(style.label(score, lines=2))
         pooled = [WITHIN, BETWEEN] if width == "double" else ["within", "between"]
         axes[1, 0].set_yticks(range(len(order) + 2), [*order, *pooled])
         axes[1, 0].set_ylim(len(order) + 1.6, -0.6)
-        _limit(axes[1], list(slopes.values()))
-        style.legend_below(figure, [*style.operator_handles(order), *_handles()], width)
-    figure.caption = _caption(selection, slopes, reading, score)
+        _limit(axes[1], [table.reindex([*order, WITHIN, BETWEEN]) for table in slopes.values()])
+        if len(order) < len(operators):
+            steady = (
+                f"not drawn: {len(operators) - len(order)} of {len(operators)} operators, whose readings hardly vary"
+            )
+            axes[1, 0].set_title(steady, loc="left", fontsize=style.SMALLEST_FONT, color=style.GUIDE)
+        style.legend_below(figure, [*style.operator_handles(operators), *_handles()], width)
+    figure.caption = _caption(selection, slopes, reading, score, [name for name in operators if name not in order])
     return figure
+
+
+def _that_vary(operators: Sequence[str], tables: Sequence[pd.DataFrame]) -> list[str]:
+    """The operators of which some shift kind has a slope and enough spread of the reading."""
+
+    def varies(name: str, table: pd.DataFrame) -> bool:
+        if name not in table.index:
+            return False
+        row = table.loc[name]
+        return bool(np.isfinite(row["estimate"]) and row["spread"] >= LEAST_SPREAD)
+
+    return [name for name in operators if any(varies(name, table) for table in tables)]
 
 
 def _x_label(reading: str, width: style.Width, panels: int) -> str:
@@ -96,11 +118,13 @@ def _slopes(rows: pd.DataFrame, reading: str, score: str) -> pd.DataFrame:
     return table.assign(spread=inside.groupby(rows["operator"]).std(ddof=0).reindex(table.index))
 
 
-def _lines(ax: Axes, rows: pd.DataFrame, slopes: pd.DataFrame, reading: str, score: str) -> None:
+def _lines(ax: Axes, rows: pd.DataFrame, slopes: pd.DataFrame, reading: str, score: str, sloped: Sequence[str]) -> None:
     style.scatter_operators(ax, rows, reading, score, size=7.0)
     means = fits.operator_means(rows, [reading, score])
     for name, mark in style.marks(rows["operator"]).items():
         of_operator = rows[rows["operator"] == name]
+        if name not in sloped:
+            continue
         _line(ax, of_operator[reading], of_operator[score], float(slopes["estimate"][name]), mark.color, name)
     _line(ax, means[reading], means[score], float(slopes["estimate"][BETWEEN]), style.INK, BETWEEN, "--")
     for row in means.itertuples():
@@ -143,12 +167,16 @@ def _forest(ax: Axes, slopes: pd.DataFrame, order: Sequence[str]) -> None:
 
 
 def _limit(axes: Sequence[Axes], tables: Sequence[pd.DataFrame]) -> None:
-    """One slope axis wide enough for the pooled slopes and the operators that vary; arrows where others leave it."""
+    """One slope axis wide enough for every slope and for the intervals up to :data:`REACH` times beyond the slopes;
+    arrows where others leave it.
+    """
     everything = pd.concat(tables)
-    steady = everything["spread"].isna() | (everything["spread"] >= LEAST_SPREAD)
-    ends = everything.loc[steady, ["low", "high", "estimate"]].to_numpy(float)
+    slopes = everything["estimate"].to_numpy(float)
+    slopes = slopes[np.isfinite(slopes)]
+    reach = REACH * max(np.abs(slopes).max(initial=0), 1.0)
+    ends = everything[["low", "high", "estimate"]].to_numpy(float)
     ends = ends[np.isfinite(ends)]
-    low, high = min(ends.min(initial=0), -1.0), max(ends.max(initial=0), 1.0)
+    low, high = max(min(ends.min(initial=0), -1.0), -reach), min(max(ends.max(initial=0), 1.0), reach)
     margin = 0.08 * (high - low)
     for ax in axes:
         ax.set_xlim(low - margin, high + margin)
@@ -177,7 +205,9 @@ def _handles() -> list[Artist]:
     ]
 
 
-def _caption(selection: FigureRows, slopes: dict[str, pd.DataFrame], reading: str, score: str) -> str:
+def _caption(
+    selection: FigureRows, slopes: dict[str, pd.DataFrame], reading: str, score: str, steady: Sequence[str]
+) -> str:
     sentences = []
     for kind, table in slopes.items():
         told = [f"{name} {_slope(row, name in _POOLED)}" for name, row in table.iterrows()]
@@ -192,14 +222,23 @@ def _caption(selection: FigureRows, slopes: dict[str, pd.DataFrame], reading: st
             "Satterthwaite's degrees of freedom. Of one operator: within its pairs of architecture and padding, errors "
             "clustered by training run. Within and between operators (Mundlak): within is in each operator x "
             "architecture x padding; given accuracy and architecture, errors clustered by operator. An arrow marks "
-            "what leaves the axis, which is drawn for the operators whose "
-            f"{style.label(reading, short=True)} has a standard deviation of at least {LEAST_SPREAD} within "
-            "those pairs.",
+            "what leaves the axis.",
+            *_steady_told(steady, selection, reading),
             *sentences,
             *_left_out(selection, slopes),
             *selection.notes,
         ]
     )
+
+
+def _steady_told(steady: Sequence[str], selection: FigureRows, reading: str) -> list[str]:
+    if not steady:
+        return []
+    many = selection.rows["operator"].nunique()
+    return [
+        f"No line and no slope of {len(steady)} of {many} operators ({', '.join(steady)}): the standard deviation of "
+        f"{style.label(reading, short=True)} inside their pairs is below {LEAST_SPREAD}."
+    ]
 
 
 def _slope(row: pd.Series, pooled: bool) -> str:

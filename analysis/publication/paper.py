@@ -11,9 +11,13 @@ import pandas as pd
 
 from invariscope.analysis.figures import fits, style
 from invariscope.analysis.say.numbers import bracketed, plus_minus
+from invariscope.analysis.tables.factors import factor_column, factor_levels
 from invariscope.base.errors import TableError
 
 MISSING = "–"
+
+OPERATOR, STRENGTH = "_operator", "_strength"
+"""Columns of rows that are not in order yet: what they are ordered by."""
 
 KEY_NAMES = {
     "architecture": "architecture",
@@ -92,11 +96,18 @@ class PaperTable:
 
 
 def by_key(rows: pd.DataFrame, wanted: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...], str]:
-    """``rows`` with their keys as text, those of ``wanted`` that vary (the last one always), and what is constant."""
-    missing = [name for name in wanted if name not in rows]
-    if missing or not wanted:
-        raise TableError(f"a table needs columns to tell its rows apart: no {', '.join(missing) or 'name given'}")
-    named = {name: rows[name].map(_text) for name in wanted}
+    """``rows`` with their keys as text, those of ``wanted`` that vary (the last one always), and what is constant.
+
+    ``wanted`` are factors as a manifest calls them. A specification that is not known gives way to the operator's name,
+    so that operators of one's own are rows of their own.
+    """
+    if not wanted:
+        raise TableError("a table needs a factor to tell its rows apart: no name given")
+    wanted = list(dict.fromkeys(factor_column(rows, name) for name in wanted))
+    values = {name: rows[name].astype(object) for name in wanted}
+    if "operator_spec" in values:
+        values["operator_spec"] = values["operator_spec"].where(rows["operator_spec"].notna(), rows["operator"])
+    named = {name: of_factor.map(_text) for name, of_factor in values.items()}
     *others, last = wanted
     keys = tuple(name for name in others if named[name].nunique() > 1)
     constant = [f"{KEY_NAMES.get(name, name)} {named[name].iloc[0]}" for name in others if name not in keys]
@@ -122,11 +133,22 @@ def summarise(rows: pd.DataFrame, keys: Sequence[str], values: Sequence[str]) ->
 
 
 def in_order(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Rows sorted by the keys, the last one in legend order and by strength."""
-    places = {name: place for place, name in enumerate(style.operator_order(rows["operator"]))}
-    order = [*keys[:-1], "_place", "strength", keys[-1]]
-    ranked = rows.assign(_place=rows["operator"].map(places)).sort_values(order, kind="stable")
-    return ranked.drop(columns=["_place", "operator", "strength"]).reset_index(drop=True)
+    """Rows sorted by the keys, numbers by size; operators and their specifications in legend order and by strength."""
+    places = {name: place for place, name in enumerate(style.operator_order(rows[OPERATOR]))}
+    levels = {key: factor_levels(_as_numbers(rows[key])) for key in keys}
+    ranks = {f"_{key}": rows[key].map({level: rank for rank, level in enumerate(levels[key])}) for key in keys}
+    of_operators = keys[-1] in ("operator", "operator_spec")
+    ranked = rows.assign(_place=rows[OPERATOR].map(places) if of_operators else 0, **ranks)
+    strength = [STRENGTH] if of_operators else []
+    order = [*(f"_{key}" for key in keys[:-1]), "_place", *strength, f"_{keys[-1]}"]
+    ranked = ranked.sort_values(order, kind="stable")
+    return ranked.drop(columns=["_place", OPERATOR, STRENGTH, *ranks]).reset_index(drop=True)
+
+
+def _as_numbers(texts: pd.Series) -> pd.Series:
+    """The texts of numbers as numbers, and others as they are."""
+    numbers = pd.to_numeric(texts, errors="coerce")
+    return numbers if numbers.notna().all() else texts
 
 
 def _counts(part: pd.DataFrame) -> dict[str, object]:
@@ -135,7 +157,7 @@ def _counts(part: pd.DataFrame) -> dict[str, object]:
 
 def _place(part: pd.DataFrame) -> dict[str, object]:
     first = part.iloc[0]
-    return {"operator": first["operator"], "strength": first["strength"]}
+    return {OPERATOR: first["operator"], STRENGTH: first["strength"]}
 
 
 def _text(value: object) -> str:

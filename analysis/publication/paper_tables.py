@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from invariscope.analysis.figures.condition_rows import ConditionRows, conditions
 from invariscope.analysis.figures.cost import QUANTITIES
-from invariscope.analysis.figures.robustness import ConditionRows, conditions
 from invariscope.analysis.figures.selection import (
     FigureRows,
     Snapshots,
@@ -18,7 +18,15 @@ from invariscope.analysis.figures.selection import (
     select,
     select_unshifted,
 )
-from invariscope.analysis.publication.paper import Column, PaperTable, by_key, in_order, summarise
+from invariscope.analysis.publication.paper import (
+    OPERATOR,
+    STRENGTH,
+    Column,
+    PaperTable,
+    by_key,
+    in_order,
+    summarise,
+)
 from invariscope.analysis.say.conditions import conditions_said
 from invariscope.analysis.stats.corruption_error import corruption_errors
 from invariscope.analysis.tables.robust import measured_once
@@ -48,8 +56,10 @@ def table_classification(
 ) -> PaperTable:
     """Accuracy, MSB, and consistency and fidelity per shift kind; ``frame`` is :func:`join`'s.
 
+    ``by``: any factors of the manifest, the last of which are the comparable rows.
+
     Raises:
-        TableError: there is nothing to tell.
+        TableError: there is nothing to tell, or no such factor.
     """
     selection = select(frame, "table_classification", ["accuracy"], data, snapshots)
     return _of_scores("table_classification", selection, by, reading, "Classification", [])
@@ -188,7 +198,8 @@ def table_cost(
             ratios = part.loc[part["quantity"] == name, [*_ends("relative")]].astype(float)
             record |= dict(zip(_ends(f"{name}_ratio"), ratios.median(), strict=True))
         record |= {"n": part["checkpoint"].nunique(), "runs": part["cluster"].nunique()}
-        records.append(record | part.iloc[0][["operator", "strength"]].to_dict())
+        first = part.iloc[0]
+        records.append({**record, OPERATOR: first["operator"], STRENGTH: first["strength"]})
     references = ", ".join(sorted(rows["reference"].dropna().astype(str).unique())) or "reference"
     columns = [Column("parameters", "parameters", digits=0)]
     columns += [Column(f"{name}_ratio", QUANTITIES[name], f"× {references}", "", 2, "[]") for name in quantities]

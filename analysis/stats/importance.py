@@ -35,6 +35,16 @@ def r_squared(design: Array, y: Array, given: Array | None = None) -> float:
     return float(fitted @ fitted) / total
 
 
+def vif(x: Array) -> Array:
+    """Variance inflation of every column of ``x (n, k)``: ``1 / (1 - R²)`` on the others; infinite where they
+    tell all."""
+    found = np.ones(x.shape[1])
+    for place in range(x.shape[1]):
+        explained = r_squared(np.delete(x, place, axis=1), x[:, place])
+        found[place] = 1 / (1 - explained) if explained < 1 - 1e-12 else np.inf
+    return found
+
+
 def lmg_shares(
     frame: pd.DataFrame, y: str, players: Mapping[str, Sequence[str]], given: Sequence[str] = ()
 ) -> pd.Series:

@@ -57,6 +57,17 @@ def satterthwaite(row: Any) -> float:
     return float(row["df"]) if row.get("interval") == "CR2" and "df" in row else np.nan
 
 
+def is_primary(cells: pd.DataFrame) -> pd.Series:
+    """Whether each row, with the labels of a cell, is of the plan that the primary statements are fixed to."""
+    return (
+        cells["shift_kind"].isin(PRIMARY_KINDS)
+        & cells["fill"].isin(("", PRIMARY_FILL))
+        & (cells["plan"] == "sampled")
+        & (cells["n_shifts"] == PRIMARY_SHIFTS)
+        & (cells["snapshots"] == "final")
+    )
+
+
 def primary_statements(correlations: pd.DataFrame, regressions: pd.DataFrame, score: str) -> pd.DataFrame:
     """The statements fixed in advance on MSB and ``score``, for every cell.
 
@@ -77,13 +88,7 @@ def primary_statements(correlations: pd.DataFrame, regressions: pd.DataFrame, sc
     permuted = table["p"].where(table["statement"] == "a")
     numbers = table[["estimate", "low", "high", "n_clusters", "df"]].assign(p=permuted).to_numpy(dtype=float)
     table["verdict"] = [verdict(*row) for row in numbers]
-    fixed = (
-        table["shift_kind"].isin(PRIMARY_KINDS)
-        & table["fill"].isin(("", PRIMARY_FILL))
-        & (table["plan"] == "sampled")
-        & (table["n_shifts"] == PRIMARY_SHIFTS)
-        & (table["snapshots"] == "final")
-    )
+    fixed = is_primary(table)
     table["role"] = np.where(fixed, "primary", "secondary")
     # What rests on too little is no test, so that it does not count in the family either.
     table["p"] = table["p"].where(~table["verdict"].isin((TOO_FEW, NO_NUMBER)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -26,11 +27,14 @@ class Analyze:
     all: bool = False
     """Every reading with every score, in every subset of operators and choice of snapshots. By default each reading
     with the main score, the main reading with each score, and those two in every other subset."""
+    rivals: Literal["primary", "all", "none"] = "primary"
+    """Shift plans under which what else is read of the sites (selectivity, see, ...) is a predictor too, in exploratory
+    rows: the primary one with the last snapshots, all, or none."""
     keep_nondeterministic: bool = False
     """Take in networks that give other logits on a second pass or in other batches."""
 
     def run(self) -> int:
         """Analyse, print the headline, write the results."""
         tables = load_tables(self.tables, keep_nondeterministic=self.keep_nondeterministic)
-        run_analysis(tables, self.out, with_power=self.power, every_pair=self.all)
+        run_analysis(tables, self.out, with_power=self.power, every_pair=self.all, rivals=self.rivals)
         return DONE

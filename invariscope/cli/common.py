@@ -128,9 +128,10 @@ def run_analysis(
     with_power: bool = False,
     drawn: Drawn | None = None,
     every_pair: bool = False,
+    rivals: str = "primary",
 ) -> Results:
     """Analyse tables, print verdict and headline, write the results with their headline figure: of those ``drawn``,
-    where there are any.
+    where there are any. ``rivals`` as :func:`analyze` has it.
     """
     from invariscope.analysis import Frames, analyze_tables, write_results
     from invariscope.analysis.drawing import draw_headline
@@ -142,7 +143,7 @@ def run_analysis(
     frames = Frames.of(tables)
     main, *others = measured(frames.tables) or [first_measured(frames.tables)]
     powers = power(frames[main.frame], score=main.score) if with_power else None
-    results = analyze_tables(frames, main, power=powers, every_pair=every_pair)
+    results = analyze_tables(frames, main, power=powers, every_pair=every_pair, rivals=rivals)
     for line in [*results.headline, *([] if powers is None else power_in_words(powers))]:
         print(line)
 
@@ -152,7 +153,7 @@ def run_analysis(
 
     written = write_results(results, out, powers, figure=figure_of(main))
     for vocabulary in others:
-        further = analyze_tables(frames, vocabulary, every_pair=every_pair)
+        further = analyze_tables(frames, vocabulary, every_pair=every_pair, rivals=rivals)
         print("\n".join(further.headline))
         written += write_results(further, out / vocabulary.table, figure=figure_of(vocabulary))
     for path in written:
@@ -166,15 +167,16 @@ def draw_all(
     *,
     only: Sequence[str] | None = None,
     formats: Sequence[str] = ("png",),
-    x: str | None = None,
-    y: str | None = None,
+    **choices: Any,
 ) -> None:
-    """Draw the figures and the tables of the paper, write them, and print their paths."""
+    """Draw the figures and the tables of the paper, write them, and print their paths; ``choices`` are those of
+    :func:`draw_figures`.
+    """
     from invariscope.analysis.drawing import draw_figures
     from invariscope.analysis.figures import known_formats
 
     known_formats(formats)
-    write_drawn(draw_figures(tables, only, reading=x, score=y), out, formats)
+    write_drawn(draw_figures(tables, only, **choices), out, formats)
 
 
 def write_drawn(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",)) -> None:
@@ -184,6 +186,10 @@ def write_drawn(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",)) -> N
         names.setdefault(reason, []).append(name)
     for reason, skipped in names.items():
         print(f"skipped {', '.join(skipped)}: {reason}", file=sys.stderr)
+    for choice, ignoring in drawn.ignored.items():
+        made = [name for name in ignoring if name not in drawn.reasons]
+        if made:
+            print(f"made as ever, since they have no choice of --{choice}: {', '.join(made)}", file=sys.stderr)
     for path in drawn.write(out, formats):
         print(f"{'table' if path.stem in drawn.tables else 'figure'}: {path}")
 

@@ -43,3 +43,9 @@ def studies() -> ModuleType:
 def pages() -> ModuleType:
     """Pages of the report and their elements."""
     return _beside("pages")
+
+
+@pytest.fixture(scope="session")
+def seen() -> ModuleType:
+    """What a figure shows, read off its axes."""
+    return _beside("drawn_values")

@@ -13,11 +13,12 @@ from matplotlib.collections import PathCollection
 from scipy import special, stats
 
 from invariscope.analysis.figures import draw
+from invariscope.analysis.figures.clean_accuracy import clean_accuracy
 from invariscope.analysis.figures.cost import cost
 from invariscope.analysis.figures.msb_by_depth import msb_by_depth
 from invariscope.analysis.figures.robustness import robustness
 from invariscope.analysis.figures.segmentation import segmentation
-from invariscope.analysis.figures.within_between import BETWEEN, WITHIN, within_between
+from invariscope.analysis.figures.within_between import BETWEEN, LEAST_SPREAD, WITHIN, within_between
 from invariscope.analysis.stats import regression
 from invariscope.analysis.tables import frames
 from invariscope.analysis.tables.joined import join
@@ -76,20 +77,36 @@ def test_within_between_shows_the_slopes_of_the_regressions(frame: pd.DataFrame)
     assert f"soft {wanted['estimate']:.2f}".replace("-", "−") in figure.caption
 
 
-def test_within_between_gives_a_reason_for_each_missing_slope(frame: pd.DataFrame) -> None:
+def test_operators_without_spread_have_no_slope_and_are_counted(frame: pd.DataFrame) -> None:
     flat = frame.assign(msb_corrected=frame["msb_corrected"].where(frame["operator"] != "max", 1.0))
     figure = within_between(flat)
+    cell = flat["operator"] + flat["architecture"] + flat["padding_mode"]
+    steady = []
+    for name in flat["operator"].unique():
+        spreads = []
+        for kind in ("circular", "zero"):
+            mine = (flat["operator"] == name) & (flat["shift_kind"] == kind)
+            values = flat.loc[mine, "msb_corrected"]
+            spreads.append((values - values.groupby(cell[mine]).transform("mean")).std(ddof=0))
+        steady += [name] if max(spreads) < LEAST_SPREAD else []
+    assert "max" in steady
+    assert 0 < len(steady) < 11
+    bottom = figure.axes[2]
+    labels = [tick.get_text() for tick in bottom.get_yticklabels()]
+    assert not set(labels) & set(steady)
+    assert len(labels) == 11 - len(steady) + 2
+    assert bottom.get_title(loc="left").startswith(f"not drawn: {len(steady)} of 11 operators")
+    assert not any(line.get_label() == f"slope {name}" for name in steady for line in figure.axes[0].lines)
+    assert f"No line and no slope of {len(steady)} of 11 operators (" in figure.caption
     assert "max none (msb_corrected hardly varies here" in figure.caption
-    assert any(text.get_text() == "no slope" for text in figure.axes[2].texts)
 
 
-def test_what_leaves_the_slope_axis_gets_an_arrow(frame: pd.DataFrame) -> None:
-    squeezed, values = frame["operator"] == "ddac", frame["msb_corrected"]
-    middle = values[squeezed].mean()
-    tight = frame.assign(msb_corrected=values.where(~squeezed, middle + (values - middle) / 10))
-    bottom = within_between(tight).axes[2]
-    ends = drawn(bottom, "_ddac")[:, 0]
-    assert ends.min() < bottom.get_xlim()[0] or ends.max() > bottom.get_xlim()[1]
+def test_what_leaves_the_slope_axis_gets_an_arrow(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("invariscope.analysis.figures.within_between.REACH", 0.3)
+    bottom = within_between(frame[frame["shift_kind"] == "zero"]).axes[1]
+    low, high = bottom.get_xlim()
+    ends = np.concatenate([np.asarray(line.get_xdata(), float) for line in bottom.lines[2:]])
+    assert ends.min() < low - 0.01 or ends.max() > high + 0.01
     assert any(line.get_label() == "_off" for line in bottom.lines)
 
 
@@ -109,24 +126,51 @@ def test_depth_shows_the_mean_of_each_site_with_its_interval_over_runs(tables: T
     np.testing.assert_allclose(segments[1][:, 1], [low, high], atol=1e-8)
 
 
-def test_robustness_curves_are_means_over_checkpoints(tables: Tables) -> None:
+def test_robustness_is_the_difference_from_max_of_the_same_seed(tables: Tables) -> None:
     rows = frames.robustness_frame(tables)
     figure = robustness(rows)
-    titles = [ax.get_title(loc="left").splitlines()[0] for ax in figure.axes if ax.axison]
-    graded = ["pgd L2", "pgd L∞", "mean of 3 corruptions"]
-    assert titles == [*graded, *graded, "digits-far"]
-    linf, corruptions = figure.axes[1], figure.axes[2]
-    tips = rows[rows["operator"] == "tips"]
-    clean = tips.loc[tips["condition_kind"] == "clean", "accuracy"].mean()
-    by_budget = tips[tips["norm"] == "linf"].groupby("severity")["accuracy"].mean()
-    np.testing.assert_allclose(drawn(linf, "tips"), np.column_stack([[0, 1, 2, 4], [clean, *by_budget]]), atol=1e-9)
-    by_severity = tips[tips["condition_kind"] == "corruption"].groupby("severity")["accuracy"].mean()
-    np.testing.assert_allclose(drawn(corruptions, "tips")[1:], np.column_stack([range(1, 6), by_severity]), atol=1e-9)
+    assert len([ax for ax in figure.axes if ax.axison]) == 3 * rows["operator"].nunique()
+    assert "Not shown here: digits-far." in figure.caption
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    (first,) = [place for place, title in enumerate(titles) if title == "pgd L∞\nmax alone"]
+    tips = next(ax for ax in figure.axes[first:] if ax.get_title(loc="left") == "tips")
+    wide = rows[(rows["condition_kind"] == "clean") | (rows["norm"] == "linf")].assign(
+        budget=lambda found: found["severity"].where(found["condition_kind"] != "clean", 0)
+    )
+    wide = wide.pivot_table(
+        index=["architecture", "padding_mode", "seed", "budget"], columns="operator", values="accuracy"
+    )
+    change = (100 * (wide["tips"] - wide["max"])).unstack("budget")
+    np.testing.assert_allclose(drawn(tips, "tips"), np.column_stack([[0, 1, 2, 4], change.mean()]), atol=1e-8)
+    level = 100 * wide["max"].unstack("budget").mean()
+    np.testing.assert_allclose(drawn(figure.axes[first], "max"), np.column_stack([[0, 1, 2, 4], level]), atol=1e-8)
+    band = next(part for part in tips.collections if len(part.get_paths()))
+    low, high = t_interval(change.iloc[:, -1])
+    assert np.isclose(band.get_paths()[0].vertices, [[4, low]], atol=1e-8).all(axis=1).any()
+    assert np.isclose(band.get_paths()[0].vertices, [[4, high]], atol=1e-8).all(axis=1).any()
+    assert (
+        f"tips {change.iloc[:, -1].mean():.1f} [{low:.1f}, {high:.1f}] (n = {len(change)})".replace("-", "−")
+        in figure.caption
+    )
+
+
+def test_robustness_without_the_reference_or_without_a_match(tables: Tables) -> None:
+    rows = frames.robustness_frame(tables)
+    figure = robustness(rows[rows["operator"] != "max"], only=["pgd L2"])
+    assert "The operators' own, for want of networks of the reference" in figure.caption
+    tips = next(ax for ax in figure.axes if ax.get_title(loc="left") == "tips")
+    mine = rows[rows["operator"] == "tips"]
+    strongest = mine[mine["norm"] == "l2"]
+    strongest = strongest[strongest["severity"] == strongest["severity"].max()]
+    assert drawn(tips, "tips")[-1, 1] == pytest.approx(100 * strongest["accuracy"].mean())
+    lost = rows[~((rows["operator"] == "max") & (rows["seed"] == 0))]
+    many = lost.loc[(lost["seed"] == 0), "checkpoint"].nunique()
+    assert f"Without a network of max to match: {many} checkpoints." in robustness(lost, only=["pgd L2"]).caption
 
 
 def test_robust_against_clean_accuracy_is_the_regression_of_logits(tables: Tables) -> None:
     rows = frames.robustness_frame(tables)
-    figure = robustness(rows)
+    figure = clean_accuracy(rows)
     ax = next(a for a in figure.axes if a.get_title(loc="left").startswith("digits-far"))
     wide = rows[rows["condition_kind"].isin(["clean", "data"])].pivot(
         index=["checkpoint", "operator"], columns="condition_kind", values="accuracy"
@@ -153,32 +197,37 @@ def test_a_checkpoint_without_all_corruptions_and_repeated_measurements_are_told
     first = rows["checkpoint"].iloc[0]
     lost = rows[(rows["checkpoint"] != first) | (rows["condition"] != "fog")]
     again = rows[(rows["condition"] == "pgd")].assign(n_images=100, accuracy=0.0)
-    figure = robustness(pd.concat([lost, again], ignore_index=True))
+    figure = robustness(pd.concat([lost, again], ignore_index=True), only=["pgd L2"])
     assert "Measured under some of the corruptions only, left out of their mean: 1 checkpoint." in figure.caption
     assert f"Measured on fewer images or in fewer steps as well, not shown here: {len(again)} rows." in figure.caption
-    np.testing.assert_allclose(drawn(figure.axes[0], "max"), drawn(robustness(rows).axes[0], "max"))
+    assert np.ptp(drawn(figure.axes[0], "max")[:, 1]) > 0
+    np.testing.assert_allclose(drawn(figure.axes[0], "max"), drawn(robustness(rows, only=["pgd L2"]).axes[0], "max"))
 
 
 def test_robustness_without_conditions_or_clean_accuracy(tables: Tables) -> None:
     rows = frames.robustness_frame(tables)
-    with pytest.raises(TableError, match="clean accuracies only"):
-        robustness(rows[rows["condition_kind"] == "clean"])
-    with pytest.raises(TableError, match="other data sets only"):
-        robustness(rows[rows["condition_kind"] == "data"])
-    figure = robustness(rows[rows["condition_kind"] != "clean"])
-    assert "No clean accuracy in the table" in figure.caption
-    assert sum(ax.axison for ax in figure.axes) == 3
+    for figure in (robustness, clean_accuracy):
+        with pytest.raises(TableError, match="clean accuracies only"):
+            figure(rows[rows["condition_kind"] == "clean"])
+    with pytest.raises(TableError, match="no clean accuracies to draw against"):
+        clean_accuracy(rows[rows["condition_kind"] == "data"])
+    figure = robustness(rows[rows["condition_kind"] != "clean"], only=["pgd L2"])
+    assert "No clean accuracy in the table: nothing at strength 0." in figure.caption
+    assert drawn(figure.axes[0], "max")[0, 0] > 0
 
 
 def test_conditions_are_chosen_by_name_and_the_others_are_told(tables: Tables) -> None:
     rows = frames.robustness_frame(tables)
     figure = robustness(rows, only=["pgd L∞"], width="single")
-    assert len(figure.axes) == 2
+    assert sum(ax.axison for ax in figure.axes) == rows["operator"].nunique()
     assert "Not shown here: pgd L2, mean of 3 corruptions, digits-far." in figure.caption
-    more = rows[rows["condition_kind"] == "data"].assign(condition="digits-farther")
-    assert "Not shown here: digits-farther." in robustness(pd.concat([rows, more]), width="single").caption
-    with pytest.raises(TableError, match=r"no condition 'pgd'; the tables hold pgd L2, pgd L∞"):
-        robustness(rows, only=["pgd"])
+    assert "Not shown here: digits-farther." in clean_accuracy(
+        pd.concat([rows, *(rows[rows["condition_kind"] == "data"].assign(condition=name) for name in
+                           ("digits-a", "digits-b", "digits-c", "digits-d", "digits-farther"))]), width="single"
+    ).caption  # fmt: skip
+    for name, figure in (("robustness", robustness), ("clean_accuracy", clean_accuracy)):
+        with pytest.raises(TableError, match=rf"{name}: no condition 'pgd'; the tables hold pgd L2, pgd L∞"):
+            figure(rows, only=["pgd"])
 
 
 def test_segmentation_shows_checkpoints_and_operator_means(tables: Tables) -> None:
@@ -221,3 +270,12 @@ def test_cost_shows_ratios_with_quartiles(tables: Tables) -> None:
     assert f"tips {of_tips.median():.2f} [" in figure.caption
     assert latency.get_xlabel() == "× max"
     assert figure.axes[0].get_xticklabels()[0].get_text() == "0.9"
+
+
+def test_a_quantity_in_which_nothing_differs_has_no_panel(tables: Tables) -> None:
+    rows = frames.cost_frame(tables)
+    idle = rows.assign(relative=rows["relative"].where(rows["quantity"] != "parameters", 1.02))
+    figure = cost(idle)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["multiply-adds", "latency", "training step"]
+    assert "parameters, not drawn since all medians are within 5 % of max: aps 1.02; avg 1.02;" in figure.caption
+    assert len(cost(rows.assign(relative=1.0)).axes) == 4  # nothing else to show
