@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from html.parser import HTMLParser
 from types import ModuleType
+from typing import Any
 
 import pandas as pd
 
@@ -78,10 +82,30 @@ def read(page: str) -> Element:
     return reader.stack[0]
 
 
-def rows_of(table: Element) -> list[dict[str, str]]:
-    """The rows of a table as the page shows them."""
-    head, *body = [[cell.text.strip() for cell in row.children] for row in table.all("tr")]
+def unpacked(text: str) -> Any:
+    """What the page's script makes of a packed value."""
+    return json.loads(zlib.decompress(base64.b64decode(text.strip())))
+
+
+def rows_of(section: Element) -> list[dict[str, str]]:
+    """The rows of a table, or of the section that holds it, as the page shows them; packed ones too."""
+    head, *body = [[cell.text.strip() for cell in row.children] for row in section.all("tr")]
+    packed = [script for script in section.all("script") if (script.attributes.get("id") or "").endswith("-columns")]
+    if packed:
+        columns = [
+            [column["levels"][code] for code in column["codes"]]
+            if "codes" in column
+            else ["" if value is None else str(value) for value in column["numbers"]]
+            for column in unpacked(packed[0].text)
+        ]
+        body = [[text.strip() for text in cells] for cells in zip(*columns, strict=True)]
     return [dict(zip(head, cells, strict=True)) for cells in body]
+
+
+def payloads(page: Element) -> str:
+    """Everything that the page packs, as text."""
+    scripts = [script for script in page.all("script") if script.attributes.get("type") == "text/plain"]
+    return "\n".join(json.dumps(unpacked(script.text), ensure_ascii=False) for script in scripts)
 
 
 def small_zoo(simulate: ModuleType) -> Tables:
