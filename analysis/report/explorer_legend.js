@@ -6,7 +6,7 @@ function drawLegend(element, { color, shape, only, counts, changed }) {
   element.append(...group(color, (level) => [shape.column && combined ? shape.shape(level) : color.shape(level), color.color(level)], only, counts, changed));
   if (!combined) {
     const plain = shape.levels.map((level) => make("li", {}, sign(shape.shape(level), "var(--ink)"), named(level)));
-    element.append(make("h4", {}, shape.column.title), make("ul", { class: "plain" }, ...plain));
+    element.append(make("h3", {}, shape.column.title), make("ul", { class: "plain" }, ...plain));
   }
 }
 
@@ -28,7 +28,7 @@ function group(coding, look, only, counts, changed) {
     press.append(sign(path, paint), named(level), make("span", { class: "count" }, String(counts.get(level) ?? 0)));
     return make("li", {}, press);
   });
-  return [make("h4", {}, coding.column.title), make("ul", {}, ...items)];
+  return [make("h3", {}, coding.column.title), make("ul", {}, ...items)];
 }
 
 function toggled(level, levels, only) {

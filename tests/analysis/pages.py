@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from invariscope.analysis.drawing import Drawn, draw_figures
@@ -20,6 +21,7 @@ from invariscope.analysis.results import Results
 from invariscope.analysis.study import analyze
 from invariscope.analysis.tables.joined import join
 from invariscope.analysis.tables.load import Tables
+from invariscope.collectors.schema import PLAN_COLUMNS
 
 HOSTILE = "</script><b>&amp;\u2028'\"[x](javascript:alert(1))![y](http://z/z.png)"
 RAW_TEXT = {"script", "style"}
@@ -147,13 +149,45 @@ def few_networks(simulate: ModuleType) -> Tables:
     return simulate.simulate_tables(zoo)
 
 
-def page_of(tables: Tables, figures: Sequence[str] = ("msb_by_operator", "shift_surface")) -> tuple[str, Results]:
+def predictions_of(tables: Tables, images: int = 40, shifts: int = 6) -> pd.DataFrame:
+    """Table ``predictions`` of the final networks, by chance: each image has a chance of its own to flip."""
+    rows = join(tables)
+    parts = []
+    for place, row in enumerate(rows[rows["final"]].to_dict("records")):
+        draw, of_images = np.random.default_rng(place), np.random.default_rng(7)
+        label, ease = of_images.integers(5, size=images), of_images.random(images)
+        offsets = of_images.integers(-4, 5, size=(2, images, shifts))
+        clean = np.where(draw.random(images) < 0.9, label, draw.integers(5, size=images))
+        keeps = draw.random((images, shifts)) < ease[:, None]
+        named = {
+            name: row[name] for name in ("checkpoint", "sha256", "model", "data", "data_fingerprint", *PLAN_COLUMNS)
+        }
+        said = {
+            "image": range(images),
+            "label": label,
+            "clean_prediction": clean,
+            "clean_probability": draw.random(images),
+            "dy": list(offsets[0]),
+            "dx": list(offsets[1]),
+            "prediction": list(np.where(keeps, clean[:, None], draw.integers(5, size=(images, shifts)))),
+            "probability": list(draw.random((images, shifts))),
+            "drift_probability": list(draw.random((images, shifts))),
+        }
+        parts.append(pd.DataFrame(said).assign(**named))
+    return pd.concat(parts, ignore_index=True)
+
+
+def page_of(
+    tables: Tables,
+    figures: Sequence[str] = ("msb_by_operator", "shift_surface"),
+    predictions: pd.DataFrame | None = None,
+) -> tuple[str, Results]:
     """Page and results; few resamples, scores and figures, last snapshots and one subset alone, so that it is quick."""
     rows = join(tables)
     rows = rows[rows["final"] & (rows["operator"] != "subsample")]
     results = analyze(rows, scores=["consistency"], resamples=20)
     drawn = draw_figures(tables, figures) if figures else Drawn({}, {}, {})
-    return report_page(tables, results=results, drawn=drawn), results
+    return report_page(tables, results=results, drawn=drawn, predictions=predictions), results
 
 
 @cache
@@ -163,6 +197,14 @@ def small_page(simulate: ModuleType) -> tuple[str, Results]:
 
 
 @cache
+def drilled_page(simulate: ModuleType) -> tuple[str, Results]:
+    """:func:`page_of` of :func:`small_zoo` with predictions, both figures drawn."""
+    tables = small_zoo(simulate)
+    return page_of(tables, ("msb_by_operator", "msb_invariance"), predictions_of(tables))
+
+
+@cache
 def hostile_page(simulate: ModuleType) -> str:
     """The page of :func:`hostile_zoo`, made once too."""
-    return page_of(hostile_zoo(simulate))[0]
+    tables = hostile_zoo(simulate)
+    return page_of(tables, predictions=predictions_of(tables))[0]
