@@ -146,8 +146,8 @@ class Drilldown {
   card(at, sides) {
     const { data, state, view } = this;
     const picture = state.pictures && data.thumbnails[view.data]?.[view.images[at]];
-    const label = view.labels[at] >= 0 ? `, class ${view.labels[at]}` : "";
-    const head = make("div", { class: "head" }, `image ${view.images[at]}${label}`);
+    const head = make("div", { class: "head" }, make("span", {}, `image ${view.images[at]}`));
+    if (view.labels[at] >= 0) head.append(make("span", { class: "told" }, `class ${view.labels[at]}`));
     if (picture) head.append(make("img", { src: picture, alt: "", width: 40, height: 40 }));
     const maps = sides.map(([side, kind]) => {
       const flips = side.n_shifts_flipped[at];

@@ -85,11 +85,13 @@ class ExplorerData {
     };
   }
 
-  // Five groups of equal size, from little to much.
+  // Five groups from little to much, of equal size; of equal width where too many values are the same for that.
   binned(column, rows) {
     const sorted = rows.map((row) => this.value(column, row)).filter((value) => value !== null).sort((a, b) => a - b);
     const cuts = Array.from({ length: BINS + 1 }, (_, i) => sorted[Math.round((i * (sorted.length - 1)) / BINS)] ?? 0);
-    const inner = [...new Set(cuts.slice(1, -1))];
+    const even = cuts.map((_, i) => cuts[0] + (i * (cuts[BINS] - cuts[0])) / BINS);
+    const distinct = new Set(cuts).size > BINS - 1 ? cuts : even;
+    const inner = [...new Set(distinct.slice(1, -1))];
     const ends = [cuts[0], ...inner, cuts[BINS]];
     const levels = ends.slice(1).map((end, i) => `${shortNumber(ends[i])} to ${shortNumber(end)}`);
     const missing = "no number";

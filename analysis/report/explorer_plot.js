@@ -37,7 +37,7 @@ class Plot {
     this.points = points.map((point) => ({ ...point, px: this.x(point.x), py: this.y(point.y) }));
     inside.append(...this.points.map((point) => this.mark(point)));
     if (means.length) inside.append(this.means(means));
-    this.rectangle = draw("rect", { class: "brush", visibility: "hidden" });
+    this.rectangle = draw("rect", { class: "brush", visibility: "hidden", "clip-path": "url(#explorer-clip)" });
     if (brush) this.place(brush);
     this.ring = draw("circle", { class: "ring", r: 9, visibility: "hidden" });
     this.svg.replaceChildren(clip, ...this.axes(width, height, titles), inside, this.rectangle, this.ring);

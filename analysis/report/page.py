@@ -90,7 +90,7 @@ def build_page(frames: Frames, results: Results, drawn: Drawn, images: Drilled) 
         contents=contents,
         headline=results.further_lines,
         figures=figures,
-        reasons=found.reasons,
+        reasons={name: inline(reason) for name, reason in found.reasons.items()},
         groups=groups,
         explorer=packed(points),
         note=inline(images.note),
