@@ -236,11 +236,11 @@ def _thumbnails(
 ) -> dict[str, dict[str, str]]:
     """Per data set and image, a small PNG as a data URL."""
     found: dict[str, dict[str, str]] = {}
-    for data in thumbnails or {}:
+    for data, given in (thumbnails or {}).items():
         if data not in set(plans["data"]):
             raise TableError(unknown("data set of the predictions", data, sorted(set(plans["data"]))))
         wanted = sorted(set(least.loc[least["data"] == data, "image"]))
-        images = np.asarray(thumbnails[data])
+        images = np.asarray(given)
         if wanted and wanted[-1] >= len(images):
             raise TableError(f"thumbnails of {data}: {len(images)} images, and image {wanted[-1]} is asked for")
         found[data] = {str(place): _png(images[place]) for place in wanted}

@@ -104,11 +104,13 @@ class Explorer {
       point.chosen &&= !point.faded;
     }
     const ordered = [...found].sort((a, b) => Number(b.faded) - Number(a.faded));
-    const means = state.means && color.column ? this.means(found, color, { x, y }) : [];
+    const ramped = color.column?.role === "measure";
+    const means = state.means && color.column && !ramped ? this.means(found, color, { x, y }) : [];
     const reach = (axis) => extent([...found.map((point) => point[axis]), ...means.flatMap((mean) => [mean[axis].low, mean[axis].high])]);
     const view = state.view ?? { x: reach("x"), y: reach("y") };
     this.view = view;
     byId("plot").classList.toggle("with-means", means.length > 0);
+    byId("plot").classList.toggle("ramped", ramped);
     byId("plot").classList.toggle("with-selection", Boolean(state.brush));
     this.plot.draw({ points: ordered, means, titles: { x: x.title, y: y.title }, view, brush: state.brush });
     drawLegend(byId("explorer-legend"), { color, shape, only, counts, changed: (next, level) => this.pressed(next, level) });
@@ -145,7 +147,7 @@ class Explorer {
     if (missing) parts.push(`${missing} without a number on an axis`);
     if (hidden) parts.push(`${hidden} left out by the legend`);
     if (outside) parts.push(`${outside} outside of this view`);
-    if (means) parts.push("large marks: means of what is shown, bars: 95 % intervals over networks");
+    if (means) parts.push("large marks: means of what is shown, bars: 95 % intervals over three networks or more");
     if (kept < total) parts.push(`the page holds a random sample of ${kept} of ${total} networks`);
     byId("explorer-note").textContent = `${parts.join("; ")}.`;
   }

@@ -29,11 +29,14 @@ function ticks([low, high], count) {
   return found.map((value) => [value, Math.abs(value) >= 1e5 ? value.toExponential(1) : value.toFixed(digits)]);
 }
 
-// Mean and its 95 % interval (Student's t) over n values; that of a share ends at 0 and 1; of one value it has no width.
+// Mean and its 95 % interval (Student's t) over n values; that of a share ends at 0 and 1.
+// Of two values it would be wider than the plot: fewer than three have none.
+const FEWEST = 3;
+
 function meanAndBar(values, t, isShare) {
   const n = values.length;
   const mean = values.reduce((sum, value) => sum + value, 0) / n;
-  if (n < 2) return { mean, low: mean, high: mean };
+  if (n < FEWEST) return { mean, low: mean, high: mean };
   const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (n - 1);
   const half = (t[n - 2] ?? 1.96 + 2.4 / (n - 1)) * Math.sqrt(variance / n);
   const [low, high] = [mean - half, mean + half];

@@ -54,9 +54,10 @@ def html_table(
     rows beyond :data:`MAX_ROWS`.
     """
     shown = frame.iloc[:MAX_ROWS]
-    shown = shown.set_axis([str(name) for name in shown.columns], axis=1)
-    same = {} if len(shown) < 2 else {name: found for name in shown if (found := _same(name, shown[name])) is not None}
-    kept = [name for name in shown if name not in same]
+    names = [str(name) for name in shown.columns]
+    shown = shown.set_axis(names, axis=1)
+    same = {} if len(shown) < 2 else {name: found for name in names if (found := _same(name, shown[name])) is not None}
+    kept = [name for name in names if name not in same]
     if numeric is None:
         numeric = {name for name in kept if is_numeric(shown[name])}
     notes = tuple(_notes(same, len(frame) - len(shown)))

@@ -18,11 +18,11 @@ from invariscope.analysis.report.titles import title_of
 from invariscope.analysis.tables.frames import Frames
 from invariscope.base.errors import TableError
 
-DOTS_PER_INCH = 160
-"""Of the figures: 1120 pixels across two columns, which the page shows at half a screen's width."""
+DOTS_PER_INCH = 144
+"""Of the figures: 1008 pixels across two columns, which the page shows at half a screen's width."""
 
-STEP = 17
-"""Between levels of red, green and blue, black and white among them: half the bytes, and hard to see."""
+STEP = 25.5
+"""Between the eleven levels of red, green and blue, black and white among them: half the bytes, and hard to see."""
 
 
 @dataclass(frozen=True)
