@@ -13,7 +13,7 @@ setup(
     package_dir={f"invariscope.{room}": room for room in (*ROOMS, "data")},
     package_data={
         "invariscope": ["py.typed"],
-        "invariscope.analysis.report": ["page.html", "page.css", "page.js"],
+        "invariscope.analysis.report": ["page.html", "page.css", "*.js"],
         "invariscope.data": ["README.md", "zoo/*", "zoo_segmentation/*", "recipes/*"],
     },
     include_package_data=False,

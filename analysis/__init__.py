@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from invariscope.analysis.designs.compared import compare
+    from invariscope.analysis.designs.drilldown import class_stability, image_flips, shift_flips
     from invariscope.analysis.drawing import draw_figures, save_figures
     from invariscope.analysis.figures import draw, register_figure
     from invariscope.analysis.publication import register_paper_table
@@ -28,10 +29,12 @@ _HOMES = {
     "Tables": "invariscope.analysis.tables.load",
     "analyze": "invariscope.analysis.study",
     "analyze_tables": "invariscope.analysis.study",
+    "class_stability": "invariscope.analysis.designs.drilldown",
     "compare": "invariscope.analysis.designs.compared",
     "correlate": "invariscope.analysis.stats.correlation",
     "draw": "invariscope.analysis.figures",
     "draw_figures": "invariscope.analysis.drawing",
+    "image_flips": "invariscope.analysis.designs.drilldown",
     "join": "invariscope.analysis.tables.joined",
     "load": "invariscope.analysis.tables.load",
     "load_table": "invariscope.analysis.tables.load",
@@ -41,6 +44,7 @@ _HOMES = {
     "report_page": "invariscope.analysis.report",
     "save_figures": "invariscope.analysis.drawing",
     "scan": "invariscope.analysis.tables.load",
+    "shift_flips": "invariscope.analysis.designs.drilldown",
     "with_sites": "invariscope.analysis.tables.joined",
     "write_report": "invariscope.analysis.report",
     "write_results": "invariscope.analysis.results",
@@ -52,10 +56,12 @@ __all__ = [
     "Tables",
     "analyze",
     "analyze_tables",
+    "class_stability",
     "compare",
     "correlate",
     "draw",
     "draw_figures",
+    "image_flips",
     "join",
     "load",
     "load_table",
@@ -65,6 +71,7 @@ __all__ = [
     "report_page",
     "save_figures",
     "scan",
+    "shift_flips",
     "with_sites",
     "write_report",
     "write_results",

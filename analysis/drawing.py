@@ -90,8 +90,9 @@ def draw_figures(
 
     ``data`` names the data set to draw where the tables hold several; ``reading`` what figures of a reading draw in
     the place of MSB, a metric of the manifest too; ``score`` what they draw in the place of consistency: another one,
-    or a metric that is a share from 0 to 1. ``hue`` and ``facet`` are the factors of colours and of panels, ``by`` those
-    that tell the rows of tables apart. Figures and tables without a choice are made as ever; ``ignored`` names them.
+    or a metric that is a share from 0 to 1. ``hue`` and ``facet`` are the factors of colours and of panels, ``by``
+    those that tell the rows of tables apart. Figures and tables without a choice are made as ever; ``ignored`` names
+    them.
     Given :class:`Frames` of the tables, what was made of them before is not made again.
 
     Raises:

@@ -75,22 +75,24 @@ def _scores(rows: pd.DataFrame, end: str) -> dict[str, np.ndarray]:
     hits, k = right.sum(1), prediction.shape[1]
     nan = np.full(len(rows), np.nan)
     return {
-        CONSISTENCY: _agreement(prediction) if k > 1 else nan,
+        CONSISTENCY: agreement(prediction) if k > 1 else nan,
         FIDELITY: hits * (hits - 1) / (k * (k - 1)) if k > 1 else nan,
         STABLE: (prediction == clean[:, None]).all(1),
         ACCURACY: clean == label,
     }
 
 
-def _agreement(prediction: np.ndarray) -> np.ndarray:
-    """Share of the pairs of shifts that agree, from the counts of each class: ``sum_c c (c - 1) / (K (K - 1))``."""
+def agreement(prediction: np.ndarray) -> np.ndarray:
+    """Share of the pairs of shifts that agree, of each row of ``(N, K)`` classes, K > 1: with ``c`` shifts of a class,
+    ``sum_c c (c - 1) / (K (K - 1))``.
+    """
     k = prediction.shape[1]
     ordered = np.sort(prediction, axis=1)
     found = np.zeros(len(prediction))
     for distance in range(1, k):
         found += (ordered[:, distance:] == ordered[:, :-distance]).sum(1)
-    agreement: np.ndarray = 2 * found / (k * (k - 1))
-    return agreement
+    shares: np.ndarray = 2 * found / (k * (k - 1))
+    return shares
 
 
 def _paired(a: np.ndarray, b: np.ndarray, level: float) -> dict[str, Any]:

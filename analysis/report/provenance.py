@@ -11,7 +11,7 @@ import pandas as pd
 from invariscope.analysis.tables.load import Tables
 from invariscope.collectors.schema import PLAN_COLUMNS
 
-LIBRARIES = ("invariscope", "numpy", "pandas", "scipy", "statsmodels", "matplotlib", "altair")
+LIBRARIES = ("invariscope", "numpy", "pandas", "scipy", "statsmodels", "matplotlib")
 """What analysed the tables and made the page."""
 
 

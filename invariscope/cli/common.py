@@ -194,10 +194,8 @@ def write_drawn(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",)) -> N
         print(f"{'table' if path.stem in drawn.tables else 'figure'}: {path}")
 
 
-def write_page(
-    tables: Tables | Frames, out: Path, *, results: Results | None = None, drawn: Drawn | None = None
-) -> None:
-    """Write the report and print its path."""
+def write_page(tables: Tables | Frames, out: Path, **given: Any) -> None:
+    """Write the report and print its path; what is ``given`` is that of :func:`write_report`."""
     from invariscope.analysis.report import write_report
 
-    print(f"report: {write_report(tables, out, results=results, drawn=drawn)}")
+    print(f"report: {write_report(tables, out, **given)}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -49,3 +51,11 @@ def pages() -> ModuleType:
 def seen() -> ModuleType:
     """What a figure shows, read off its axes."""
     return _beside("drawn_values")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium for the tests of a process; tests are skipped where there is none."""
+    found = _beside("browsing").started(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.driver.quit()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from html.parser import HTMLParser
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from invariscope.analysis.drawing import Drawn, draw_figures
@@ -16,6 +21,7 @@ from invariscope.analysis.results import Results
 from invariscope.analysis.study import analyze
 from invariscope.analysis.tables.joined import join
 from invariscope.analysis.tables.load import Tables
+from invariscope.collectors.schema import PLAN_COLUMNS
 
 HOSTILE = "</script><b>&amp;\u2028'\"[x](javascript:alert(1))![y](http://z/z.png)"
 RAW_TEXT = {"script", "style"}
@@ -78,10 +84,30 @@ def read(page: str) -> Element:
     return reader.stack[0]
 
 
-def rows_of(table: Element) -> list[dict[str, str]]:
-    """The rows of a table as the page shows them."""
-    head, *body = [[cell.text.strip() for cell in row.children] for row in table.all("tr")]
+def unpacked(text: str) -> Any:
+    """What the page's script makes of a packed value."""
+    return json.loads(zlib.decompress(base64.b64decode(text.strip())))
+
+
+def rows_of(section: Element) -> list[dict[str, str]]:
+    """The rows of a table, or of the section that holds it, as the page shows them; packed ones too."""
+    head, *body = [[cell.text.strip() for cell in row.children] for row in section.all("tr")]
+    packed = [script for script in section.all("script") if (script.attributes.get("id") or "").endswith("-columns")]
+    if packed:
+        columns = [
+            [column["levels"][code] for code in column["codes"]]
+            if "codes" in column
+            else ["" if value is None else str(value) for value in column["numbers"]]
+            for column in unpacked(packed[0].text)
+        ]
+        body = [[text.strip() for text in cells] for cells in zip(*columns, strict=True)]
     return [dict(zip(head, cells, strict=True)) for cells in body]
+
+
+def payloads(page: Element) -> str:
+    """Everything that the page packs, as text."""
+    scripts = [script for script in page.all("script") if script.attributes.get("type") == "text/plain"]
+    return "\n".join(json.dumps(unpacked(script.text), ensure_ascii=False) for script in scripts)
 
 
 def small_zoo(simulate: ModuleType) -> Tables:
@@ -123,13 +149,45 @@ def few_networks(simulate: ModuleType) -> Tables:
     return simulate.simulate_tables(zoo)
 
 
-def page_of(tables: Tables, figures: Sequence[str] = ("msb_by_operator", "shift_surface")) -> tuple[str, Results]:
+def predictions_of(tables: Tables, images: int = 40, shifts: int = 6) -> pd.DataFrame:
+    """Table ``predictions`` of the final networks, by chance: each image has a chance of its own to flip."""
+    rows = join(tables)
+    parts = []
+    for place, row in enumerate(rows[rows["final"]].to_dict("records")):
+        draw, of_images = np.random.default_rng(place), np.random.default_rng(7)
+        label, ease = of_images.integers(5, size=images), of_images.random(images)
+        offsets = of_images.integers(-4, 5, size=(2, images, shifts))
+        clean = np.where(draw.random(images) < 0.9, label, draw.integers(5, size=images))
+        keeps = draw.random((images, shifts)) < ease[:, None]
+        named = {
+            name: row[name] for name in ("checkpoint", "sha256", "model", "data", "data_fingerprint", *PLAN_COLUMNS)
+        }
+        said = {
+            "image": range(images),
+            "label": label,
+            "clean_prediction": clean,
+            "clean_probability": draw.random(images),
+            "dy": list(offsets[0]),
+            "dx": list(offsets[1]),
+            "prediction": list(np.where(keeps, clean[:, None], draw.integers(5, size=(images, shifts)))),
+            "probability": list(draw.random((images, shifts))),
+            "drift_probability": list(draw.random((images, shifts))),
+        }
+        parts.append(pd.DataFrame(said).assign(**named))
+    return pd.concat(parts, ignore_index=True)
+
+
+def page_of(
+    tables: Tables,
+    figures: Sequence[str] = ("msb_by_operator", "shift_surface"),
+    predictions: pd.DataFrame | None = None,
+) -> tuple[str, Results]:
     """Page and results; few resamples, scores and figures, last snapshots and one subset alone, so that it is quick."""
     rows = join(tables)
     rows = rows[rows["final"] & (rows["operator"] != "subsample")]
     results = analyze(rows, scores=["consistency"], resamples=20)
     drawn = draw_figures(tables, figures) if figures else Drawn({}, {}, {})
-    return report_page(tables, results=results, drawn=drawn), results
+    return report_page(tables, results=results, drawn=drawn, predictions=predictions), results
 
 
 @cache
@@ -139,6 +197,14 @@ def small_page(simulate: ModuleType) -> tuple[str, Results]:
 
 
 @cache
+def drilled_page(simulate: ModuleType) -> tuple[str, Results]:
+    """:func:`page_of` of :func:`small_zoo` with predictions, both figures drawn."""
+    tables = small_zoo(simulate)
+    return page_of(tables, ("msb_by_operator", "msb_invariance"), predictions_of(tables))
+
+
+@cache
 def hostile_page(simulate: ModuleType) -> str:
     """The page of :func:`hostile_zoo`, made once too."""
-    return page_of(hostile_zoo(simulate))[0]
+    tables = hostile_zoo(simulate)
+    return page_of(tables, predictions=predictions_of(tables))[0]

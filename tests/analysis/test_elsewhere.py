@@ -13,7 +13,7 @@ from matplotlib.collections import PathCollection
 from invariscope.analysis import Frames, TableError, Tables, analyze, join
 from invariscope.analysis.designs import swap_changes
 from invariscope.analysis.figures import draw
-from invariscope.analysis.report.scatter import point_records, scatter_spec
+from invariscope.analysis.report.explorer import explorer
 from invariscope.analysis.stats.power import Power, power
 from invariscope.analysis.tables.checkpoints import own
 from invariscope.analysis.tables.swapped import swap_frame
@@ -130,9 +130,7 @@ def test_their_swaps_count_in_no_number() -> None:
 
 
 def test_the_report_marks_them(plain: Tables, mixed: Tables) -> None:
-    records = point_records(join(mixed), mixed)
-    assert {record["checkpoint"] for record in records if record["origin"] == "elsewhere"} == set(FOREIGN)
-    encoded = [layer["encoding"] for layer in scatter_spec(join(mixed), mixed)["layer"] if "shape" in layer["encoding"]]
-    assert len(encoded) == 1
-    assert encoded[0]["fillOpacity"]["condition"] == {"test": "datum.origin === 'elsewhere'", "value": 0}
-    assert "fillOpacity" not in json.dumps(scatter_spec(join(plain), plain)["layer"])
+    payload = explorer(Frames(mixed))
+    marked = {name for name, apart in zip(payload["names"], payload["elsewhere"], strict=True) if apart}
+    assert marked == set(FOREIGN)
+    assert not any(explorer(Frames(plain))["elsewhere"])

@@ -194,9 +194,11 @@ def test_every_statistic_is_that_of_a_clean_folder(pair: tuple[Frames, Frames], 
 
 
 def test_the_report_knows_the_added_names_from_sentences_alone(
-    pair: tuple[Frames, Frames], found: tuple[Results, Results]
+    pair: tuple[Frames, Frames], found: tuple[Results, Results], pages: ModuleType
 ) -> None:
     page = report_page(pair[1], results=found[1], drawn=Drawn({}, {}, {}))
+    packed = pages.payloads(pages.read(page))
+    assert not [name for name in ADDED if name in packed]
     for name in ADDED:
         assert name in page
         for line in page.splitlines():

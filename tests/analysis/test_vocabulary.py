@@ -113,11 +113,12 @@ def test_numbers_are_those_of_images_with_the_same_scores(pixels: Tables, result
         assert len(mine.text.splitlines()) == len(theirs.text.splitlines())
 
 
-def test_the_report_names_the_scores_of_pixels(pixels: Tables, results: Results) -> None:
+def test_the_report_names_the_scores_of_pixels(pixels: Tables, results: Results, pages: ModuleType) -> None:
     frames = Frames(pixels)
     page = report_page(frames, results=results, drawn=draw_figures(frames, ["segmentation"]))
-    assert "per-pixel consistency (share of pixels)" in page
-    assert '"x_axis"' in page
-    assert '"consistency_pixel_text"' in page
-    assert '"miou_text"' in page
-    assert '"accuracy_text"' not in page
+    payload = pages.unpacked(pages.read(page).by_id("explorer-data").text)
+    titles = {column["name"]: column["title"] for column in payload["columns"] if column["role"] == "measure"}
+    assert titles["consistency_pixel"] == "per-pixel consistency (share of pixels)"
+    assert payload["start"]["y"] == "consistency_pixel"
+    assert "miou" in titles
+    assert "accuracy" not in titles

@@ -17,6 +17,7 @@ import pytest
 
 from tests.packaging.conftest import Distributions, Environment
 
+PAGE = (".html", ".css", ".js")
 DEMO = "smallcnn-soft-beta[28]-*"
 """Two of the bundled checkpoints, one for each worker."""
 
@@ -36,7 +37,9 @@ def test_the_wheel_holds_every_module_and_the_bundled_data(distributions: Distri
         expected |= {f"invariscope/{room}/{name}" for name in sources(repository / room)}
     for folder in ("zoo", "zoo_segmentation", "recipes"):
         expected |= {f"invariscope/data/{folder}/{path.name}" for path in (repository / "data" / folder).iterdir()}
-    expected |= {f"invariscope/analysis/report/page.{kind}" for kind in ("html", "css", "js")}
+    page = repository / "analysis" / "report"
+    expected |= {f"invariscope/analysis/report/{path.name}" for path in page.iterdir() if path.suffix in PAGE}
+    assert {"invariscope/analysis/report/page.html", "invariscope/analysis/report/explorer.js"} <= expected
     expected |= {"invariscope/py.typed", "invariscope/data/README.md"}
     found = {name for name in files(distributions.wheel) if ".dist-info/" not in name}
     assert found == expected
