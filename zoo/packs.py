@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from invariscope.base.errors import WeightsError, one_line
 from invariscope.base.files import sha256_file, write_atomic
+from invariscope.base.paths import unreadable
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.datasets.inputs import PreparedImages
@@ -113,6 +114,10 @@ def unpack(packs: str | Path, out: str | Path) -> list[Checkpoint]:
     sources = sorted(packs.glob("pack-*.safetensors")) if packs.is_dir() else [packs]
     if not sources:
         raise WeightsError(f"{packs}: there is no pack-*.safetensors in it: name a pack or a folder of packs")
+    for source in sources:
+        if kind := unreadable(source, 4 * LARGEST):
+            raise WeightsError(f"{source} is {kind}: name a pack or a folder of packs")
+        contents(source)
     out.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     for source in sources:

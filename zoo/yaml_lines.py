@@ -13,12 +13,16 @@ import yaml
 
 from invariscope.base.errors import InputError
 from invariscope.base.names import unknown
+from invariscope.base.paths import checked_path, unreadable
 
 Scalar = str | int | float | bool | None
 
 # libyaml is ten times as fast on a manifest of a thousand checkpoints; its composer recurses in C without a limit.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEPTH = 100
+
+LARGEST_FILE = 64 << 20
+"""Bytes of a file at most: a manifest of 100,000 checkpoints has half of it."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,9 @@ def read_yaml(path: str | Path, error: type[InputError], what: str) -> Located:
     Raises:
         error: for a missing, unreadable, empty or malformed file; ``what`` names the kind of file in the message.
     """
-    path = Path(path)
+    path = checked_path(path, error)
+    if kind := unreadable(path, LARGEST_FILE):
+        raise error(f"{path}: the {what} is {kind}: check the path")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -9,6 +9,7 @@ another name, and lack others.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
-from invariscope.base.errors import TableError
+from invariscope.base.errors import TableError, one_line
 from invariscope.base.names import unknown
+from invariscope.base.paths import checked_path
 from invariscope.collectors.schema import DESCRIPTION, FORMER_COLUMNS, LATER_COLUMNS, SCHEMA_VERSION, TABLES
 from invariscope.collectors.store.keys import part_key, replaces
 
@@ -48,21 +50,46 @@ def open_folder(folder: Path | str) -> tuple[fs.FileSystem, str]:
         ValueError: for a URI that neither knows; the message is one line.
     """
     text = str(folder)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text}: the name holds bytes that are no UTF-8: rename the folder") from None
     if "://" not in text:
-        return fs.LocalFileSystem(), os.path.abspath(text)
+        return fs.LocalFileSystem(), os.path.abspath(checked_path(text))
+    found: list[tuple[fs.FileSystem, str]] = []
+    problems: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            filesystem, path = _of_uri(text)
+            filesystem.get_file_info(path)
+            found.append((filesystem, path))
+        except Exception as problem:  # of whichever package knows the scheme
+            problems.append(problem)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_PATIENCE)
+    if found:
+        return found[0]
+    reason = one_line(problems[0]) if problems else f"it does not answer within {_PATIENCE} s"
+    raise ValueError(f"{text}: no such file system ({reason}): give a folder, or a URI such as s3://...")
+
+
+def _of_uri(text: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a URI, of pyarrow where it knows the scheme."""
     try:
-        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(text)
-        return found
+        known: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(text)
+        return known
     except pa.ArrowInvalid:
-        pass
-    try:
         from fsspec.core import url_to_fs
 
         filesystem, path = url_to_fs(text)
-    except (ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{text}: no such file system ({reason}): give a folder, or a URI such as s3://...") from error
-    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
+        return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
+
+
+_PATIENCE = 6
+"""Seconds that a file system elsewhere has to answer: one of a cloud whose machine is not there waits for minutes."""
 
 
 @dataclass(frozen=True)

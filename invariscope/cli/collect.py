@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from invariscope.base.errors import InputError
-from invariscope.cli.common import DONE, at_least_one, fitting, run_collect, tell_outcome
+from invariscope.base.terminal import say
+from invariscope.cli.common import DONE, fitting, job_count, run_collect, tell_outcome
 from invariscope.cli.flags import ManifestFlags, chosen, with_groups
 
 if TYPE_CHECKING:
     from invariscope.collectors.engine.planning import RunPlan
+
+
+LONGEST_TASK = 30 * 24 * 3600
+"""Seconds that a time limit may have at most: a month."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,13 @@ class Collect(ManifestFlags):
         options = Options(collect, groups)
         if self.scheduler and not self.backend:
             raise InputError("--scheduler is the address of a backend's: give --backend dask as well")
-        at_least_one("--jobs", self.jobs)
+        job_count(self.jobs)
         if not self.out.strip():
             raise InputError("--out is empty: name a folder for the tables, for example out/tables")
+        if self.out.startswith("memory:"):
+            raise InputError(f"--out {self.out} is gone when the command ends: name a folder")
+        if self.time_limit is not None and self.time_limit > LONGEST_TASK:
+            raise InputError(f"--time-limit is {self.time_limit:g}: give at most {LONGEST_TASK} seconds, or leave it out")
         images = DataSource(self.data, self.split, self.limit, code=self.code)
         if self.dry_run:
             return _say(plan_run(checkpoints, images, self.out, options))
@@ -122,8 +131,8 @@ def refuse_code(values: Iterable[object]) -> None:
 def _say(plan: RunPlan) -> int:
     """What a run would do."""
     for collector, count in plan.counts().items():
-        print(f"to do: {collector}: {count} tasks")
+        say(f"to do: {collector}: {count} tasks")
     for item in plan.replaced:
-        print(f"to remove: {item.name}: the rows of weights that were replaced")
-    print(f"{sum(plan.counts().values())} tasks to do, {len(plan.done)} are done; nothing was written")
+        say(f"to remove: {item.name}: the rows of weights that were replaced")
+    say(f"{sum(plan.counts().values())} tasks to do, {len(plan.done)} are done; nothing was written")
     return DONE

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from invariscope.base.errors import InputError
 from invariscope.base.processes import stopped_by_signals
+from invariscope.base.terminal import say, warn
 from invariscope.base.words import counted
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ def at_least_one(option: str, value: int) -> int:
     return value
 
 
+def job_count(value: int, option: str = "--jobs") -> int:
+    """A number of processes or threads; refuses more than a few for every core, which get into each other's way."""
+    most = max(32, 4 * (os.cpu_count() or 1))
+    if at_least_one(option, value) > most:
+        raise InputError(f"{option} is {value}: take at most {most}, four for every core")
+    return value
+
+
 def fitting(checkpoints: Sequence[Checkpoint], pattern: str) -> list[Checkpoint]:
     """The checkpoints whose name fits ``--only PATTERN``; refuses a pattern that none fits."""
     found = [checkpoint for checkpoint in checkpoints if fnmatchcase(checkpoint.name, pattern)]
@@ -59,38 +68,33 @@ def run_collect(
         with stopped_by_signals():
             return collect(checkpoints, images, out, options, **how)
     except KeyboardInterrupt:
-        print(f"\nstopped: the parts in {out} are whole; the same command goes on from there", file=sys.stderr)
+        warn("", f"stopped: the parts in {out} are whole; the same command goes on from there")
         raise
 
 
 def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
     """Print what a run did and what failed; returns the exit code."""
-    print(
-        f"tables: {out} ({outcome.measured} tasks measured, {outcome.found} were done, {len(outcome.failures)} failed)"
-    )
+    say(f"tables: {out} ({outcome.measured} tasks measured, {outcome.found} were done, {len(outcome.failures)} failed)")
     if outcome.batch_sizes:
         name, size = next(iter(outcome.batch_sizes.items()))
         count = len(outcome.batch_sizes)
-        print(
-            f"out of memory: measured {count} checkpoint{'s' * (count > 1)} in smaller batches ({name}: {size} images)",
-            file=sys.stderr,
+        warn(
+            f"out of memory: measured {count} checkpoint{'s' * (count > 1)} in smaller batches ({name}: {size} images)"
         )
     if outcome.no_functions:
-        print(
+        warn(
             f"no function of the image: {', '.join(outcome.no_functions)}: other logits on a second pass or in other "
-            "batches (deterministic = false in the tables; kept out of the statistics)",
-            file=sys.stderr,
+            "batches (deterministic = false in the tables; kept out of the statistics)"
         )
     for collector, count in outcome.older.items():
-        print(
+        warn(
             f"{collector}: {counted(count, 'task')} done before some of its readings were there, which are missing: "
-            "collect into a new folder to have them",
-            file=sys.stderr,
+            "collect into a new folder to have them"
         )
     for collector, remarks in outcome.remarks.items():
-        print(_remarked(collector, remarks), file=sys.stderr)
+        warn(_remarked(collector, remarks))
     for failure in dict.fromkeys(map(str, outcome.failures)):  # a network that cannot be loaded fails in every task
-        print(f"failed: {failure}", file=sys.stderr)
+        warn(f"failed: {failure}")
     return WITH_FAILURES if outcome.failures else DONE
 
 
@@ -111,7 +115,7 @@ def load_tables(folder: str, *, keep_nondeterministic: bool = False) -> Tables:
 
     tables = load(folder, keep_nondeterministic=keep_nondeterministic)
     for note in tables.notes:
-        print(f"note: {note}", file=sys.stderr)
+        warn(f"note: {note}")
     return tables
 
 
@@ -133,7 +137,7 @@ def run_analysis(
     powers = power(frames[main.frame], score=main.score) if with_power else None
     results = analyze_tables(frames, main, power=powers)
     for line in [*results.headline, *([] if powers is None else power_in_words(powers))]:
-        print(line)
+        say(line)
 
     def figure_of(vocabulary: Vocabulary) -> bytes | None:
         found = draw_headline(frames, vocabulary, drawn)
@@ -142,10 +146,10 @@ def run_analysis(
     written = write_results(results, out, powers, figure=figure_of(main))
     for vocabulary in others:
         further = analyze_tables(frames, vocabulary)
-        print("\n".join(further.headline))
+        say(*further.headline)
         written += write_results(further, out / vocabulary.table, figure=figure_of(vocabulary))
     for path in written:
-        print(f"results: {path}")
+        say(f"results: {path}")
     return results
 
 
@@ -171,9 +175,9 @@ def write_drawn(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",)) -> N
     for name, reason in drawn.reasons.items():
         names.setdefault(reason, []).append(name)
     for reason, skipped in names.items():
-        print(f"skipped {', '.join(skipped)}: {reason}", file=sys.stderr)
+        warn(f"skipped {', '.join(skipped)}: {reason}")
     for path in drawn.write(out, formats):
-        print(f"{'table' if path.stem in drawn.tables else 'figure'}: {path}")
+        say(f"{'table' if path.stem in drawn.tables else 'figure'}: {path}")
 
 
 def write_page(
@@ -182,4 +186,4 @@ def write_page(
     """Write the report and print its path."""
     from invariscope.analysis.report import write_report
 
-    print(f"report: {write_report(tables, out, results=results, drawn=drawn)}")
+    say(f"report: {write_report(tables, out, results=results, drawn=drawn)}")

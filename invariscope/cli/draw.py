@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from invariscope.base.paths import file_to_write
+from invariscope.base.terminal import say
 from invariscope.cli.common import DONE
 
 
@@ -26,6 +28,7 @@ class Draw:
         """Draw, write, and say how many."""
         from invariscope.zoo.recipe_drawing import write_drawn
 
+        file_to_write(self.out)
         command = f"invariscope draw {self.design.name} --out {self.out.name}"
         runs = write_drawn(self.design, self.out, command)
         counts: dict[str, int] = {}
@@ -33,5 +36,5 @@ class Draw:
             name = str(run.factors.get("population", "others"))
             counts[name] = counts.get(name, 0) + 1
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
-        print(f"recipe: {self.out} ({len(runs)} runs: {told})")
+        say(f"recipe: {self.out} ({len(runs)} runs: {told})")
         return DONE

@@ -8,6 +8,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from invariscope.base.errors import InputError
+from invariscope.base.paths import folder_to_write
 from invariscope.cli.common import DONE, draw_all, load_tables, names
 
 PYTHON = "python:"
@@ -37,6 +38,7 @@ class Figures:
         """Draw and print the paths."""
         from invariscope.analysis.figures import FIGURES
 
+        folder_to_write(self.out)
         only = names(self.only) if self.only else None
         own = [name for name in only or () if name.startswith(PYTHON)]
         added: dict[str, str] = {}

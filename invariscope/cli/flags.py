@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from fractions import Fraction
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from invariscope.base.errors import InputError
+from invariscope.base.paths import checked_path
 from invariscope.cli.common import names
 
 if TYPE_CHECKING:
@@ -50,10 +53,65 @@ class _Element:
     problem: str
 
 
+LARGEST = 10**15
+"""The largest whole number that a flag takes: what is more is a slip of the hand."""
+
+
 def _whole(text: str) -> int:
     if not text.isdecimal():
         raise ValueError(text)
     return int(text)
+
+
+def _number(text: str) -> float:
+    value = float(Fraction(text))  # neither nan nor inf
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def read_whole(text: str) -> int:
+    """A whole number of a flag.
+
+    Raises:
+        ValueError: with what is wrong, for the parser to put behind the flag's name.
+    """
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
+        raise ValueError(f"{text!r} is no whole number: write it as 64")
+    value = int(text) if len(text) < 20 else LARGEST + 1
+    if abs(value) > LARGEST:
+        raise ValueError(f"{text!r} is larger than any number of this kind: give a smaller one")
+    return value
+
+
+def read_number(text: str) -> float:
+    """A finite number of a flag.
+
+    Raises:
+        ValueError: as :func:`read_whole`.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is no finite number: write it as 0.5")
+    return value
+
+
+def _read_path(text: str) -> Path:
+    return checked_path(text, ParsedError)
+
+
+class ParsedError(InputError):
+    """A value that cannot be read, for the parser to put behind the flag's name."""
+
+
+_SINGLE: dict[type, tuple[str, Callable[[str], Any]]] = {
+    int: ("INT", read_whole),
+    float: ("FLOAT", read_number),
+    Path: ("PATH", _read_path),
+}
 
 
 def _fraction(value: float) -> str:
@@ -64,12 +122,28 @@ def _fraction(value: float) -> str:
 _ELEMENTS = {
     str: _Element("NAME", str, str, "no name"),
     int: _Element("INT", _whole, str, "no whole number"),
-    float: _Element("NUMBER", lambda text: float(Fraction(text)), _fraction, "no number such as 8/255 or 0.5"),
+    float: _Element("NUMBER", _number, _fraction, "no number such as 8/255 or 0.5"),
 }
 
 
+def _single_rule(name: str, read: Callable[[str], Any], *, optional: bool) -> PrimitiveConstructorSpec[Any]:
+    """How one whole number, finite number or path is read, or ``None`` where there may be none."""
+    from tyro.constructors import PrimitiveConstructorSpec
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=name,
+        instance_from_str=lambda texts: None if optional and texts[0] == "None" else read(texts[0]),
+        is_instance=lambda value: (
+            value is None if optional and value is None else isinstance(value, int | float | Path)
+        ),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
 def list_rules() -> ConstructorRegistry:
-    """How tyro reads ``tuple[str, ...]``, ``tuple[int, ...]`` and ``tuple[float, ...]``: one text, commas between.
+    """How tyro reads numbers and paths, and ``tuple[str, ...]``, ``tuple[int, ...]`` and ``tuple[float, ...]``: one
+    text, commas between.
 
     One argument and not several, so that a list never takes a positional argument for one of its own.
     """
@@ -80,6 +154,9 @@ def list_rules() -> ConstructorRegistry:
     @registry.primitive_rule
     def rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         kinds = get_args(info.type)
+        single = info.type if not kinds else kinds[0] if len(kinds) == 2 and kinds[1] is type(None) else None
+        if single in _SINGLE:
+            return _single_rule(*_SINGLE[single], optional=bool(kinds))
         if get_origin(info.type) is not tuple or len(kinds) != 2 or kinds[1] is not Ellipsis:
             return None
         element = _ELEMENTS[kinds[0]]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from invariscope.base.errors import InputError
+from invariscope.base.paths import folder_to_write
+from invariscope.base.terminal import say
 from invariscope.cli.collect import refuse_code
 from invariscope.cli.common import DONE, at_least_one, fitting
 from invariscope.cli.flags import ManifestFlags
@@ -71,6 +73,7 @@ class Look(ManifestFlags):
         from invariscope.looking.look import look
         from invariscope.zoo.datasets.inputs import PreparedImages
 
+        folder_to_write(self.out)
         at_least_one("--limit", self.limit)
         at_least_one("--batch-size", self.batch_size)
         if bool(self.images) == bool(self.data):
@@ -93,9 +96,9 @@ class Look(ManifestFlags):
             batch_size=self.batch_size,
             seed=self.seed,
         )
-        print(found)
+        say(*str(found).split("\n"))
         for path in found.write(self.out):
-            print(f"written: {path}")
+            say(f"written: {path}")
         return DONE
 
     def _network(self) -> tuple[nn.Module, InputSpec, str]:

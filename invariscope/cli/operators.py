@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from invariscope.base.errors import InputError
+from invariscope.base.terminal import say
 from invariscope.cli.common import DONE
 
 
@@ -34,9 +35,11 @@ class Operators:
 
         rows = [_row(spec) for spec in tqdm(wanted(self.only), unit="operator", disable=None, leave=False)]
         if self.json:
-            print(json.dumps(rows, indent=1))
+            say(*json.dumps(rows, indent=1).split("\n"))
             return DONE
-        print(pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.3f}", justify="left"))
+        table = pd.DataFrame(rows)
+        text = table.to_string(index=False, float_format=lambda value: f"{value:.3f}", justify="left")
+        say(*text.split("\n"))
         return DONE
 
 

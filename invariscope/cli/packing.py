@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from invariscope.base.paths import folder_to_write
+from invariscope.base.terminal import say
 from invariscope.base.words import counted
 from invariscope.cli.common import DONE
 
@@ -32,11 +34,12 @@ class Pack:
         from invariscope.zoo.datasets.source import DataSource
         from invariscope.zoo.packs import pack, predicted
 
+        folder_to_write(self.out)
         predict = None if self.half is None else predicted(DataSource(self.half, limit=self.limit).images)
         for path, held in pack(self.zoo, self.out, predict=predict):
             halves = sum(found.half for found in held)
-            print(f"{path}: {counted(len(held), 'file')}, {halves} in half precision")
-        print(f"packs: {self.out}")
+            say(f"{path}: {counted(len(held), 'file')}, {halves} in half precision")
+        say(f"packs: {self.out}")
         return DONE
 
 
@@ -56,5 +59,6 @@ class Unpack:
         """Unpack."""
         from invariscope.zoo.packs import unpack
 
-        print(f"zoo: {self.out} ({counted(len(unpack(self.packs, self.out)), 'checkpoint')})")
+        folder_to_write(self.out)
+        say(f"zoo: {self.out} ({counted(len(unpack(self.packs, self.out)), 'checkpoint')})")
         return DONE

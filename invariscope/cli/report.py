@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from invariscope.base.paths import file_to_write
 from invariscope.cli.common import DONE, load_tables, write_page
 
 
@@ -26,5 +27,6 @@ class Report:
 
     def run(self) -> int:
         """Analyse, draw, write the page."""
+        file_to_write(self.out)
         write_page(load_tables(self.tables, keep_nondeterministic=self.keep_nondeterministic), self.out)
         return DONE

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from tyro.conf import Positional
 
 from invariscope.base.errors import InputError, RecipeError
-from invariscope.cli.common import DONE, WITH_FAILURES, at_least_one
+from invariscope.base.paths import folder_to_write
+from invariscope.base.terminal import say, warn
+from invariscope.cli.common import DONE, WITH_FAILURES, job_count
 
 PYTHON = "python:"
 """What the specification of a user's code begins with."""
@@ -43,25 +44,28 @@ class Train:
         from invariscope.zoo.training import Conditions, train_recipe
         from invariscope.zoo.twins import twins
 
+        folder_to_write(self.out)
         if not self.code:
             refuse_recipe_code(self.recipe)
-        if at_least_one("--threads", self.threads) > 1 and self.jobs > 1:
+        if job_count(self.threads, "--threads") > 1 and self.jobs > 1:
             raise InputError("--threads is for one job: leave out --jobs or --threads")
+        if self.save_every < 0:
+            raise InputError(f"--save-every is {self.save_every:g}: give seconds, at least 0")
         conditions = Conditions(self.device, self.threads, self.save_every)
-        jobs = at_least_one("--jobs", self.jobs)
+        jobs = job_count(self.jobs)
         for same in twins(read_recipe(self.recipe)):
-            print(f"{', '.join(same)} train one network, which counts once: leave all but one out", file=sys.stderr)
+            warn(f"{', '.join(same)} train one network, which counts once: leave all but one out")
         try:
             report = train_recipe(self.recipe, self.out, jobs=jobs, conditions=conditions)
         except KeyboardInterrupt:
-            print(f"\nstopped: what is in {self.out} is whole; the same command goes on from there", file=sys.stderr)
+            warn("", f"stopped: what is in {self.out} is whole; the same command goes on from there")
             raise
         for note in report.notes:
-            print(note, file=sys.stderr)
+            warn(note)
         for run, error in report.failed:
-            print(f"failed: {run}: {error}", file=sys.stderr)
+            warn(f"failed: {run}: {error}")
         counts = f"{len(report.trained)} runs trained, {len(report.skipped)} were done, {len(report.failed)} failed"
-        print(f"zoo: {report.manifest} ({counts})")
+        say(f"zoo: {report.manifest} ({counts})")
         return WITH_FAILURES if report.failed else DONE
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from invariscope.base.errors import DataError, InputError
 from invariscope.base.registry import Registry
+from invariscope.zoo.datasets.inputs import LARGEST_SIDE
 from invariscope.zoo.user_code import find_code, load_user_object, no_code, remedy, said, where
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ def load_dataset(
         raise DataError(f"limit is {limit}: take at least one image")
     if size is not None and size < 1:
         raise DataError(f"size is {size}: give a whole number of pixels, at least 1")
+    if size is not None and size > LARGEST_SIDE:
+        raise DataError(f"size is {size}: give at most {LARGEST_SIDE} pixels")
     name, separator, path = spec.partition(":")
     arguments = {"split": split, "limit": limit, "size": size}
     if name == USER_CODE:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from invariscope.base.errors import OutputError, RecipeError
 from invariscope.base.files import sha256_file, write_atomic
 from invariscope.base.former import FORMER_NAME
+from invariscope.base.paths import unreadable
 from invariscope.base.processes import end_with, stopped_by_signals
 from invariscope.base.registry import add_all, added
 from invariscope.zoo.checkpoint import Checkpoint
@@ -114,6 +115,9 @@ def train_recipe(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise RecipeError(f"{out}: cannot make this folder ({problem.strerror}): name another --out") from problem
+    for path in (out / FILE_NAME, *(path for run in runs for path in _files(out, run))):
+        if kind := unreadable(path):
+            raise OutputError(f"{path} is {kind}: move it away, or name another --out")
     with _writing(out):
         code = keep_code(runs, out)
     others = _entries_of_others(out, runs)
@@ -253,6 +257,12 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _file(out: Path, run: Run, epoch: int) -> Path:
     return out / f"{run.snapshot_name(epoch)}.safetensors"
+
+
+def _files(out: Path, run: Run) -> Iterator[Path]:
+    """What a run writes."""
+    yield from (_file(out, run, epoch) for epoch in run.snapshot_epochs)
+    yield _state_file(out, run)
 
 
 def _state_file(out: Path, run: Run) -> Path:
