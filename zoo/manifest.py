@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,7 @@ import yaml
 from invariscope.base.errors import InputError, ManifestError, ModelError
 from invariscope.base.files import write_atomic
 from invariscope.base.names import unknown
+from invariscope.base.paths import LONGEST_NAME
 from invariscope.zoo.architectures import ARCHITECTURES, takes_strided
 from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES, Checkpoint, no_weights
 from invariscope.zoo.datasets.inputs import InputSpec
@@ -50,7 +52,9 @@ def read_manifest(
     missing_weights: bool = False,
     operators: bool = True,
     allow_outside: bool = False,
-    code: bool = True,
+    allow_code: bool = False,
+    listed: bool = False,
+    only: str = "*",
 ) -> list[Checkpoint]:
     """Read and validate a manifest, given as its file or as the folder that holds ``zoo.yaml``.
 
@@ -65,7 +69,10 @@ def read_manifest(
             does it later.
         allow_outside: whether weights and ``python:`` files may lie outside of the manifest's folder. A file grants
             itself nothing: ``allow_outside: true``, which older manifests have at their top, is without effect.
-        code: accept ``python:`` networks, whose file is run.
+        allow_code: accept ``python:`` networks and operators, whose file is run. No file grants itself that.
+        listed: accept them without leave too: the checkpoints are listed and no more, and nothing of theirs is run. One
+            that does not say its ``input`` is refused then.
+        only: a pattern; entries of other names are left out, and nothing of them is looked at or run.
 
     Raises:
         ManifestError: for the first problem, with file, line, entry and what would be accepted, and the number of
@@ -78,7 +85,7 @@ def read_manifest(
     top = root.mapping("the manifest", ("checkpoints", "allow_outside"), ("checkpoints",))
     if "allow_outside" in top:
         top["allow_outside"].flag("allow_outside")
-    permissions = _Permissions(allow_outside, missing_weights, operators, code)
+    permissions = _Permissions(allow_outside, missing_weights, operators, allow_code, listed, only)
     reader = _Reader(path, permissions)
     checkpoints: list[Checkpoint] = []
     problems: list[ManifestError] = []
@@ -90,6 +97,8 @@ def read_manifest(
     if problems:
         more = f" (and {len(problems) - 1} more entries with a problem)" if len(problems) > 1 else ""
         raise ManifestError(f"{problems[0]}{more}") from None
+    if not checkpoints:
+        raise ManifestError(f"--only {only}: no checkpoint of the zoo has such a name ({reader.first_name} is one)")
     return checkpoints
 
 
@@ -154,6 +163,8 @@ class _Permissions:
     missing_weights: bool
     operators: bool
     code: bool
+    listed: bool
+    only: str
 
 
 class _Reader:
@@ -170,7 +181,13 @@ class _Reader:
         if isinstance(item.value, dict) and "name" in item.value:
             what = f"checkpoint {item.value['name'].text(f'{what}: name')!r}"
         entry = item.mapping(what, ENTRY_KEYS, ("model", "weights"))
-        text, model = self._model(entry["model"], what)
+        text, model = self._parsed(entry["model"], what)
+        files, is_pattern = self._weights(entry["weights"], what, model)
+        named = [(file, self._name(entry, file, is_pattern, item, what)) for file in files]
+        named = [(file, name) for file, name in named if fnmatchcase(name, self._permissions.only)]
+        if not named:
+            return []
+        self._check_model(model, entry["model"], what)
         spec = (
             read_input(entry["input"], f"{what}: input") if "input" in entry else self._known_input(model, item, what)
         )
@@ -181,15 +198,8 @@ class _Reader:
         ignore = read_ignore(entry["ignore"], f"{what}: ignore") if "ignore" in entry else ()
         classes = read_classes(entry["classes"], f"{what}: classes") if "classes" in entry else None
         factors = _factors(entry["factors"], f"{what}: factors") if "factors" in entry else {}
-        files, is_pattern = self._weights(entry["weights"], what, model)
         checkpoints = []
-        for file in files:
-            name = entry["name"].value if "name" in entry else ""
-            if is_pattern or not name:
-                name = "-".join(part for part in (name, _stem(file)) if part)
-            if name in self._lines:
-                raise item.fail(f"{what}: the name {name!r} stands already in line {self._lines[name]}: rename one")
-            self._lines[name] = item.line
+        for file, name in named:
             frozen = MappingProxyType(dict(factors))
             origin = (self._folder, item.line, self._path)
             more: dict[str, Any] = {"key": key, "rename": MappingProxyType(rename), "ignore": ignore}
@@ -197,25 +207,41 @@ class _Reader:
             checkpoints.append(Checkpoint(name, text, file, spec, labels, frozen, prefix, *origin, **more))
         return checkpoints
 
-    def _model(self, item: Located, what: str) -> tuple[str, ModelString]:
+    @property
+    def first_name(self) -> str:
+        """A name of the manifest."""
+        return next(iter(self._lines))
+
+    def _name(self, entry: Mapping[str, Located], file: Path, is_pattern: bool, item: Located, what: str) -> str:
+        """The name of one of an entry's checkpoints, which no other has."""
+        name: str = entry["name"].value if "name" in entry else ""
+        if is_pattern or not name:
+            name = "-".join(part for part in (name, _stem(file)) if part)
+        if name in self._lines:
+            raise item.fail(f"{what}: the name {name!r} stands already in line {self._lines[name]}: rename one")
+        self._lines[name] = item.line
+        return name
+
+    def _parsed(self, item: Located, what: str) -> tuple[str, ModelString]:
         text = item.text(f"{what}: model")
         try:
-            model = ModelString.parse(text)
+            return text, ModelString.parse(text)
         except InputError as problem:
             raise item.fail(f"{what}: {problem}") from None
+
+    def _check_model(self, model: ModelString, item: Located, what: str) -> None:
         self._check_code(model, item, what)
         try:
             if model.scheme == "zoo" and self._permissions.operators:
                 check_zoo_model(model, self._folder)
         except InputError as problem:
             raise item.fail(f"{what}: {problem}") from None
-        return text, model
 
     def _check_code(self, model: ModelString, item: Located, what: str) -> None:
         """Refuse a Python file that may not run, or is not there; before any of it does."""
         text = str(model)
         for file in model.files(self._folder):
-            if not self._permissions.code:
+            if not self._permissions.code and not self._permissions.listed:
                 raise item.fail(no_code(f"{what}: {text!r}", file))
             named_by_path = model.scheme != "python" or model.target.rpartition(":")[0].endswith(".py")
             if named_by_path or file.is_relative_to(self._folder):  # what is installed lies where it lies
@@ -227,6 +253,8 @@ class _Reader:
         """The input that the model string's library knows, for an entry without one."""
         from invariscope.zoo.loading import default_input  # imports torch, which most manifests do not need
 
+        if not self._permissions.code and (files := model.files(self._folder)):
+            raise item.fail(f"{no_code(f'{what}: to find the input of {str(model)!r}', files[0])}; or add input")
         try:
             spec = default_input(model, self._folder)
         except InputError as problem:
@@ -247,10 +275,16 @@ class _Reader:
     def _weights(self, item: Located, what: str, model: ModelString) -> tuple[list[Path], bool]:
         """The weights files of an entry, and whether a pattern named them."""
         text = item.text(f"{what}: weights")
+        if "\0" in text or max(map(len, os.fsencode(text).split(b"/"))) > LONGEST_NAME:
+            raise item.fail(f"{what}: weights is {text[:60]!r}, which no path is: correct it")
         if text == PRETRAINED:
             return [self._pretrained(model, item, what)], False
         path = self._folder / text
         if glob.has_magic(text) and not path.exists():
+            if Path(text).is_absolute() or ".." in Path(text).parts:
+                self._check_inside(Path(os.path.normpath(path)), item, f"{what}: weights")
+                if "**" in text:
+                    raise item.fail(f"{what}: weights: outside of the zoo's folder a pattern has no **: name it")
             found = sorted(glob.glob(text, root_dir=self._folder, recursive=True))
             files = whole([self._folder / name for name in found if name.endswith(WEIGHT_SUFFIXES)])
             if not files:
@@ -343,7 +377,7 @@ def _factors(item: Located, what: str) -> dict[str, Scalar]:
 
 
 def _is_whole(value: Scalar) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _is_number(value: Scalar) -> bool:

@@ -11,9 +11,10 @@ from typing import Any
 from invariscope.base.errors import InputError, ModelError, OperatorError, RecipeError
 from invariscope.zoo.manifest import check_zoo_model
 from invariscope.zoo.model_string import Argument
-from invariscope.zoo.operators import OperatorSpec, read_downsampling
+from invariscope.zoo.operators import OperatorSpec, operator_code_files, read_downsampling
 from invariscope.zoo.run import CODE, OPTIMIZERS, PRECISIONS, Run, operator_factors
 from invariscope.zoo.sampling import PADDING_MODES
+from invariscope.zoo.user_code import no_code
 from invariscope.zoo.yaml_lines import Located, read_yaml
 
 DESIGNS = ("population", "rotations", "repeats")
@@ -39,7 +40,7 @@ RUN_FACTORS = (
 """The factors that a manifest has of itself: no recipe can give others under these names."""
 
 
-def read_recipe(path: str | Path) -> list[Run]:
+def read_recipe(path: str | Path, *, allow_code: bool = False) -> list[Run]:
     """Read a recipe and expand it.
 
     A recipe is a mapping with ``grid``, one mapping or a list of them, and optional ``defaults``. Keys are the
@@ -48,11 +49,16 @@ def read_recipe(path: str | Path) -> list[Run]:
     The Python file of an operator or architecture ``python:FILE.py:NAME`` is relative to the recipe's folder, and its
     code runs; the files of ``data`` are too, where they are there, and else to the working folder.
 
+    Args:
+        allow_code: run the Python files that the recipe names, which is refused without.
+
     Raises:
-        RecipeError: for an unknown key, a value of the wrong kind, an unknown architecture or operator, or two runs
-            that are the same or would have the same name; with file and line.
+        RecipeError: for code without leave, an unknown key, a value of the wrong kind, an unknown architecture or
+            operator, or two runs that are the same or would have the same name; with file and line.
     """
     root, folder = read_yaml(path, RecipeError, "recipe"), Path(path).parent
+    if not allow_code:
+        refuse_code(root)
     top = root.mapping("the recipe", ("defaults", "grid"), ("grid",))
     defaults: dict[str, Any] = {}
     if "defaults" in top:
@@ -72,6 +78,27 @@ def read_recipe(path: str | Path) -> list[Run]:
             lines |= {run.id: grid.line, _same(run): grid.line}
             runs.append(run)
     return runs
+
+
+def refuse_code(root: Located) -> None:
+    """Refuse a recipe or a design that names a Python file, before any of it runs.
+
+    Raises:
+        RecipeError: with the line of the first such name.
+    """
+    waiting = [root]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item.value, dict):
+            waiting += item.value.values()
+        elif isinstance(item.value, list):
+            waiting += item.value
+        elif isinstance(item.value, str) and CODE in item.value:
+            files = [str(file) for file in operator_code_files(item.value)]
+            if item.value.startswith(CODE):
+                files.append(item.value.removeprefix(CODE).partition(":")[0])
+            if files:
+                raise item.fail(no_code(repr(item.value), Path(files[0])))
 
 
 def _same(run: Run) -> str:

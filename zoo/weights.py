@@ -16,7 +16,6 @@ from invariscope.zoo.checkpoint import INDEX_SUFFIX, WEIGHT_SUFFIXES, no_weights
 from invariscope.zoo.layouts import Layout, rename_pairs
 from invariscope.zoo.pickles import read_pickled
 
-
 LARGEST_HEADER = 1 << 24
 """Bytes of a header at most: a million tensors without a value take 40 s to be made."""
 
@@ -81,7 +80,7 @@ def _read_safetensors(path: Path) -> Any:
         header = int.from_bytes(file.read(8), "little")
     if header > LARGEST_HEADER and header <= path.stat().st_size:
         raise WeightsError(
-            f"{path}: its header has {header} bytes, more than the {LARGEST_HEADER} of some 100,000 tensors: save it anew"
+            f"{path}: its header has {header} bytes, more than {LARGEST_HEADER}, those of 100,000 tensors: save it anew"
         )
     try:
         return load_file(path)

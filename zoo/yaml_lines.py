@@ -21,8 +21,11 @@ Scalar = str | int | float | bool | None
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEPTH = 100
 
-LARGEST_FILE = 64 << 20
-"""Bytes of a file at most: a manifest of 100,000 checkpoints has half of it."""
+LARGEST_FILE = 16 << 20
+"""Bytes of a file at most: a manifest of 50,000 checkpoints has as many."""
+
+MOST_REPEATED = 100_000
+"""Values that aliases and merges may add to those that are written out."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ def read_yaml(path: str | Path, error: type[InputError], what: str) -> Located:
         node = loader.get_single_node()
         if node is None:
             raise error(f"{path}: the {what} is empty: fill it in")
+        if _expanded(node, {}) > text.count("\n") + len(text) + MOST_REPEATED:
+            raise error(f"{path}: its aliases stand for more than {MOST_REPEATED} values: write the values out")
         return _Converter(loader, path, error).convert(node)
     except yaml.MarkedYAMLError as cause:
         mark = cause.problem_mark or cause.context_mark
@@ -146,6 +151,19 @@ def read_yaml(path: str | Path, error: type[InputError], what: str) -> Located:
     except (yaml.YAMLError, RecursionError) as cause:
         reason = " ".join(str(cause).split())
         raise error(f"{path}: not valid YAML ({reason}): correct the {what}") from None
+
+
+def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
+    """The values that a node stands for, with all that its aliases stand for."""
+    if id(node) not in known:
+        known[id(node)] = 1  # of an alias that contains itself, which is refused later
+        inside: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            inside = node.value
+        elif isinstance(node, yaml.MappingNode):
+            inside = [value for _, value in node.value]
+        known[id(node)] = 1 + sum(_expanded(value, known) for value in inside)
+    return known[id(node)]
 
 
 def _refuse_depth(text: str, path: Path, error: type[InputError]) -> None:

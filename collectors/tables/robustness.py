@@ -158,7 +158,7 @@ def _attacks(chosen: RobustnessOptions, seed: int) -> list[dict[str, Any]]:
 @lru_cache(maxsize=8)
 def _second(spec: str, split: str) -> ImageSet:
     """Another data set, decoded once per process."""
-    images = DataSource(spec, split).images
+    images = DataSource(spec, split, allow_code=True).images  # the options were read with leave
     if not images.classes:
         raise DataError(f"{images.name} has no labels: second data must have those of the network's classes")
     return images

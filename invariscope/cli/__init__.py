@@ -110,7 +110,7 @@ def parse(arguments: Sequence[str] | None = None) -> Any:
         raise InputError(_unboxed(told.getvalue(), arguments)) from None
 
 
-_RULE = re.compile("[\u2500-\u257f]{8,}")
+_RULE = re.compile("[\u2500-\u257f]{8,}|-{8,}")
 _BOX = re.compile("[\u2500-\u257f]+")
 
 
@@ -118,7 +118,7 @@ def _unboxed(told: str, arguments: Sequence[str] | None) -> str:
     """What the parser says in a box, in one line: its first part, and where to read more."""
     inside: list[str] = []
     for line in re.sub("\x1b\\[[0-9;]*m", "", told).splitlines():
-        text = _BOX.sub(" ", line).strip()
+        text = _BOX.sub(" ", line).strip(" |+-") if _RULE.search(line) else _BOX.sub(" ", line).strip(" |")
         if _RULE.search(line) and inside:
             break
         if text and not _RULE.search(line):

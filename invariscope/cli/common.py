@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,14 +49,6 @@ def job_count(value: int, option: str = "--jobs") -> int:
     return value
 
 
-def fitting(checkpoints: Sequence[Checkpoint], pattern: str) -> list[Checkpoint]:
-    """The checkpoints whose name fits ``--only PATTERN``; refuses a pattern that none fits."""
-    found = [checkpoint for checkpoint in checkpoints if fnmatchcase(checkpoint.name, pattern)]
-    if not found:
-        raise InputError(f"--only {pattern}: no checkpoint of the zoo has such a name ({checkpoints[0].name} is one)")
-    return found
-
-
 def run_collect(
     checkpoints: Sequence[Checkpoint], images: DataSource, out: Path | str, options: Options, **how: Any
 ) -> CollectOutcome:
@@ -81,6 +72,8 @@ def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
         warn(
             f"out of memory: measured {count} checkpoint{'s' * (count > 1)} in smaller batches ({name}: {size} images)"
         )
+    if outcome.replaced:
+        warn(f"other weights than before: the older rows of {_few(outcome.replaced)} were removed")
     if outcome.no_functions:
         warn(
             f"no function of the image: {', '.join(outcome.no_functions)}: other logits on a second pass or in other "
@@ -96,6 +89,11 @@ def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
     for failure in dict.fromkeys(map(str, outcome.failures)):  # a network that cannot be loaded fails in every task
         warn(f"failed: {failure}")
     return WITH_FAILURES if outcome.failures else DONE
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
 
 
 NAMED = 8

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 from invariscope import data
 from invariscope.base.paths import folder_to_write
 from invariscope.cli.common import (
-    fitting,
     job_count,
     load_tables,
     run_analysis,
@@ -55,7 +54,7 @@ class Demo:
         tables = self.out / "tables"
         zoo, images, options = asked(self)
         jobs = job_count(self.jobs)
-        checkpoints = fitting(read_manifest(zoo, operators=False), self.only)
+        checkpoints = read_manifest(zoo, operators=False, only=self.only)
         code = tell_outcome(
             run_collect(checkpoints, images, tables, options, jobs=jobs, command=f"invariscope: {self}"), tables
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, make_dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,19 +25,45 @@ Command = TypeVar("Command")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManifestFlags:
+class CodeFlag:
+    """The flag of every command that may meet the name of a Python file."""
+
+    allow_code: bool = False
+    """Run the Python files that are named python:, which is refused without; read them first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestFlags(CodeFlag):
     """The flags of every command that reads the manifest of a zoo which somebody else may have written."""
 
-    code: bool = True
-    """Run the code of python: networks where it is needed; with --no-code they are refused."""
     allow_outside: bool = False
     """Let the manifest name files outside of the zoo's folder."""
 
-    def read(self, zoo: Path) -> list[Checkpoint]:
-        """The checkpoints of a zoo, as far as these flags let its manifest reach."""
+    def read(self, zoo: Path, only: str = "*", *, listed: bool = False) -> list[Checkpoint]:
+        """The checkpoints of a zoo whose names fit, as far as these flags let its manifest reach."""
         from invariscope.zoo.manifest import read_manifest
 
-        return read_manifest(zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
+        leave = {"allow_outside": self.allow_outside, "allow_code": self.allow_code}
+        return read_manifest(zoo, operators=False, listed=listed, only=only, **leave)
+
+
+def refuse_code(values: Iterable[object], allow_code: bool) -> None:
+    """Refuse texts that name a Python file, as a network, an operator or a data set, where code may not run."""
+    from invariscope.zoo.model_string import ModelString
+    from invariscope.zoo.operators import operator_code_files
+    from invariscope.zoo.user_code import no_code
+
+    for value in () if allow_code else values:
+        for text in value if isinstance(value, tuple) else (value,):
+            if not isinstance(text, str) or "python:" not in text:
+                continue
+            files = list(operator_code_files(text))
+            if text.startswith("python:"):
+                files.append(Path(text.removeprefix("python:").partition(":")[0]))
+            with suppress(InputError):
+                files += ModelString.parse(text).files()
+            if files:
+                raise InputError(no_code(repr(text), files[0]))
 
 
 class FlagError(Exception):

@@ -11,10 +11,11 @@ from typing import Any
 from invariscope.base.errors import InputError
 from invariscope.base.terminal import say
 from invariscope.cli.common import DONE
+from invariscope.cli.flags import CodeFlag, refuse_code
 
 
 @dataclass(frozen=True)
-class Operators:
+class Operators(CodeFlag):
     """The downsampling operators: formula, knobs, and what each does to noise before any training.
 
     MSB is the chance-corrected weight on the maximum; selectivity says how far single pixels are picked, whichever;
@@ -33,6 +34,7 @@ class Operators:
         import pandas as pd
         from tqdm import tqdm
 
+        refuse_code(self.only, self.allow_code)
         rows = [_row(spec) for spec in tqdm(wanted(self.only), unit="operator", disable=None, leave=False)]
         if self.json:
             say(*json.dumps(rows, indent=1).split("\n"))

@@ -11,10 +11,11 @@ from invariscope.base.paths import folder_to_write
 from invariscope.base.terminal import say
 from invariscope.base.words import counted
 from invariscope.cli.common import DONE
+from invariscope.cli.flags import CodeFlag
 
 
 @dataclass(frozen=True)
-class Pack:
+class Pack(CodeFlag):
     """Put a zoo's weights into packs, to be kept and passed on; only what no pack in the folder holds yet is added.
 
     Example: invariscope pack my_zoo --out packs --half digits
@@ -35,8 +36,12 @@ class Pack:
         from invariscope.zoo.packs import pack, predicted
 
         folder_to_write(self.out)
-        predict = None if self.half is None else predicted(DataSource(self.half, limit=self.limit).images)
-        for path, held in pack(self.zoo, self.out, predict=predict):
+        predict = (
+            None
+            if self.half is None
+            else predicted(DataSource(self.half, limit=self.limit, allow_code=self.allow_code).images)
+        )
+        for path, held in pack(self.zoo, self.out, predict=predict, allow_code=self.allow_code):
             halves = sum(found.half for found in held)
             say(f"{path}: {counted(len(held), 'file')}, {halves} in half precision")
         say(f"packs: {self.out}")

@@ -12,10 +12,11 @@ from invariscope.base.errors import InputError
 from invariscope.base.terminal import say
 from invariscope.base.words import counted
 from invariscope.cli.common import DONE, at_least_one
+from invariscope.cli.flags import CodeFlag, refuse_code
 
 
 @dataclass(frozen=True)
-class Sites:
+class Sites(CodeFlag):
     """The downsampling sites of any model, as a table.
 
     Example: invariscope sites timm:convnext_tiny
@@ -39,6 +40,7 @@ class Sites:
         from invariscope.zoo.loading import build_model, default_input
         from invariscope.zoo.sites import find_sites
 
+        refuse_code([self.model], self.allow_code)
         model = build_model(self.model)
         spec = default_input(self.model)
         channels = self.channels

@@ -29,7 +29,7 @@ class Status(ManifestFlags):
         """Print the state."""
         from invariscope.collectors.engine.status import status
 
-        found = status(self.tables, self.read(self.zoo) if self.zoo else None)
+        found = status(self.tables, self.read(self.zoo, listed=True) if self.zoo else None)
         say(f"tables: {self.tables} ({found.parts} parts)")
         for condition in found.conditions:
             say(condition)

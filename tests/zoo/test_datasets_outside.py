@@ -98,15 +98,15 @@ def test_what_was_loaded_once_is_never_taken_for_what_is_there_now(ramps: str, t
 
 def test_a_file_is_run_only_where_that_is_allowed(ramps: str, tmp_path: Path) -> None:
     (tmp_path / "ramps.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n" + LOADER)
-    refusal = r"runs the code of .*ramps\.py: read it, then leave --no-code out"
+    refusal = r"runs the code of .*ramps\.py: read it, then give --allow-code"
     with pytest.raises(DataError, match=refusal):
-        load_dataset(f"{ramps}:load", code=False)
+        load_dataset(f"{ramps}:load")
     with pytest.raises(DataError, match=refusal):
-        _ = DataSource(f"{ramps}:load", code=False).images
+        _ = DataSource(f"{ramps}:load").images
     assert not (tmp_path / "ran").exists()
     assert DataSource(f"{ramps}:load").images
     assert (tmp_path / "ran").exists()
-    assert DataSource("digits", limit=1, code=False).images
+    assert DataSource("digits", limit=1).images
 
 
 @pytest.mark.parametrize(

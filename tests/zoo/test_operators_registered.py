@@ -238,7 +238,7 @@ def test_no_code_of_a_manifest_runs_unasked(folder: Path) -> None:
     (folder / "zoo.yaml").write_text(f"checkpoints:\n  - {entry}\n")
     for operators in (True, False):
         with pytest.raises(ManifestError, match=r"zoo.yaml:2: .*runs the code of .*ops.py"):
-            read_manifest(folder, missing_weights=True, code=False, operators=operators)
+            read_manifest(folder, missing_weights=True, operators=operators)
     assert not ran.exists()
     (checkpoint,) = read_manifest(folder, missing_weights=True)
     assert ran.exists()
@@ -378,7 +378,7 @@ def test_no_code_inside_of_an_operator_runs_unasked(folder: Path) -> None:
     entry = f"{{name: a, model: 'zoo:smallcnn?operator={inside}&in_channels=1', weights: a.pt, "
     (folder / "zoo.yaml").write_text(f"checkpoints:\n  - {entry}input: {{size: 8, mean: [0], std: [1]}}}}\n")
     with pytest.raises(ManifestError, match=r"zoo.yaml:2: .*runs the code of .*ops.py"):
-        read_manifest(folder, missing_weights=True, code=False)
+        read_manifest(folder, missing_weights=True)
     with pytest.raises(InputError, match=r"ops.py"):
         refuse_code([("max", inside)])
     refuse_code([("max", "mix(0.5, max, avg)"), 3, "zero"])

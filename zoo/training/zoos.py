@@ -84,6 +84,7 @@ def train_recipe(
     jobs: int = 1,
     progress: bool = True,
     conditions: Conditions | None = None,
+    allow_code: bool = False,
 ) -> TrainReport:
     """Train what a recipe asks for and ``out`` does not hold yet, and write ``out/zoo.yaml``.
 
@@ -99,6 +100,7 @@ def train_recipe(
         jobs: processes, each with one run at a time.
         progress: show a bar over the runs on standard error, when that is a terminal.
         conditions: device, threads of a run, and how often its state is kept.
+        allow_code: run the Python files that a recipe names; those of ``runs``, which the caller made, always do.
 
     Raises:
         RecipeError: for a recipe that is wrong, or a file in ``out`` of the same name with other settings.
@@ -106,7 +108,8 @@ def train_recipe(
         OutputError: ``out`` cannot be written to, or its disk is full; what is there is whole, and is gone on from.
         Stopped: a signal asked for the end.
     """
-    runs = list(recipe) if isinstance(recipe, Sequence) and not isinstance(recipe, str) else read_recipe(recipe)
+    runs = list(recipe) if isinstance(recipe, Sequence) and not isinstance(recipe, str) else None
+    runs = read_recipe(recipe, allow_code=allow_code) if runs is None else runs  # type: ignore[arg-type]
     out = Path(out)
     conditions = conditions or Conditions()
     check_device(conditions.device)
@@ -243,7 +246,7 @@ def _training_images(run: Run) -> ImageSet:
 
 @functools.cache
 def _load(data: str, limit: int | None) -> ImageSet:
-    return load_dataset(data, split="train", limit=limit)
+    return load_dataset(data, split="train", limit=limit, allow_code=True)  # runs were read with leave
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -339,5 +342,5 @@ def _entries_of_others(out: Path, runs: Sequence[Run]) -> list[Checkpoint]:
     if not (out / FILE_NAME).exists():
         return []
     files = {_file(out, run, epoch).resolve() for run in runs for epoch in run.snapshot_epochs}
-    entries = read_manifest(out, missing_weights=True, operators=False, allow_outside=True)
+    entries = read_manifest(out, missing_weights=True, operators=False, allow_outside=True, listed=True)
     return [entry for entry in entries if entry.weights.resolve() not in files and entry.weights.exists()]
