@@ -117,7 +117,7 @@ def unpack(packs: str | Path, out: str | Path) -> list[Checkpoint]:
     if not sources:
         raise WeightsError(f"{packs}: there is no pack-*.safetensors in it: name a pack or a folder of packs")
     for source in sources:
-        if kind := unreadable(source, 4 * LARGEST):
+        if kind := unreadable(source):
             raise WeightsError(f"{source} is {kind}: name a pack or a folder of packs")
         contents(source)
     out.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,7 @@ import pandas as pd
 
 from invariscope.analysis.tables.load import Tables
 from invariscope.base.errors import TableError
+from invariscope.base.terminal import plain
 from invariscope.collectors.schema import OPERATOR_ERROR
 
 NOT_GIVEN = "not given"
@@ -213,8 +214,14 @@ def _with_runs(rows: pd.DataFrame) -> pd.DataFrame:
 def _further_factors(row: Any) -> dict[str, Any]:
     try:
         factors = json.loads(row.factors)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TableError(
             f"checkpoint {row.checkpoint!r}: its factors are not JSON; collect `checkpoints` again"
         ) from error
-    return {f"factor_{name}": value for name, value in factors.items() if name not in FACTORS}
+    if not isinstance(factors, dict) or any(isinstance(value, dict | list) for value in factors.values()):
+        raise TableError(
+            f"checkpoint {row.checkpoint!r}: its factors are no mapping of names to texts and numbers; collect "
+            "`checkpoints` again"
+        )
+    shown = {plain(name): plain(value) if isinstance(value, str) else value for name, value in factors.items()}
+    return {f"factor_{name}": value for name, value in shown.items() if name not in FACTORS}

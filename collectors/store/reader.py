@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from invariscope.base.errors import TableError, one_line
 from invariscope.base.names import unknown
 from invariscope.base.paths import checked_path
 from invariscope.collectors.schema import DESCRIPTION, FORMER_COLUMNS, LATER_COLUMNS, SCHEMA_VERSION, TABLES
+from invariscope.collectors.store.checked import checked_rows, part_errors
 from invariscope.collectors.store.keys import part_key, replaces
 
 COMPACTED = "compacted-"
@@ -113,7 +113,14 @@ class PartFile:
 
 def list_parts(filesystem: fs.FileSystem, base: str, table: str) -> list[PartFile]:
     """All parts of a table in a folder, by name."""
-    found = filesystem.get_file_info(fs.FileSelector(f"{base}/{table}", allow_not_found=True))
+    place = f"{base}/{table}"
+    if filesystem.get_file_info(place).type not in (fs.FileType.Directory, fs.FileType.NotFound):
+        raise TableError(f"{place}: is no folder, and table {table} is one: move it away")
+    found = filesystem.get_file_info(fs.FileSelector(place, allow_not_found=True))
+    for info in found:
+        if info.path.endswith(".parquet") and info.type != fs.FileType.File and not info.base_name.startswith("."):
+            kind = "a folder" if info.type == fs.FileType.Directory else "a pipe, a device or a link to nothing"
+            raise TableError(f"{info.path}: is {kind} and no part: move it away")
     parts = [
         PartFile(info.path, info.size, info.mtime_ns or 0)
         for info in found
@@ -232,8 +239,9 @@ class TableReader:
                 continue
         else:
             raise TableError(f"{self.name}: table {table} changes while it is read; read it when that has ended")
-        rows = pa.Table.from_batches(batches) if batches else TABLES[table].empty_table()
-        return wanted.exact(table, rows)
+        if not batches:
+            return TABLES[table].empty_table()
+        return wanted.exact(table, checked_rows(pa.Table.from_batches(batches), table, f"{self._base}/{table}"))
 
     def networks(self, checkpoints: Collection[str]) -> list[tuple[str, str, str]]:
         """Name, ``sha256`` and ``model`` of these checkpoints, from the table of descriptions.
@@ -273,7 +281,7 @@ class TableReader:
             expression = once if selected is None else selected if once is None else once & selected
             projection = {column: _column(column) for column in columns or TABLES[table].names}
             scanner = dataset.scanner(columns=projection, filter=expression, batch_size=batch_rows)
-            with _named_errors(f"{self._base}/{table}"):
+            with part_errors(f"{self._base}/{table}"):
                 yield from scanner.to_batches()
 
     def _sources(self, table: str) -> Iterator[tuple[list[str], ds.Expression | None]]:
@@ -300,7 +308,8 @@ class TableReader:
     def _values(self, table: str, files: list[str], column: str) -> list[str]:
         if not files:
             return []
-        values: list[str] = self._dataset(table, files).to_table(columns=[column])[column].unique().to_pylist()
+        with part_errors(f"{self._base}/{table}"):
+            values: list[str] = self._dataset(table, files).to_table(columns=[column])[column].unique().to_pylist()
         return values
 
     def _dataset(self, table: str, files: list[str]) -> ds.Dataset:
@@ -308,7 +317,7 @@ class TableReader:
         for name, former in FORMER_COLUMNS.items():
             if name in schema.names:
                 schema = schema.append(pa.field(former, schema.field(name).type))
-        with _named_errors(f"{self._base}/{table}"):
+        with part_errors(f"{self._base}/{table}"):
             dataset = ds.dataset(files, schema=schema, format="parquet", filesystem=self._filesystem)
         for fragment in dataset.get_fragments():
             _check_part(table, fragment)
@@ -327,7 +336,7 @@ def _check_part(table: str, fragment: ds.Fragment) -> None:
         found = fragment.physical_schema
     except FileNotFoundError:
         raise
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{file}: not a readable parquet file; delete it and collect again") from error
     version = (found.metadata or {}).get(VERSION_KEY)
     if version is not None and version != str(SCHEMA_VERSION).encode():
@@ -340,18 +349,6 @@ def _check_part(table: str, fragment: ds.Fragment) -> None:
     missing = [column for column in TABLES[table].names if column not in names | LATER_COLUMNS]
     if missing:
         raise TableError(f"{file}: table {table} lacks the columns {', '.join(missing)}; collect into a new folder")
-
-
-@contextmanager
-def _named_errors(folder: str) -> Iterator[None]:
-    """Completes what pyarrow says of a column, in one line that names the folder."""
-    try:
-        yield
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise TableError(
-            f"{folder}: a column has another type than the schema ({reason}); collect into a new folder"
-        ) from error
 
 
 def by_network(table: str) -> bool:

@@ -98,10 +98,9 @@ def parse(arguments: Sequence[str] | None = None) -> Any:
 
     told = io.StringIO()
     try:
+        made, description = _commands(), _description()
         with redirect_stderr(told):
-            return tyro.cli(
-                _commands(), prog="invariscope", description=_description(), args=arguments, registry=list_rules()
-            )
+            return tyro.cli(made, prog="invariscope", description=description, args=arguments, registry=list_rules())
     except FlagError as error:
         raise InputError(str(error)) from error
     except SystemExit as stop:

@@ -456,6 +456,36 @@ def factors(here: Path, rest: str) -> None:
 
 
 @maker
+def names(here: Path, rest: str) -> None:
+    """``names A B C``: the networks, their operators, runs, sites and data have hostile names."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    chosen = [HOSTILE[name] for name in rest.split()]
+    given: dict[str, str] = {}
+    texts = (
+        "checkpoint",
+        "operator",
+        "operator_spec",
+        "architecture",
+        "training_data",
+        "run",
+        "site",
+        "site_kind",
+        "reason",
+    )
+    for path in sorted((here / "tables").glob("*/*.parquet")):
+        rows = pq.read_table(path)
+        named = [given.setdefault(old, chosen[len(given) % len(chosen)]) for old in rows["checkpoint"].to_pylist()]
+        for column in {*texts, "data", "factors"} & set(rows.column_names):
+            field = rows.schema.field(column)
+            fresh = [chosen[0]] * len(rows) if column == "data" else named
+            fresh = [json.dumps({name: name, "labels": name}) for name in named] if column == "factors" else fresh
+            rows = rows.set_column(rows.column_names.index(column), field, pa.array(fresh, field.type))
+        pq.write_table(rows, path)
+
+
+@maker
 def table_is_file(here: Path, name: str) -> None:
     shutil.rmtree(here / "tables" / name)
     (here / "tables" / name).write_text("a file")

@@ -125,6 +125,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 def run(case, number: int, base: Path, root: Path) -> dict:
     """Make a case's input, run its command, and say how it ended and what it changed."""
+    import judge
     import makers
 
     from invariscope import cli
@@ -138,8 +139,9 @@ def run(case, number: int, base: Path, root: Path) -> dict:
     found = forked(lambda: cli.main(command), here)
     after = tree(here)
     changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
+    written = judge.markup(here) if case.kind == "name" else []
     shutil.rmtree(here, ignore_errors=True)
-    return {"number": number, **found, "changed": changed}
+    return {"number": number, **found, "changed": changed, "markup": written}
 
 
 def main(numbers: list[int]) -> None:

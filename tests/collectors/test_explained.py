@@ -71,7 +71,7 @@ def test_collect_names_what_is_not_fully_measured(
 ) -> None:
     out = tmp_path / "tables"
     given = (zoo, "--data", "digits", "--out", out, "--limit", 12, "--msb-images", 4, "--jobs", jobs)
-    assert cli.main(["collect", *map(str, given), "--collect", "checkpoints,layers,invariance"]) == cli.DONE
+    assert cli.main(["collect", *map(str, given), "--allow-code", "--collect", "checkpoints,layers,invariance"]) == cli.DONE
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("layers:")]
     assert line == (
         "layers: 2 checkpoints not fully measured, kept out of means (none: no downsampling site; odd: 1 of 2 shrinks "
@@ -94,7 +94,7 @@ def test_collect_names_what_is_not_fully_measured(
 def test_tables_without_the_column_are_read(zoo: Path, tmp_path: Path) -> None:
     out = tmp_path / "tables"
     given = (zoo, "--data", "digits", "--out", out, "--limit", 12, "--msb-images", 4, "--only", "calls")
-    assert cli.main(["collect", *map(str, given)]) == cli.DONE
+    assert cli.main(["collect", *map(str, given), "--allow-code"]) == cli.DONE
     (part,) = (out / "layers").glob("*.parquet")
     rows = pq.read_table(part)
     pq.write_table(rows.drop_columns("explained"), part)

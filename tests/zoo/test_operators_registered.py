@@ -240,12 +240,12 @@ def test_no_code_of_a_manifest_runs_unasked(folder: Path) -> None:
         with pytest.raises(ManifestError, match=r"zoo.yaml:2: .*runs the code of .*ops.py"):
             read_manifest(folder, missing_weights=True, operators=operators)
     assert not ran.exists()
-    (checkpoint,) = read_manifest(folder, missing_weights=True)
+    (checkpoint,) = read_manifest(folder, missing_weights=True, allow_code=True)
     assert ran.exists()
     assert checkpoint.model == model
     (folder / "zoo.yaml").write_text(f"checkpoints:\n  - {entry.replace('ops.py', '../ops.py')}\n")
     with pytest.raises(ManifestError, match="lies outside of the zoo's folder"):
-        read_manifest(folder, missing_weights=True)
+        read_manifest(folder, missing_weights=True, allow_code=True)
 
 
 # Classes in surgery and swaps.
@@ -383,7 +383,7 @@ def test_no_code_inside_of_an_operator_runs_unasked(folder: Path) -> None:
         refuse_code([("max", inside)])
     refuse_code([("max", "mix(0.5, max, avg)"), 3, "zero"])
     assert not ran.exists()
-    read_manifest(folder, missing_weights=True)
+    read_manifest(folder, missing_weights=True, allow_code=True)
     assert ran.exists()
 
 
