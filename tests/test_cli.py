@@ -86,7 +86,7 @@ def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: py
     summary = (tmp_path / "results" / "summary.md").read_text(encoding="utf-8")
     assert verdict in page
     assert run("report", tables, "--out", tmp_path / "pages") == cli.BAD_INPUT
-    assert "is a folder; name a file in it" in one_line(capsys)
+    assert "is a folder and no file: name a file" in one_line(capsys)
 
 
 def test_demo_loads_joins_analyses_and_draws_once_for_all_it_writes(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from invariscope.base.errors import InputError, ModelError, OperatorError, RecipeError
+from invariscope.zoo.datasets.inputs import LARGEST_SIDE
 from invariscope.zoo.manifest import check_zoo_model
 from invariscope.zoo.model_string import Argument
 from invariscope.zoo.operators import OperatorSpec, operator_code_files, read_downsampling
@@ -16,6 +18,9 @@ from invariscope.zoo.run import CODE, OPTIMIZERS, PRECISIONS, Run, operator_fact
 from invariscope.zoo.sampling import PADDING_MODES
 from invariscope.zoo.user_code import no_code
 from invariscope.zoo.yaml_lines import Located, read_yaml
+
+MOST_RUNS, MOST_EPOCHS = 10_000, 1_000_000
+"""Runs of one grid, and epochs of a run, at most."""
 
 DESIGNS = ("population", "rotations", "repeats")
 """Items of a design's grid that are drawn once, before anything is trained."""
@@ -122,6 +127,8 @@ def _expand(grid: Located, defaults: Mapping[str, Any], folder: Path) -> list[Ru
         raise grid.fail(f"{drawn[0]} is a design, and training draws nothing: {write}")
     entries = grid.mapping("the grid", _FIELDS)
     levels = [_levels(key, item, folder) for key, item in entries.items()]
+    if (count := math.prod(map(len, levels))) > MOST_RUNS:
+        raise grid.fail(f"the grid stands for {count:,} runs, more than {MOST_RUNS:,}: leave values out")
     varied = [key for key, level in zip(entries, levels, strict=True) if len(level) > 1 and key not in _IN_ID]
     runs = []
     for combination in itertools.product(*levels):
@@ -152,10 +159,14 @@ def _value(key: str, item: Located, what: str, folder: Path) -> Any:
             return _operator(item, what, folder)
         case "architecture" | "padding_mode" | "data" | "optimizer" | "label" | "precision" | "draw":
             return item.text(what)
-        case "seed" | "augment_shift" | "wake_up" | "limit":
+        case "seed" | "wake_up" | "limit":
             return item.integer(what, 0)
-        case "epochs" | "batch_size":
+        case "augment_shift":
+            return item.integer(what, 0, LARGEST_SIDE)
+        case "batch_size":
             return item.integer(what, 1)
+        case "epochs":
+            return item.integer(what, 1, MOST_EPOCHS)
         case "lr" | "weight_decay" | "failure_weight" | "clip_norm":
             return item.number(what, 0)
         case "momentum" | "alpha" | "label_smoothing":

@@ -21,6 +21,9 @@ Scalar = str | int | float | bool | None
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEPTH = 100
 
+LARGEST_INTEGER = 10**15
+"""What no seed, size or number of epochs is beyond."""
+
 LARGEST_FILE = 16 << 20
 """Bytes of a file at most: a manifest of 50,000 checkpoints has as many."""
 
@@ -89,10 +92,12 @@ class Located:
             raise self._wrong(what, "true or false")
         return self.value
 
-    def integer(self, what: str, minimum: int) -> int:
-        """An integer of at least ``minimum``."""
+    def integer(self, what: str, minimum: int, maximum: int = LARGEST_INTEGER) -> int:
+        """An integer of at least ``minimum`` and at most ``maximum``."""
         if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < minimum:
             raise self._wrong(what, f"an integer of at least {minimum}")
+        if self.value > maximum:
+            raise self.fail(f"{what} is {self.value:.3g}, and must be at most {maximum:g}")
         return self.value
 
     def number(self, what: str, minimum: float = -math.inf, maximum: float = math.inf) -> float:

@@ -36,6 +36,9 @@ VERSION_KEY = b"schema_version"
 _RETRIES = 5
 """So often a table is read anew whose parts were compacted between listing and reading."""
 
+MANY_ROWS = 100_000
+"""Rows from which on a part that has less than a byte for each is refused: it would unpack to any number of bytes."""
+
 NETWORK = ("sha256", "model")
 """The columns that tell one network from another."""
 
@@ -338,6 +341,9 @@ def _check_part(table: str, fragment: ds.Fragment) -> None:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{file}: not a readable parquet file; delete it and collect again") from error
+    rows, size = fragment.metadata.num_rows, fragment.filesystem.get_file_info(file).size or 0
+    if rows > MANY_ROWS and size < rows:
+        raise TableError(f"{file}: {rows:,} rows in {size:,} bytes are no measurements; delete it and collect again")
     version = (found.metadata or {}).get(VERSION_KEY)
     if version is not None and version != str(SCHEMA_VERSION).encode():
         raise TableError(

@@ -170,7 +170,7 @@ def draw_all(
 def write_drawn(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",)) -> None:
     """Write what was drawn, and print the paths and what was skipped."""
     names: dict[str, list[str]] = {}
-    for name, reason in drawn.reasons.items():
+    for name, reason in drawn.reasons.items() if drawn.figures or drawn.tables else ():  # else `write` says why
         names.setdefault(reason, []).append(name)
     for reason, skipped in names.items():
         warn(f"skipped {', '.join(skipped)}: {reason}")

@@ -1,6 +1,7 @@
 """Runs bad inputs one by one: a process that has imported everything forks, each child has bounds of its own.
 
-``python runner.py CASE ...`` runs those of :data:`cases.CASES` whose numbers are given, and prints a line of JSON for each.
+``python runner.py CASE ...`` runs those of :data:`cases.CASES` whose numbers are given, and prints a line
+of JSON for each.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def warm() -> None:
         entry.load()
 
 
-def forked(act, here: Path, bounded: bool = True) -> dict:
+def forked(act, here: Path, bounded: bool = True, patience: int = 3 * SECONDS) -> dict:
     """What ``act`` printed and how it ended, in a process of its own whose working folder is ``here``."""
     out, err = here.with_suffix(".out"), here.with_suffix(".err")
     began = time.monotonic()
@@ -79,8 +80,8 @@ def forked(act, here: Path, bounded: bool = True) -> dict:
                 pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
                 with contextlib.suppress(ValueError, OSError):
                     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + SLACK,) * 2)
-                resource.setrlimit(resource.RLIMIT_CPU, (SECONDS + 2,) * 2)
-                signal.alarm(3 * SECONDS)
+                resource.setrlimit(resource.RLIMIT_CPU, (patience // 3 + 2,) * 2)
+                signal.alarm(patience)
             code = act() or 0
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
@@ -136,7 +137,7 @@ def run(case, number: int, base: Path, root: Path) -> dict:
     before = tree(here)
     command = [text.replace("{here}", str(here)) for text in shlex.split(case.command)]
     command = [makers.TEXTS.get(text, text) for text in command]
-    found = forked(lambda: cli.main(command), here)
+    found = forked(lambda: cli.main(command), here, patience=9 * SECONDS if case.kind == "name" else 3 * SECONDS)
     after = tree(here)
     changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
     written = judge.markup(here) if case.kind == "name" else []
@@ -144,8 +145,19 @@ def run(case, number: int, base: Path, root: Path) -> dict:
     return {"number": number, **found, "changed": changed, "markup": written}
 
 
-def main(numbers: list[int]) -> None:
+def chosen(cases: list, wanted: list[str]) -> list[int]:
+    """The numbers of the cases that are wanted: ``quick``, ``full PART PARTS``, or as they are given."""
+    if wanted == ["quick"]:
+        return [number for number, case in enumerate(cases) if case.quick]
+    if wanted[0] == "full":
+        return list(range(int(wanted[1]), len(cases), int(wanted[2])))
+    return list(map(int, wanted))
+
+
+def main(wanted: list[str]) -> None:
+    """Run cases, and print a line of JSON for each."""
     warm()
+    import judge
     import makers
     from cases import CASES
 
@@ -156,9 +168,17 @@ def main(numbers: list[int]) -> None:
         made = forked(lambda: makers.make_base(base), base, bounded=False)
         if made["code"]:
             raise SystemExit(f"the good input could not be made: {made['err']}")
-        for number in numbers:
-            print(json.dumps(run(CASES[number], number, base, root)), flush=True)
+        for number in chosen(CASES, wanted):
+            case = CASES[number]
+            found = run(case, number, base, root)
+            told = {
+                "case": f"{case.kind} | {case.make} | {case.command}",
+                "kind": case.kind,
+                "said": found["out"] + found["err"],
+            }
+            sys.stdout.write(json.dumps({**found, **told, "problems": judge.problems(case, found)}) + "\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main([int(text) for text in sys.argv[1:]])
+    main(sys.argv[1:])

@@ -370,7 +370,7 @@ def test_a_file_inside_of_an_operator_runs_counts_and_moves(folder: Path, monkey
 
 def test_no_code_inside_of_an_operator_runs_unasked(folder: Path) -> None:
     from invariscope.base.errors import InputError
-    from invariscope.cli.collect import refuse_code
+    from invariscope.cli.flags import refuse_code
 
     ran = folder / "ran"
     (folder / "ops.py").write_text(f"open({str(ran)!r}, 'w')\n{FILE}")
@@ -380,8 +380,8 @@ def test_no_code_inside_of_an_operator_runs_unasked(folder: Path) -> None:
     with pytest.raises(ManifestError, match=r"zoo.yaml:2: .*runs the code of .*ops.py"):
         read_manifest(folder, missing_weights=True)
     with pytest.raises(InputError, match=r"ops.py"):
-        refuse_code([("max", inside)])
-    refuse_code([("max", "mix(0.5, max, avg)"), 3, "zero"])
+        refuse_code([("max", inside)], False)
+    refuse_code([("max", "mix(0.5, max, avg)"), 3, "zero"], False)
     assert not ran.exists()
     read_manifest(folder, missing_weights=True, allow_code=True)
     assert ran.exists()

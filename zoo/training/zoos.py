@@ -282,6 +282,8 @@ def _is_finished(run: Run, out: Path) -> bool:
             with safe_open(file, "pt") as content:
                 metadata = content.metadata() or {}
                 found = json.loads(metadata.get(METADATA_KEY) or metadata.get(FORMER_NAME, "{}"))
+            if not isinstance(found, dict) or not isinstance(found.get("run", {}), dict):
+                raise ValueError("its metadata are no settings of a run")
         except (SafetensorError, OSError, ValueError) as problem:
             raise RecipeError(f"{file} is no whole weights file ({problem}): delete it to train it again") from problem
         differing = _differences(wanted, found)
