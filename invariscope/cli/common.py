@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +29,15 @@ SIGNALLED = 128
 
 
 def names(text: str) -> tuple[str, ...]:
-    """The names in a list; a comma in brackets, as in ``ddac(3, 2)``, does not end one."""
-    return tuple(name.strip() for name in re.split(r",(?![^()]*\))", text) if name.strip())
+    """The names in a list; a comma in brackets, as in ``mix(0.5, soft(2, 2), avg)``, does not end one."""
+    found, depth = [""], 0
+    for sign in text:
+        depth = max(depth + (sign == "(") - (sign == ")"), 0)
+        if sign == "," and not depth:
+            found.append("")
+        else:
+            found[-1] += sign
+    return tuple(name.strip() for name in found if name.strip())
 
 
 def at_least_one(option: str, value: int) -> int:

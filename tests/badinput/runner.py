@@ -133,7 +133,9 @@ def run(case, number: int, base: Path, root: Path) -> dict:
 
     here = root / f"case{number}"
     here.mkdir()
-    makers.make(case.make, here, base)
+    made = forked(lambda: makers.make(case.make, here, base), here, bounded=False)
+    if made["code"]:
+        raise SystemExit(f"{case.make}: {made['err']}")
     before = tree(here)
     command = [text.replace("{here}", str(here)) for text in shlex.split(case.command)]
     command = [makers.TEXTS.get(text, text) for text in command]

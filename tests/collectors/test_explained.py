@@ -70,8 +70,8 @@ def test_collect_names_what_is_not_fully_measured(
     zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], jobs: int
 ) -> None:
     out = tmp_path / "tables"
-    given = (zoo, "--data", "digits", "--out", out, "--limit", 12, "--msb-images", 4, "--jobs", jobs)
-    assert cli.main(["collect", *map(str, given), "--allow-code", "--collect", "checkpoints,layers,invariance"]) == cli.DONE
+    given = (zoo, "--data", "digits", "--out", out, "--limit", 12, "--msb-images", 4, "--jobs", jobs, "--allow-code")
+    assert cli.main(["collect", *map(str, given), "--collect", "checkpoints,layers,invariance"]) == cli.DONE
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("layers:")]
     assert line == (
         "layers: 2 checkpoints not fully measured, kept out of means (none: no downsampling site; odd: 1 of 2 shrinks "

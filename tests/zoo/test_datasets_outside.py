@@ -179,7 +179,15 @@ def test_a_data_set_of_an_installed_package(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_zoo_is_measured_on_the_data_of_a_file(ramps: str, repository: Path, tmp_path: Path) -> None:
-    command = ["collect", str(repository / "data" / "zoo"), "--data", f"{ramps}:load", "--out", str(tmp_path / "t"), "--allow-code"]
+    command = [
+        "collect",
+        str(repository / "data" / "zoo"),
+        "--data",
+        f"{ramps}:load",
+        "--out",
+        str(tmp_path / "t"),
+        "--allow-code",
+    ]
     command += ["--only", "smallcnn-max-*", "--collect", "invariance", "--shift", "circular", "--n-shifts", "1"]
     assert cli.main([*command, "--limit", "3"]) == cli.DONE
     rows = ds.dataset(tmp_path / "t" / "invariance", format="parquet").to_table().to_pylist()
