@@ -15,7 +15,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def csv_text(table: pd.DataFrame) -> str:
     """A table as CSV. A text that a spreadsheet would run as a formula has an apostrophe before it."""
     texts = table.select_dtypes(exclude=["number", "bool", "datetime"])
-    shown = table.assign(**{name: texts[name].map(_cell) for name in texts}) if len(texts.columns) else table
+    shown = table.copy()
+    for name in texts:
+        shown[name] = texts[name].map(_cell)
     text: str = shown.to_csv(index=False, lineterminator="\n")
     return text
 

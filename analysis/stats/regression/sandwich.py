@@ -94,7 +94,7 @@ def information(design: Array, index: int, codes: np.ndarray) -> Array:
     others = np.linalg.qr(np.delete(design, index, axis=1))[0]
     rest = design[:, index] - others @ (others.T @ design[:, index])
     total = (rest**2).sum()
-    sums: Array = np.bincount(codes, rest**2)
+    sums: Array = np.bincount(codes, rest**2).astype(float)
     return sums / total if total > 0 else np.full(len(sums), np.nan)
 
 
