@@ -352,6 +352,8 @@ def _check_part(table: str, fragment: ds.Fragment) -> None:
         )
     names = set(found.names)
     names |= {name for name, former in FORMER_COLUMNS.items() if former in names}
+    if len(set(found.names)) < len(found.names):
+        raise TableError(f"{file}: has a column twice; delete it and collect again")
     missing = [column for column in TABLES[table].names if column not in names | LATER_COLUMNS]
     if missing:
         raise TableError(f"{file}: table {table} lacks the columns {', '.join(missing)}; collect into a new folder")

@@ -114,17 +114,18 @@ _BOX = re.compile("[\u2500-\u257f]+")
 
 
 def _unboxed(told: str, arguments: Sequence[str] | None) -> str:
-    """What the parser says in a box, in one line: its first part, and where to read more."""
-    inside: list[str] = []
+    """What the parser says in a box, in one line: what it does not know first, then what it misses."""
+    parts: list[list[str]] = [[]]
     for line in re.sub("\x1b\\[[0-9;]*m", "", told).splitlines():
-        text = _BOX.sub(" ", line).strip(" |+-") if _RULE.search(line) else _BOX.sub(" ", line).strip(" |")
-        if _RULE.search(line) and inside:
-            break
-        if text and not _RULE.search(line):
-            inside.append(text)
-    said = " ".join(inside).removeprefix("Error parsing ").rstrip(" .")
+        if _RULE.search(line):
+            parts.append([])
+        elif text := _BOX.sub(" ", line).strip(" |"):
+            parts[-1].append(text)
+    said = [" ".join(part).removeprefix("Error parsing ").rstrip(" .") for part in parts[1:] if part]  # after the title
+    said = [part for part in said if not part.startswith(("For full helptext", "Argument helptext"))]
+    said.sort(key=lambda part: not part.startswith("Unrecognized"))
     command = next((name for name in arguments or () if name in COMMANDS), "")
-    return f"{said}: see `invariscope {f'{command} ' if command else ''}--help`"
+    return f"{'; '.join(said)}: see `invariscope {f'{command} ' if command else ''}--help`"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
