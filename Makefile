@@ -83,7 +83,7 @@ reference-tables:  ## measure what is trained, and the published networks of ELS
 	if [ -d $(ELSEWHERE) ]; then \
 	  mkdir -p $(TRAINED)/elsewhere && cp tests/third_party/zoo.yaml tests/third_party/nets.py \
 	    $(TRAINED)/elsewhere && ln -sfn $(abspath $(ELSEWHERE)) $(TRAINED)/elsewhere/checkpoints && \
-	  $(MEASURE) $(TRAINED)/elsewhere --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 --jobs $(JOBS) --allow-outside; \
+	  $(MEASURE) $(TRAINED)/elsewhere --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 --jobs $(JOBS) --allow-outside --allow-code; \
 	fi
 	for operator in $(ATTACKED); do \
 	  $(MEASURE) $(TRAINED)/cifar10 --data parquet:$(REFERENCE)/data/cifar10 --limit 1000 --jobs $(JOBS) \

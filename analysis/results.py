@@ -10,6 +10,7 @@ import pandas as pd
 from invariscope.analysis.say.opening import FIGURE_FILE, Fold, Opening, summary_text
 from invariscope.base.errors import TableError
 from invariscope.base.files import write_together
+from invariscope.base.spreadsheet import csv_text
 
 _CSV = ("correlations", "regressions", "influence", "comparisons", "sites", "designs")
 
@@ -84,5 +85,4 @@ def write_results(
 
 
 def _csv(table: pd.DataFrame) -> bytes:
-    text: str = table.to_csv(index=False, lineterminator="\n")
-    return text.encode()
+    return csv_text(table).encode()

@@ -16,7 +16,7 @@ from invariscope.base.names import unknown
 from invariscope.base.registry import tell
 from invariscope.collectors.measure.precision import PRECISIONS
 from invariscope.collectors.schema import COLLECTORS, FILLS, SHIFT_KINDS, Collector, default_collectors
-from invariscope.zoo.datasets.inputs import as_size
+from invariscope.zoo.datasets.inputs import LARGEST_SIDE, as_size
 from invariscope.zoo.devices import check_device
 
 if TYPE_CHECKING:
@@ -35,6 +35,17 @@ def at_least(least: int, options: object, *names: str) -> None:
     for name in names:
         if (count := getattr(options, name)) is not None and count < least:
             raise DataError(f"{name} is {count}: take at least {least}")
+
+
+def at_most(most: int, options: object, *names: str) -> None:
+    """Refuse larger numbers, which would take longer than anybody waits, or more memory than a machine has.
+
+    Raises:
+        DataError: naming the option.
+    """
+    for name in names:
+        if (count := getattr(options, name)) is not None and count > most:
+            raise DataError(f"{name} is {count}: take at most {most}")
 
 
 def one_of(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -77,6 +88,7 @@ class ShiftOptions:
         object.__setattr__(self, "max_shift", tuple(map(str, given or ())))
         self.reaches(32)
         at_least(1, self, "n_shifts", "crop_size")
+        at_most(LARGEST_SIDE, self, "crop_size")
         one_of("fill", [self.fill], FILLS)
 
     def reaches(self, side: int) -> list[int]:
@@ -91,7 +103,7 @@ class ShiftOptions:
                 part = Fraction(text)
             except (ValueError, ZeroDivisionError):
                 part = Fraction(-1)
-            if part < 0 or (part.denominator > 1 and part > 1):
+            if not 0 <= part <= LARGEST_SIDE or (part.denominator > 1 and part > 1):
                 raise DataError(f"max_shift is {text}: give whole pixels, or a part of the input size such as 1/8")
             found.append(int(part) if part.denominator == 1 else max(int(side * part), 1))
         if not found:

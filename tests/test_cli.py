@@ -86,7 +86,7 @@ def test_collect_then_analyze_then_figures(zoo: Path, tmp_path: Path, capsys: py
     summary = (tmp_path / "results" / "summary.md").read_text(encoding="utf-8")
     assert verdict in page
     assert run("report", tables, "--out", tmp_path / "pages") == cli.BAD_INPUT
-    assert "is a folder; name a file in it" in one_line(capsys)
+    assert "is a folder and no file: name a file" in one_line(capsys)
 
 
 def test_demo_loads_joins_analyses_and_draws_once_for_all_it_writes(
@@ -300,9 +300,9 @@ def test_code_and_paths_outside_are_the_users_to_allow(
     (zoo / "net.py").write_text("import pathlib; pathlib.Path(__file__).with_name('ran').touch()\nbuild = None\n")
     (zoo / "zoo.yaml").write_text(text.replace(MODEL.format(operator="max"), "python:net.py:build"))
     command = ("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20)
-    assert run(*command, "--no-code") == cli.BAD_INPUT
+    assert run(*command) == cli.BAD_INPUT
     assert "runs the code of" in (line := one_line(capsys))
-    assert "leave --no-code out" in line
+    assert "give --allow-code" in line
     assert not (zoo / "ran").exists()
 
     (zoo / "max.safetensors").rename(tmp_path / "max.safetensors")
@@ -346,8 +346,8 @@ def test_no_code_holds_for_whatever_may_name_a_file(
 ) -> None:
     (tmp_path / "mine.py").write_text("import pathlib; pathlib.Path('ran').touch()\n")
     monkeypatch.chdir(tmp_path)
-    assert run("collect", zoo, "--out", tmp_path / "t", *option, "--no-code") == cli.BAD_INPUT
-    assert "runs the code of mine.py: read it, then leave --no-code out" in one_line(capsys)
+    assert run("collect", zoo, "--out", tmp_path / "t", *option) == cli.BAD_INPUT
+    assert "runs the code of mine.py: read it, then give --allow-code" in one_line(capsys)
     assert not (tmp_path / "ran").exists()
 
 

@@ -89,9 +89,9 @@ def test_train_runs_no_code_that_is_refused(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "ops.py").write_text("import pathlib; pathlib.Path(__file__).with_name('ran').touch()\nMine = None\n")
     for text in ("grid: {operator: [max, 'python:ops.py:Mine']}", "defaults: {data: 'python:ops.py:Mine'}\ngrid: {}"):
         (tmp_path / "recipe.yaml").write_text(text)
-        assert run("train", tmp_path / "recipe.yaml", "--out", tmp_path / "zoo", "--no-code") == cli.BAD_INPUT
+        assert run("train", tmp_path / "recipe.yaml", "--out", tmp_path / "zoo") == cli.BAD_INPUT
         error = capsys.readouterr().err
-        assert "runs the code of ops.py: read it, then leave --no-code out" in error
+        assert "runs the code of ops.py: read it, then give --allow-code" in error
         assert error.count("\n") == 1
         assert not (tmp_path / "ran").exists()
 

@@ -60,7 +60,15 @@ def test_help_lists_everything_that_is_registered(capsys: pytest.CaptureFixture[
         assert f"{', '.join(registry)}." in printed
 
 
-def test_a_misspelt_option_is_exit_code_2() -> None:
-    with pytest.raises(SystemExit) as stop:
-        run("collect", "zoo", "--dta", "digits", "--out", "t")
-    assert stop.value.code == cli.BAD_INPUT
+def test_what_the_parser_refuses_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for given, word in (
+        (("collect", "zoo", "--dta", "digits", "--out", "t"), "--dta"),
+        (("collect", "zoo", "--data", "digits", "--out", "t", "--limit", "2.5"), "--limit: '2.5' is no whole number"),
+        (("demo", "--task", "all"), "--task"),
+        (("analyze", "tables"), "--out"),
+    ):
+        assert run(*given) == cli.BAD_INPUT
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("invariscope: ")
+        assert word in line
+        assert line.endswith(f": see `invariscope {given[0]} --help`")

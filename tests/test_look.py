@@ -160,7 +160,7 @@ def test_the_command_writes_all_files(tmp_path: Path, capsys: pytest.CaptureFixt
         (["{zoo}", "--data", "digits"], "checkpoints fit, name one"),
         (["{zoo}", "--data", "digits", "--weights", "w.pt"], "--weights belongs to a model string"),
         (["zoo:resnet8", "--data", "digits", "--only", "a"], "--only chooses a checkpoint of a zoo"),
-        (["python:net.py:build", "--data", "digits", "--no-code"], "net.py"),
+        (["python:net.py:build", "--data", "digits"], "net.py"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(

@@ -32,7 +32,7 @@ PINNED = {
 
 def _keys(zoo: Path, images: DataSource, options: Options, out: Path) -> dict[str, set[str]]:
     keys: dict[str, set[str]] = {}
-    for work in plan_run(read_manifest(zoo, operators=False), images, out, options).pending:
+    for work in plan_run(read_manifest(zoo, operators=False, allow_code=True), images, out, options).pending:
         for task in work.tasks:
             keys.setdefault(task.collector, set()).add(task.key)
     return keys
@@ -81,7 +81,7 @@ def _found_again(repository: Path, tables: str, options: Options) -> int:
     """How many tasks that the published tables hold are asked for by what they say of their checkpoints: all."""
     folder = repository / "data" / "reference" / tables
     images = DataSource("digits", limit=150).images.fingerprint  # the study's keys here are of no images
-    like = read_manifest(repository / "data" / "zoo", operators=False)[0].input
+    like = read_manifest(repository / "data" / "zoo", operators=False, allow_code=True)[0].input
     rows: Any = ds.dataset(folder / "checkpoints", format="parquet").to_table().to_pylist()
     stored = {name: _stored(folder, name) for name in options.collect}
     code = repository / "tests" / "third_party"  # of the networks from elsewhere
@@ -110,7 +110,7 @@ def test_keys_of_bundled_zoos_stay(repository: Path, tmp_path: Path, zoo: str) -
 def test_a_later_definition_is_another_task_of_its_collector_alone(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    like = read_manifest(repository / "data" / "zoo", operators=False)[0]
+    like = read_manifest(repository / "data" / "zoo", operators=False, allow_code=True)[0]
     options = Options(("layers", "invariance"))
 
     def keys(name: str) -> set[str]:
@@ -127,7 +127,7 @@ def test_a_later_definition_is_another_task_of_its_collector_alone(
 def test_a_change_of_what_a_file_imports_is_another_task(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text("from blocks import pool\n\ndef build():\n    return pool()\n")
     (tmp_path / "blocks.py").write_text("pool = None\n")
-    like = read_manifest(repository / "data" / "zoo", operators=False)[0].input
+    like = read_manifest(repository / "data" / "zoo", operators=False, allow_code=True)[0].input
     checkpoint = Checkpoint("n", "python:nets.py:build", tmp_path / "gone", like, folder=tmp_path)
     options = Options(("layers",))
 

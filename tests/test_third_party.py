@@ -57,8 +57,16 @@ def zoo(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tables(zoo: Path, shared_data: Path) -> Path:
     out = zoo / "tables"
-    command = ["collect", str(zoo), "--data", f"parquet:{shared_data / 'cifar10' / 'test.parquet'}", "--out", str(out)]
-    command += ["--limit", str(N_IMAGES), "--shift", "circular,zero,crop", "--allow-outside"]
+    command = [
+        "collect",
+        str(zoo),
+        "--allow-code",
+        "--data",
+        f"parquet:{shared_data / 'cifar10' / 'test.parquet'}",
+        "--out",
+        str(out),
+    ]
+    command += ["--limit", str(N_IMAGES), "--shift", "circular,zero,crop", "--allow-outside", "--allow-code"]
     if not FULL:
         command += ["--msb-images", "32", "--n-shifts", "2"]
     assert cli.main(command) == cli.DONE
@@ -83,14 +91,28 @@ def test_accuracy_is_that_of_a_plain_loop(tables: Path, zoo: Path, shared_data: 
     pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["img"]["bytes"])).convert("RGB")) for row in batch])
     labels = torch.tensor([row["label"] for row in batch])
     images = torch.tensor(pixels).permute(0, 3, 1, 2).float() / 255
-    checkpoint = next(c for c in read_manifest(zoo, allow_outside=True) if c.name == "akamaster-resnet20")
+    checkpoint = next(
+        c for c in read_manifest(zoo, allow_outside=True, allow_code=True) if c.name == "akamaster-resnet20"
+    )
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (checkpoint.input.mean, checkpoint.input.std))
     with torch.inference_mode():
         hits = load_checkpoint(checkpoint)((images - mean) / std).argmax(1) == labels
     clean = zoo / "clean"
     data = f"parquet:{shared_data / 'cifar10' / 'test.parquet'}"
-    command = ["collect", str(zoo), "--data", data, "--out", str(clean), "--limit", "200", "--shift", ""]
-    assert cli.main([*command, "--collect", "invariance", "--allow-outside"]) == cli.DONE
+    command = [
+        "collect",
+        str(zoo),
+        "--data",
+        data,
+        "--out",
+        str(clean),
+        "--allow-code",
+        "--limit",
+        "200",
+        "--shift",
+        "",
+    ]
+    assert cli.main([*command, "--collect", "invariance", "--allow-outside", "--allow-code"]) == cli.DONE
     measured = read(clean, "invariance").set_index("checkpoint")["value"]["akamaster-resnet20"]
     assert measured == pytest.approx(hits.double().mean().item(), abs=1e-12)
 
@@ -123,7 +145,18 @@ def test_consistency_under_three_kinds(tables: Path) -> None:
 def test_robustness_of_a_checkpoint_from_elsewhere(zoo: Path, shared_data: Path) -> None:
     """Undefended: a budget of 4/255 leaves next to nothing; accuracy falls along severities; clean is the published."""
     out, data = zoo / "robustness", f"parquet:{shared_data / 'cifar10' / 'test.parquet'}"
-    command = ["collect", str(zoo), "--data", data, "--out", str(out), "--limit", "64", "--allow-outside"]
+    command = [
+        "collect",
+        str(zoo),
+        "--data",
+        data,
+        "--out",
+        str(out),
+        "--limit",
+        "64",
+        "--allow-outside",
+        "--allow-code",
+    ]
     command += ["--collect", "robustness", "--only", "captum-lenet", "--robust-images", "64", "--attack-steps", "5"]
     command += ["--eps-linf", "1/255,4/255,16/255", "--norms", "linf", "--severities", "1,5"]
     assert cli.main([*command, "--corruptions", "gaussian_noise,contrast,fog"]) == cli.DONE

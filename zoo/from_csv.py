@@ -39,7 +39,9 @@ def zoo_from_csv(
     metrics: Sequence[str] = (),
     entry: Mapping[str, Any] | None = None,
     allow_outside: bool = False,
-    code: bool = True,
+    allow_code: bool = False,
+    listed: bool = False,
+    only: str = "*",
     operators: bool = True,
 ) -> list[Checkpoint]:
     """The checkpoints of a table of runs (``.csv`` or ``.tsv`` with a header), one per row.
@@ -58,7 +60,7 @@ def zoo_from_csv(
         metrics: columns that are numbers measured of the networks (``top1``, or a pattern: ``val_*``): the analysis
             takes them as scores and covariates, and all other columns as factors.
         entry: further keys of every entry, as a manifest has them: ``{"prefix": "module.", "ignore": ["total_ops"]}``.
-        allow_outside, code, operators: as for :func:`invariscope.zoo.manifest.read_manifest`.
+        allow_outside, allow_code, listed, only, operators: as for :func:`invariscope.zoo.manifest.read_manifest`.
 
     Raises:
         ManifestError: for the first problem, with file, line and what would be accepted.
@@ -73,7 +75,7 @@ def zoo_from_csv(
         raise ManifestError(f"{path}: entry: {unknown('key', unasked[0], ENTRY_KEYS)}")
     chosen = table.metrics(metrics)
     entries = [(table.entry(row, line, given, chosen, settings), f"row {line}") for line, row in table.rows]
-    return read_entries(path, entries, Permissions(allow_outside, False, operators, code))
+    return read_entries(path, entries, Permissions(allow_outside, False, operators, allow_code, listed, only))
 
 
 @dataclass(frozen=True)

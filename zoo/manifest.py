@@ -24,7 +24,9 @@ def read_manifest(
     missing_weights: bool = False,
     operators: bool = True,
     allow_outside: bool = False,
-    code: bool = True,
+    allow_code: bool = False,
+    listed: bool = False,
+    only: str = "*",
 ) -> list[Checkpoint]:
     """Read and validate a manifest, given as its file or as the folder that holds ``zoo.yaml``.
 
@@ -39,7 +41,10 @@ def read_manifest(
             does it later.
         allow_outside: whether weights and ``python:`` files may lie outside of the manifest's folder. A file grants
             itself nothing: ``allow_outside: true``, which older manifests have at their top, is without effect.
-        code: accept ``python:`` networks, whose file is run.
+        allow_code: accept ``python:`` networks and operators, whose file is run. No file grants itself that.
+        listed: accept them without leave too: the checkpoints are listed and no more, and nothing of theirs is run. One
+            that does not say its ``input`` is refused then.
+        only: a pattern; entries of other names are left out, and nothing of them is looked at or run.
 
     Raises:
         ManifestError: for the first problem, with file, line, entry and what would be accepted, and the number of
@@ -58,7 +63,7 @@ def read_manifest(
             (item, f"checkpoint {number}")
             for number, item in enumerate(top["checkpoints"].items("checkpoints"), start=1)
         ],
-        Permissions(allow_outside, missing_weights, operators, code),
+        Permissions(allow_outside, missing_weights, operators, allow_code, listed, only),
     )
 
 

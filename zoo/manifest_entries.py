@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from invariscope.base.errors import InputError, ManifestError
+from invariscope.base.paths import LONGEST_NAME
 from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES, Checkpoint, no_weights
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.exchange import SUFFIX
@@ -54,6 +57,9 @@ def read_entries(path: Path, entries: Sequence[tuple[Located, str]], permissions
     if problems:
         more = f" (and {len(problems) - 1} more entries with a problem)" if len(problems) > 1 else ""
         raise ManifestError(f"{problems[0]}{more}") from None
+    if not checkpoints and reader.first_name is not None:
+        only = permissions.only
+        raise ManifestError(f"--only {only}: no checkpoint of the zoo has such a name ({reader.first_name} is one)")
     return checkpoints
 
 
@@ -65,6 +71,8 @@ class Permissions:
     missing_weights: bool
     operators: bool
     code: bool
+    listed: bool = False
+    only: str = "*"
 
 
 class EntryReader:
@@ -81,11 +89,20 @@ class EntryReader:
         if isinstance(item.value, dict) and "name" in item.value:
             what = f"checkpoint {item.value['name'].text(f'{what}: name')!r}"
         entry = item.mapping(what, ENTRY_KEYS, ("model",))
-        text, model = self._model(entry["model"], what)
+        text, model = self._parsed(entry["model"], what)
         if model.scheme != "onnx":
             item.mapping(what, ENTRY_KEYS, ("weights",))
         elif wrong := [key for key in _OF_WEIGHTS if key in entry]:
             raise entry[wrong[0]].fail(f"{what}: {text!r} holds its weights: leave {wrong[0]} out")
+        if model.scheme == "onnx":
+            files, is_pattern = self._files(entry["model"], what, "model", model.target)
+        else:
+            files, is_pattern = self._weights(entry["weights"], what, model)
+        named = [(file, self._name(entry, file, is_pattern, item, what)) for file in files]
+        named = [(file, name) for file, name in named if fnmatchcase(name, self._permissions.only)]
+        if not named:
+            return []
+        self._check_model(model, entry["model"], what)
         spec = (
             read_input(entry["input"], f"{what}: input") if "input" in entry else self._known_input(model, item, what)
         )
@@ -97,18 +114,8 @@ class EntryReader:
         classes = read_classes(entry["classes"], f"{what}: classes") if "classes" in entry else None
         factors = _factors(entry["factors"], f"{what}: factors") if "factors" in entry else {}
         metrics = _metrics(entry["metrics"], f"{what}: metrics") if "metrics" in entry else {}
-        if model.scheme == "onnx":
-            files, is_pattern = self._files(entry["model"], what, "model", model.target)
-        else:
-            files, is_pattern = self._weights(entry["weights"], what, model)
         checkpoints = []
-        for file in files:
-            name = entry["name"].value if "name" in entry else ""
-            if is_pattern or not name:
-                name = "-".join(part for part in (name, _stem(file)) if part)
-            if name in self._lines:
-                raise item.fail(f"{what}: the name {name!r} stands already in line {self._lines[name]}: rename one")
-            self._lines[name] = item.line
+        for file, name in named:
             frozen = MappingProxyType(dict(factors))
             origin = (self._folder, item.line, self._path)
             more: dict[str, Any] = {"key": key, "rename": MappingProxyType(rename), "ignore": ignore}
@@ -118,25 +125,41 @@ class EntryReader:
             checkpoints.append(Checkpoint(name, text, file, spec, labels, frozen, prefix, *origin, **more))
         return checkpoints
 
-    def _model(self, item: Located, what: str) -> tuple[str, ModelString]:
+    @property
+    def first_name(self) -> str | None:
+        """A name of the list, where it has any."""
+        return next(iter(self._lines), None)
+
+    def _name(self, entry: Mapping[str, Located], file: Path, is_pattern: bool, item: Located, what: str) -> str:
+        """The name of one of an entry's checkpoints, which no other has."""
+        name: str = entry["name"].value if "name" in entry else ""
+        if is_pattern or not name:
+            name = "-".join(part for part in (name, _stem(file)) if part)
+        if name in self._lines:
+            raise item.fail(f"{what}: the name {name!r} stands already in line {self._lines[name]}: rename one")
+        self._lines[name] = item.line
+        return name
+
+    def _parsed(self, item: Located, what: str) -> tuple[str, ModelString]:
         text = item.text(f"{what}: model")
         try:
-            model = ModelString.parse(text)
+            return text, ModelString.parse(text)
         except InputError as problem:
             raise item.fail(f"{what}: {problem}") from None
+
+    def _check_model(self, model: ModelString, item: Located, what: str) -> None:
         self._check_code(model, item, what)
         try:
             if model.scheme == "zoo" and self._permissions.operators:
                 check_zoo_model(model, self._folder)
         except InputError as problem:
             raise item.fail(f"{what}: {problem}") from None
-        return text, model
 
     def _check_code(self, model: ModelString, item: Located, what: str) -> None:
         """Refuse a Python file that may not run, or is not there; before any of it does."""
         text = str(model)
         for file in model.files(self._folder):
-            if not self._permissions.code:
+            if not self._permissions.code and not self._permissions.listed:
                 raise item.fail(no_code(f"{what}: {text!r}", file))
             named_by_path = model.scheme != "python" or model.target.rpartition(":")[0].endswith(".py")
             if named_by_path or file.is_relative_to(self._folder):  # what is installed lies where it lies
@@ -148,6 +171,8 @@ class EntryReader:
         """The input that the model string's library knows, for an entry without one."""
         from invariscope.zoo.loading import default_input  # imports torch, which most manifests do not need
 
+        if not self._permissions.code and (files := model.files(self._folder)):
+            raise item.fail(f"{no_code(f'{what}: to find the input of {str(model)!r}', files[0])}; or add input")
         try:
             spec = default_input(model, self._folder)
         except InputError as problem:
@@ -177,8 +202,14 @@ class EntryReader:
     def _files(self, item: Located, what: str, key: str, text: str) -> tuple[list[Path], bool]:
         """The files of a path or a pattern, and whether it is one."""
         kind, suffixes = ("weights", WEIGHT_SUFFIXES) if key == "weights" else ("ONNX", (SUFFIX,))
+        if "\0" in text or max(map(len, os.fsencode(text).split(b"/"))) > LONGEST_NAME:
+            raise item.fail(f"{what}: {key} is {text[:60]!r}, which no path is: correct it")
         path = self._folder / text
         if glob.has_magic(text) and not path.exists():
+            if Path(text).is_absolute() or ".." in Path(text).parts:
+                self._check_inside(Path(os.path.normpath(path)), item, f"{what}: {key}")
+                if "**" in text:
+                    raise item.fail(f"{what}: {key}: outside of the zoo's folder a pattern has no **: name it")
             found = sorted(glob.glob(text, root_dir=self._folder, recursive=True))
             files = whole([self._folder / name for name in found if name.endswith(suffixes)])
             if not files:
@@ -225,7 +256,7 @@ def _metrics(item: Located, what: str) -> dict[str, float]:
 
 
 def _is_whole(value: Scalar) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _is_number(value: Scalar) -> bool:

@@ -21,6 +21,9 @@ LIBRARIES = ("timm", "torchvision", "hf")
 FLAGS = ("pretrained",)
 """Arguments that may stand without a value: ``timm:resnet18?pretrained``."""
 
+LARGEST_ARGUMENT, MOST_CLASSES = 1024, 100_000
+"""The largest whole number that an architecture of ours takes, as for its width, and its classes: more fills memory."""
+
 _EXAMPLE = "zoo:resnet20?operator=tips&padding_mode=circular"
 
 Argument = str | int | float | bool | OperatorSpec
@@ -38,6 +41,14 @@ class ModelString:
     scheme: str
     target: str
     arguments: Mapping[str, Argument] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.scheme != "zoo":
+            return
+        for name, value in self.arguments.items():
+            most = MOST_CLASSES if name == "classes" else LARGEST_ARGUMENT
+            if isinstance(value, int) and not 0 <= value <= most:
+                raise ModelError(f"model {self.scheme}:{self.target}: {name} is {value}: take from 0 to {most}")
 
     @classmethod
     def parse(cls, text: str) -> ModelString:
@@ -100,7 +111,7 @@ def parse_value(text: str) -> Argument:
     """``4`` -> int, ``0.5``, ``1e-3`` and ``inf`` -> float, ``true``/``false`` -> bool, anything else stays text."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    if re.fullmatch(r"[+-]?\d+", text):
+    if re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         return int(text)
     if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", text, re.IGNORECASE):
         return float(text)

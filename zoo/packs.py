@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from invariscope.base.errors import WeightsError, one_line
 from invariscope.base.files import sha256_file, write_atomic
+from invariscope.base.paths import unreadable
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.datasets.inputs import PreparedImages
@@ -61,7 +62,9 @@ def predicted(images: ImageSet, batch_size: int = 256) -> Predict:
     return predict
 
 
-def pack(zoo: str | Path, out: str | Path, *, predict: Predict | None = None) -> list[tuple[Path, list[Packed]]]:
+def pack(
+    zoo: str | Path, out: str | Path, *, predict: Predict | None = None, allow_code: bool = False
+) -> list[tuple[Path, list[Packed]]]:
     """Put the weights of a zoo that no pack in ``out`` holds yet into new packs there, in the manifest's order.
 
     Args:
@@ -77,7 +80,7 @@ def pack(zoo: str | Path, out: str | Path, *, predict: Predict | None = None) ->
     """
     out = Path(out)
     files: dict[Path, list[Checkpoint]] = {}
-    for checkpoint in read_manifest(zoo, operators=False):
+    for checkpoint in read_manifest(zoo, operators=False, allow_code=allow_code, listed=predict is None):
         files.setdefault(checkpoint.weights.resolve(), []).append(checkpoint)
     _check_names(list(files))
     there = sorted(out.glob("pack-*.safetensors"))
@@ -113,6 +116,10 @@ def unpack(packs: str | Path, out: str | Path) -> list[Checkpoint]:
     sources = sorted(packs.glob("pack-*.safetensors")) if packs.is_dir() else [packs]
     if not sources:
         raise WeightsError(f"{packs}: there is no pack-*.safetensors in it: name a pack or a folder of packs")
+    for source in sources:
+        if kind := unreadable(source):
+            raise WeightsError(f"{source} is {kind}: name a pack or a folder of packs")
+        contents(source)
     out.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     for source in sources:
@@ -244,12 +251,12 @@ def _with_manifest(entries: Sequence[dict[str, Any]], out: Path) -> list[Checkpo
     for entry in entries:
         if "input" not in entry:  # it would be asked of the network, whose code would run
             raise WeightsError(f"the entry {entry.get('name')!r} of a pack has no input: do not use it")
-    kept = read_manifest(out, operators=False, missing_weights=True) if (out / FILE_NAME).exists() else []
+    kept = read_manifest(out, operators=False, missing_weights=True, listed=True) if (out / FILE_NAME).exists() else []
     there = {one.name: one for one in kept}
     draft = out / f".{FILE_NAME}.packed"
     try:
         draft.write_text(yaml.safe_dump({"checkpoints": list(entries)}, sort_keys=False))
-        found = read_manifest(draft, operators=False, code=False)
+        found = read_manifest(draft, operators=False)
     finally:
         draft.unlink(missing_ok=True)
     for one in found:

@@ -60,6 +60,10 @@ class DrawnOperator:
     factors: dict[str, Any] = field(default_factory=dict)
 
 
+MOST_DRAWN = 2000
+"""Operators, or blocks, of one design at most: the points of the hypercube are spread in quadratic time."""
+
+
 def draw_population(
     count: int,
     seed: int,
@@ -279,3 +283,5 @@ def _label(name: str, number: int, digits: int) -> str:
 def _at_least(what: str, count: int) -> None:
     if count < 2:
         raise RecipeError(f"{count} {what}: draw at least 2")
+    if count > MOST_DRAWN:
+        raise RecipeError(f"{count} {what}: draw at most {MOST_DRAWN}")

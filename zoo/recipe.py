@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from invariscope.base.errors import InputError, ModelError, OperatorError, RecipeError
+from invariscope.zoo.datasets.inputs import LARGEST_SIDE
 from invariscope.zoo.manifest_models import check_zoo_model
 from invariscope.zoo.model_string import Argument
-from invariscope.zoo.operators import OperatorSpec, read_downsampling
+from invariscope.zoo.operators import OperatorSpec, operator_code_files, read_downsampling
 from invariscope.zoo.run import CODE, OPTIMIZERS, PRECISIONS, Run, operator_factors
 from invariscope.zoo.sampling import PADDING_MODES
+from invariscope.zoo.user_code import no_code
 from invariscope.zoo.yaml_lines import Located, read_yaml
+
+MOST_RUNS, MOST_EPOCHS = 10_000, 1_000_000
+"""Runs of one grid, and epochs of a run, at most."""
 
 DESIGNS = ("population", "rotations", "repeats")
 """Items of a design's grid that are drawn once, before anything is trained."""
@@ -39,7 +45,7 @@ RUN_FACTORS = (
 """The factors that a manifest has of itself: no recipe can give others under these names."""
 
 
-def read_recipe(path: str | Path) -> list[Run]:
+def read_recipe(path: str | Path, *, allow_code: bool = False) -> list[Run]:
     """Read a recipe and expand it.
 
     A recipe is a mapping with ``grid``, one mapping or a list of them, and optional ``defaults``. Keys are the
@@ -48,11 +54,16 @@ def read_recipe(path: str | Path) -> list[Run]:
     The Python file of an operator or architecture ``python:FILE.py:NAME`` is relative to the recipe's folder, and its
     code runs; the files of ``data`` are too, where they are there, and else to the working folder.
 
+    Args:
+        allow_code: run the Python files that the recipe names, which is refused without.
+
     Raises:
-        RecipeError: for an unknown key, a value of the wrong kind, an unknown architecture or operator, or two runs
-            that are the same or would have the same name; with file and line.
+        RecipeError: for code without leave, an unknown key, a value of the wrong kind, an unknown architecture or
+            operator, or two runs that are the same or would have the same name; with file and line.
     """
     root, folder = read_yaml(path, RecipeError, "recipe"), Path(path).parent
+    if not allow_code:
+        refuse_code(root)
     top = root.mapping("the recipe", ("defaults", "grid"), ("grid",))
     defaults: dict[str, Any] = {}
     if "defaults" in top:
@@ -72,6 +83,27 @@ def read_recipe(path: str | Path) -> list[Run]:
             lines |= {run.id: grid.line, _same(run): grid.line}
             runs.append(run)
     return runs
+
+
+def refuse_code(root: Located) -> None:
+    """Refuse a recipe or a design that names a Python file, before any of it runs.
+
+    Raises:
+        RecipeError: with the line of the first such name.
+    """
+    waiting = [root]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item.value, dict):
+            waiting += item.value.values()
+        elif isinstance(item.value, list):
+            waiting += item.value
+        elif isinstance(item.value, str) and CODE in item.value:
+            files = [str(file) for file in operator_code_files(item.value)]
+            if item.value.startswith(CODE):
+                files.append(item.value.removeprefix(CODE).partition(":")[0])
+            if files:
+                raise item.fail(no_code(repr(item.value), Path(files[0])))
 
 
 def _same(run: Run) -> str:
@@ -95,6 +127,8 @@ def _expand(grid: Located, defaults: Mapping[str, Any], folder: Path) -> list[Ru
         raise grid.fail(f"{drawn[0]} is a design, and training draws nothing: {write}")
     entries = grid.mapping("the grid", _FIELDS)
     levels = [_levels(key, item, folder) for key, item in entries.items()]
+    if (count := math.prod(map(len, levels))) > MOST_RUNS:
+        raise grid.fail(f"the grid stands for {count:,} runs, more than {MOST_RUNS:,}: leave values out")
     varied = [key for key, level in zip(entries, levels, strict=True) if len(level) > 1 and key not in _IN_ID]
     runs = []
     for combination in itertools.product(*levels):
@@ -125,10 +159,14 @@ def _value(key: str, item: Located, what: str, folder: Path) -> Any:
             return _operator(item, what, folder)
         case "architecture" | "padding_mode" | "data" | "optimizer" | "label" | "precision" | "draw":
             return item.text(what)
-        case "seed" | "augment_shift" | "wake_up" | "limit":
+        case "seed" | "wake_up" | "limit":
             return item.integer(what, 0)
-        case "epochs" | "batch_size":
+        case "augment_shift":
+            return item.integer(what, 0, LARGEST_SIDE)
+        case "batch_size":
             return item.integer(what, 1)
+        case "epochs":
+            return item.integer(what, 1, MOST_EPOCHS)
         case "lr" | "weight_decay" | "failure_weight" | "clip_norm":
             return item.number(what, 0)
         case "momentum" | "alpha" | "label_smoothing":

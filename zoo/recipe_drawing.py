@@ -14,7 +14,7 @@ import yaml
 from invariscope.base.errors import InputError, RecipeError
 from invariscope.base.files import write_atomic
 from invariscope.zoo.population import TURNS, DrawnOperator, draw_population, draw_repeats, draw_rotations
-from invariscope.zoo.recipe import DESIGNS, read_recipe
+from invariscope.zoo.recipe import DESIGNS, read_recipe, refuse_code
 from invariscope.zoo.run import Run
 from invariscope.zoo.yaml_lines import Located, read_yaml
 
@@ -33,7 +33,7 @@ _HEAD = """\
 """
 
 
-def write_drawn(design: str | Path, out: str | Path, command: str) -> list[Run]:
+def write_drawn(design: str | Path, out: str | Path, command: str, *, allow_code: bool = False) -> list[Run]:
     """Draw what a design asks for and write it out as a recipe: explicit specifications, one entry per network.
 
     A design is a recipe in whose ``grid`` some items are, instead of a grid, ``population: {count, seed, name,
@@ -47,6 +47,7 @@ def write_drawn(design: str | Path, out: str | Path, command: str) -> list[Run]:
 
     Args:
         command: stands in the head of the recipe.
+        allow_code: as of :func:`read_recipe`.
 
     Returns:
         The runs of the recipe.
@@ -58,26 +59,28 @@ def write_drawn(design: str | Path, out: str | Path, command: str) -> list[Run]:
     design, out = Path(design), Path(out)
     if out.exists():
         raise RecipeError(f"{out} is there already, and what was drawn stays as it is: name another file")
-    text = drawn_text(design, command)
+    text = drawn_text(design, command, allow_code=allow_code)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, text.encode())
     except OSError as problem:
         raise RecipeError(f"{out}: cannot be written ({problem.strerror}): name another file") from problem
     try:
-        return read_recipe(out)
+        return read_recipe(out, allow_code=allow_code)
     except InputError:
         out.unlink()
         raise
 
 
-def drawn_text(design: Path, command: str) -> str:
+def drawn_text(design: Path, command: str, *, allow_code: bool = False) -> str:
     """The text of the recipe that :func:`write_drawn` writes.
 
     Raises:
         RecipeError: for a design that is wrong or draws nothing.
     """
     root = read_yaml(design, RecipeError, "design")
+    if not allow_code:
+        refuse_code(root)
     top = root.mapping("the design", ("defaults", "grid"), ("grid",))
     items = top["grid"].items("grid") if isinstance(top["grid"].value, list) else []
     lines = design.read_text(encoding="utf-8").splitlines()

@@ -124,8 +124,8 @@ def _computes_imports(file: Path) -> bool:
 
 
 def no_code(what: str, file: Path) -> str:
-    """The line that refuses to run a user's file."""
-    return f"{what} runs the code of {file}: read it, then leave --no-code out"
+    """The line that refuses to run a user's file without leave."""
+    return f"{what} runs the code of {file}: read it, then give --allow-code (in Python allow_code=True)"
 
 
 def said(problem: BaseException) -> str:

@@ -16,6 +16,9 @@ from invariscope.zoo.checkpoint import INDEX_SUFFIX, WEIGHT_SUFFIXES, no_weights
 from invariscope.zoo.layouts import Layout, rename_pairs
 from invariscope.zoo.pickles import read_pickled
 
+LARGEST_HEADER = 1 << 24
+"""Bytes of a header at most: a million tensors without a value take 40 s to be made."""
+
 
 def load_weights(
     path: str | Path,
@@ -73,6 +76,12 @@ def _read_shards(path: Path) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path) -> Any:
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > LARGEST_HEADER and header <= path.stat().st_size:
+        raise WeightsError(
+            f"{path}: its header has {header} bytes, more than {LARGEST_HEADER}, those of 100,000 tensors: save it anew"
+        )
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as problem:

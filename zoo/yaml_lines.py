@@ -13,12 +13,22 @@ import yaml
 
 from invariscope.base.errors import InputError
 from invariscope.base.names import unknown
+from invariscope.base.paths import checked_path, unreadable
 
 Scalar = str | int | float | bool | None
 
 # libyaml is ten times as fast on a manifest of a thousand checkpoints; its composer recurses in C without a limit.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEPTH = 100
+
+LARGEST_INTEGER = 10**15
+"""What no seed, size or number of epochs is beyond."""
+
+LARGEST_FILE = 16 << 20
+"""Bytes of a file at most: a manifest of 50,000 checkpoints has as many."""
+
+MOST_REPEATED = 100_000
+"""Values that aliases and merges may add to those that are written out."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +92,12 @@ class Located:
             raise self._wrong(what, "true or false")
         return self.value
 
-    def integer(self, what: str, minimum: int) -> int:
-        """An integer of at least ``minimum``."""
+    def integer(self, what: str, minimum: int, maximum: int = LARGEST_INTEGER) -> int:
+        """An integer of at least ``minimum`` and at most ``maximum``."""
         if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < minimum:
             raise self._wrong(what, f"an integer of at least {minimum}")
+        if self.value > maximum:
+            raise self.fail(f"{what} is {self.value:.3g}, and must be at most {maximum:g}")
         return self.value
 
     def number(self, what: str, minimum: float = -math.inf, maximum: float = math.inf) -> float:
@@ -119,7 +131,9 @@ def read_yaml(path: str | Path, error: type[InputError], what: str) -> Located:
     Raises:
         error: for a missing, unreadable, empty or malformed file; ``what`` names the kind of file in the message.
     """
-    path = Path(path)
+    path = checked_path(path, error)
+    if kind := unreadable(path, LARGEST_FILE):
+        raise error(f"{path}: the {what} is {kind}: check the path")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -132,6 +146,8 @@ def read_yaml(path: str | Path, error: type[InputError], what: str) -> Located:
         node = loader.get_single_node()
         if node is None:
             raise error(f"{path}: the {what} is empty: fill it in")
+        if _expanded(node, {}) > text.count("\n") + len(text) + MOST_REPEATED:
+            raise error(f"{path}: its aliases stand for more than {MOST_REPEATED} values: write the values out")
         return _Converter(loader, path, error).convert(node)
     except yaml.MarkedYAMLError as cause:
         mark = cause.problem_mark or cause.context_mark
@@ -140,6 +156,19 @@ def read_yaml(path: str | Path, error: type[InputError], what: str) -> Located:
     except (yaml.YAMLError, RecursionError) as cause:
         reason = " ".join(str(cause).split())
         raise error(f"{path}: not valid YAML ({reason}): correct the {what}") from None
+
+
+def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
+    """The values that a node stands for, with all that its aliases stand for."""
+    if id(node) not in known:
+        known[id(node)] = 1  # of an alias that contains itself, which is refused later
+        inside: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            inside = node.value
+        elif isinstance(node, yaml.MappingNode):
+            inside = [value for _, value in node.value]
+        known[id(node)] = 1 + sum(_expanded(value, known) for value in inside)
+    return known[id(node)]
 
 
 def _refuse_depth(text: str, path: Path, error: type[InputError]) -> None:

@@ -123,6 +123,7 @@ _LABELS = {
 _TEXT_SIZES: tuple[Any, ...] = ("font.size", "axes.titlesize", "axes.labelsize", "figure.titlesize", "figure.labelsize")
 _SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
+    "text.parse_math": False,  # names are text: a "$" in one begins no formula
     "legend.fontsize": SMALLEST_FONT,
     "xtick.labelsize": SMALLEST_FONT,
     "ytick.labelsize": SMALLEST_FONT,

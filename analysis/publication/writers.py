@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from itertools import groupby
 
 from invariscope.analysis.publication.paper import PaperTable
+from invariscope.base.spreadsheet import csv_text
 
 _LATEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
@@ -19,8 +21,7 @@ _LATEX = {
 def to_csv(table: PaperTable) -> str:
     """The numbers at full precision: the keys, each quantity with ``_low`` and ``_high``, ``n`` and ``runs``."""
     ends = [f"{column.key}{end}" for column in table.columns for end in ("", "_low", "_high")]
-    text: str = table.rows[[*table.keys, *ends, "n", "runs"]].to_csv(index=False, lineterminator="\n")
-    return text
+    return csv_text(table.rows[[*table.keys, *ends, "n", "runs"]])
 
 
 def to_markdown(table: PaperTable) -> str:
@@ -105,7 +106,7 @@ def _pipes(texts: Iterable[str]) -> str:
 
 
 def _escape_pipes(text: object) -> str:
-    return str(text).replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*")
+    return re.sub(r"([\\|*`\[\]])", r"\\\1", str(text)).replace("<", "&lt;")
 
 
 def _escape(text: object) -> str:

@@ -5,6 +5,7 @@ Everything else stands in folds behind it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 
@@ -49,13 +50,13 @@ class Opening:
 
     def markdown(self, figure: str | None = None) -> str:
         """Verdict, figure (its path or address; none without it), table and caveats, without the title."""
-        parts = [f"**{self.verdict}**"]
+        parts = [f"**{no_markup(self.verdict)}**"]
         if figure:
             parts.append(f"![{self.title}]({figure})")
         if self.rows:
             parts.append(_table(self.rows))
         if self.caveats:
-            parts.append("\n".join(f"* {caveat}" for caveat in self.caveats))
+            parts.append("\n".join(f"* {no_markup(caveat)}" for caveat in self.caveats))
         return "\n\n".join(parts)
 
     def lines(self) -> list[str]:
@@ -68,9 +69,14 @@ class Opening:
         return [self.verdict, *told]
 
 
+def no_markup(text: str) -> str:
+    """A text of Markdown in which names are no HTML and no links."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("](", "]\\(")
+
+
 def _table(rows: Iterable[Stated]) -> str:
     body = [HEAD, ("---",) * len(HEAD), *(astuple(row) for row in rows)]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in body)
+    return "\n".join(f"| {' | '.join(no_markup(cell).replace('|', '/') for cell in line)} |" for line in body)
 
 
 def summary_text(opening: Opening, folds: Iterable[Fold], figure: str | None = None) -> str:
@@ -80,5 +86,5 @@ def summary_text(opening: Opening, folds: Iterable[Fold], figure: str | None = N
     """
     parts = [f"# {opening.title}", opening.markdown(figure)]
     for fold in folds:
-        parts += [f"<details>\n<summary><b>{fold.title}</b></summary>", fold.text, "</details>"]
+        parts += [f"<details>\n<summary><b>{no_markup(fold.title)}</b></summary>", no_markup(fold.text), "</details>"]
     return "\n\n".join(parts) + "\n"

@@ -33,6 +33,7 @@ import pandas as pd
 
 from invariscope.analysis.tables.load import Tables
 from invariscope.base.errors import TableError
+from invariscope.base.terminal import plain
 from invariscope.collectors.schema import OPERATOR_ERROR
 
 NOT_GIVEN = "not given"
@@ -218,11 +219,17 @@ def _with_runs(rows: pd.DataFrame) -> pd.DataFrame:
 def _further_factors(row: Any) -> dict[str, Any]:
     try:
         factors = json.loads(row.factors)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TableError(
             f"checkpoint {row.checkpoint!r}: its factors are not JSON; collect `checkpoints` again"
         ) from error
-    return {f"factor_{name}": value for name, value in factors.items() if name not in FACTORS}
+    if not isinstance(factors, dict) or any(isinstance(value, dict | list) for value in factors.values()):
+        raise TableError(
+            f"checkpoint {row.checkpoint!r}: its factors are no mapping of names to texts and numbers; collect "
+            "`checkpoints` again"
+        )
+    shown = {plain(name): plain(value) if isinstance(value, str) else value for name, value in factors.items()}
+    return {f"factor_{name}": value for name, value in shown.items() if name not in FACTORS}
 
 
 def _metrics(row: Any) -> dict[str, float]:
@@ -235,7 +242,12 @@ def _metrics(row: Any) -> dict[str, float]:
         raise TableError(
             f"checkpoint {row.checkpoint!r}: its metrics are not JSON; collect `checkpoints` again"
         ) from error
-    return {f"{METRIC}{name}": float(value) for name, value in metrics.items()}
+    if not isinstance(metrics, dict) or any(isinstance(value, bool | str | dict | list) for value in metrics.values()):
+        raise TableError(
+            f"checkpoint {row.checkpoint!r}: its metrics are no mapping of names to numbers; collect `checkpoints` "
+            "again"
+        )
+    return {f"{METRIC}{plain(name)}": float(value) for name, value in metrics.items()}
 
 
 def metrics_of(rows: pd.DataFrame) -> list[str]:

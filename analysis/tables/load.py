@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from invariscope.analysis.tables.truth import functions_only, newest_only
 from invariscope.base.errors import TableError
 from invariscope.base.names import unknown
+from invariscope.base.terminal import plain
 from invariscope.collectors.schema import TABLES
 from invariscope.collectors.store.reader import RowFilter, TableReader
 
@@ -86,7 +88,8 @@ def load(
     wanted = RowFilter.checked(where, names)
     if checkpoints is not None:
         wanted = replace(wanted, networks=reader.networks(checkpoints))
-    tables, notes = {name: reader.read(name, wanted).to_pandas() for name in names}, list[str]()
+    tables, notes = {name: _frame(reader.read(name, wanted)) for name in names}, list[str]()
+    _refuse_mixed(tables, folder)
     if not keep_older:
         tables, notes = newest_only(tables, reader)
     if not keep_nondeterministic:
@@ -94,6 +97,35 @@ def load(
         notes += more
     tables["checkpoints"].attrs[NOTES] = notes
     return Tables(**tables)
+
+
+def _frame(rows: pa.Table) -> pd.DataFrame:
+    """Rows as a frame, its texts of characters that stand for themselves: a name steers no terminal and no font."""
+    for place, found in enumerate(rows.schema):
+        if pa.types.is_string(found.type) and found.name not in AS_WRITTEN:
+            column = rows.column(place).combine_chunks().dictionary_encode()
+            texts = column.dictionary.to_pylist()
+            shown = [plain(text) for text in texts]
+            if shown != texts:
+                made = pa.array(shown, found.type).take(column.indices)
+                rows = rows.set_column(place, found, made)
+    frame: pd.DataFrame = rows.to_pandas()
+    return frame
+
+
+AS_WRITTEN = ("factors", "metrics")
+"""Texts that are JSON, whose values are shown and not they."""
+
+
+def _refuse_mixed(tables: Mapping[str, pd.DataFrame], folder: Path | str) -> None:
+    """Refuse scores of passes in several precisions, which would be pooled."""
+    for name, rows in tables.items():
+        found = sorted(rows["precision"].dropna().unique()) if "precision" in rows else []
+        if len(found) > 1:
+            raise TableError(
+                f"{folder}: table {name} holds measurements in {' and '.join(found)}, which are not pooled: collect "
+                "all in one precision into a new folder, or load one with where={'precision': ...}"
+            )
 
 
 def load_table(

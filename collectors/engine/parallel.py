@@ -22,9 +22,6 @@ from invariscope.collectors.store.parts import Store
 if TYPE_CHECKING:
     from invariscope.zoo.datasets import ImageSet
 
-MOST_JOBS = 8
-"""Worker processes for each core of this machine, at most."""
-
 
 class Runner:
     """Measures work in this process (one job), in processes of this machine (more), or on a cluster.
@@ -35,12 +32,12 @@ class Runner:
     there are never measured again.
 
     Raises:
-        InputError: ``jobs`` below 1 or above :data:`MOST_JOBS` for each core, a time limit that is not positive or that
+        InputError: ``jobs`` below 1, or above 32 and four for each core; a time limit that is not positive or that
             the backend cannot keep.
     """
 
     def __init__(self, jobs: int, cluster: Cluster | None, time_limit: float | None) -> None:
-        most = MOST_JOBS * (os.cpu_count() or 1)
+        most = max(32, 4 * (os.cpu_count() or 1))  # more get into each other's way
         if jobs < 1:
             raise InputError(f"jobs is {jobs}: give a whole number of at least 1")
         if jobs > most:

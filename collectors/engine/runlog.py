@@ -13,6 +13,7 @@ from typing import Any
 from pyarrow import fs
 
 from invariscope.base.errors import InputError
+from invariscope.base.terminal import plain
 from invariscope.collectors.store.parts import Store
 
 FOLDER = "logs"
@@ -50,7 +51,7 @@ class RunLog:
 
     def _write(self, text: str) -> None:
         with self._store.writing():
-            self._file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {' '.join(text.split())}\n".encode())
+            self._file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {plain(' '.join(text.split()))}\n".encode())
 
 
 @contextmanager

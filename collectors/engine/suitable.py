@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from invariscope.zoo.datasets import ImageSet
 
 
+LABEL_SETS = {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "shapes"}
+"""Names of label sets that differ from one another whoever wrote them; what others stand for is not known."""
+
+
 def suitable_collectors(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     """What is measured where nobody says: MSB, and the scores of whole images or, of segmenters alone, of pixels."""
     only_maps = bool(checkpoints) and all(is_segmenter(checkpoint.parts) for checkpoint in checkpoints)
@@ -43,6 +47,13 @@ def check_tasks(checkpoints: Sequence[Checkpoint], names: Collection[str], image
             raise InputError(
                 f"{checkpoint.name} ({checkpoint.model.partition('?')[0]}) {what}, which `{name}` does not measure: "
                 f"collect `{_default(says)}` instead, or measure others with --only"
+            )
+    measured = images.name.partition("/")[0]
+    for checkpoint in checkpoints:
+        if checkpoint.labels != measured and {checkpoint.labels, measured} <= LABEL_SETS and checkpoint.classes is None:
+            raise DataError(
+                f"{checkpoint.name} has the labels {checkpoint.labels}, and {images.name} those of {measured}: measure "
+                "others with --only, take other data, or correct labels in the manifest"
             )
     if wanted["pixels"] and images.masks is None:
         need = f"{images.name} has no masks, which `{wanted['pixels'][0]}` needs"

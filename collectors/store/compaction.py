@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from invariscope.base.errors import DataError
 from invariscope.collectors.schema import SCHEMA_VERSION, TABLES
+from invariscope.collectors.store.checked import checked_rows, part_errors
 from invariscope.collectors.store.digest import digested_writer
 from invariscope.collectors.store.keys import part_key
 from invariscope.collectors.store.parts import Store
@@ -102,19 +103,18 @@ def _read(store: Store, table: str, part: PartFile) -> pa.Table:
 
 def _row_groups(store: Store, table: str, part: PartFile) -> Iterator[pa.Table]:
     refusal = f"{part.path}: is no part of table {table}"
-    try:
-        with store.filesystem.open_input_file(part.path) as file, pq.ParquetFile(file) as parquet:
-            found = parquet.schema_arrow.metadata or {}
-            version = found.get(b"schema_version", str(SCHEMA_VERSION).encode()).decode(errors="replace")
-            if version != str(SCHEMA_VERSION):
-                raise DataError(f"{refusal} in schema version {SCHEMA_VERSION} but in {version}: use a new folder")
-            for number in range(parquet.num_row_groups):
-                yield completed(parquet.read_row_group(number), table)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{refusal} ({reason}): delete it, or collect into a new folder") from error
+    with (
+        part_errors(part.path, DataError),
+        store.filesystem.open_input_file(part.path) as file,
+        pq.ParquetFile(file) as parquet,
+    ):
+        found = parquet.schema_arrow.metadata or {}
+        version = found.get(b"schema_version", str(SCHEMA_VERSION).encode()).decode(errors="replace")
+        if version != str(SCHEMA_VERSION):
+            raise DataError(f"{refusal} in schema version {SCHEMA_VERSION} but in {version}: use a new folder")
+        for number in range(parquet.num_row_groups):
+            rows = completed(parquet.read_row_group(number), table)
+            yield checked_rows(rows, table, part.path)
 
 
 def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

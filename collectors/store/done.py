@@ -13,6 +13,7 @@ from pyarrow import fs
 
 from invariscope.base.errors import DataError
 from invariscope.collectors.schema import TABLES
+from invariscope.collectors.store.checked import part_errors
 from invariscope.collectors.store.keys import checkpoint_slot, replaces
 from invariscope.collectors.store.reader import PartFile, list_parts, open_folder
 
@@ -133,7 +134,9 @@ class StoredTasks:
                 .aggregate([])
                 .to_pylist()
             )
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise self._refusal(parts, columns) from error
         for row in rows:
             row["part"] = by_path[row.pop("__filename")]
@@ -151,20 +154,17 @@ class StoredTasks:
         schema = TABLES[table]
         fields = pa.schema([schema.field(name).with_nullable(True) for name in columns])
         files = [part.path for part in self.parts(table)]
-        try:
+        with part_errors(f"{self.name}/{table}", DataError):
             dataset = ds.dataset(files, schema=fields, format="parquet", filesystem=self.filesystem)
             rows: list[dict[str, Any]] = dataset.to_table().group_by(list(columns)).aggregate([]).to_pylist()
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise DataError(f"{self.name}/{table}: holds a file that is no part ({reason}): delete it") from error
         return rows
 
     def _refusal(self, parts: list[PartFile], columns: tuple[str, ...]) -> DataError:
         """Which of the parts it is that cannot be read."""
         for part in parts:
             try:
-                pq.read_table(part.path, columns=list(columns), filesystem=self.filesystem)
-            except (pa.ArrowInvalid, pa.ArrowTypeError):
+                pq.read_table(part.path, columns=list(columns), filesystem=self.filesystem).to_pylist()
+            except (pa.ArrowException, OSError, ValueError):
                 return _no_part(part.path)
         return _no_part(f"{self.name}: a part")
 

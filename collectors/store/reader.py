@@ -9,8 +9,8 @@ another name, and lack others.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
-from invariscope.base.errors import TableError
+from invariscope.base.errors import TableError, one_line
 from invariscope.base.names import unknown
+from invariscope.base.paths import checked_path
 from invariscope.collectors.schema import DESCRIPTION, FORMER_COLUMNS, LATER_COLUMNS, SCHEMA_VERSION, TABLES
+from invariscope.collectors.store.checked import checked_rows, part_errors
 from invariscope.collectors.store.digest import check
 from invariscope.collectors.store.keys import part_key, replaces
 
@@ -34,6 +36,9 @@ VERSION_KEY = b"schema_version"
 
 _RETRIES = 5
 """So often a table is read anew whose parts were compacted between listing and reading."""
+
+MANY_ROWS = 100_000
+"""Rows from which on a part that has less than a byte for each is refused: it would unpack to any number of bytes."""
 
 NETWORK = ("sha256", "model")
 """The columns that tell one network from another."""
@@ -49,21 +54,46 @@ def open_folder(folder: Path | str) -> tuple[fs.FileSystem, str]:
         ValueError: for a URI that neither knows; the message is one line.
     """
     text = str(folder)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text}: the name holds bytes that are no UTF-8: rename the folder") from None
     if "://" not in text:
-        return fs.LocalFileSystem(), os.path.abspath(text)
+        return fs.LocalFileSystem(), os.path.abspath(checked_path(text))
+    found: list[tuple[fs.FileSystem, str]] = []
+    problems: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            filesystem, path = _of_uri(text)
+            filesystem.get_file_info(path)
+            found.append((filesystem, path))
+        except Exception as problem:  # of whichever package knows the scheme
+            problems.append(problem)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_PATIENCE)
+    if found:
+        return found[0]
+    reason = one_line(problems[0]) if problems else f"it does not answer within {_PATIENCE} s"
+    raise ValueError(f"{text}: no such file system ({reason}): give a folder, or a URI such as s3://...")
+
+
+def _of_uri(text: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a URI, of pyarrow where it knows the scheme."""
     try:
-        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(text)
-        return found
+        known: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(text)
+        return known
     except pa.ArrowInvalid:
-        pass
-    try:
         from fsspec.core import url_to_fs
 
         filesystem, path = url_to_fs(text)
-    except (ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{text}: no such file system ({reason}): give a folder, or a URI such as s3://...") from error
-    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
+        return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
+
+
+_PATIENCE = 6
+"""Seconds that a file system elsewhere has to answer: one of a cloud whose machine is not there waits for minutes."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +117,14 @@ class PartFile:
 
 def list_parts(filesystem: fs.FileSystem, base: str, table: str) -> list[PartFile]:
     """All parts of a table in a folder, by name."""
-    found = filesystem.get_file_info(fs.FileSelector(f"{base}/{table}", allow_not_found=True))
+    place = f"{base}/{table}"
+    if filesystem.get_file_info(place).type not in (fs.FileType.Directory, fs.FileType.NotFound):
+        raise TableError(f"{place}: is no folder, and table {table} is one: move it away")
+    found = filesystem.get_file_info(fs.FileSelector(place, allow_not_found=True))
+    for info in found:
+        if info.path.endswith(".parquet") and info.type != fs.FileType.File and not info.base_name.startswith("."):
+            kind = "a folder" if info.type == fs.FileType.Directory else "a pipe, a device or a link to nothing"
+            raise TableError(f"{info.path}: is {kind} and no part: move it away")
     parts = [
         PartFile(info.path, info.size, info.mtime_ns or 0)
         for info in found
@@ -207,8 +244,9 @@ class TableReader:
                 continue
         else:
             raise TableError(f"{self.name}: table {table} changes while it is read; read it when that has ended")
-        rows = pa.Table.from_batches(batches) if batches else _empty(table, columns)
-        return wanted.exact(table, rows)
+        if not batches:
+            return _empty(table, columns)
+        return wanted.exact(table, checked_rows(pa.Table.from_batches(batches), table, f"{self._base}/{table}"))
 
     def networks(self, checkpoints: Collection[str]) -> list[tuple[str, str, str]]:
         """Name, ``sha256`` and ``model`` of these checkpoints, from the table of descriptions.
@@ -248,7 +286,7 @@ class TableReader:
             expression = once if selected is None else selected if once is None else once & selected
             projection = {column: _column(column) for column in columns or TABLES[table].names}
             scanner = dataset.scanner(columns=projection, filter=expression, batch_size=batch_rows)
-            with _named_errors(f"{self._base}/{table}"):
+            with part_errors(f"{self._base}/{table}"):
                 yield from scanner.to_batches()
 
     def _sources(self, table: str) -> Iterator[tuple[list[str], ds.Expression | None]]:
@@ -275,7 +313,8 @@ class TableReader:
     def _values(self, table: str, files: list[str], column: str) -> list[str]:
         if not files:
             return []
-        values: list[str] = self._dataset(table, files).to_table(columns=[column])[column].unique().to_pylist()
+        with part_errors(f"{self._base}/{table}"):
+            values: list[str] = self._dataset(table, files).to_table(columns=[column])[column].unique().to_pylist()
         return values
 
     def _dataset(self, table: str, files: list[str]) -> ds.Dataset:
@@ -284,7 +323,7 @@ class TableReader:
             if name in schema.names:
                 schema = schema.append(pa.field(former, schema.field(name).type))
         self._verify(files)
-        with _named_errors(f"{self._base}/{table}"):
+        with part_errors(f"{self._base}/{table}"):
             dataset = ds.dataset(files, schema=schema, format="parquet", filesystem=self._filesystem)
         for fragment in dataset.get_fragments():
             _check_part(table, fragment)
@@ -318,8 +357,11 @@ def _check_part(table: str, fragment: ds.Fragment) -> None:
         found = fragment.physical_schema
     except FileNotFoundError:
         raise
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{file}: not a readable parquet file; delete it and collect again") from error
+    rows, size = fragment.metadata.num_rows, fragment.filesystem.get_file_info(file).size or 0
+    if rows > MANY_ROWS and size < rows:
+        raise TableError(f"{file}: {rows:,} rows in {size:,} bytes are no measurements; delete it and collect again")
     version = (found.metadata or {}).get(VERSION_KEY)
     if version is not None and version != str(SCHEMA_VERSION).encode():
         raise TableError(
@@ -328,21 +370,11 @@ def _check_part(table: str, fragment: ds.Fragment) -> None:
         )
     names = set(found.names)
     names |= {name for name, former in FORMER_COLUMNS.items() if former in names}
+    if len(set(found.names)) < len(found.names):
+        raise TableError(f"{file}: has a column twice; delete it and collect again")
     missing = [column for column in TABLES[table].names if column not in names | LATER_COLUMNS]
     if missing:
         raise TableError(f"{file}: table {table} lacks the columns {', '.join(missing)}; collect into a new folder")
-
-
-@contextmanager
-def _named_errors(folder: str) -> Iterator[None]:
-    """Completes what pyarrow says of a column, in one line that names the folder."""
-    try:
-        yield
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise TableError(
-            f"{folder}: a column has another type than the schema ({reason}); collect into a new folder"
-        ) from error
 
 
 def by_network(table: str) -> bool:

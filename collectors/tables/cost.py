@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from invariscope.collectors.options import PassOptions, at_least
+from invariscope.collectors.options import PassOptions, at_least, at_most
 from invariscope.collectors.schema import INT, REAL, TEXT, Collector, column, optional
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class CostOptions:
 
     def __post_init__(self) -> None:
         at_least(1, self, "cost_batch", "cost_repeats")
+        at_most(10_000, self, "cost_batch", "cost_repeats")
 
 
 COLUMNS = (

@@ -11,7 +11,7 @@ from invariscope.base.errors import DataError, InputError
 from invariscope.collectors.measure.attack import NORMS, Attack
 from invariscope.collectors.measure.corruptions import CORRUPTIONS, NOTES, SEVERITIES, check_corruption
 from invariscope.collectors.measure.corruptions.constants import constants_for
-from invariscope.collectors.options import PassOptions, at_least, one_of
+from invariscope.collectors.options import PassOptions, at_least, at_most, one_of
 from invariscope.collectors.schema import INT, REAL, TEXT, Collector, column, optional
 from invariscope.zoo.datasets.inputs import PreparedImages
 from invariscope.zoo.datasets.source import DataSource
@@ -67,7 +67,9 @@ class RobustnessOptions:
     """Split of other data sets that are embedded."""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "robust_images")
+        at_least(1, self, "robust_images", "attack_steps")
+        at_least(0, self, "attack_restarts")
+        at_most(10_000, self, "attack_steps", "attack_restarts")
         if self.corruptions == ("all",):
             object.__setattr__(self, "corruptions", CORRUPTIONS)
         one_of("norm", self.norms, NORMS)
@@ -156,7 +158,7 @@ def _attacks(chosen: RobustnessOptions, seed: int) -> list[dict[str, Any]]:
 @lru_cache(maxsize=8)
 def _second(spec: str, split: str) -> ImageSet:
     """Another data set, decoded once per process."""
-    images = DataSource(spec, split).images
+    images = DataSource(spec, split, allow_code=True).images  # the options were read with leave
     if not images.classes:
         raise DataError(f"{images.name} has no labels: second data must have those of the network's classes")
     return images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from invariscope.base.errors import TableError
 from invariscope.base.flushing import flush, flush_folders
+from invariscope.base.paths import unreadable
 
 
 def sha256_file(path: str | Path) -> str:
@@ -30,8 +32,18 @@ def write_atomic(path: str | Path, content: bytes) -> None:
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write files that belong together: all are on the disk under temporary names before the first takes its own."""
+    """Write files that belong together: all are on the disk under temporary names before the first takes its own.
+
+    A link is followed, so that the file that it leads to is replaced and not the link.
+
+    Raises:
+        OSError: also where a name is that of a device, a pipe or a folder, which is left alone.
+    """
     temporary: dict[Path, str] = {}
+    contents = {path.resolve() if path.is_symlink() else path: content for path, content in contents.items()}
+    for path in contents:
+        if kind := unreadable(path):
+            raise OSError(errno.EEXIST, f"it is {kind}")
     try:
         for path, content in contents.items():
             handle, temporary[path] = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -55,8 +67,6 @@ def write_whole(path: Path, content: bytes) -> Path:
     Raises:
         TableError: the path is a folder, or cannot be written to.
     """
-    if path.is_dir():
-        raise TableError(f"{path}: is a folder; name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)

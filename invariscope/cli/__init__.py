@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from functools import reduce
 from operator import or_
 from typing import Annotated, Any
@@ -16,6 +18,7 @@ from invariscope.base.errors import InputError
 from invariscope.base.extras import needs_extras
 from invariscope.base.names import unknown
 from invariscope.base.processes import Stopped
+from invariscope.base.terminal import one_line_of, say, warn
 from invariscope.cli import collect
 from invariscope.cli.analyze import Analyze
 from invariscope.cli.collect import Collect
@@ -95,12 +98,36 @@ def parse(arguments: Sequence[str] | None = None) -> Any:
     """
     import tyro
 
+    told = io.StringIO()
     try:
-        return tyro.cli(
-            _commands(), prog="invariscope", description=_description(), args=arguments, registry=list_rules()
-        )
+        made, description = _commands(), _description()
+        with redirect_stderr(told):
+            return tyro.cli(made, prog="invariscope", description=description, args=arguments, registry=list_rules())
     except FlagError as error:
         raise InputError(str(error)) from error
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise InputError(_unboxed(told.getvalue(), arguments)) from None
+
+
+_RULE = re.compile("[\u2500-\u257f]{8,}|-{8,}")
+_BOX = re.compile("[\u2500-\u257f]+")
+
+
+def _unboxed(told: str, arguments: Sequence[str] | None) -> str:
+    """What the parser says in a box, in one line: what it does not know first, then what it misses."""
+    parts: list[list[str]] = [[]]
+    for line in re.sub("\x1b\\[[0-9;]*m", "", told).splitlines():
+        if _RULE.search(line):
+            parts.append([])
+        elif text := _BOX.sub(" ", line).strip(" |"):
+            parts[-1].append(text)
+    said = [" ".join(part).removeprefix("Error parsing ").rstrip(" .") for part in parts[1:] if part]  # after the title
+    said = [part for part in said if not part.startswith(("For full helptext", "Argument helptext"))]
+    said.sort(key=lambda part: not part.startswith("Unrecognized"))
+    command = next((name for name in arguments or () if name in COMMANDS), "")
+    return f"{'; '.join(said)}: see `invariscope {f'{command} ' if command else ''}--help`"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,15 +139,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given == ["--version"]:
             import invariscope
 
-            print(f"invariscope {invariscope.__version__}")
+            say(f"invariscope {invariscope.__version__}")
             return DONE
         if given and not given[0].startswith("-") and given[0] not in COMMANDS:
             raise InputError(unknown("command", given[0], COMMANDS))
         command = parse(given)
-        with needs_extras(given[0]):
-            return command.run()
+        with needs_extras(given[0] if given else "invariscope"):
+            code: int = command.run()
+        sys.stdout.flush()  # where `| head` has gone, it is said here and not at the end of the process
+        return code
     except InputError as error:
-        print(f"invariscope: {error}", file=sys.stderr)
+        warn(f"invariscope: {one_line_of(error)}")
         return BAD_INPUT
     except Stopped as stop:
         return SIGNALLED + stop.number

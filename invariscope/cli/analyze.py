@@ -8,6 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from invariscope.base.paths import folder_to_write
 from invariscope.cli.common import DONE, load_tables, run_analysis
 
 
@@ -35,6 +36,7 @@ class Analyze:
 
     def run(self) -> int:
         """Analyse, print the headline, write the results."""
+        folder_to_write(self.out)
         tables = load_tables(self.tables, keep_nondeterministic=self.keep_nondeterministic)
         run_analysis(tables, self.out, with_power=self.power, every_pair=self.all, rivals=self.rivals)
         return DONE

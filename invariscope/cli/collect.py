@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from invariscope.base.errors import InputError
-from invariscope.cli.common import DONE, at_least_one, fitting, run_collect, tell_outcome
-from invariscope.cli.flags import ZooFlags, chosen, with_groups
+from invariscope.base.terminal import say
+from invariscope.cli.common import DONE, job_count, run_collect, tell_outcome
+from invariscope.cli.flags import ZooFlags, chosen, refuse_code, with_groups
 
 if TYPE_CHECKING:
     from invariscope.collectors.engine.planning import RunPlan
+
+
+LONGEST_TASK = 30 * 24 * 3600
+"""Seconds that a time limit may have at most: a month."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,21 @@ class Collect(ZooFlags):
         from invariscope.collectors.options import Options, option_groups
         from invariscope.zoo.datasets.source import DataSource
 
-        checkpoints = fitting(self.read(self.zoo), self.only)
+        checkpoints = self.read(self.zoo, self.only)
         collect = suitable_collectors(checkpoints) if self.collect is None else self.collect
         groups = chosen(self, option_groups())
-        if not self.code:
-            refuse_code(value for group in groups for value in dataclasses.asdict(group).values())
+        refuse_code((value for group in groups for value in dataclasses.asdict(group).values()), self.allow_code)
         options = Options(collect, groups)
         if self.scheduler and not self.backend:
             raise InputError("--scheduler is the address of a backend's: give --backend dask as well")
-        at_least_one("--jobs", self.jobs)
+        job_count(self.jobs)
         if not self.out.strip():
             raise InputError("--out is empty: name a folder for the tables, for example out/tables")
-        images = DataSource(self.data, self.split, self.limit, code=self.code)
+        if self.out.startswith("memory:"):
+            raise InputError(f"--out {self.out} is gone when the command ends: name a folder")
+        if self.time_limit is not None and self.time_limit > LONGEST_TASK:
+            raise InputError(f"--time-limit is {self.time_limit:g}: give at most {LONGEST_TASK}, or leave it out")
+        images = DataSource(self.data, self.split, self.limit, allow_code=self.allow_code)
         if self.dry_run:
             return _say(plan_run(checkpoints, images, self.out, options))
         outcome = run_collect(
@@ -107,26 +113,13 @@ def command() -> type[Collect]:
     return made
 
 
-def refuse_code(values: Iterable[object]) -> None:
-    """Refuse options that name a Python file, an operator or a data set of the user's, under ``--no-code``."""
-    from invariscope.zoo.operators import operator_code_files
-    from invariscope.zoo.user_code import no_code
-
-    for value in values:
-        for text in value if isinstance(value, tuple) else (value,):
-            if isinstance(text, str) and text.startswith("python:"):
-                raise InputError(no_code(f"{text!r}", Path(text.removeprefix("python:").partition(":")[0])))
-            for file in operator_code_files(text):
-                raise InputError(no_code(f"{text!r}", file))
-
-
 def _say(plan: RunPlan) -> int:
     """What a run would do."""
     for collector, count in plan.counts().items():
-        print(f"to do: {collector}: {count} tasks")
+        say(f"to do: {collector}: {count} tasks")
     for damaged in plan.damaged:
-        print(f"damaged: {damaged}: would be set aside and measured again")
+        say(f"damaged: {damaged}: would be set aside and measured again")
     for item in plan.replaced:
-        print(f"to remove: {item.name}: the rows of weights that were replaced")
-    print(f"{sum(plan.counts().values())} tasks to do, {len(plan.done)} are done; nothing was written")
+        say(f"to remove: {item.name}: the rows of weights that were replaced")
+    say(f"{sum(plan.counts().values())} tasks to do, {len(plan.done)} are done; nothing was written")
     return DONE

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import sys
+import os
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invariscope.base.errors import InputError
 from invariscope.base.processes import stopped_by_signals
+from invariscope.base.terminal import say, warn
 from invariscope.base.words import counted
 
 if TYPE_CHECKING:
@@ -30,8 +29,15 @@ SIGNALLED = 128
 
 
 def names(text: str) -> tuple[str, ...]:
-    """The names in a list; a comma in brackets, as in ``ddac(3, 2)``, does not end one."""
-    return tuple(name.strip() for name in re.split(r",(?![^()]*\))", text) if name.strip())
+    """The names in a list; a comma in brackets, as in ``mix(0.5, soft(2, 2), avg)``, does not end one."""
+    found, depth = [""], 0
+    for sign in text:
+        depth = max(depth + (sign == "(") - (sign == ")"), 0)
+        if sign == "," and not depth:
+            found.append("")
+        else:
+            found[-1] += sign
+    return tuple(name.strip() for name in found if name.strip())
 
 
 def at_least_one(option: str, value: int) -> int:
@@ -41,12 +47,12 @@ def at_least_one(option: str, value: int) -> int:
     return value
 
 
-def fitting(checkpoints: Sequence[Checkpoint], pattern: str) -> list[Checkpoint]:
-    """The checkpoints whose name fits ``--only PATTERN``; refuses a pattern that none fits."""
-    found = [checkpoint for checkpoint in checkpoints if fnmatchcase(checkpoint.name, pattern)]
-    if not found:
-        raise InputError(f"--only {pattern}: no checkpoint of the zoo has such a name ({checkpoints[0].name} is one)")
-    return found
+def job_count(value: int, option: str = "--jobs") -> int:
+    """A number of processes or threads; refuses more than a few for every core, which get into each other's way."""
+    most = max(32, 4 * (os.cpu_count() or 1))
+    if at_least_one(option, value) > most:
+        raise InputError(f"{option} is {value}: take at most {most}, four for every core")
+    return value
 
 
 def run_collect(
@@ -59,45 +65,46 @@ def run_collect(
         with stopped_by_signals():
             return collect(checkpoints, images, out, options, **how)
     except KeyboardInterrupt:
-        print(f"\nstopped: the parts in {out} are whole; the same command goes on from there", file=sys.stderr)
+        warn("", f"stopped: the parts in {out} are whole; the same command goes on from there")
         raise
 
 
 def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
     """Print what a run did and what failed; returns the exit code."""
-    print(
-        f"tables: {out} ({outcome.measured} tasks measured, {outcome.found} were done, {len(outcome.failures)} failed)"
-    )
+    say(f"tables: {out} ({outcome.measured} tasks measured, {outcome.found} were done, {len(outcome.failures)} failed)")
     if outcome.damaged:
-        print(
+        warn(
             f"damaged: {counted(len(outcome.damaged), 'part')} set aside and measured again ({outcome.damaged[0]}; "
-            f"see {out}/damaged and the log)",
-            file=sys.stderr,
+            f"see {out}/damaged and the log)"
         )
     if outcome.batch_sizes:
         name, size = next(iter(outcome.batch_sizes.items()))
         count = len(outcome.batch_sizes)
-        print(
-            f"out of memory: measured {count} checkpoint{'s' * (count > 1)} in smaller batches ({name}: {size} images)",
-            file=sys.stderr,
+        warn(
+            f"out of memory: measured {count} checkpoint{'s' * (count > 1)} in smaller batches ({name}: {size} images)"
         )
+    if outcome.replaced:
+        warn(f"other weights than before: the older rows of {_few(outcome.replaced)} were removed")
     if outcome.no_functions:
-        print(
+        warn(
             f"no function of the image: {', '.join(outcome.no_functions)}: other logits on a second pass or in other "
-            "batches (deterministic = false in the tables; kept out of the statistics)",
-            file=sys.stderr,
+            "batches (deterministic = false in the tables; kept out of the statistics)"
         )
     for collector, count in outcome.older.items():
-        print(
+        warn(
             f"{collector}: {counted(count, 'task')} done before some of its readings were there, which are missing: "
-            "collect into a new folder to have them",
-            file=sys.stderr,
+            "collect into a new folder to have them"
         )
     for collector, remarks in outcome.remarks.items():
-        print(_remarked(collector, remarks), file=sys.stderr)
+        warn(_remarked(collector, remarks))
     for failure in dict.fromkeys(map(str, outcome.failures)):  # a network that cannot be loaded fails in every task
-        print(f"failed: {failure}", file=sys.stderr)
+        warn(f"failed: {failure}")
     return WITH_FAILURES if outcome.failures else DONE
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
 
 
 NAMED = 8
@@ -117,7 +124,7 @@ def load_tables(folder: str, *, keep_nondeterministic: bool = False) -> Tables:
 
     tables = load(folder, keep_nondeterministic=keep_nondeterministic)
     for note in tables.notes:
-        print(f"note: {note}", file=sys.stderr)
+        warn(f"note: {note}")
     return tables
 
 
@@ -145,7 +152,7 @@ def run_analysis(
     powers = power(frames[main.frame], score=main.score) if with_power else None
     results = analyze_tables(frames, main, power=powers, every_pair=every_pair, rivals=rivals)
     for line in [*results.headline, *([] if powers is None else power_in_words(powers))]:
-        print(line)
+        say(line)
 
     def figure_of(vocabulary: Vocabulary) -> bytes | None:
         found = draw_headline(frames, vocabulary, drawn)
@@ -154,10 +161,10 @@ def run_analysis(
     written = write_results(results, out, powers, figure=figure_of(main))
     for vocabulary in others:
         further = analyze_tables(frames, vocabulary, every_pair=every_pair, rivals=rivals)
-        print("\n".join(further.headline))
+        say(*further.headline)
         written += write_results(further, out / vocabulary.table, figure=figure_of(vocabulary))
     for path in written:
-        print(f"results: {path}")
+        say(f"results: {path}")
     return results
 
 
@@ -182,20 +189,20 @@ def draw_all(
 def write_drawn(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",)) -> None:
     """Write what was drawn, and print the paths and what was skipped."""
     names: dict[str, list[str]] = {}
-    for name, reason in drawn.reasons.items():
+    for name, reason in drawn.reasons.items() if drawn.figures or drawn.tables else ():  # else `write` says why
         names.setdefault(reason, []).append(name)
     for reason, skipped in names.items():
-        print(f"skipped {', '.join(skipped)}: {reason}", file=sys.stderr)
+        warn(f"skipped {', '.join(skipped)}: {reason}")
     for choice, ignoring in drawn.ignored.items():
         made = [name for name in ignoring if name not in drawn.reasons]
         if made:
-            print(f"made as ever, since they have no choice of --{choice}: {', '.join(made)}", file=sys.stderr)
+            warn(f"made as ever, since they have no choice of --{choice}: {', '.join(made)}")
     for path in drawn.write(out, formats):
-        print(f"{'table' if path.stem in drawn.tables else 'figure'}: {path}")
+        say(f"{'table' if path.stem in drawn.tables else 'figure'}: {path}")
 
 
 def write_page(tables: Tables | Frames, out: Path, **given: Any) -> None:
     """Write the report and print its path; what is ``given`` is that of :func:`write_report`."""
     from invariscope.analysis.report import write_report
 
-    print(f"report: {write_report(tables, out, **given)}")
+    say(f"report: {write_report(tables, out, **given)}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
+from invariscope.base.terminal import say
 from invariscope.cli.common import DONE
 
 
@@ -24,6 +25,6 @@ class Compact:
         from invariscope.collectors.store.compaction import compact
 
         for table in compact(self.tables):
-            print(table)
-        print(f"tables: {self.tables} (compact)")
+            say(table)
+        say(f"tables: {self.tables} (compact)")
         return DONE

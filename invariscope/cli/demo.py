@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from invariscope import data
+from invariscope.base.paths import folder_to_write
 from invariscope.cli.common import (
-    at_least_one,
-    fitting,
+    job_count,
     load_tables,
     run_analysis,
     run_collect,
@@ -50,10 +50,11 @@ class Demo:
         from invariscope.analysis import Frames, draw_figures
         from invariscope.zoo.manifest import read_manifest
 
+        folder_to_write(self.out)
         tables = self.out / "tables"
         zoo, images, options = asked(self)
-        jobs = at_least_one("--jobs", self.jobs)
-        checkpoints = fitting(read_manifest(zoo, operators=False), self.only)
+        jobs = job_count(self.jobs)
+        checkpoints = read_manifest(zoo, operators=False, only=self.only)
         code = tell_outcome(
             run_collect(checkpoints, images, tables, options, jobs=jobs, command=f"invariscope: {self}"), tables
         )

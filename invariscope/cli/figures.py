@@ -9,13 +9,15 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from invariscope.base.errors import InputError
+from invariscope.base.paths import folder_to_write
 from invariscope.cli.common import DONE, draw_all, load_tables, names
+from invariscope.cli.flags import CodeFlag, refuse_code
 
 PYTHON = "python:"
 
 
 @dataclass(frozen=True)
-class Figures:
+class Figures(CodeFlag):
     """Draw the figures, and write the tables of the paper (CSV, Markdown and LaTeX), from the tables.
 
     Example: invariscope figures out/tables --out out/figures --only msb_invariance --x selectivity --hue padding_mode
@@ -53,8 +55,10 @@ class Figures:
         """Draw and print the paths."""
         from invariscope.analysis.figures import FIGURES
 
+        folder_to_write(self.out)
         only = names(self.only) if self.only else None
         own = [name for name in only or () if name.startswith(PYTHON)]
+        refuse_code(own, self.allow_code)
         added: dict[str, str] = {}
         try:
             for name in own:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, make_dataclass
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from invariscope.base.errors import InputError
+from invariscope.base.paths import checked_path
 from invariscope.cli.common import names
 
 if TYPE_CHECKING:
@@ -21,19 +26,45 @@ Command = TypeVar("Command")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManifestFlags:
+class CodeFlag:
+    """The flag of every command that may meet the name of a Python file."""
+
+    allow_code: bool = False
+    """Run the Python files that are named python:, which is refused without; read them first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestFlags(CodeFlag):
     """The flags of every command that reads the manifest of a zoo which somebody else may have written."""
 
-    code: bool = True
-    """Run the code of python: networks where it is needed; with --no-code they are refused."""
     allow_outside: bool = False
     """Let the manifest name files outside of the zoo's folder."""
 
-    def read(self, zoo: Path) -> list[Checkpoint]:
-        """The checkpoints of a zoo, as far as these flags let its manifest reach."""
+    def read(self, zoo: Path, only: str = "*", *, listed: bool = False) -> list[Checkpoint]:
+        """The checkpoints of a zoo whose names fit, as far as these flags let its manifest reach."""
         from invariscope.zoo.manifest import read_manifest
 
-        return read_manifest(zoo, operators=False, allow_outside=self.allow_outside, code=self.code)
+        leave = {"allow_outside": self.allow_outside, "allow_code": self.allow_code}
+        return read_manifest(zoo, operators=False, listed=listed, only=only, **leave)
+
+
+def refuse_code(values: Iterable[object], allow_code: bool) -> None:
+    """Refuse texts that name a Python file, as a network, an operator or a data set, where code may not run."""
+    from invariscope.zoo.model_string import ModelString
+    from invariscope.zoo.operators import operator_code_files
+    from invariscope.zoo.user_code import no_code
+
+    for value in () if allow_code else values:
+        for text in value if isinstance(value, tuple) else (value,):
+            if not isinstance(text, str) or "python:" not in text:
+                continue
+            files = list(operator_code_files(text))
+            if text.startswith("python:"):
+                files.append(Path(text.removeprefix("python:").partition(":")[0]))
+            with suppress(InputError):
+                files += ModelString.parse(text).files()
+            if files:
+                raise InputError(no_code(repr(text), files[0]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +84,8 @@ class ZooFlags(ManifestFlags):
     metrics: tuple[str, ...] = ()
     """Of a table of runs: columns, or patterns of them, that are metrics; all others are factors."""
 
-    def read(self, zoo: Path | str) -> list[Checkpoint]:
-        """The checkpoints of a manifest, of a table of runs, or of a pattern."""
+    def read(self, zoo: Path | str, only: str = "*", *, listed: bool = False) -> list[Checkpoint]:
+        """The checkpoints of a manifest, of a table of runs, or of a pattern, whose names fit."""
         from invariscope.zoo.from_csv import SUFFIXES, zoo_from_csv
         from invariscope.zoo.model_string import is_library
 
@@ -72,12 +103,16 @@ class ZooFlags(ManifestFlags):
                 )
             from invariscope.zoo.from_library import zoo_from_library  # imports torch
 
-            return zoo_from_library(str(zoo))
+            found = zoo_from_library(str(zoo))
+            fitting = [checkpoint for checkpoint in found if fnmatchcase(checkpoint.name, only)]
+            if not fitting:
+                raise InputError(f"--only {only}: none of {zoo} has such a name ({found[0].name} is one)")
+            return fitting
         if not is_table:
-            return super().read(Path(zoo))
+            return super().read(Path(zoo), only, listed=listed)
         how: dict[str, Any] = {"model": self.model, "weights": self.weights, "name": self.name, "metrics": self.metrics}
-        how |= {"input": _settings(self.input), "allow_outside": self.allow_outside, "code": self.code}
-        return zoo_from_csv(zoo, **how, operators=False)
+        how |= {"input": _settings(self.input), "allow_outside": self.allow_outside, "allow_code": self.allow_code}
+        return zoo_from_csv(zoo, **how, listed=listed, only=only, operators=False)
 
 
 def _settings(text: str | None) -> dict[str, Any] | None:
@@ -109,10 +144,65 @@ class _Element:
     problem: str
 
 
+LARGEST = 10**15
+"""The largest whole number that a flag takes: what is more is a slip of the hand."""
+
+
 def _whole(text: str) -> int:
     if not text.isdecimal():
         raise ValueError(text)
     return int(text)
+
+
+def _number(text: str) -> float:
+    value = float(Fraction(text))  # neither nan nor inf
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def read_whole(text: str) -> int:
+    """A whole number of a flag.
+
+    Raises:
+        ValueError: with what is wrong, for the parser to put behind the flag's name.
+    """
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
+        raise ValueError(f"{text!r} is no whole number: write it as 64")
+    value = int(text) if len(text) < 20 else LARGEST + 1
+    if abs(value) > LARGEST:
+        raise ValueError(f"{text!r} is larger than any number of this kind: give a smaller one")
+    return value
+
+
+def read_number(text: str) -> float:
+    """A finite number of a flag.
+
+    Raises:
+        ValueError: as :func:`read_whole`.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is no finite number: write it as 0.5")
+    return value
+
+
+def _read_path(text: str) -> Path:
+    return checked_path(text, ParsedError)
+
+
+class ParsedError(InputError):
+    """A value that cannot be read, for the parser to put behind the flag's name."""
+
+
+_SINGLE: dict[type, tuple[str, Callable[[str], Any]]] = {
+    int: ("INT", read_whole),
+    float: ("FLOAT", read_number),
+    Path: ("PATH", _read_path),
+}
 
 
 def _fraction(value: float) -> str:
@@ -123,12 +213,28 @@ def _fraction(value: float) -> str:
 _ELEMENTS = {
     str: _Element("NAME", str, str, "no name"),
     int: _Element("INT", _whole, str, "no whole number"),
-    float: _Element("NUMBER", lambda text: float(Fraction(text)), _fraction, "no number such as 8/255 or 0.5"),
+    float: _Element("NUMBER", _number, _fraction, "no number such as 8/255 or 0.5"),
 }
 
 
+def _single_rule(name: str, read: Callable[[str], Any], *, optional: bool) -> PrimitiveConstructorSpec[Any]:
+    """How one whole number, finite number or path is read, or ``None`` where there may be none."""
+    from tyro.constructors import PrimitiveConstructorSpec
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=name,
+        instance_from_str=lambda texts: None if optional and texts[0] == "None" else read(texts[0]),
+        is_instance=lambda value: (
+            value is None if optional and value is None else isinstance(value, int | float | Path)
+        ),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
 def list_rules() -> ConstructorRegistry:
-    """How tyro reads ``tuple[str, ...]``, ``tuple[int, ...]`` and ``tuple[float, ...]``: one text, commas between.
+    """How tyro reads numbers and paths, and ``tuple[str, ...]``, ``tuple[int, ...]`` and ``tuple[float, ...]``: one
+    text, commas between.
 
     One argument and not several, so that a list never takes a positional argument for one of its own.
     """
@@ -139,6 +245,9 @@ def list_rules() -> ConstructorRegistry:
     @registry.primitive_rule
     def rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         kinds = get_args(info.type)
+        single = info.type if not kinds else kinds[0] if len(kinds) == 2 and kinds[1] is type(None) else None
+        if single in _SINGLE:
+            return _single_rule(*_SINGLE[single], optional=bool(kinds))
         if get_origin(info.type) is not tuple or len(kinds) != 2 or kinds[1] is not Ellipsis:
             return None
         element = _ELEMENTS[kinds[0]]

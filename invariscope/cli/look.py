@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from invariscope.base.errors import InputError
-from invariscope.cli.collect import refuse_code
-from invariscope.cli.common import DONE, at_least_one, fitting
-from invariscope.cli.flags import ManifestFlags
+from invariscope.base.paths import folder_to_write
+from invariscope.base.terminal import say
+from invariscope.cli.common import DONE, at_least_one
+from invariscope.cli.flags import ManifestFlags, refuse_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,12 +72,12 @@ class Look(ManifestFlags):
         from invariscope.looking.look import look
         from invariscope.zoo.datasets.inputs import PreparedImages
 
+        folder_to_write(self.out)
         at_least_one("--limit", self.limit)
         at_least_one("--batch-size", self.batch_size)
         if bool(self.images) == bool(self.data):
             raise InputError("name image files, or a data set with --data: one of the two")
-        if not self.code:
-            refuse_code([self.model, *self.swap])
+        refuse_code([self.model, *self.swap], self.allow_code)
         model, spec, name = self._network()
         images = self._images(spec)
         spec = replace(spec, mean=self.mean or spec.mean, std=self.std or spec.std)
@@ -93,9 +94,9 @@ class Look(ManifestFlags):
             batch_size=self.batch_size,
             seed=self.seed,
         )
-        print(found)
+        say(*str(found).split("\n"))
         for path in found.write(self.out):
-            print(f"written: {path}")
+            say(f"written: {path}")
         return DONE
 
     def _network(self) -> tuple[nn.Module, InputSpec, str]:
@@ -108,7 +109,7 @@ class Look(ManifestFlags):
         if ":" not in self.model or Path(self.model).exists():
             if self.weights is not None:
                 raise InputError("--weights belongs to a model string: the checkpoints of a zoo have their own")
-            chosen = fitting(self.read(Path(self.model)), self.only)
+            chosen = self.read(Path(self.model), self.only)
             if len(chosen) > 1:
                 raise InputError(f"--only {self.only}: {len(chosen)} checkpoints fit, name one ({chosen[0].name})")
             spec = chosen[0].input
@@ -139,7 +140,7 @@ class Look(ManifestFlags):
         from invariscope.zoo.datasets.source import DataSource
 
         if self.data is not None:
-            return DataSource(self.data, self.split, self.limit, code=self.code).images
+            return DataSource(self.data, self.split, self.limit, allow_code=self.allow_code).images
         missing = [path for path in self.images if not path.is_file()]
         if missing:
             raise InputError(f"there is no image {missing[0]}: correct its path")

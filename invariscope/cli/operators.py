@@ -9,11 +9,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from invariscope.base.errors import InputError
+from invariscope.base.terminal import say
 from invariscope.cli.common import DONE
+from invariscope.cli.flags import CodeFlag, refuse_code
 
 
 @dataclass(frozen=True)
-class Operators:
+class Operators(CodeFlag):
     """The downsampling operators: formula, knobs, and what each does to noise before any training.
 
     MSB is the chance-corrected weight on the maximum; selectivity says how far single pixels are picked, whichever;
@@ -32,11 +34,14 @@ class Operators:
         import pandas as pd
         from tqdm import tqdm
 
+        refuse_code(self.only, self.allow_code)
         rows = [_row(spec) for spec in tqdm(wanted(self.only), unit="operator", disable=None, leave=False)]
         if self.json:
-            print(json.dumps(rows, indent=1))
+            say(*json.dumps(rows, indent=1).split("\n"))
             return DONE
-        print(pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.3f}", justify="left"))
+        table = pd.DataFrame(rows)
+        text = table.to_string(index=False, float_format=lambda value: f"{value:.3f}", justify="left")
+        say(*text.split("\n"))
         return DONE
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from invariscope.base.paths import folder_to_write
+from invariscope.base.terminal import say
 from invariscope.base.words import counted
 from invariscope.cli.common import DONE
+from invariscope.cli.flags import CodeFlag
 
 
 @dataclass(frozen=True)
-class Pack:
+class Pack(CodeFlag):
     """Put a zoo's weights into packs, to be kept and passed on; only what no pack in the folder holds yet is added.
 
     Example: invariscope pack my_zoo --out packs --half digits
@@ -32,11 +35,16 @@ class Pack:
         from invariscope.zoo.datasets.source import DataSource
         from invariscope.zoo.packs import pack, predicted
 
-        predict = None if self.half is None else predicted(DataSource(self.half, limit=self.limit).images)
-        for path, held in pack(self.zoo, self.out, predict=predict):
+        folder_to_write(self.out)
+        predict = (
+            None
+            if self.half is None
+            else predicted(DataSource(self.half, limit=self.limit, allow_code=self.allow_code).images)
+        )
+        for path, held in pack(self.zoo, self.out, predict=predict, allow_code=self.allow_code):
             halves = sum(found.half for found in held)
-            print(f"{path}: {counted(len(held), 'file')}, {halves} in half precision")
-        print(f"packs: {self.out}")
+            say(f"{path}: {counted(len(held), 'file')}, {halves} in half precision")
+        say(f"packs: {self.out}")
         return DONE
 
 
@@ -56,5 +64,6 @@ class Unpack:
         """Unpack."""
         from invariscope.zoo.packs import unpack
 
-        print(f"zoo: {self.out} ({counted(len(unpack(self.packs, self.out)), 'checkpoint')})")
+        folder_to_write(self.out)
+        say(f"zoo: {self.out} ({counted(len(unpack(self.packs, self.out)), 'checkpoint')})")
         return DONE

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
+from invariscope.base.terminal import say
 from invariscope.cli.common import DONE
 
 
@@ -27,11 +28,11 @@ class Prune:
 
         found = prune(self.tables) if self.yes else find_stale(self.tables)
         for item in found:
-            print(f"{'removed' if self.yes else 'stale'}: {item}")
+            say(f"{'removed' if self.yes else 'stale'}: {item}")
         if not found:
-            print(f"tables: {self.tables} (nothing is stale)")
+            say(f"tables: {self.tables} (nothing is stale)")
         elif self.yes:
-            print(f"tables: {self.tables} (pruned)")
+            say(f"tables: {self.tables} (pruned)")
         else:
-            print(f"tables: {self.tables} (nothing was removed: give --yes to remove what is listed)")
+            say(f"tables: {self.tables} (nothing was removed: give --yes to remove what is listed)")
         return DONE

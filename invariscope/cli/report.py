@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from invariscope.base.errors import InputError
+from invariscope.base.paths import file_to_write
 from invariscope.cli.common import DONE, load_tables, names, write_page
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Report:
 
     def run(self) -> int:
         """Analyse, draw, write the page."""
+        file_to_write(self.out)
         write_page(
             load_tables(self.tables, keep_nondeterministic=self.keep_nondeterministic),
             self.out,

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
+from invariscope.base.errors import InputError
+from invariscope.base.terminal import say
 from invariscope.base.words import counted
 from invariscope.cli.common import DONE, at_least_one
+from invariscope.cli.flags import CodeFlag, refuse_code
 
 
 @dataclass(frozen=True)
-class Sites:
+class Sites(CodeFlag):
     """The downsampling sites of any model, as a table.
 
     Example: invariscope sites timm:convnext_tiny
@@ -33,9 +36,11 @@ class Sites:
         import pandas as pd
         import torch
 
+        from invariscope.zoo.datasets.inputs import LARGEST_SIDE
         from invariscope.zoo.loading import build_model, default_input
         from invariscope.zoo.sites import find_sites
 
+        refuse_code([self.model], self.allow_code)
         model = build_model(self.model)
         spec = default_input(self.model)
         channels = self.channels
@@ -46,19 +51,22 @@ class Sites:
         if channels is None:
             first = next((layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)), None)
             channels = len(spec.mean) if spec and len(spec.mean) > 1 else first.in_channels if first else 3
-        shape = [at_least_one("--channels", channels), *sides]
+        if max(*sides, at_least_one("--channels", channels)) > LARGEST_SIDE:
+            option, value = ("--size", sides[0]) if sides[0] > LARGEST_SIDE else ("--channels", channels)
+            raise InputError(f"{option} is {value}: take at most {LARGEST_SIDE}")
+        shape = [channels, *sides]
         sites = find_sites(model, torch.zeros(1, *shape))
         rows = [dataclasses.asdict(site) for site in sites]
         if self.json:
-            print(json.dumps(rows, indent=1))
+            say(*json.dumps(rows, indent=1).split("\n"))
             return DONE
         own = sum(not site.is_aside for site in sites)
         count = counted(own, "downsampling site") if own else "no downsampling site"
         aside = f", {len(sites) - own} on side branches" if own < len(sites) else ""
-        print(f"{self.model}: {count}{aside} (input {' x '.join(map(str, shape))})")
+        say(f"{self.model}: {count}{aside} (input {' x '.join(map(str, shape))})")
         if rows:
             cells = [{name: _cell(value) for name, value in row.items() if name != "path"} for row in rows]
-            print(pd.DataFrame(cells).to_string(index=False))
+            say(*pd.DataFrame(cells).to_string(index=False).split("\n"))
         return DONE
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
+from invariscope.base.terminal import say
 from invariscope.base.words import counted
 from invariscope.cli.common import DONE
 from invariscope.cli.flags import ZooFlags
@@ -27,15 +28,15 @@ class Status(ZooFlags):
         """Print the state."""
         from invariscope.collectors.engine.status import status
 
-        found = status(self.tables, self.read(self.zoo) if self.zoo else None)
-        print(f"tables: {self.tables} ({found.parts} parts)")
+        found = status(self.tables, self.read(self.zoo, listed=True) if self.zoo else None)
+        say(f"tables: {self.tables} ({found.parts} parts)")
         for condition in found.conditions:
-            print(condition)
+            say(condition)
         for name, count in found.strangers.items():
-            print(f"{name}: {counted(count, 'part')} of a collector that is not installed: install its package")
+            say(f"{name}: {counted(count, 'part')} of a collector that is not installed: install its package")
         for item in found.damaged:
-            print(f"damaged: {item}: the next collect sets it aside and measures it again")
+            say(f"damaged: {item}: the next collect sets it aside and measures it again")
         for failure, count in found.failures.items():
-            print(f"failed: {failure} ({count} task{'s' * (count > 1)})")
-        print(f"last run: {found.last_run}")
+            say(f"failed: {failure} ({count} task{'s' * (count > 1)})")
+        say(f"last run: {found.last_run}")
         return DONE

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from invariscope.base.errors import InputError, RecipeError
-from invariscope.cli.common import DONE, WITH_FAILURES, at_least_one
-
-PYTHON = "python:"
-"""What the specification of a user's code begins with."""
+from invariscope.base.errors import InputError
+from invariscope.base.paths import folder_to_write
+from invariscope.base.terminal import say, warn
+from invariscope.cli.common import DONE, WITH_FAILURES, job_count
+from invariscope.cli.flags import CodeFlag
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(CodeFlag):
     """Train a zoo of checkpoints from a recipe; runs that are there are kept, an interrupted one goes on.
 
     Example: invariscope train data/recipes/population_bundled.yaml --out my_zoo --jobs 2
@@ -32,8 +31,6 @@ class Train:
     """Device: cpu, cuda or mps."""
     threads: int = 1
     """Threads of a run, with one job; the last digits of the weights depend on it."""
-    code: bool = True
-    """Run the code of python: operators and data sets; with --no-code they are refused."""
     save_every: float = 60.0
     """Seconds after which a run in progress keeps its state, at the end of an epoch."""
 
@@ -43,44 +40,24 @@ class Train:
         from invariscope.zoo.training import Conditions, train_recipe
         from invariscope.zoo.twins import twins
 
-        if not self.code:
-            refuse_recipe_code(self.recipe)
-        if at_least_one("--threads", self.threads) > 1 and self.jobs > 1:
+        folder_to_write(self.out)
+        if job_count(self.threads, "--threads") > 1 and self.jobs > 1:
             raise InputError("--threads is for one job: leave out --jobs or --threads")
+        if self.save_every < 0:
+            raise InputError(f"--save-every is {self.save_every:g}: give seconds, at least 0")
         conditions = Conditions(self.device, self.threads, self.save_every)
-        jobs = at_least_one("--jobs", self.jobs)
-        for same in twins(read_recipe(self.recipe)):
-            print(f"{', '.join(same)} train one network, which counts once: leave all but one out", file=sys.stderr)
+        jobs = job_count(self.jobs)
+        for same in twins(read_recipe(self.recipe, allow_code=self.allow_code)):
+            warn(f"{', '.join(same)} train one network, which counts once: leave all but one out")
         try:
-            report = train_recipe(self.recipe, self.out, jobs=jobs, conditions=conditions)
+            report = train_recipe(self.recipe, self.out, jobs=jobs, conditions=conditions, allow_code=self.allow_code)
         except KeyboardInterrupt:
-            print(f"\nstopped: what is in {self.out} is whole; the same command goes on from there", file=sys.stderr)
+            warn("", f"stopped: what is in {self.out} is whole; the same command goes on from there")
             raise
         for note in report.notes:
-            print(note, file=sys.stderr)
+            warn(note)
         for run, error in report.failed:
-            print(f"failed: {run}: {error}", file=sys.stderr)
+            warn(f"failed: {run}: {error}")
         counts = f"{len(report.trained)} runs trained, {len(report.skipped)} were done, {len(report.failed)} failed"
-        print(f"zoo: {report.manifest} ({counts})")
+        say(f"zoo: {report.manifest} ({counts})")
         return WITH_FAILURES if report.failed else DONE
-
-
-def refuse_recipe_code(recipe: Path) -> None:
-    """Refuse a recipe that names a Python file, before any of it runs.
-
-    Raises:
-        RecipeError: no recipe that can be read.
-        InputError: the first such name.
-    """
-    from invariscope.zoo.user_code import no_code
-    from invariscope.zoo.yaml_lines import read_yaml
-
-    waiting = [read_yaml(recipe, RecipeError, "recipe").plain()]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-        elif isinstance(value, str) and value.startswith(PYTHON):
-            raise InputError(no_code(f"{recipe}: {value!r}", Path(value.removeprefix(PYTHON).partition(":")[0])))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
+from invariscope.base.terminal import say
 from invariscope.cli.common import DONE, WITH_FAILURES
 
 
@@ -26,10 +27,10 @@ class Verify:
         found = verify(self.tables)
         damaged = [item for table in found for item in table.damaged]
         for table in found:
-            print(table)
+            say(table)
         for item in damaged:
-            print(f"damaged: {item}: run collect again, which sets it aside and measures it anew")
+            say(f"damaged: {item}: run collect again, which sets it aside and measures it anew")
         if damaged:
             return WITH_FAILURES
-        print(f"tables: {self.tables} (every part that has a digest is as it was written)")
+        say(f"tables: {self.tables} (every part that has a digest is as it was written)")
         return DONE

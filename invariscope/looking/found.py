@@ -139,16 +139,16 @@ class Look:
         from invariscope.analysis.drawing import caption_of
         from invariscope.analysis.figures import render
         from invariscope.base.files import write_whole
+        from invariscope.base.spreadsheet import csv_text
         from invariscope.looking.page import page
 
         figure = self.figure()
         png = render(figure)
-        csv: str = self.frame().to_csv(index=False, lineterminator="\n")
         files = {
             "look.png": png,
             "look.txt": f"{caption_of(figure)}\n".encode(),
             "look.html": page(self, png, whole=True).encode(),
-            "look.csv": csv.encode(),
+            "look.csv": csv_text(self.frame()).encode(),
         }
         return [write_whole(Path(folder) / name, content) for name, content in files.items()]
 

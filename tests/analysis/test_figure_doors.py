@@ -201,7 +201,7 @@ def test_a_function_of_a_file_is_drawn_by_the_command(
     monkeypatch.chdir(tmp_path)
     only = "python:my_figures.py:mine,msb_by_operator"
     for _ in range(2):  # nothing of it is left for the next command
-        assert cli.main(["figures", str(folder), "--out", "out", "--only", only]) == cli.DONE
+        assert cli.main(["figures", str(folder), "--out", "out", "--allow-code", "--only", only]) == cli.DONE
     assert {path.name for path in Path("out").iterdir()} == {
         *("mine.png", "mine.txt", "msb_by_operator.png", "msb_by_operator.txt")
     }
@@ -227,7 +227,7 @@ def test_a_file_without_the_function_is_one_line(
     (tmp_path / "my_figures.py").write_text(MINE)
     (tmp_path / "shared_look.py").write_text("COLOR = '#112233'\n")
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["figures", "tables", "--out", "out", "--only", only]) == cli.BAD_INPUT
+    assert cli.main(["figures", "tables", "--out", "out", "--allow-code", "--only", only]) == cli.BAD_INPUT
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

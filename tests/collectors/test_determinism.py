@@ -160,7 +160,7 @@ def test_the_command_says_it_in_one_line(
 ) -> None:
     write_manifest(tmp_path / "zoo.yaml", kinds)
     out = ["--out", str(tmp_path / "t"), "--limit", "12", "--collect", "layers", "--msb-images", "8"]
-    assert cli.main(["collect", str(tmp_path), "--data", "digits", *out]) == cli.DONE
+    assert cli.main(["collect", str(tmp_path), "--data", "digits", "--allow-code", *out]) == cli.DONE
     lines = [line for line in capsys.readouterr().err.splitlines() if "no function of the image" in line]
     assert len(lines) == 1
     assert "adapts, batch, dropout" in lines[0]

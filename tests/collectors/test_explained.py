@@ -70,7 +70,7 @@ def test_collect_names_what_is_not_fully_measured(
     zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], jobs: int
 ) -> None:
     out = tmp_path / "tables"
-    given = (zoo, "--data", "digits", "--out", out, "--limit", 12, "--msb-images", 4, "--jobs", jobs)
+    given = (zoo, "--data", "digits", "--out", out, "--limit", 12, "--msb-images", 4, "--jobs", jobs, "--allow-code")
     assert cli.main(["collect", *map(str, given), "--collect", "checkpoints,layers,invariance"]) == cli.DONE
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("layers:")]
     assert line == (
@@ -94,7 +94,7 @@ def test_collect_names_what_is_not_fully_measured(
 def test_tables_without_the_column_are_read(zoo: Path, tmp_path: Path) -> None:
     out = tmp_path / "tables"
     given = (zoo, "--data", "digits", "--out", out, "--limit", 12, "--msb-images", 4, "--only", "calls")
-    assert cli.main(["collect", *map(str, given)]) == cli.DONE
+    assert cli.main(["collect", *map(str, given), "--allow-code"]) == cli.DONE
     (part,) = (out / "layers").glob("*.parquet")
     rows = pq.read_table(part)
     pq.write_table(rows.drop_columns("explained"), part)

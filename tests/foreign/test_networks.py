@@ -110,7 +110,10 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(zoo: Path, out: Path, *more: str) -> int:
     command = ["collect", str(zoo), "--data", "shapes:32", "--limit", "40", "--out", str(out), "--max-shift", "3"]
-    return cli.main([*command, "--n-shifts", "3", "--shift", "circular,crop", "--msb-images", "8", *more])
+    command += ["--allow-code", "--n-shifts", "3", "--shift", "circular,crop", "--msb-images", "8"]
+    return cli.main(
+        [*command, "--allow-code", "--n-shifts", "3", "--shift", "circular,crop", "--msb-images", "8", *more]
+    )
 
 
 def read(out: Path, name: str) -> pd.DataFrame:

@@ -193,7 +193,7 @@ GOOD = encoded(pixels(1, 8, 8, 3)[0])
         ({"image": [GOOD[:-40]], "label": [0]}, "image 0 is damaged or cut off"),
         ({"image": [GOOD, b""], "label": [0, 0]}, "image 1 cannot be read"),
         ({"image": [GOOD, None], "label": [0, 0]}, "row 1 has no image bytes"),
-        ({"image": [bomb()], "label": [0]}, "more than 67108864"),
+        ({"image": [bomb()], "label": [0]}, "more than 33554432"),
         ({"image": [encoded(pixels(1, 4, 4)[0].astype(np.float32), "TIFF")], "label": [0]}, "convert it to 8-bit"),
         ({"image": [GOOD, GOOD], "label": [-1, 0]}, "image 0 has the label -1"),
         ({"image": [GOOD, GOOD], "label": [0.0, float("nan")]}, "image 1 has the label nan"),

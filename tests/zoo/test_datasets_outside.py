@@ -67,30 +67,30 @@ def grey(path: str | None, *, split: str, limit: int | None, size: int | None, v
 
 
 def test_a_data_set_of_a_file_is_loaded_like_any_other(ramps: str) -> None:
-    images = load_dataset(f"{ramps}:load")
+    images = load_dataset(f"{ramps}:load", allow_code=True)
     assert (images.name, len(images), images.images.unique().tolist()) == ("ramps/test", 6, [7])
-    assert load_dataset(f"{ramps}:load:200").images.unique().tolist() == [200]
-    assert load_dataset(f"{ramps}:load", size=5).images.shape == (6, 1, 5, 5)
-    assert len(load_dataset(f"{ramps}:load", limit=4)) == 4  # of which the loader knows nothing
-    assert len(load_dataset(f"{ramps}:few", limit=4)) == 2
-    assert images.fingerprint == DataSource(f"{ramps}:load").images.fingerprint
-    assert images.fingerprint != load_dataset(f"{ramps}:load:8").fingerprint
+    assert load_dataset(f"{ramps}:load:200", allow_code=True).images.unique().tolist() == [200]
+    assert load_dataset(f"{ramps}:load", size=5, allow_code=True).images.shape == (6, 1, 5, 5)
+    assert len(load_dataset(f"{ramps}:load", limit=4, allow_code=True)) == 4  # of which the loader knows nothing
+    assert len(load_dataset(f"{ramps}:few", limit=4, allow_code=True)) == 2
+    assert images.fingerprint == DataSource(f"{ramps}:load", allow_code=True).images.fingerprint
+    assert images.fingerprint != load_dataset(f"{ramps}:load:8", allow_code=True).fingerprint
     assert "shades" not in sys.modules
 
 
 def test_a_module_is_found_from_the_working_folder(ramps: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for spec in ("python:ramps.py:load", "python:ramps:load", "python:ramps:load:7"):
-        assert load_dataset(spec).images.unique().tolist() == [7]
+        assert load_dataset(spec, allow_code=True).images.unique().tolist() == [7]
 
 
 def test_what_was_loaded_once_is_never_taken_for_what_is_there_now(ramps: str, tmp_path: Path) -> None:
     """Neither a file that the loader imports nor one that it reads stands in the specification."""
-    source = DataSource(f"{ramps}:load")
+    source = DataSource(f"{ramps}:load", allow_code=True)
     assert source.signatures() != source.signatures()
     before = source.images.fingerprint
     (tmp_path / "shades.py").write_text("def shade(path):\n    return 9\n")
-    assert DataSource(f"{ramps}:load").images.fingerprint != before
+    assert DataSource(f"{ramps}:load", allow_code=True).images.fingerprint != before
     register_dataset("grey", grey)
     assert DataSource("grey").signatures() != DataSource("grey").signatures()
     assert DataSource("digits").signatures() == []
@@ -98,15 +98,15 @@ def test_what_was_loaded_once_is_never_taken_for_what_is_there_now(ramps: str, t
 
 def test_a_file_is_run_only_where_that_is_allowed(ramps: str, tmp_path: Path) -> None:
     (tmp_path / "ramps.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n" + LOADER)
-    refusal = r"runs the code of .*ramps\.py: read it, then leave --no-code out"
+    refusal = r"runs the code of .*ramps\.py: read it, then give --allow-code"
     with pytest.raises(DataError, match=refusal):
-        load_dataset(f"{ramps}:load", code=False)
+        load_dataset(f"{ramps}:load")
     with pytest.raises(DataError, match=refusal):
-        _ = DataSource(f"{ramps}:load", code=False).images
+        _ = DataSource(f"{ramps}:load").images
     assert not (tmp_path / "ran").exists()
-    assert DataSource(f"{ramps}:load").images
+    assert DataSource(f"{ramps}:load", allow_code=True).images
     assert (tmp_path / "ran").exists()
-    assert DataSource("digits", limit=1, code=False).images
+    assert DataSource("digits", limit=1).images
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_loaders_that_fail_get_one_line(
     ramps: str, tmp_path: Path, rest: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(DataError) as caught:
-        load_dataset(ramps + rest, **options)
+        load_dataset(ramps + rest, allow_code=True, **options)
     assert message.format(folder=tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("data set ")
@@ -179,7 +179,15 @@ def test_a_data_set_of_an_installed_package(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_zoo_is_measured_on_the_data_of_a_file(ramps: str, repository: Path, tmp_path: Path) -> None:
-    command = ["collect", str(repository / "data" / "zoo"), "--data", f"{ramps}:load", "--out", str(tmp_path / "t")]
+    command = [
+        "collect",
+        str(repository / "data" / "zoo"),
+        "--data",
+        f"{ramps}:load",
+        "--out",
+        str(tmp_path / "t"),
+        "--allow-code",
+    ]
     command += ["--only", "smallcnn-max-*", "--collect", "invariance", "--shift", "circular", "--n-shifts", "1"]
     assert cli.main([*command, "--limit", "3"]) == cli.DONE
     rows = ds.dataset(tmp_path / "t" / "invariance", format="parquet").to_table().to_pylist()

@@ -171,11 +171,11 @@ def manifest(folder: Path, **entry: Any) -> Path:
 def test_a_manifest_may_leave_the_input_out(timm: ModuleType, tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "a.safetensors")
-    (checkpoint,) = read_manifest(manifest(tmp_path, model=TINY, weights="a.safetensors"))
+    (checkpoint,) = read_manifest(manifest(tmp_path, model=TINY, weights="a.safetensors"), allow_code=True)
     assert checkpoint.input == default_input(TINY)
     assert checkpoint.input.size == 160
     given = {"size": 64, "mean": 0.5, "std": 0.5}
-    (other,) = read_manifest(manifest(tmp_path, model=TINY, weights="a.safetensors", input=given))
+    (other,) = read_manifest(manifest(tmp_path, model=TINY, weights="a.safetensors", input=given), allow_code=True)
     assert other.input.size == 64
     for model, message in {
         "zoo:resnet20": "input is missing, and 'zoo:resnet20' does not say which images it takes",
@@ -183,7 +183,7 @@ def test_a_manifest_may_leave_the_input_out(timm: ModuleType, tmp_path: Path) ->
         "timm:resnet81": "timm has no such network.*; or add input",
     }.items():
         with pytest.raises(ManifestError, match=message) as caught:
-            read_manifest(manifest(tmp_path, model=model, weights="a.safetensors"))
+            read_manifest(manifest(tmp_path, model=model, weights="a.safetensors"), allow_code=True)
         assert "zoo.yaml:1" in str(caught.value)
 
 
@@ -192,21 +192,22 @@ def test_a_manifest_may_ask_for_pretrained_weights(timm: ModuleType, caches: Pat
     folder.mkdir()
     entry = {"name": "tiny", "model": TINY, "weights": "pretrained"}
     with pytest.raises(ManifestError, match=r"'tiny': weights: .* are not on this machine"):
-        read_manifest(manifest(folder, **entry))
+        read_manifest(manifest(folder, **entry), allow_code=True)
     torch.manual_seed(3)
     state = timm.create_model("test_resnet").state_dict()
     file = put_in_hub(caches, "timm/test_resnet.r160_in1k", state)
-    (checkpoint,) = read_manifest(manifest(folder, **entry))
+    (checkpoint,) = read_manifest(manifest(folder, **entry), allow_code=True)
     assert checkpoint.weights == file
     found = load_checkpoint(checkpoint).state_dict()
     assert all(torch.equal(found[key], state[key]) for key in state)
     write_manifest(folder, [checkpoint])
-    (again,) = read_manifest(folder, allow_outside=True)
+    (again,) = read_manifest(folder, allow_outside=True, allow_code=True)
     assert again.weights.resolve() == file.resolve()
     assert again.input == checkpoint.input
     with pytest.raises(ManifestError, match="has no pretrained weights: name a weights file"):
         read_manifest(
-            manifest(folder, model="zoo:resnet20", weights="pretrained", input={"size": 8, "mean": 0, "std": 1})
+            manifest(folder, model="zoo:resnet20", weights="pretrained", input={"size": 8, "mean": 0, "std": 1}),
+            allow_code=True,
         )
 
 

@@ -42,7 +42,7 @@ checkpoints:
 """
     path = write(tmp_path, text, "a.pth")
     for given in (path, tmp_path, str(tmp_path)):
-        (checkpoint,) = read_manifest(given)
+        (checkpoint,) = read_manifest(given, allow_code=True)
         assert checkpoint == Checkpoint(
             name="a",
             model="zoo:resnet20?operator=soft(beta=4)&padding_mode=circular",
@@ -69,7 +69,7 @@ def test_round_trip(tmp_path: Path) -> None:
         Checkpoint("b", "timm:resnet18", tmp_path / "b.pt", spec, "digits", factors, "m.", tmp_path),
     ]
     write_manifest(tmp_path, checkpoints)
-    assert read_manifest(tmp_path) == checkpoints
+    assert read_manifest(tmp_path, allow_code=True) == checkpoints
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
 
 
@@ -81,7 +81,7 @@ def test_a_size_may_be_height_and_width(tmp_path: Path) -> None:
     ]
     write_manifest(tmp_path, entries)
     assert "size: [12, 16]" in (tmp_path / "zoo.yaml").read_text()
-    assert [entry.input.size for entry in read_manifest(tmp_path)] == [(12, 16), 16, 16]
+    assert [entry.input.size for entry in read_manifest(tmp_path, allow_code=True)] == [(12, 16), 16, 16]
 
 
 def test_a_manifest_allows_itself_nothing(tmp_path: Path) -> None:
@@ -93,15 +93,15 @@ def test_a_manifest_allows_itself_nothing(tmp_path: Path) -> None:
     assert "allow_outside" not in text
     (tmp_path / "zoo" / "zoo.yaml").write_text(f"allow_outside: true\n{text}")  # as older ones have it
     with pytest.raises(ManifestError, match=r"give --allow-outside \(in Python allow_outside=True\)"):
-        read_manifest(tmp_path / "zoo")
-    (found,) = read_manifest(tmp_path / "zoo", allow_outside=True)
+        read_manifest(tmp_path / "zoo", allow_code=True)
+    (found,) = read_manifest(tmp_path / "zoo", allow_outside=True, allow_code=True)
     assert found.weights.resolve() == (tmp_path / "w.pt").resolve()
 
 
 @pytest.mark.parametrize("value", ["{seed: 3, epoch: 2.5, strength: .inf}", "{epoch: 1e3}", "{seed: ~, run: 17}"])
 def test_factors_of_the_right_kind_pass(tmp_path: Path, value: str) -> None:
     write(tmp_path, entry(factors=value), "a.pt")
-    assert len(read_manifest(tmp_path)) == 1
+    assert len(read_manifest(tmp_path, allow_code=True)) == 1
 
 
 def test_every_column_of_numbers_that_factors_fill_is_checked(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_every_column_of_numbers_that_factors_fill_is_checked(tmp_path: Path) ->
                 continue
             write(tmp_path, entry(factors=f"{{{column.name}: some}}"), "a.pt")
             with pytest.raises(ManifestError, match=rf"zoo.yaml:6: checkpoint 'a': factors.{column.name} is 'some'"):
-                read_manifest(tmp_path)
+                read_manifest(tmp_path, allow_code=True)
 
 
 def test_arguments_of_every_architecture_are_known_without_building_it() -> None:
@@ -138,14 +138,14 @@ checkpoints:
     write(
         tmp_path, text, "b.safetensors", "a.safetensors", "notes.txt", "deep/er/w1.pth.tar", "deep/w2.txt", "deep/w0.pt"
     )
-    checkpoints = read_manifest(tmp_path)
+    checkpoints = read_manifest(tmp_path, allow_code=True)
     assert [checkpoint.name for checkpoint in checkpoints] == ["a", "b", "deep-w1", "deep-w0"]
     assert checkpoints[2].weights == tmp_path / "deep" / "er" / "w1.pth.tar"
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:
     write(tmp_path, f"checkpoints:\n  - {{model: 'zoo:smallcnn', weights: 'a[1].pt', {INPUT}}}\n", "a[1].pt", "a1.pt")
-    (checkpoint,) = read_manifest(tmp_path)
+    (checkpoint,) = read_manifest(tmp_path, allow_code=True)
     assert (checkpoint.name, checkpoint.weights.name) == ("a[1]", "a[1].pt")
 
 
@@ -160,7 +160,7 @@ checkpoints:
   - {<<: *first, name: b, input: *input}
 """
     write(tmp_path, text, "a.pt")
-    assert [checkpoint.name for checkpoint in read_manifest(tmp_path)] == ["a", "b"]
+    assert [checkpoint.name for checkpoint in read_manifest(tmp_path, allow_code=True)] == ["a", "b"]
 
 
 GOOD = {"name": "a", "model": "zoo:smallcnn", "weights": "a.pt", "input": "{size: 8, mean: 0, std: 1}"}
@@ -255,7 +255,7 @@ def test_errors_name_file_line_and_entry(tmp_path: Path, text: str, line: int | 
     (folder / "link.pt").symlink_to(tmp_path / "outside.pt")
     path = write(folder, text, "a.pt")
     with pytest.raises(ManifestError) as caught:
-        read_manifest(path)
+        read_manifest(path, allow_code=True)
     place = f"{path}: " if line is None else f"{path}:{line}: "
     assert str(caught.value).startswith(place)
     assert message in str(caught.value)
@@ -267,7 +267,7 @@ def test_several_problems_are_counted_and_names_must_differ(tmp_path: Path) -> N
     bad = good.replace("smallcnn", "bigcnn")
     write(tmp_path, f"checkpoints:\n  - {good}\n  - {good}\n  - {bad}\n", "a.pt")
     with pytest.raises(ManifestError) as caught:
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, allow_code=True)
     assert str(caught.value) == (
         f"{tmp_path / 'zoo.yaml'}:3: checkpoint 'a': the name 'a' stands already in line 2: rename one "
         "(and 1 more entries with a problem)"
@@ -276,18 +276,18 @@ def test_several_problems_are_counted_and_names_must_differ(tmp_path: Path) -> N
 
 def test_missing_or_unreadable_manifest(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="there is no such manifest: check the path"):
-        read_manifest(tmp_path / "no.yaml")
+        read_manifest(tmp_path / "no.yaml", allow_code=True)
     with pytest.raises(ManifestError, match="there is no such manifest"):
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, allow_code=True)
     (tmp_path / "zoo.yaml").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(ManifestError, match="cannot be read as text"):
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, allow_code=True)
     (tmp_path / "zoo.yaml").write_text("[" * 2000)
     with pytest.raises(ManifestError, match="not valid YAML"):
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, allow_code=True)
     (tmp_path / "zoo.yaml").write_text("a: \x00")
     with pytest.raises(ManifestError, match="not valid YAML") as caught:
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, allow_code=True)
     assert "\n" not in str(caught.value)
 
 
@@ -295,7 +295,7 @@ def test_aliases_do_not_multiply(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     write(tmp_path, "\n".join(lines))
     with pytest.raises(ManifestError, match="unknown key 'a0'"):
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, allow_code=True)
 
 
 def test_importing_the_manifest_needs_no_torch() -> None:

@@ -238,14 +238,14 @@ def test_no_code_of_a_manifest_runs_unasked(folder: Path) -> None:
     (folder / "zoo.yaml").write_text(f"checkpoints:\n  - {entry}\n")
     for operators in (True, False):
         with pytest.raises(ManifestError, match=r"zoo.yaml:2: .*runs the code of .*ops.py"):
-            read_manifest(folder, missing_weights=True, code=False, operators=operators)
+            read_manifest(folder, missing_weights=True, operators=operators)
     assert not ran.exists()
-    (checkpoint,) = read_manifest(folder, missing_weights=True)
+    (checkpoint,) = read_manifest(folder, missing_weights=True, allow_code=True)
     assert ran.exists()
     assert checkpoint.model == model
     (folder / "zoo.yaml").write_text(f"checkpoints:\n  - {entry.replace('ops.py', '../ops.py')}\n")
     with pytest.raises(ManifestError, match="lies outside of the zoo's folder"):
-        read_manifest(folder, missing_weights=True)
+        read_manifest(folder, missing_weights=True, allow_code=True)
 
 
 # Classes in surgery and swaps.
@@ -370,7 +370,7 @@ def test_a_file_inside_of_an_operator_runs_counts_and_moves(folder: Path, monkey
 
 def test_no_code_inside_of_an_operator_runs_unasked(folder: Path) -> None:
     from invariscope.base.errors import InputError
-    from invariscope.cli.collect import refuse_code
+    from invariscope.cli.flags import refuse_code
 
     ran = folder / "ran"
     (folder / "ops.py").write_text(f"open({str(ran)!r}, 'w')\n{FILE}")
@@ -378,12 +378,12 @@ def test_no_code_inside_of_an_operator_runs_unasked(folder: Path) -> None:
     entry = f"{{name: a, model: 'zoo:smallcnn?operator={inside}&in_channels=1', weights: a.pt, "
     (folder / "zoo.yaml").write_text(f"checkpoints:\n  - {entry}input: {{size: 8, mean: [0], std: [1]}}}}\n")
     with pytest.raises(ManifestError, match=r"zoo.yaml:2: .*runs the code of .*ops.py"):
-        read_manifest(folder, missing_weights=True, code=False)
+        read_manifest(folder, missing_weights=True)
     with pytest.raises(InputError, match=r"ops.py"):
-        refuse_code([("max", inside)])
-    refuse_code([("max", "mix(0.5, max, avg)"), 3, "zero"])
+        refuse_code([("max", inside)], False)
+    refuse_code([("max", "mix(0.5, max, avg)"), 3, "zero"], False)
     assert not ran.exists()
-    read_manifest(folder, missing_weights=True)
+    read_manifest(folder, missing_weights=True, allow_code=True)
     assert ran.exists()
 
 

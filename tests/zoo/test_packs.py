@@ -47,7 +47,8 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 def described(folder: Path) -> dict[str, tuple[object, ...]]:
     found = {
-        one.name: (one.model, one.weights.name, one.input, one.labels, one.factors) for one in read_manifest(folder)
+        one.name: (one.model, one.weights.name, one.input, one.labels, one.factors)
+        for one in read_manifest(folder, allow_code=True)
     }
     assert len(found) > 1
     return found
@@ -84,7 +85,7 @@ def test_half_precision_where_no_prediction_moves(tmp_path: Path) -> None:
     assert [found.half for found in held] == [True, True]
     assert all(value.dtype != torch.float32 for value in load_file(path).values())
     unpack(path, tmp_path / "back")
-    before, after = read_manifest(zoo), read_manifest(tmp_path / "back")
+    before, after = read_manifest(zoo, allow_code=True), read_manifest(tmp_path / "back", allow_code=True)
     assert len(before) == 3
     for old in before:
         (new,) = (one for one in after if one.name == old.name)
@@ -142,7 +143,7 @@ def test_hostile_packs_are_refused_in_one_line(
     assert error.count("\n") == 1
     assert line in error
     assert not (tmp_path / "in" / "out" / "zoo.yaml").exists()
-    assert [found.name for found in (tmp_path / "in").iterdir()] in ([], ["out"])
+    assert [found.name for found in tmp_path.glob("in/*")] in ([], ["out"])
 
 
 def test_other_files_are_not_replaced_and_other_weights_not_packed(tmp_path: Path) -> None:

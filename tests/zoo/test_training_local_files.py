@@ -50,7 +50,7 @@ def recipe(folder: Path, grid: str) -> Path:
 
 def collected(zoo: Path, tables: Path) -> int:
     options = ["--data", "digits", "--limit", "20", "--collect", "checkpoints,layers"]
-    return cli.main(["collect", str(zoo), "--out", str(tables), *options])
+    return cli.main(["collect", str(zoo), "--out", str(tables), "--allow-code", *options])
 
 
 def test_a_zoo_with_an_operator_of_the_recipes_folder_is_collected_wherever_it_lies(
@@ -60,7 +60,7 @@ def test_a_zoo_with_an_operator_of_the_recipes_folder_is_collected_wherever_it_l
     (path.parent / "ops.py").write_text(f"import helpers\n{OPERATORS}")
     (path.parent / "helpers.py").write_text("")
     zoo = tmp_path / "study" / "out" / "zoo"
-    assert cli.main(["train", str(path), "--out", str(zoo)]) == cli.DONE
+    assert cli.main(["train", str(path), "--out", str(zoo), "--allow-code"]) == cli.DONE
     assert "allow_outside" not in (zoo / "zoo.yaml").read_text()
     shutil.move(zoo, tmp_path / "moved")
     shutil.rmtree(tmp_path / "study")
@@ -78,8 +78,8 @@ def test_a_file_of_a_package_keeps_its_package(tmp_path: Path) -> None:
     (path.parent / "mine" / "ops.py").write_text(f"from . import blocks\n{OPERATORS}")
     (path.parent / "mine" / "blocks.py").write_text("from mine import more")
     (path.parent / "mine" / "more.py").write_text("")
-    train_recipe(path, tmp_path / "zoo", progress=False)
-    (checkpoint,) = read_manifest(tmp_path / "zoo", allow_outside=False)
+    train_recipe(path, tmp_path / "zoo", progress=False, allow_code=True)
+    (checkpoint,) = read_manifest(tmp_path / "zoo", allow_outside=False, allow_code=True)
     shutil.rmtree(tmp_path / "study")
     assert load_checkpoint(checkpoint)(torch.zeros(1, 1, 16, 16)).shape == (1, 10)
     kept = sorted(file.name for file in (tmp_path / "zoo").glob("code-*/mine/*.py"))
@@ -89,17 +89,17 @@ def test_a_file_of_a_package_keeps_its_package(tmp_path: Path) -> None:
 def test_code_is_kept_once_and_in_its_place(tmp_path: Path) -> None:
     path = recipe(tmp_path / "zoo", "operator: ['python:ops.py:Mine', 'python:ops.py:Mine(strength=1)']")
     (path.parent / "ops.py").write_text(OPERATORS)
-    assert keep_code(read_recipe(path), tmp_path / "zoo") == {}  # it lies there already
+    assert keep_code(read_recipe(path, allow_code=True), tmp_path / "zoo") == {}  # it lies there already
     other = tmp_path / "other"
     other.mkdir()
-    written = keep_code(read_recipe(path), other)
+    written = keep_code(read_recipe(path, allow_code=True), other)
     (kept,) = other.rglob("*.py")
     assert written == {"python:../zoo/ops.py:": f"python:{kept.parent.name}/ops.py:"}
     before = kept.stat().st_mtime_ns
-    keep_code(read_recipe(path), other)
+    keep_code(read_recipe(path, allow_code=True), other)
     assert kept.stat().st_mtime_ns == before
     (path.parent / "ops.py").write_text(f"{OPERATORS}\n# changed\n")
-    keep_code(read_recipe(path), other)
+    keep_code(read_recipe(path, allow_code=True), other)
     assert len(list(other.glob("code-*"))) == 2
 
 
@@ -111,7 +111,7 @@ def test_code_whose_imports_the_zoo_would_not_find_is_refused_before_training(tm
     with pytest.raises(
         RecipeError, match=r"mine/ops.py imports .*above.py, which the zoo could not find: put both into"
     ):
-        train_recipe(path, tmp_path / "zoo", progress=False)
+        train_recipe(path, tmp_path / "zoo", progress=False, allow_code=True)
     assert not list((tmp_path / "zoo").iterdir())
 
 
@@ -120,18 +120,18 @@ def test_an_architecture_of_a_python_file_is_trained_and_measured(
 ) -> None:
     path = recipe(tmp_path / "study", "architecture: 'python:nets.py:Tiny', operator: [max, soft(beta=2)]")
     (path.parent / "nets.py").write_text(PLAIN)
-    assert [run.id for run in read_recipe(path)] == ["Tiny-max-zeros-s0", "Tiny-soft-beta2-zeros-s0"]
-    assert cli.main(["train", str(path), "--out", str(tmp_path / "zoo"), "--jobs", "2"]) == cli.DONE
+    assert [run.id for run in read_recipe(path, allow_code=True)] == ["Tiny-max-zeros-s0", "Tiny-soft-beta2-zeros-s0"]
+    assert cli.main(["train", str(path), "--out", str(tmp_path / "zoo"), "--jobs", "2", "--allow-code"]) == cli.DONE
     assert collected(tmp_path / "zoo", tmp_path / "tables") == cli.DONE, capsys.readouterr().err
     rows = pq.read_table(tmp_path / "tables" / "checkpoints").to_pandas().set_index("operator")
     assert set(rows["architecture"]) == {"Tiny"}
     assert rows["n_params"].to_dict() == {"max": 20 + 30, "soft": 20 + 30}
     msb = pq.read_table(tmp_path / "tables" / "layers").to_pandas()
     assert len(msb) == 2
-    train_recipe(path, tmp_path / "zoo", progress=False)
+    train_recipe(path, tmp_path / "zoo", progress=False, allow_code=True)
     (path.parent / "nets.py").write_text(f"{PLAIN}# changed\n")
     with pytest.raises(RecipeError, match=r"trained with other settings \(architecture_code\)"):
-        train_recipe(path, tmp_path / "zoo", progress=False)
+        train_recipe(path, tmp_path / "zoo", progress=False, allow_code=True)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_an_architecture_that_cannot_be_is_named_with_its_line(tmp_path: Path, g
     (path.parent / "nets.py").write_text(PLAIN)
     (path.parent / "ops.py").write_text(OPERATORS)
     with pytest.raises(RecipeError, match=rf"recipe.yaml:2: architecture .*{message}"):
-        read_recipe(path)
+        read_recipe(path, allow_code=True)
 
 
 def test_data_is_found_from_the_recipes_folder_first(
@@ -161,10 +161,10 @@ def test_data_is_found_from_the_recipes_folder_first(
     (path.parent / "mydata.py").write_text(DATA)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert cli.main(["train", str(path), "--out", "first"]) == cli.DONE, capsys.readouterr().err
+    assert cli.main(["train", str(path), "--out", "first", "--allow-code"]) == cli.DONE, capsys.readouterr().err
     (path.parent / "mydata.py").rename(tmp_path / "elsewhere" / "mydata.py")
-    assert cli.main(["train", str(path), "--out", "second"]) == cli.DONE, capsys.readouterr().err
-    (first,), (second,) = (read_manifest(Path(name)) for name in ("first", "second"))
+    assert cli.main(["train", str(path), "--out", "second", "--allow-code"]) == cli.DONE, capsys.readouterr().err
+    (first,), (second,) = (read_manifest(Path(name), allow_code=True) for name in ("first", "second"))
     assert first.weights.read_bytes() == second.weights.read_bytes()
     assert first.factors["training_data"] == "python:mydata.py:load"
 

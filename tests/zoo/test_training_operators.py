@@ -58,9 +58,9 @@ def recipe(folder: Path, operators: str) -> Path:
 def test_every_specification_is_read_once_in_a_training(tmp_path: Path, parsed: list[str]) -> None:
     Run()
     parsed.clear()
-    runs = read_recipe(recipe(tmp_path, "'blur(m=3)', tips"))
+    runs = read_recipe(recipe(tmp_path, "'blur(m=3)', tips"), allow_code=True)
     assert sorted(parsed) == ["blur(m=3)", "tips"]
-    report = train_recipe(runs, tmp_path / "zoo", progress=False)
+    report = train_recipe(runs, tmp_path / "zoo", progress=False, allow_code=True)
     assert len(report.trained) == 4
     # The defaults that the factors are told apart by.
     assert sorted(parsed) == ["blur(m=3)", "max", "tips"]
@@ -79,39 +79,39 @@ def test_every_network_reads_its_operator_once(architecture: str, parsed: list[s
 
 def test_a_recipe_trains_with_a_python_file(tmp_path: Path) -> None:
     path = recipe(tmp_path / "study", "'python:ops.py:Mine', 'python:ops.py:Mine(strength=1)'")
-    first = read_recipe(path)[0]
+    first = read_recipe(path, allow_code=True)[0]
     assert isinstance(first.operator, OperatorSpec)
     assert first.id == "smallcnn-Mine-zeros-s0"
     assert first.settings["operator"] == "python:ops.py:Mine"
-    assert len(train_recipe(path, tmp_path / "beside", jobs=2, progress=False).trained) == 4
-    checkpoints = read_manifest(tmp_path / "beside")
+    assert len(train_recipe(path, tmp_path / "beside", jobs=2, progress=False, allow_code=True).trained) == 4
+    checkpoints = read_manifest(tmp_path / "beside", allow_code=True)
     (kept,) = (tmp_path / "beside").glob("code-*/*")
     assert kept.read_text() == FILE
     wanted = f"zoo:smallcnn?operator=python:{kept.parent.name}/ops.py:Mine(strength=1)&padding_mode=zeros"
     assert any(checkpoint.model.startswith(wanted) for checkpoint in checkpoints)
-    assert len(read_manifest(tmp_path / "beside", allow_outside=False)) == 4
+    assert len(read_manifest(tmp_path / "beside", allow_outside=False, allow_code=True)) == 4
     factors = [checkpoint.factors for checkpoint in checkpoints]
     assert {(each["operator"], each["operator_spec"], each["strength"]) for each in factors} == {
         ("mine", f"python:ops.py:Mine(strength={text})", strength) for text, strength in (("0.5", 0.5), ("1", 1.0))
     }
     assert {load_checkpoint(checkpoint).stage1.down.strength for checkpoint in checkpoints} == {0.5, 1.0}
-    assert train_recipe(path, tmp_path / "beside", progress=False).trained == ()
+    assert train_recipe(path, tmp_path / "beside", progress=False, allow_code=True).trained == ()
     with safe_open(tmp_path / "beside" / "smallcnn-Mine-zeros-s0-e001.safetensors", "pt") as file:
         assert len(json.loads(file.metadata()[METADATA_KEY])["operator_code"]) == 64
     # Other code, other weights.
     (tmp_path / "study" / "ops.py").write_text(f"{FILE}\n# changed\n")
     with pytest.raises(RecipeError, match=r"trained with other settings \(operator_code\): delete it"):
-        train_recipe(path, tmp_path / "beside", progress=False)
+        train_recipe(path, tmp_path / "beside", progress=False, allow_code=True)
 
 
 def test_a_recipe_says_the_line_of_an_operator_that_is_none(tmp_path: Path) -> None:
     path = recipe(tmp_path, "max, 'python:ops.py:Gone'")
     with pytest.raises(RecipeError, match=r"recipe.yaml:4: operator 'python:ops.py:Gone': .*Gone"):
-        read_recipe(path)
+        read_recipe(path, allow_code=True)
     path = recipe(tmp_path, "max")
     path.write_text(path.read_text() + "  evaluate_as: [maxx]\n")
     with pytest.raises(RecipeError, match=r"recipe.yaml:6: unknown operator 'maxx': did you mean 'max'"):
-        read_recipe(path)
+        read_recipe(path, allow_code=True)
 
 
 def test_workers_know_what_was_registered(tmp_path: Path) -> None:
@@ -123,7 +123,10 @@ def test_workers_know_what_was_registered(tmp_path: Path) -> None:
     try:
         runs = [Run(operator="own", seed=seed, **quick) for seed in (0, 1)]
         for jobs in (1, 2):
-            assert len(train_recipe(runs, tmp_path / f"out{jobs}", jobs=jobs, progress=False).trained) == 2
+            assert (
+                len(train_recipe(runs, tmp_path / f"out{jobs}", jobs=jobs, progress=False, allow_code=True).trained)
+                == 2
+            )
     finally:
         OPERATORS.remove("own")
     names = sorted(path.name for path in (tmp_path / "out1").glob("*.safetensors"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from invariscope.base.errors import DataError, InputError
 from invariscope.base.registry import Registry
+from invariscope.zoo.datasets.inputs import LARGEST_SIDE
 from invariscope.zoo.user_code import find_code, load_user_object, no_code, remedy, said, where
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def is_own(spec: str) -> bool:
 
 
 def load_dataset(
-    spec: str, *, split: str = "test", limit: int | None = None, size: int | None = None, code: bool = True
+    spec: str, *, split: str = "test", limit: int | None = None, size: int | None = None, allow_code: bool = False
 ) -> ImageSet:
     """Load a data set by its specification ``NAME`` or ``NAME:PATH``.
 
@@ -102,7 +103,7 @@ def load_dataset(
         limit: take the first ``limit`` images only.
         size: side in pixels. Generated data sets are made at this size; others are resized (shorter side) and cropped
             at the centre, which images of different sizes need.
-        code: run the file of a ``python:`` data set.
+        allow_code: run the file of a ``python:`` data set, which is refused without.
 
     Returns:
         An ``ImageSet``: uint8 images ``(N, C, H, W)``, int64 labels ``(N,)``, masks where there are any.
@@ -115,24 +116,26 @@ def load_dataset(
         raise DataError(f"limit is {limit}: take at least one image")
     if size is not None and size < 1:
         raise DataError(f"size is {size}: give a whole number of pixels, at least 1")
+    if size is not None and size > LARGEST_SIDE:
+        raise DataError(f"size is {size}: give at most {LARGEST_SIDE} pixels")
     name, separator, path = spec.partition(":")
     arguments = {"split": split, "limit": limit, "size": size}
     if name == USER_CODE:
-        return _foreign(*_user_loader(spec, code), spec, arguments)
+        return _foreign(*_user_loader(spec, allow_code), spec, arguments)
     if is_own(spec):
         images: ImageSet = DATASETS[name](path if separator else None, **arguments)
         return images
     return _foreign(DATASETS[name], path if separator else None, spec, arguments)
 
 
-def _user_loader(spec: str, code: bool) -> tuple[Callable[..., Any], str | None]:
+def _user_loader(spec: str, allow_code: bool) -> tuple[Callable[..., Any], str | None]:
     """The loader of a ``python:`` specification, and its path."""
     found = _USER_LOADER.fullmatch(spec)
     if found is None:
         raise DataError(f"data set {spec!r}: write it like python:my_data.py:load or python:my_data.py:load:PATH")
     place, name, path = found.groups()
     file = find_code(place, Path()).expanduser()
-    if not code:
+    if not allow_code:
         raise DataError(no_code(f"data set {spec!r}", file))
     try:
         loader = load_user_object(file, name, root=Path(), error=DataError)

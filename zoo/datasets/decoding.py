@@ -20,7 +20,7 @@ from torch import Tensor
 from invariscope.base.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-MAX_PIXELS = 2**26
+MAX_PIXELS = 2**25
 """Images of more pixels are refused before they are decoded: a small file can claim to hold any number of them."""
 
 _GREY = ("1", "L")

@@ -53,7 +53,7 @@ class ImageFiles:
         def read(row: int) -> Tensor:
             pixels = decode_one(self.files[row], f"{self.name}: image {self.rows[row]}", colour=self.channels == 3)
             planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-            return change(torch.from_numpy(np.ascontiguousarray(planes)))
+            return change(torch.from_numpy(np.array(planes, order="C")))
 
         return in_threads(read, len(self))
 

@@ -206,6 +206,10 @@ def _share(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array)
 
 
+LARGEST_LABEL = 1_000_000
+"""No data set has as many classes; each would be a name."""
+
+
 def as_labels(values: np.ndarray, name: str) -> Tensor:
     """Labels as int64; refuses what is no whole number (missing, NaN, fractions) with a :class:`DataError`."""
     if values.dtype.kind not in "iuf":
@@ -214,4 +218,8 @@ def as_labels(values: np.ndarray, name: str) -> Tensor:
         wrong = np.flatnonzero(~np.isfinite(values) | (values != np.round(values)))
         if len(wrong):
             raise DataError(f"{name}: image {wrong[0]} has the label {values[wrong[0]]}: give whole numbers from 0")
+    beyond = np.flatnonzero(values > LARGEST_LABEL)
+    if len(beyond):
+        shown = f"{name}: image {beyond[0]} has the label {values[beyond[0]]:.0f}"
+        raise DataError(f"{shown}, more than {LARGEST_LABEL}: number the classes from 0")
     return torch.from_numpy(values.astype(np.int64))

@@ -28,6 +28,9 @@ Size = int | tuple[int, int]
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming")
 """How ``resize`` may interpolate; without antialiasing the first three."""
 
+LARGEST_SIDE = 8192
+"""Pixels along a side at most; one image of three channels then holds 800 MB as a network takes it."""
+
 ORDERS = ("rgb", "bgr")
 RANGES = (1, 255, 65535)
 
@@ -135,11 +138,13 @@ def as_size(size: Any, what: str) -> Size:
     """One number for a square, else height and width.
 
     Raises:
-        DataError: for anything but one or two whole numbers of at least 1.
+        DataError: for anything but one or two whole numbers from 1 to :data:`LARGEST_SIDE`.
     """
     sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, tuple | list) else ()
     if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
         raise DataError(f"{what} is {size!r}: give a whole number of pixels, at least 1, or height and width")
+    if max(sides) > LARGEST_SIDE:
+        raise DataError(f"{what} is {size!r}: give at most {LARGEST_SIDE} pixels")
     return sides[0] if sides[0] == sides[1] else (sides[0], sides[1])
 
 

@@ -10,6 +10,9 @@ from invariscope.zoo.datasets.imageset import ImageSet
 
 CLASSES = ("disk", "square", "triangle", "cross")
 SIZE = 64
+MOST, MOST_PIXELS = 1024, 1 << 28
+"""Pixels along a side, and of all scenes together, at most: scenes are held as a whole, four bytes a pixel."""
+
 COUNTS = {"train": 2000, "test": 500}
 
 _SPLIT_KEYS = {"train": 0, "test": 1}
@@ -34,6 +37,8 @@ def load_shapes(path: str | None, *, split: str, limit: int | None, size: int | 
     if side < 8:
         raise DataError(f"size is {side}: shapes need at least 8 pixels")
     count = COUNTS[split] if limit is None else min(limit, COUNTS[split])
+    if count * side**2 > MOST_PIXELS:
+        raise DataError(f"{count} scenes of {side} x {side} pixels are more than fits: take a smaller size or --limit")
     draws = _draws(split, count)
     images = np.empty((count, 3, side, side), dtype=np.uint8)
     masks = np.empty((count, side, side), dtype=np.uint8)
@@ -53,6 +58,8 @@ def load_shapes(path: str | None, *, split: str, limit: int | None, size: int | 
 def _side(path: str) -> int:
     if not path.isdecimal():
         raise DataError(f"shapes takes no path and was given {path!r}: write just 'shapes', or shapes:32 for a size")
+    if len(path) > 5 or int(path) > MOST:
+        raise DataError(f"shapes:{path[:20]}: scenes have at most {MOST} pixels along a side: take fewer")
     return int(path)
 
 

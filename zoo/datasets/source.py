@@ -25,13 +25,13 @@ _DECODERS = ("invariscope", "torch", "numpy", "scikit-learn", "pillow", "pyarrow
 class DataSource:
     """A data set by its specification, as :func:`invariscope.zoo.datasets.load_dataset` takes it.
 
-    ``code=False`` refuses to run the file of a ``python:`` data set.
+    The file of a ``python:`` data set runs with ``allow_code=True`` alone.
     """
 
     spec: str
     split: str = "test"
     limit: int | None = None
-    code: bool = True
+    allow_code: bool = False
 
     @cached_property
     def images(self) -> ImageSet:
@@ -44,8 +44,10 @@ class DataSource:
 
         limit = self.limit
         if limit is None or not 0 < limit < BACKGROUND_IMAGES:
-            return load_dataset(self.spec, split=self.split, limit=limit, code=self.code)
-        return load_dataset(self.spec, split=self.split, limit=BACKGROUND_IMAGES, code=self.code).head(limit)
+            return load_dataset(self.spec, split=self.split, limit=limit, allow_code=self.allow_code)
+        return load_dataset(self.spec, split=self.split, limit=BACKGROUND_IMAGES, allow_code=self.allow_code).head(
+            limit
+        )
 
     @property
     def key(self) -> str:

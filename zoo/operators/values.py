@@ -8,10 +8,13 @@ from collections.abc import Callable
 from typing import Any, Literal, Union, get_args, get_origin
 
 from invariscope.base.errors import OperatorError
-from invariscope.zoo.operators.grammar import Group, Part
+from invariscope.zoo.operators.grammar import Group, Part, shortened
 
 SPELLED = (bool, int, float, str, types.NoneType)
 """The types of a single value that a specification can give."""
+
+LARGEST = 1024
+"""The largest whole number that an argument takes: kernels grow with its square."""
 
 _WORDS = {"true": True, "false": False, "none": None}
 
@@ -100,6 +103,8 @@ def _read(name: str, part: Part, kinds: tuple[Any, ...]) -> Any:
                 value = kind(value)
             except ValueError:
                 continue
+    if type(value) is int and abs(value) > LARGEST:
+        raise OperatorError(f"{name} is {shortened(text)[1:-1]}, and must be at most {LARGEST}")
     if type(value) is int and int not in kinds and float in kinds:
         value = float(value)
     if type(value) not in kinds:

@@ -21,6 +21,7 @@ from safetensors.torch import save
 from invariscope.base.errors import OutputError, RecipeError
 from invariscope.base.files import sha256_file, write_atomic
 from invariscope.base.former import FORMER_NAME
+from invariscope.base.paths import unreadable
 from invariscope.base.processes import end_with, stopped_by_signals
 from invariscope.base.progress import bar
 from invariscope.base.registry import add_all, added
@@ -83,6 +84,7 @@ def train_recipe(
     jobs: int = 1,
     progress: bool = True,
     conditions: Conditions | None = None,
+    allow_code: bool = False,
 ) -> TrainReport:
     """Train what a recipe asks for and ``out`` does not hold yet, and write ``out/zoo.yaml``.
 
@@ -98,6 +100,7 @@ def train_recipe(
         jobs: processes, each with one run at a time.
         progress: show a bar over the runs on standard error, when that is a terminal.
         conditions: device, threads of a run, and how often its state is kept.
+        allow_code: run the Python files that a recipe names; those of ``runs``, which the caller made, always do.
 
     Raises:
         RecipeError: for a recipe that is wrong, or a file in ``out`` of the same name with other settings.
@@ -105,7 +108,8 @@ def train_recipe(
         OutputError: ``out`` cannot be written to, or its disk is full; what is there is whole, and is gone on from.
         Stopped: a signal asked for the end.
     """
-    runs = list(recipe) if isinstance(recipe, Sequence) and not isinstance(recipe, str) else read_recipe(recipe)
+    runs = list(recipe) if isinstance(recipe, Sequence) and not isinstance(recipe, str) else None
+    runs = read_recipe(recipe, allow_code=allow_code) if runs is None else runs  # type: ignore[arg-type]
     out = Path(out)
     conditions = conditions or Conditions()
     check_device(conditions.device)
@@ -114,6 +118,9 @@ def train_recipe(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise RecipeError(f"{out}: cannot make this folder ({problem.strerror}): name another --out") from problem
+    for path in (out / FILE_NAME, *(path for run in runs for path in _files(out, run))):
+        if kind := unreadable(path):
+            raise OutputError(f"{path} is {kind}: move it away, or name another --out")
     with _writing(out):
         code = keep_code(runs, out)
     others = _entries_of_others(out, runs)
@@ -244,7 +251,7 @@ def _training_images(run: Run) -> ImageSet:
 
 @functools.cache
 def _load(data: str, limit: int | None) -> ImageSet:
-    return load_dataset(data, split="train", limit=limit)
+    return load_dataset(data, split="train", limit=limit, allow_code=True)  # runs were read with leave
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -258,6 +265,12 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _file(out: Path, run: Run, epoch: int) -> Path:
     return out / f"{run.snapshot_name(epoch)}.safetensors"
+
+
+def _files(out: Path, run: Run) -> Iterator[Path]:
+    """What a run writes."""
+    yield from (_file(out, run, epoch) for epoch in run.snapshot_epochs)
+    yield _state_file(out, run)
 
 
 def _state_file(out: Path, run: Run) -> Path:
@@ -274,6 +287,8 @@ def _is_finished(run: Run, out: Path) -> bool:
             with safe_open(file, "pt") as content:
                 metadata = content.metadata() or {}
                 found = json.loads(metadata.get(METADATA_KEY) or metadata.get(FORMER_NAME, "{}"))
+            if not isinstance(found, dict) or not isinstance(found.get("run", {}), dict):
+                raise ValueError("its metadata are no settings of a run")
         except (SafetensorError, OSError, ValueError) as problem:
             raise RecipeError(f"{file} is no whole weights file ({problem}): delete it to train it again") from problem
         differing = _differences(wanted, found)
@@ -334,5 +349,5 @@ def _entries_of_others(out: Path, runs: Sequence[Run]) -> list[Checkpoint]:
     if not (out / FILE_NAME).exists():
         return []
     files = {_file(out, run, epoch).resolve() for run in runs for epoch in run.snapshot_epochs}
-    entries = read_manifest(out, missing_weights=True, operators=False, allow_outside=True)
+    entries = read_manifest(out, missing_weights=True, operators=False, allow_outside=True, listed=True)
     return [entry for entry in entries if entry.weights.resolve() not in files and entry.weights.exists()]

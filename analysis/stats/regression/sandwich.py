@@ -78,7 +78,7 @@ def _satterthwaite(basis: Array, scores: Array, member: sparse.csr_array) -> Arr
         squares, overlap = own[:, index], (shared**2).sum(axis=1)
         trace = (squares - overlap).sum()
         square = (squares**2 - 2 * squares * overlap).sum() + ((shared.T @ shared) ** 2).sum()
-        df[index] = trace**2 / square if trace > 0 else np.nan
+        df[index] = trace**2 / square if trace > 0 and square > 0 else np.nan
     return df
 
 
@@ -89,11 +89,13 @@ def half_widths(sandwich: Sandwich, residual: Array, level: float = NOMINAL) -> 
 
 
 def information(design: Array, index: int, codes: np.ndarray) -> Array:
-    """Each cluster's share ``(G,)`` in the information on one slope: squares of its column given the others."""
+    """Each cluster's share ``(G,)`` in the information on one slope: squares of its column given the others; NaN where
+    the others determine that column."""
     others = np.linalg.qr(np.delete(design, index, axis=1))[0]
     rest = design[:, index] - others @ (others.T @ design[:, index])
-    shares: Array = np.bincount(codes, rest**2) / (rest**2).sum()
-    return shares
+    total = (rest**2).sum()
+    sums: Array = np.bincount(codes, rest**2).astype(float)
+    return sums / total if total > 0 else np.full(len(sums), np.nan)
 
 
 def interval_coverage(design: Array, residual: Array, sandwich: Sandwich, codes: np.ndarray) -> Array:
