@@ -110,15 +110,15 @@ def draw_figures(
     if width not in WIDTHS:
         raise TableError(unknown("figure width", width, WIDTHS))
     frames = Frames.of(tables)
-    asked = {"data": data, "reading": reading, "score": score, "hue": hue, "facet": facet, "by": by}
-    asked = {name: choice for name, choice in asked.items() if choice is not None}
+    choices: dict[str, Any] = {"data": data, "reading": reading, "score": score, "hue": hue, "facet": facet, "by": by}
+    asked = {name: choice for name, choice in choices.items() if choice is not None}
     _check_choices(frames, asked)
     score = asked.get("score")
     drawn = Drawn({}, {}, {}, width)
     for name in names:
         registry = PAPER_TABLES if name in PAPER_TABLES else FIGURES
         taken = _taken(registry, name)
-        offered = {"width": width, "data": data} | {key: asked[key] for key in asked if key in taken}
+        offered: dict[str, Any] = {"width": width, "data": data} | {key: asked[key] for key in asked if key in taken}
         if "score" in asked and "scores" in taken:
             offered["scores"] = (score,)
         for choice in sorted(asked.keys() - taken - ({"score"} if "scores" in taken else set())):

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any
 
 from invariscope.base import registry
 from invariscope.base.errors import OutputError
@@ -59,7 +59,7 @@ class Order:
     environment: dict[str, str]
 
 
-def send(stream: BinaryIO, content: bytes) -> None:
+def send(stream: IO[bytes], content: bytes) -> None:
     """Write one message with its length in front."""
     stream.write(struct.pack("<Q", len(content)) + content)
     stream.flush()
