@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -140,5 +141,5 @@ def test_commands_of_the_pages_parse(readme: str, documents: Path) -> None:
     commands = re.findall(r"^    invariscope (.*?)(?:\s+#.*)?$", text.replace("\\\n", " "), re.M)
     assert len(commands) >= 12
     for command in commands:
-        parsed = cli.parse(command.split())
+        parsed = cli.parse(shlex.split(command))
         assert type(parsed).__name__.lower() == command.split()[0]

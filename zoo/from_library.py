@@ -54,7 +54,9 @@ def zoo_from_library(pattern: str) -> list[Checkpoint]:
             continue
         found.append(Checkpoint(name, model, file, spec, factors=MappingProxyType(factors)))
     if not found and not absent and not unknown:
-        raise ModelError(f"{pattern!r}: no pretrained network has such a name: correct the pattern")
+        what = "the hub's cache holds no image network of such a name, fetch one with `hf download ORG/NAME`"
+        told = what if scheme == "hf" else "no pretrained network has such a name"
+        raise ModelError(f"{pattern!r}: {told}: correct the pattern")
     if absent:
         _log.warning("not on this machine, and left out: %s", _listed(absent))
     if unknown:

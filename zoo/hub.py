@@ -6,10 +6,12 @@ A repository says in its ``config.json`` which network it holds: of timm (``arch
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -46,7 +48,7 @@ def hub_file(parts: ModelString, names: tuple[str, ...] = WEIGHTS) -> Path:
     """
     found = next((path for name in names if (path := _cached(parts, name)) is not None), None)
     if found is None:
-        hub = import_optional("huggingface_hub")
+        hub = _hub()
         repository = parts.target.partition("@")[0]
         raise ModelError(
             f"model {str(parts)!r}: {' or '.join(names)} is not in the cache {hub.constants.HF_HUB_CACHE}: nothing is "
@@ -126,7 +128,7 @@ def hub_names(pattern: str) -> list[str]:
     Raises:
         ModelError: huggingface_hub is not installed.
     """
-    hub = import_optional("huggingface_hub")
+    hub = _hub()
     if not Path(hub.constants.HF_HUB_CACHE).is_dir():
         return []
     found = []
@@ -143,9 +145,16 @@ def hub_names(pattern: str) -> list[str]:
     return sorted(found)
 
 
+def _hub() -> ModuleType:
+    """huggingface_hub with its constants, which it imports at their first use alone."""
+    hub = import_optional("huggingface_hub")
+    importlib.import_module("huggingface_hub.constants")
+    return hub
+
+
 def _cached(parts: ModelString, name: str) -> Path | None:
     repository, _, revision = parts.target.partition("@")
-    hub = import_optional("huggingface_hub")
+    hub = _hub()
     try:
         found = hub.try_to_load_from_cache(repository, name, revision=revision or None)
     except ValueError as problem:  # huggingface_hub's own check of names

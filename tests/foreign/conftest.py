@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,8 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of the Hugging Face hub and of torch.hub; and any use of the network fails."""
     hub = pytest.importorskip("huggingface_hub")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    for place in (hub.constants, hub.file_download.constants):
-        monkeypatch.setattr(place, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    constants = importlib.import_module(f"{hub.__name__}.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("socket.getaddrinfo", _refuse)
     return tmp_path / "hub"
 

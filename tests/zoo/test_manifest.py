@@ -191,7 +191,7 @@ def entry(**changes: str | None) -> str:
         (entry(weights=None), 2, "checkpoint 'a' lacks 'weights': add it"),
         (entry(name="7"), 2, "checkpoint 1: name is 7, and must be text"),
         (entry(model="resnet20"), 3, "checkpoint 'a': model 'resnet20' has no scheme"),
-        (entry(model="zo:resnet20"), 3, "unknown scheme 'zo': did you mean 'zoo'? known are python, timm"),
+        (entry(model="zo:resnet20"), 3, "unknown scheme 'zo': did you mean 'zoo'? known are hf, onnx, python"),
         (entry(model="zoo:resnet21"), 3, "unknown architecture 'resnet21': did you mean 'resnet"),
         (entry(model="zoo:resnet20?operator=tip"), 3, "unknown operator 'tip': did you mean 'tips'?"),
         (entry(model="zoo:smallcnn?operator=strided"), 3, "unknown operator 'strided'"),
