@@ -16,8 +16,8 @@ from invariscope.collectors.schema import PRIMARY_SCORE, SCORES
 def as_written(results: Results, columns: Collection[str]) -> Results:
     """Results of every pair with the rows that `analyze` writes by default, adjusted over all that were computed."""
     asked = Asked(PRIMARY_SCORE, tuple(name for name in SCORES if name in columns))
-    kept = {name: asked.kept(getattr(results, name), ["accuracy"]) for name in ("correlations", "regressions")}
-    return replace(results, **kept)
+    correlations, regressions = (asked.kept(one, ["accuracy"]) for one in (results.correlations, results.regressions))
+    return replace(results, correlations=correlations, regressions=regressions)
 
 
 def rows_where(table: pd.DataFrame, **where: str) -> pd.DataFrame:
