@@ -115,7 +115,7 @@ def draw_figures(
     for name in names:
         registry = PAPER_TABLES if name in PAPER_TABLES else FIGURES
         taken = _taken(registry, name)
-        offered = {"width": width, "data": data} | {key: asked[key] for key in asked if key in taken}
+        offered: dict[str, Any] = {"width": width, "data": data} | {key: asked[key] for key in asked if key in taken}
         if "score" in asked and "scores" in taken:
             offered["scores"] = (score,)
         for choice in sorted(asked.keys() - taken - ({"score"} if "scores" in taken else set())):
