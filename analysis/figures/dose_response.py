@@ -151,7 +151,8 @@ def _line(
     color, dashes, marker = look
     wide = rows.pivot_table(index="family", columns="strength", values=column, aggfunc="mean")
     runs = rows.pivot_table(index="family", columns="strength", values="cluster", aggfunc="first")
-    first = wide.columns[0]
+    doses = [float(dose) for dose in wide.columns]
+    first = doses[0]
     told = ""
     if change:
         lowest = rows[rows["strength"] == first]
@@ -177,7 +178,8 @@ def _line(
         elinewidth=0.9, markeredgecolor="white", markeredgewidth=0.4, zorder=3, label=name,
     )  # fmt: skip
     digits = 1 if change else 2
-    means = [f"{_text(dose)}: {bracketed(*of, digits)}" for dose, of in zip(wide.columns, found, strict=True)]
+    numbers = zip(doses, mean, low, high, strict=True)
+    means = [f"{_text(dose)}: {bracketed(middle, start, end, digits)}" for dose, middle, start, end in numbers]
     return f"{name}, {column}:{told} {', '.join(means[1:] if change else means)}."
 
 

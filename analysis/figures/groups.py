@@ -91,7 +91,7 @@ def scatter_groups(
         part = rows[rows[GROUP] == name]
         if part.empty:
             continue
-        faces, edges = _looks(part, mark.color, shown)
+        faces, edges = (list(map(tuple, colors)) for colors in _looks(part, mark.color, shown))
         large = groups.by_operator and name == "subsample"
         ax.scatter(
             part[x], part[y], s=size * (1.7 if large else 1.0), facecolors=faces, edgecolors=edges,

@@ -99,8 +99,7 @@ def msb_invariance(
     )
     with style.theme(width):
         panels = _panels(selection, chosen, levels, width)
-        axes = _axes(panels, what, width)
-        figure = axes[0][0][-1].figure
+        figure, axes = _axes(panels, what, width)
         for line, of_line in zip(panels, axes, strict=True):
             for place, (panel, pair) in enumerate(zip(line, of_line, strict=True)):
                 _draw(pair, what, panel)
@@ -176,8 +175,10 @@ def _panels(
     return [[_Panel(kind, score) for score in scores] for kind in selection.kinds]
 
 
-def _axes(panels: list[list[_Panel]], what: _What, width: style.Width) -> list[list[list[Axes]]]:
-    """Per row and panel the axes: the stretched heap, where there is one, and the whole range."""
+def _axes(
+    panels: list[list[_Panel]], what: _What, width: style.Width
+) -> tuple[style.CaptionedFigure, list[list[list[Axes]]]]:
+    """The figure, and per row and panel the axes: the stretched heap, where there is one, and the whole range."""
     down, across = len(panels), len(panels[0])
     height = (2.35 if down < 4 else 2.05) if width == "double" else min(1.9, 8.4 / down)
     figure = style.new_figure(width, 0.75 + down * height)
@@ -196,7 +197,7 @@ def _axes(panels: list[list[_Panel]], what: _What, width: style.Width) -> list[l
                 pair[0].sharey(pairs[0][0])
                 pair[0].tick_params(labelleft=False)
         made.append(pairs)
-    return made
+    return figure, made
 
 
 def _draw(pair: Sequence[Axes], what: _What, panel: _Panel) -> None:
@@ -229,8 +230,9 @@ def _name(pair: Sequence[Axes], what: _What, panel: _Panel) -> None:
     means = rows.groupby(GROUP)[[what.reading, panel.score]].mean()
     points = rows[[what.reading, panel.score]].to_numpy(dtype=float)
     for ax in pair:
-        wanted = what.heap if len(pair) > 1 and ax is pair[0] else [n for n in means.index if n not in what.heap]
-        names = [Name(name, *map(float, means.loc[name])) for name in wanted if name in means.index]
+        stretched = len(pair) > 1 and ax is pair[0]
+        wanted = what.heap if stretched else [name for name in what.groups.marks if name not in what.heap]
+        names = [Name(str(name), x, y) for name, x, y in means.itertuples(name=None) if name in wanted]
         low, high = sorted(ax.get_xlim())
         inside = points[(points[:, 0] >= low) & (points[:, 0] <= high)]
         place_names(ax, names, points=inside)

@@ -73,7 +73,7 @@ def robustness(
         figure = style.new_figure(width, 0.8 + down * (1.35 if width == "double" else 1.3))
         axes = figure.subplots(down, across, squeeze=False)
         for place, condition in enumerate(found):
-            of_condition = axes[place * deep : (place + 1) * deep].ravel()
+            of_condition = list(axes[place * deep : (place + 1) * deep].ravel())
             told.append(_condition(of_condition, condition, clean, names, reference if paired else None, across))
             first = f"{names[0]} {LEVELS if paired else ''}".strip()
             of_condition[0].set_title("\n".join([*wrap(condition.name, WRAPPED), first]), loc="left")
@@ -158,7 +158,8 @@ def _panel(ax: Axes, rows: pd.DataFrame, value: str, name: str, mark: style.Mark
         at, found[:, 0], color=mark.color, marker=mark.marker, markersize=3.5, linewidth=1.3, label=name,
         markeredgecolor="white", markeredgewidth=0.3, zorder=3,
     )  # fmt: skip
-    return f"{name} {bracketed(*found[-1], 1)} (n = {rows['checkpoint'].nunique()})"
+    mean, low, high = found[-1]
+    return f"{name} {bracketed(mean, low, high, 1)} (n = {rows['checkpoint'].nunique()})"
 
 
 def _mean(rows: pd.DataFrame, value: str) -> tuple[float, float, float]:
