@@ -146,8 +146,8 @@ class Drilldown {
   card(at, sides) {
     const { data, state, view } = this;
     const picture = state.pictures && data.thumbnails[view.data]?.[view.images[at]];
-    const head = make("div", { class: "head" }, make("span", {}, `image ${view.images[at]}`));
-    if (view.labels[at] >= 0) head.append(make("span", { class: "told" }, `class ${view.labels[at]}`));
+    const label = view.labels[at] >= 0 ? [make("div", { class: "told" }, `class ${view.labels[at]}`)] : [];
+    const head = make("div", { class: "head" }, make("div", {}, `image ${view.images[at]}`, ...label));
     if (picture) head.append(make("img", { src: picture, alt: "", width: 40, height: 40 }));
     const maps = sides.map(([side, kind]) => {
       const flips = side.n_shifts_flipped[at];
