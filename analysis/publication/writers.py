@@ -106,7 +106,7 @@ def _pipes(texts: Iterable[str]) -> str:
 
 
 def _escape_pipes(text: object) -> str:
-    return re.sub(r"([\\|*`\[\]])", r"\\\1", str(text)).replace("<", "&lt;")
+    return re.sub(r"([\\|*`])", r"\\\1", str(text)).replace("<", "&lt;").replace("](", r"]\(")
 
 
 def _escape(text: object) -> str:

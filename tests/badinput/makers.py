@@ -97,7 +97,7 @@ def make_base(base: Path) -> int:
         "--msb-images",
         "4",
     ]
-    code = cli.main([*collect, "--collect", "checkpoints,layers,invariance"])
+    code = cli.main([*collect, "--n-shifts", "3", "--collect", "checkpoints,layers,invariance"])
     return code or cli.main(["pack", str(zoo), "--out", str(base / "packs")])
 
 

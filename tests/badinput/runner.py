@@ -28,39 +28,22 @@ SLACK = 1 << 31
 """Address space beyond what the imports take: what is asked for and not used is no memory."""
 
 
-def warm() -> None:
+LIGHT = """
+torch safetensors.torch pandas pyarrow.dataset sklearn.datasets invariscope.cli invariscope.collectors.engine.run
+invariscope.zoo.training invariscope.zoo.packs invariscope.zoo.recipe_drawing invariscope.zoo.sites
+invariscope.collectors.store.compaction invariscope.collectors.store.pruning cases judge makers makers_binary
+"""
+
+HEAVY = (
+    "scipy.stats matplotlib.pyplot seaborn statsmodels.api altair invariscope.analysis.report invariscope.looking.look"
+)
+
+
+def warm(names: str) -> None:
     """Import what the commands import."""
     sys.path.insert(0, str(Path(__file__).parent))
-    for name in [
-        "torch",
-        "sklearn.datasets",
-        "joblib",
-        "safetensors.torch",
-        "pandas",
-        "matplotlib.pyplot",
-        "seaborn",
-        "statsmodels.api",
-        "altair",
-        "pyarrow.dataset",
-        "invariscope.cli",
-        "invariscope.collectors.engine.run",
-        "invariscope.analysis.report",
-        "invariscope.zoo.training",
-        "invariscope.looking.look",
-        "invariscope.zoo.packs",
-        "invariscope.zoo.recipe_drawing",
-        "invariscope.zoo.sites",
-        "scipy.stats",
-        "invariscope.collectors.store.compaction",
-        "invariscope.collectors.store.pruning",
-        "cases",
-        "makers",
-    ]:
+    for name in names.split():
         importlib.import_module(name)
-    from invariscope.analysis.figures import FIGURES
-
-    for entry in FIGURES.working().values():
-        entry.load()
 
 
 def forked(act, here: Path, bounded: bool = True, patience: int = 3 * SECONDS) -> dict:
@@ -158,7 +141,7 @@ def chosen(cases: list, wanted: list[str]) -> list[int]:
 
 def main(wanted: list[str]) -> None:
     """Run cases, and print a line of JSON for each."""
-    warm()
+    warm(LIGHT if wanted == ["quick"] else LIGHT + HEAVY)
     import judge
     import makers
     from cases import CASES
