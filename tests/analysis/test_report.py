@@ -174,7 +174,7 @@ def test_figures_have_images_captions_and_alternatives(page) -> None:
 
 
 def test_figures_that_could_not_be_drawn_are_told(page) -> None:
-    assert "Shift surface: shift_surface has no rows to draw: collect `surface` first" in page.text
+    assert "Shift surface: shift_surface has no rows to draw: collect surface first" in page.text
 
 
 def test_titles() -> None:
