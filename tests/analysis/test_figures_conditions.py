@@ -149,7 +149,8 @@ def test_robustness_is_the_difference_from_max_of_the_same_seed(tables: Tables) 
     assert np.isclose(band.get_paths()[0].vertices, [[4, low]], atol=1e-8).all(axis=1).any()
     assert np.isclose(band.get_paths()[0].vertices, [[4, high]], atol=1e-8).all(axis=1).any()
     assert (
-        f"tips {change.iloc[:, -1].mean():.1f} [{low:.1f}, {high:.1f}] (n = {len(change)})".replace("-", "−") in figure.caption
+        f"tips {change.iloc[:, -1].mean():.1f} [{low:.1f}, {high:.1f}] (n = {len(change)})".replace("-", "−")
+        in figure.caption
     )
 
 
