@@ -141,7 +141,7 @@ def analyze(
             *([assigned_fold(assigned)] if len(assigned) else []),
             *summary_folds(rows, correlations, regressions, primary, designs, vocabulary, **checks),
             *([metric_fold(further["metrics"], metrics, vocabulary)] if metrics else []),
-            *rival_folds(**with_rivals, score=vocabulary.score),
+            *rival_folds(**with_rivals, vocabulary=vocabulary),
         ),
         further_lines=(*cause_lines(assigned), *headline(correlations, primary, vocabulary)),
         statements=assigned,

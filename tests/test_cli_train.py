@@ -74,4 +74,4 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.Ca
     assert cli.main(["train", str(recipe), "--out", str(recipe / "zoo")]) == cli.BAD_INPUT
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "cannot make this folder" in error
+    assert f"{recipe} is a file: name a folder" in error

@@ -169,6 +169,7 @@ def test_a_foreign_segmenter_fails_alone_where_images_are_scored(
         "input: {size: 16, mean: 0.5, std: 0.25}}\n"
     )
     command = ("collect", tmp_path, "--data", "shapes:16", "--out", tmp_path / "t", "--limit", 4, "--shift", "zero")
+    command = (*command, "--allow-code")
     assert run(*command, "--collect", "layers,invariance,segmentation") == cli.WITH_FAILURES
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1  # of two tasks, for the same reason

@@ -228,10 +228,14 @@ def _name(pair: Sequence[Axes], what: _What, panel: _Panel) -> None:
         return
     rows = what.rows(panel)
     means = rows.groupby(GROUP)[[what.reading, panel.score]].mean()
+    apart = what.apart(panel)
+    if len(apart):  # operators that no other network has
+        alone = apart[~apart["operator"].isin(what.groups.marks)]
+        means = pd.concat([means, alone.groupby("operator")[[what.reading, panel.score]].mean()])
     points = rows[[what.reading, panel.score]].to_numpy(dtype=float)
     for ax in pair:
         stretched = len(pair) > 1 and ax is pair[0]
-        wanted = what.heap if stretched else [name for name in what.groups.marks if name not in what.heap]
+        wanted = what.heap if stretched else [name for name in means.index if name not in what.heap]
         names = [Name(str(name), x, y) for name, x, y in means.itertuples(name=None) if name in wanted]
         low, high = sorted(ax.get_xlim())
         inside = points[(points[:, 0] >= low) & (points[:, 0] <= high)]

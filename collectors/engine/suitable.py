@@ -48,13 +48,6 @@ def check_tasks(checkpoints: Sequence[Checkpoint], names: Collection[str], image
                 f"{checkpoint.name} ({checkpoint.model.partition('?')[0]}) {what}, which `{name}` does not measure: "
                 f"collect `{_default(says)}` instead, or measure others with --only"
             )
-    measured = images.name.partition("/")[0]
-    for checkpoint in checkpoints:
-        if checkpoint.labels != measured and {checkpoint.labels, measured} <= LABEL_SETS and checkpoint.classes is None:
-            raise DataError(
-                f"{checkpoint.name} has the labels {checkpoint.labels}, and {images.name} those of {measured}: measure "
-                "others with --only, take other data, or correct labels in the manifest"
-            )
     if wanted["pixels"] and images.masks is None:
         need = f"{images.name} has no masks, which `{wanted['pixels'][0]}` needs"
         raise DataError(f"{need}: take data with masks, such as shapes")
@@ -66,6 +59,13 @@ def check_tasks(checkpoints: Sequence[Checkpoint], names: Collection[str], image
             f"{images.name} has no labels, which `{lacking[0]}` needs: take data with labels, or collect "
             f"`{_default('images')}`, whose consistency needs none"
         )
+    measured = images.name.partition("/")[0]
+    for checkpoint in checkpoints:
+        if checkpoint.labels != measured and {checkpoint.labels, measured} <= LABEL_SETS and checkpoint.classes is None:
+            raise DataError(
+                f"{checkpoint.name} has the labels {checkpoint.labels}, and {images.name} those of {measured}: measure "
+                "others with --only, take other data, or correct labels in the manifest"
+            )
 
 
 def _default(scores: Scores) -> str:

@@ -19,7 +19,7 @@ from invariscope.analysis.stats.importance import lmg_shares
 from invariscope.analysis.stats.mediation import indirect_effect
 from invariscope.analysis.stats.pooled import equivalence_p, pool
 from invariscope.analysis.stats.randomisation import centred, randomised_p, within_blocks
-from invariscope.analysis.stats.ranks import Stratum, stratified_correlation, unit_keys
+from invariscope.analysis.stats.ranks import Stratum, key_blocks, stratified_correlation
 from invariscope.analysis.stats.regression.sandwich import bias_reduced
 from invariscope.analysis.stats.resampling import bootstrap_counts
 from invariscope.analysis.stats.robust import fractional, hc3
@@ -191,7 +191,7 @@ def test_stratified_correlations_are_those_of_loops(ranked, coefficient) -> None
     assert (found.z, found.se, found.n_units) == (pytest.approx(z), pytest.approx(se), 30)
     assert found.high == pytest.approx(np.tanh(z + stats.t.ppf(0.975, 29) * se))
     reached = 0
-    for keys in unit_keys(30, 100, 1):
+    for keys in np.concatenate([some for _, some in key_blocks(30, 100, 1)]):
         moved = [Stratum(p.x[np.argsort(keys[p.units])], p.y, p.units) for p in strata]
         reached += abs(_pooled_z(moved, coefficient)) >= abs(z) - 1e-10
     assert found.p == pytest.approx((1 + reached) / 101)

@@ -35,7 +35,7 @@ from invariscope.analysis.designs.population import (
 from invariscope.analysis.designs.reliability import agreement
 from invariscope.analysis.designs.rotations import rotation_effect
 from invariscope.analysis.designs.simulated import SimulatedDesign, Truth, simulate_study
-from invariscope.analysis.stats.ranks import unit_keys
+from invariscope.analysis.stats.ranks import key_blocks
 from invariscope.analysis.stats.regression.sandwich import bias_reduced
 from invariscope.base.errors import TableError
 from invariscope.collectors.schema import OPERATOR_ERROR
@@ -193,7 +193,7 @@ def test_slopes_at_equal_everything_else_are_those_of_statsmodels(drawn: pd.Data
 
 def test_freedman_lane_is_that_of_refits_to_permuted_outcomes(drawn: pd.DataFrame) -> None:
     equal = fit_equal(drawn)
-    keys = unit_keys(equal.n_units, SETTINGS.draws, SETTINGS.seed + 3)
+    keys = np.concatenate([some for _, some in key_blocks(equal.n_units, SETTINGS.draws, SETTINGS.seed + 3)])
     found = np.zeros(1 + SETTINGS.draws)
     for cell in equal.cells:
         index = cell.names.index("asymmetry")

@@ -102,7 +102,7 @@ def test_they_are_hollow_and_in_no_fit(frames: tuple[Frames, Frames], figure: st
     assert note in found.caption
     labels = [text.get_text() for text in found.legends[0].get_texts()]
     assert "hollow: from elsewhere" in labels
-    assert "strided" in labels
+    assert "strided" in labels + [text.get_text() for ax in found.axes for text in ax.texts]
 
 
 @pytest.mark.parametrize("figure", ["within_between", "msb_by_depth"])

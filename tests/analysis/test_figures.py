@@ -221,7 +221,7 @@ def _unusual(tables: Tables, case: str) -> Tables:
 def test_unknown_names_are_answered_with_the_known_ones(tables: Tables, tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"'msb_invariant': did you mean 'msb_invariance'\?"):
         draw("msb_invariant", tables)
-    with pytest.raises(TableError, match=r"'msb'.*known are chain, confounding, cost, dose_response"):
+    with pytest.raises(TableError, match=r"'msb'.*known are chain, clean_accuracy, confounding, cost, dose_response"):
         save_figures(tables, tmp_path / "out", only=["msb"])
     with pytest.raises(TableError, match=r"'jpg'.*pdf, png, svg"):
         save_figures(tables, tmp_path / "out", formats=["jpg"])

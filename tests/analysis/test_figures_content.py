@@ -41,7 +41,7 @@ def frame(everything: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.mark.parametrize("width", ["double", pytest.param("single", marks=pytest.mark.full)])
 def test_the_headline_shows_the_frame(seen: ModuleType, frame: pd.DataFrame, width: str) -> None:
-    figure = msb_invariance(frame, width=width)
+    figure = msb_invariance(frame.assign(consistency_se=0.01, fidelity_se=0.012), width=width)
     wanted = [(score, kind) for score in ("consistency", "fidelity") for kind in ("circular", "zero")]
     assert len(figure.axes) == 4  # too few operators near 0 to be shown again
     for whole, (score, kind) in zip(figure.axes, wanted, strict=True):
@@ -65,7 +65,8 @@ def test_the_headline_shows_the_frame(seen: ModuleType, frame: pd.DataFrame, wid
     assert figure.axes[3].get_xlabel().replace("\n", " ") == "MSB, chance-corrected (1 = always the maximum)"
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {"95 % band", "operator mean, 95 %"} <= labels
-    assert "Median standard error of one point, over images (1000)" in figure.caption
+    told = "Median standard error of one point, over images (1000): consistency 0.010, fidelity 0.012."
+    assert told in figure.caption
 
 
 def test_operator_means_have_bars_and_names_and_the_heap_is_stretched(seen: ModuleType, frame: pd.DataFrame) -> None:

@@ -207,7 +207,7 @@ def test_sixteen_bits_stay_sixteen(
     assert torch.allclose(made[:], expected[order], atol=1e-5)
     assert len(made[:].unique()) > 256
     command = ["collect", str(tmp_path), "--data", where, "--out", str(tmp_path / "t"), "--collect", "invariance"]
-    assert cli.main([*command, "--shift", ""]) == cli.DONE
+    assert cli.main([*command, "--allow-code", "--shift", ""]) == cli.DONE
     with torch.inference_mode():
         hits = (model(expected).argmax(1) == torch.arange(6) % 2).float().mean().item()
     assert load(tmp_path / "t").invariance["value"].tolist() == [pytest.approx(hits)]

@@ -95,6 +95,7 @@ def test_sites_msb_and_consistency_are_those_of_the_network_of_torch(
     command = [
         "collect",
         str(folder),
+        "--allow-code",
         "--data",
         "shapes:32",
         "--limit",

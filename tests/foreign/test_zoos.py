@@ -38,7 +38,12 @@ class Net(nn.Module):
         return self.head(self.pool(self.a(x).relu()).mean((2, 3)))
 """
 INPUT = {"size": 32, "mean": 0.5, "std": 0.25}
-HOW: dict[str, Any] = {"model": "python:nets.py:Net?width={width}", "weights": "{name}.pth", "input": INPUT}
+HOW: dict[str, Any] = {
+    "model": "python:nets.py:Net?width={width}",
+    "weights": "{name}.pth",
+    "input": INPUT,
+    "allow_code": True,
+}
 RUNS = {"name": [f"r{i}" for i in range(6)], "width": [4, 6] * 3, "seed": range(6), "lr": 0.1, "host": ["a", None] * 3}
 TOP1, LOSS = [0.5, 0.52, 0.55, 0.51, 0.58, 0.53], [2.0, 1.9, np.nan, 1.7, 1.2, 1.5]
 
@@ -65,7 +70,7 @@ def test_columns_are_factors_or_metrics(runs: Path, tmp_path: Path) -> None:
         torch.equal(value, torch.load(runs / "r1.pth")[k]) for k, value in load_checkpoint(zoo[1]).state_dict().items()
     )
     write_manifest(runs / "again.yaml", zoo)
-    assert read_manifest(runs / "again.yaml") == zoo
+    assert read_manifest(runs / "again.yaml", allow_code=True) == zoo
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +78,7 @@ def tables(runs: Path) -> Path:
     out = runs / "tables"
     more = ["--data", "shapes:32", "--limit", "40", "--max-shift", "3", "--shift", "circular", "--out", str(out)]
     flags = [part for key in ("model", "weights") for part in (f"--{key}", HOW[key])]
-    command = ["collect", str(runs / "runs.csv"), *flags, "--input", "{size: 32, mean: 0.5, std: 0.25}"]
+    command = ["collect", str(runs / "runs.csv"), "--allow-code", *flags, "--input", "{size: 32, mean: 0.5, std: 0.25}"]
     assert cli.main([*command, "--metrics", "top1,val_*", "--collect", "layers,invariance", *more]) == cli.DONE
     assert cli.main(["status", str(out), *command[1:], "--metrics", "top1,val_*"]) == cli.DONE
     return out

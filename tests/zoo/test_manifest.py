@@ -294,7 +294,7 @@ def test_missing_or_unreadable_manifest(tmp_path: Path) -> None:
 def test_aliases_do_not_multiply(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     write(tmp_path, "\n".join(lines))
-    with pytest.raises(ManifestError, match="unknown key 'a0'"):
+    with pytest.raises(ManifestError, match="its aliases stand for more than 100000 values"):
         read_manifest(tmp_path, allow_code=True)
 
 
