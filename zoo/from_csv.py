@@ -12,11 +12,12 @@ from typing import Any
 
 from invariscope.base.errors import ManifestError
 from invariscope.base.names import unknown
+from invariscope.base.paths import unreadable
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.manifest_entries import ENTRY_KEYS, Permissions, read_entries
 from invariscope.zoo.model_string import parse_value
-from invariscope.zoo.yaml_lines import Located
+from invariscope.zoo.yaml_lines import LARGEST_FILE, Located
 
 SUFFIXES = (".csv", ".tsv")
 
@@ -152,6 +153,8 @@ def _located(value: Any, line: int, path: Path) -> Located:
 
 
 def _read(path: Path) -> _Table:
+    if reason := unreadable(path, LARGEST_FILE):
+        raise ManifestError(f"{path}: is {reason}: name a table")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()

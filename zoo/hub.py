@@ -16,7 +16,8 @@ from typing import Any
 
 from torch import nn
 
-from invariscope.base.errors import ModelError, one_line
+from invariscope.base.errors import InputError, ModelError, one_line
+from invariscope.base.paths import unreadable
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.optional import import_optional, import_timm, prepare_torchvision
@@ -38,6 +39,9 @@ _OF_TIMM = ("pretrained", "checkpoint_path", "cache_dir", "pretrained_cfg", "pre
 
 WARPED = 384
 """Side from which on transformers' ConvNext processor resizes to a square instead of cropping."""
+
+LARGEST_SETTINGS = 16 << 20
+"""Bytes of a repository's JSON, at most."""
 
 
 def hub_file(parts: ModelString, names: tuple[str, ...] = WEIGHTS) -> Path:
@@ -85,7 +89,10 @@ def hub_input(parts: ModelString) -> InputSpec | None:
     config = _json(parts, CONFIG)
     if "architecture" in config:
         known = config.get("pretrained_cfg")
-        return config_input(known) if isinstance(known, dict) else None
+        try:
+            return config_input(known) if isinstance(known, dict) else None
+        except (TypeError, ValueError, KeyError, IndexError, InputError):
+            return None
     if _cached(parts, PREPROCESSING) is None:
         return None
     try:
@@ -165,8 +172,10 @@ def _cached(parts: ModelString, name: str) -> Path | None:
 def _json(parts: ModelString, name: str) -> dict[str, Any]:
     file = hub_file(parts, (name,))
     try:
+        if reason := unreadable(file, LARGEST_SETTINGS):
+            raise ValueError(reason)
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise ModelError(f"model {str(parts)!r}: {file} is no JSON ({one_line(problem)}): fetch it again") from problem
     if not isinstance(content, dict):
         raise ModelError(f"model {str(parts)!r}: {file} holds no settings: fetch it again")

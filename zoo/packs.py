@@ -256,7 +256,7 @@ def _with_manifest(entries: Sequence[dict[str, Any]], out: Path) -> list[Checkpo
     draft = out / f".{FILE_NAME}.packed"
     try:
         draft.write_text(yaml.safe_dump({"checkpoints": list(entries)}, sort_keys=False))
-        found = read_manifest(draft, operators=False)
+        found = read_manifest(draft, listed=True, operators=False)
     finally:
         draft.unlink(missing_ok=True)
     for one in found:

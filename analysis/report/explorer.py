@@ -14,7 +14,7 @@ from invariscope.analysis.report.colours import light_dark, outline
 from invariscope.analysis.report.packed import column, number
 from invariscope.analysis.say.plan_words import plan_in_menu
 from invariscope.analysis.say.vocabulary import IMAGES, Vocabulary
-from invariscope.analysis.tables.checkpoints import NETWORK, is_elsewhere, operators_named
+from invariscope.analysis.tables.checkpoints import NETWORK, is_elsewhere, metrics_of, operators_named
 from invariscope.analysis.tables.frames import Frames
 from invariscope.analysis.tables.plans import PLAN, filled
 from invariscope.base.errors import TableError
@@ -193,7 +193,7 @@ def _measures(
     scored = [name for name in of_images if name in rows.columns]
     ends = _score_ends(rows, scored, getattr(frames.tables, vocabulary.table), vocabulary)
     readings = [*MSB_READINGS, *OTHER_READINGS, OPERATOR_ERROR, *DRIFTS]
-    for name in [*readings, *scored, *_NUMBERS, *_own_numbers(rows)]:
+    for name in [*readings, *scored, *_NUMBERS, *metrics_of(rows), *_own_numbers(rows)]:
         if name not in rows.columns:
             continue
         values = pd.to_numeric(rows[name], errors="coerce").astype(float).reset_index(drop=True)

@@ -13,6 +13,7 @@ from invariscope.analysis.say.statements import bullets
 from invariscope.analysis.say.vocabulary import Vocabulary
 from invariscope.analysis.stats.cells import BY_OPERATOR
 from invariscope.analysis.tables.checkpoints import METRIC
+from invariscope.analysis.tables.plans import PLAN
 from invariscope.collectors.schema import PRIMARY_READING
 
 
@@ -21,7 +22,7 @@ def metric_fold(table: pd.DataFrame, metrics: Sequence[str], vocabulary: Vocabul
     rows = table[(table["snapshots"] == "final") & (table["subset"] == "all operators")]
     rows = rows[rows["interval"] == BY_OPERATOR]
     lines = []
-    for _, cell in rows.groupby(["data", "shift_kind", "max_shift", "plan", "n_shifts"], sort=False):
+    for _, cell in rows.groupby(["data", *PLAN], sort=False, dropna=False):
         for metric in metrics:
             plain = cell[(cell["y"] == metric) & (cell["method"] == "pearson")].set_index("x")
             given = cell[

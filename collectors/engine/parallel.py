@@ -69,8 +69,13 @@ class Runner:
             elsewhere = [work for work in pending if work.code_sha256 is not None]
         for work in here:
             yield measure(work, images, store, options)
-        if not elsewhere:
-            return
+        if elsewhere:
+            yield from self._elsewhere(elsewhere, images, store, options)
+
+    def _elsewhere(
+        self, elsewhere: list[Work], images: ImageSet, store: Store, options: Options
+    ) -> Iterator[CheckpointReport]:
+        left = {task.key for work in elsewhere for task in work.tasks}
         with scratch_folder(store) as folder:
             with store.writing():
                 write_images(images, folder)
@@ -81,7 +86,11 @@ class Runner:
                     yield from run.through_deaths(elsewhere, lambda lost: self._failed(lost, store, images.name))
                 return
             with Workers(self._jobs, job, self._time_limit) as workers:
-                yield from self._through_deaths(elsewhere, workers, store, images.name)
+                for report in self._through_deaths(elsewhere, workers, store, images.name):
+                    left -= report.keys
+                    yield report
+        if left:
+            raise RuntimeError(f"{len(left)} tasks were given to workers and never reported: please report this")
 
     def _threads(self) -> int:
         if self._cluster is not None:

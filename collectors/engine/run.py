@@ -111,15 +111,18 @@ def collect(
     with store.lock("run", shared=True, busy=BUSY), run_log(store, command) as log:
         store.sweep()
         known.save()
+        damaged = []
         for item in plan.damaged:
-            log.line(f"damaged: {item}: set aside as {store.set_aside(item.table, item.part)}")
+            if (path := store.set_aside(item.table, item.part)) is not None:
+                damaged.append(str(item))
+                log.line(f"damaged: {item}: set aside as {path}")
         store.overlooked = frozenset()
         forget_replaced(store, plan.replaced)
         forget_failures(store, plan)
         log.line(f"options: {options}")
         log.line(f"to do: {plan.counts()}; found done: {len(plan.done)}; new weights: {len(plan.replaced)}")
         outcome = CollectOutcome(found=len(plan.done), replaced=[item.name for item in plan.replaced])
-        outcome.damaged = [str(item) for item in plan.damaged]
+        outcome.damaged = damaged
         outcome.older = _older(store, options, plan.done)
         if plan.pending:
             _measure(plan, images, store, runner, options, outcome, log, progress)

@@ -51,8 +51,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Order:
-    """One checkpoint to measure, by a process with this working folder and environment."""
+    """One checkpoint to measure, by a process with this folder and environment; its number is in each answer."""
 
+    number: int
     job: Job
     work: Work
     folder: str
@@ -148,9 +149,9 @@ def _work(orders: int, tell: Callable[[dict[str, Any]], None]) -> None:
         order: Order = cloudpickle.loads(content)  # of our parent alone
         spent = order.work.code_sha256 is not None
         try:
-            tell({"report": _measured(order, tell), "spent": spent})
+            tell({"order": order.number, "report": _measured(order, tell), "spent": spent})
         except OutputError as error:
-            tell({"refused": str(error)})
+            tell({"order": order.number, "refused": str(error)})
         if spent:
             return
 
@@ -169,7 +170,7 @@ def _measured(order: Order, tell: Callable[[dict[str, Any]], None]) -> dict[str,
     registry.add_all(order.job.added)
 
     job = order.job
-    told = lambda key, loads: tell({"task": key, "loads": loads})  # noqa: E731
+    told = lambda key, loads: tell({"order": order.number, "task": key, "loads": loads})  # noqa: E731
     return measure(order.work, read_images(job.folder), Store(job.tables), job.options, told=told).as_dict()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import json
 import os
 import queue
@@ -20,6 +21,11 @@ from invariscope.base.errors import OutputError
 from invariscope.collectors.engine.measuring import CheckpointReport
 from invariscope.collectors.engine.planning import Work
 from invariscope.collectors.engine.serving import Job, Order, command, send
+
+_LOOK = 0.1
+"""Seconds between two looks at the time that tasks have taken."""
+
+_NUMBERS = itertools.count(1)
 
 SPARE = 60.0
 """Seconds for which idle servers are kept."""
@@ -42,13 +48,17 @@ class Lost:
 class _Server:
     """A process that forks workers one at a time, the work that its worker is at, and since when which task.
 
-    ``worker`` is None while it has none that takes orders.
+    What it says waits in ``inbox`` until the run takes it, which alone changes the rest. ``worker`` is None while there
+    is none that takes orders; ``given_to`` is the worker that has the present order, of this ``number``.
     """
 
     process: subprocess.Popen[bytes]
     schemes: frozenset[str]
-    said: queue.SimpleQueue[tuple[_Server, dict[str, Any] | None]]
+    wake: threading.Event
+    inbox: queue.SimpleQueue[dict[str, Any] | None] = field(default_factory=queue.SimpleQueue)
     worker: int | None = None
+    given_to: int | None = None
+    number: int = 0
     work: Work | None = None
     task: str | None = None
     loads: bool = True
@@ -57,22 +67,19 @@ class _Server:
     begun: bool = False
 
     def listen(self) -> None:
-        """Put what it says into the queue, and None where it has ended."""
+        """Put what it says into the inbox, and None where it has ended."""
         assert self.process.stdout is not None
         with suppress(ValueError, OSError):
             for line in self.process.stdout:
-                message = json.loads(line)
-                if "worker" in message:
-                    self.worker, self.begun = message["worker"], True
-                elif "ended" in message or message.get("spent"):
-                    self.worker = None
-                self.said.put((self, message))
-        self.worker = None
-        self.said.put((self, None))
+                self.inbox.put(json.loads(line))
+                self.wake.set()
+        self.inbox.put(None)
+        self.wake.set()
 
     def stop_worker(self) -> None:
         """End the worker and what it started; its server tells of it and forks another."""
-        if os.name == "posix" and (worker := self.worker) is not None:
+        worker, self.worker = self.worker, None
+        if os.name == "posix" and worker is not None:
             for kill in (os.killpg, os.kill):  # a worker that has just begun is in no group of its own
                 with suppress(ProcessLookupError, PermissionError):
                     kill(worker, signal.SIGKILL)
@@ -110,6 +117,7 @@ class _Spares:
         return None
 
     def keep(self, server: _Server) -> None:
+        server.stop_worker()  # with whatever networks have left in it
         with self._lock:
             self._forget_those_of_a_parent()
             self._servers.append(server)
@@ -145,7 +153,7 @@ class Workers:
     def __init__(self, count: int, job: Job, time_limit: float | None) -> None:
         self._count, self._job, self._limit = count, job, time_limit
         self._servers: list[_Server] = []
-        self._said: queue.SimpleQueue[tuple[_Server, dict[str, Any] | None]] = queue.SimpleQueue()
+        self._wake = threading.Event()
 
     def __enter__(self) -> Workers:
         return self
@@ -193,7 +201,7 @@ class Workers:
     def _started(self, schemes: frozenset[str]) -> _Server:
         spare = SPARES.take(schemes)
         if spare is not None:
-            spare.said = self._said
+            spare.wake = self._wake
             return spare
         process = subprocess.Popen(
             command(schemes),
@@ -201,7 +209,7 @@ class Workers:
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C in a terminal is for this process, which ends the others
         )
-        server = _Server(process, schemes, self._said)
+        server = _Server(process, schemes, self._wake)
         threading.Thread(target=server.listen, daemon=True).start()
         return server
 
@@ -209,27 +217,42 @@ class Workers:
         import cloudpickle
 
         server.work, server.task, server.loads, server.time_up = work, work.tasks[0].key, True, False
-        server.since = time.monotonic()
-        order = Order(self._job, work, os.getcwd(), dict(os.environ))
+        server.since, server.given_to, server.number = time.monotonic(), server.worker, next(_NUMBERS)
+        order = Order(server.number, self._job, work, os.getcwd(), dict(os.environ))
         with suppress(BrokenPipeError):  # it ended, which its listener tells
             assert server.process.stdin is not None
             send(server.process.stdin, cloudpickle.dumps(order))
 
     def _heard(self) -> tuple[_Server, dict[str, Any] | None]:
-        """The next message of any server; ends workers whose time is up while it waits."""
+        """The next message of any server; ends workers whose time is up."""
         while True:
-            with suppress(queue.Empty):
-                return self._said.get(timeout=None if self._limit is None else 0.1)
-            for server in self._servers:
+            self._wake.clear()
+            for server in self._servers if self._limit is not None else ():
                 late = time.monotonic() - server.since > (self._limit or 0)
                 if server.work is not None and late and not server.time_up:
                     server.time_up = True
                     server.stop_worker()
+            for server in self._servers:
+                with suppress(queue.Empty):
+                    return server, server.inbox.get_nowait()
+            self._wake.wait(_LOOK)
 
     @staticmethod
     def _ended(server: _Server, message: dict[str, Any] | None) -> CheckpointReport | Lost | None:
         """What a message says of the server's work; None where that goes on, or there is none."""
-        if server.work is None:
+        if message is None:
+            server.worker = None
+        elif "worker" in message:
+            server.worker, server.begun = message["worker"], True
+            return None
+        elif "ended" in message:
+            if server.worker == message["ended"]:
+                server.worker = None
+            if server.given_to != message["ended"]:
+                return None
+        elif message.get("spent"):
+            server.worker = None
+        if server.work is None or (message is not None and message.get("order", server.number) != server.number):
             return None
         if message is None or "ended" in message:
             return Lost(server.work, server.task or server.work.tasks[0].key, server.loads, server.time_up)
@@ -237,8 +260,7 @@ class Workers:
             raise OutputError(message["refused"])
         if "report" in message:
             return CheckpointReport.of_dict(message["report"])
-        if "task" in message:
-            server.task, server.loads, server.since = message["task"], message["loads"], time.monotonic()
+        server.task, server.loads, server.since = message["task"], message["loads"], time.monotonic()
         return None
 
 

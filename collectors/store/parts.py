@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from invariscope.base.errors import OutputError
+from invariscope.base.errors import DataError, OutputError
 from invariscope.base.flushing import flush_files, flush_folders
 from invariscope.collectors.schema import TABLES
-from invariscope.collectors.store.digest import write_digested
+from invariscope.collectors.store.digest import check, write_digested
 from invariscope.collectors.store.done import DAMAGED, StoredTasks
 from invariscope.collectors.store.keys import checkpoint_slot, part_key, replaces
 from invariscope.collectors.store.reader import PartFile
@@ -175,14 +175,21 @@ class Store(StoredTasks):
             if self.filesystem.get_file_info(path).type != fs.FileType.NotFound:
                 raise OutputError(f"{path}: cannot be deleted ({error}): make its folder writable") from error
 
-    def set_aside(self, table: str, part: PartFile) -> str:
+    def set_aside(self, table: str, part: PartFile) -> str | None:
         """Move a damaged part out of the table, to ``damaged/``, so that what it held is measured again; its new path.
+
+        None where another run has done that meanwhile, or has measured it again.
 
         Raises:
             OutputError: the folder cannot be written to.
         """
         path = f"{self.base}/{DAMAGED}/{table}-{part.slot}.{_unique()}.parquet"
-        with self.writing():
+        with self.writing(), self.lock("rewrite"):
+            try:
+                if check(self.filesystem, part.path).damage is None:
+                    return None
+            except FileNotFoundError:
+                return None
             self.filesystem.create_dir(f"{self.base}/{DAMAGED}", recursive=True)
             self.filesystem.move(part.path, path)
             if self.folder is not None:
@@ -207,6 +214,8 @@ class Store(StoredTasks):
         key = part_key(table)
         with self.lock("rewrite"):
             for part in filter(lambda part: part.compacted, self.parts(table)):
+                if (reason := check(self.filesystem, part.path).damage) is not None:
+                    raise DataError(f"{part.path}: {reason}: run collect again, which sets it aside")
                 rows = pq.read_table(part.path, filesystem=self.filesystem)
                 values = rows[key].to_pylist()
                 kept = [(checkpoint_slot(v) if replaces(table) else v) not in slots for v in values]

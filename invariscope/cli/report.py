@@ -11,13 +11,14 @@ from tyro.conf import Positional
 from invariscope.base.errors import InputError
 from invariscope.base.paths import file_to_write
 from invariscope.cli.common import DONE, load_tables, names, write_page
+from invariscope.cli.flags import CodeFlag
 
 if TYPE_CHECKING:
     import numpy as np
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(CodeFlag):
     """One self-contained HTML page: the verdict, an explorer of all networks, single images, figures, tables.
 
     Example: invariscope report out/tables --out report.html
@@ -45,18 +46,18 @@ class Report:
             self.out,
             predictions=self.tables,
             networks=names(self.networks) if self.networks else None,
-            thumbnails=pictures(self.thumbnails, self.split) if self.thumbnails else None,
+            thumbnails=pictures(self.thumbnails, self.split, self.allow_code) if self.thumbnails else None,
         )
         return DONE
 
 
-def pictures(spec: str, split: str) -> dict[str, np.ndarray]:
+def pictures(spec: str, split: str, allow_code: bool = False) -> dict[str, np.ndarray]:
     """The images of a data set under the name that tables give it."""
     import torch
 
     from invariscope.zoo.datasets.source import DataSource
 
-    found = DataSource(spec, split=split).images
+    found = DataSource(spec, split=split, allow_code=allow_code).images
     if not isinstance(found.images, torch.Tensor):
         raise InputError(f"--thumbnails {spec}: its images are of several sizes: leave the flag out")
     return {found.name: found.images.numpy()}

@@ -159,7 +159,7 @@ def test_every_writer_signs(out: Path) -> None:
     Store(out).remove("layers", {pq.read_table(out / "layers")["task"][0].as_py()})
     parts = list(out.rglob("*.parquet"))
     assert len(parts) >= 3
-    assert all(check(LOCAL, str(part)).signed for part in parts)
+    assert all(check(LOCAL, str(part)) == Checked(signed=True) for part in parts)
 
 
 def test_a_part_of_an_older_version_counts_and_is_told(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,13 +16,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from invariscope.analysis import load
 from invariscope.base.errors import InputError
-from invariscope.collectors.engine.run import collect
+from invariscope.collectors.engine.run import CollectOutcome, collect
 from invariscope.collectors.engine.workers import SPARES
 from invariscope.collectors.options import Options
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
 from invariscope.zoo.datasets.inputs import InputSpec
+from invariscope.zoo.weights import load_weights
 
 OPTIONS = Options(collect=("invariance",), shift=())
 ReadAll = Callable[[Path], dict[str, pd.DataFrame]]
@@ -96,6 +99,27 @@ def test_whatever_a_network_does_is_a_failure_and_the_others_go_on(
     assert stages == {"load"}
     rows = read_all(tmp_path / "out")["invariance"].query("checkpoint == 'plain'").reset_index(drop=True)
     pd.testing.assert_frame_equal(rows, read_all(tmp_path / "good")["invariance"])
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.2])
+def test_a_run_that_is_slow_to_listen_loses_no_task(
+    rogues: Callable[..., list[Checkpoint]],
+    images: ImageSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stall: float,
+) -> None:
+    add = CollectOutcome.add
+    monkeypatch.setattr(CollectOutcome, "add", lambda outcome, report: (time.sleep(stall), add(outcome, report)))
+    plain = rogues("plain")[0]
+    checkpoints = []
+    for number in range(4):
+        weights = tmp_path / f"{number}.safetensors"
+        save_file({name: value + number for name, value in load_weights(plain.weights).items()}, weights)
+        checkpoints.append(replace(plain, name=f"n{number}", weights=weights))
+    outcome = collect(checkpoints, images, tmp_path / "out", OPTIONS, progress=False)
+    assert (outcome.measured, outcome.failures) == (8, [])
+    assert set(load(tmp_path / "out").invariance["checkpoint"]) == {"n0", "n1", "n2", "n3"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the worker in /proc")
