@@ -230,7 +230,7 @@ def _name(pair: Sequence[Axes], what: _What, panel: _Panel) -> None:
     means = rows.groupby(GROUP)[[what.reading, panel.score]].mean()
     apart = what.apart(panel)
     if len(apart):  # operators that no other network has
-        alone = apart[~apart["operator"].isin(what.groups.marks)]
+        alone = apart[~apart["operator"].isin(means.index)]
         means = pd.concat([means, alone.groupby("operator")[[what.reading, panel.score]].mean()])
     points = rows[[what.reading, panel.score]].to_numpy(dtype=float)
     for ax in pair:

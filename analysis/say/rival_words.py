@@ -41,7 +41,7 @@ def _over_operators(correlations: pd.DataFrame, vocabulary: Vocabulary) -> list[
         told = "; ".join(f"`{row['x']}` {with_interval(row)}" for _, row in cell.iterrows())
         lines.append(
             f"Spearman with {vocabulary.score_word} over {first['n_clusters']:.0f} operators, "
-            f"{plan_on_data(first)}: {told}."
+            f"{plan_on_data(first)}. There it is {told}."
         )
     return lines
 
@@ -62,7 +62,7 @@ def _inflation(regressions: pd.DataFrame, vocabulary: Vocabulary) -> list[str]:
     many = [f"`{row['term']}`" for _, row in rows.iterrows() if row["vif"] >= MUCH]
     said = f" From {MUCH:g} on a slope at equal others says little: {', '.join(many)}." if many else ""
     given = f"each other, {vocabulary.accuracy_word}, architecture and data set"
-    return [f"Variance inflation of the readings on {given}: {told}.{said}"]
+    return [f"Each reading tells a part of the others. Variance inflation on {given}: {told}.{said}"]
 
 
 def _factor(value: float) -> str:

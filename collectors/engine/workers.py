@@ -88,8 +88,9 @@ class _Server:
 
     def close(self) -> None:
         """End the server with its worker."""
+        if os.name == "posix":
+            self.process.kill()  # first: it would fork another worker
         self.stop_worker()
-        self.process.kill()
         for stream in (self.process.stdin, self.process.stdout):
             with suppress(OSError):
                 if stream is not None:

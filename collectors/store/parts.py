@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -300,7 +301,10 @@ def _alive(process: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    try:  # one that has ended may wait for whoever asks how
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return True
 
 
 def _to_arrow(table: str, rows: pd.DataFrame) -> pa.Table:
