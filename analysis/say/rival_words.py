@@ -40,8 +40,8 @@ def _over_operators(correlations: pd.DataFrame, vocabulary: Vocabulary) -> list[
         first = cell.iloc[0]
         told = "; ".join(f"`{row['x']}` {with_interval(row)}" for _, row in cell.iterrows())
         lines.append(
-            f"Spearman with {vocabulary.score_word} over {first['n_clusters']:.0f} operators, "
-            f"{plan_on_data(first)}. There it is {told}."
+            f"Associations over operators. Spearman with {vocabulary.score_word} over {first['n_clusters']:.0f} "
+            f"operators, {plan_on_data(first)}: {told}."
         )
     return lines
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from invariscope.base import registry
-from invariscope.base.errors import InputError, OutputError
+from invariscope.base.errors import InputError
 from invariscope.collectors.engine.measuring import CheckpointReport, measure
 from invariscope.collectors.engine.planning import Work
 from invariscope.collectors.engine.serving import Job
@@ -67,8 +67,6 @@ class ClusterRun:
             except _deaths():
                 left = _rest(left, done)
             claimed = claims.left()
-            if not claimed and not done:
-                raise OutputError("workers of the cluster end before they begin: see what they wrote")
             for work, key in _claimed(left, claimed):
                 lost = Lost(work, key, False, claimed[key])
                 report = failed(lost) if lost.time_up else self._alone(lost, failed)
