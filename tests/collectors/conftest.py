@@ -19,7 +19,7 @@ from invariscope.zoo.datasets import ImageSet, load_dataset
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.loading import build_model
 
-_SHARED = ("msb_loops", "power_cuts", "rival_loops")
+_SHARED = ("msb_loops", "power_cuts", "rival_loops", "same_tables")
 """The modules beside this file that tests import, as ``invariscope_tests_msb_loops``."""
 
 for _shared in _SHARED:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from invariscope_tests_same_tables import loaded, same
 from safetensors.torch import save_file
 
-from invariscope.analysis import Tables, load
+from invariscope.analysis import load
 from invariscope.base.errors import DataError, OutputError
 from invariscope.collectors.engine.run import CollectOutcome, collect
 from invariscope.collectors.options import Options
@@ -30,22 +31,6 @@ ReadAll = Callable[[Path], dict[str, pd.DataFrame]]
 
 def run(zoo: list[Checkpoint], images: ImageSet, out: Path) -> CollectOutcome:
     return collect(zoo, images.head(10), out, OPTIONS, progress=False)
-
-
-def same(one: dict[str, pd.DataFrame], two: dict[str, pd.DataFrame]) -> None:
-    assert one.keys() == two.keys()
-    for name, rows in one.items():
-        pd.testing.assert_frame_equal(rows, two[name])
-
-
-def loaded(out: Path) -> dict[str, pd.DataFrame]:
-    """What our reader makes of a folder, its rows in a fixed order."""
-    tables = load(out)
-    frames = {}
-    for field in fields(Tables):
-        rows = getattr(tables, field.name)
-        frames[field.name] = rows.sort_values([c for c in ("checkpoint", "task", "depth", "score") if c in rows])
-    return {name: rows.reset_index(drop=True) for name, rows in frames.items() if len(rows)}
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from invariscope_tests_same_tables import same
 from pyarrow import fs
 
 from invariscope import cli
@@ -77,12 +78,6 @@ def one_bit(path: Path) -> None:
 
 def rubbish(path: Path) -> None:
     path.write_bytes(b"PAR1 not at all, though long enough PAR1")
-
-
-def same(one: dict[str, pd.DataFrame], two: dict[str, pd.DataFrame]) -> None:
-    assert one.keys() == two.keys()
-    for name, rows in one.items():
-        pd.testing.assert_frame_equal(rows, two[name])
 
 
 def test_no_flipped_bit_passes(out: Path) -> None:

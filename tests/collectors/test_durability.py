@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from invariscope_tests_power_cuts import Disk, power_cuts
+from invariscope_tests_same_tables import loaded, same
 from safetensors import safe_open
 
-from invariscope.analysis import Tables, load
 from invariscope.base.files import sha256_file
 from invariscope.collectors.engine.run import collect
 from invariscope.collectors.options import Options
@@ -30,22 +29,6 @@ from invariscope.zoo.training.zoos import Conditions, train_recipe
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which file is flushed")
 
 ReadAll = Callable[[Path], dict[str, pd.DataFrame]]
-
-
-def same(one: dict[str, pd.DataFrame], two: dict[str, pd.DataFrame]) -> None:
-    assert one.keys() == two.keys()
-    for name, rows in one.items():
-        pd.testing.assert_frame_equal(rows, two[name])
-
-
-def loaded(out: Path) -> dict[str, pd.DataFrame]:
-    """What our reader makes of a folder, its rows in a fixed order."""
-    tables = load(out)
-    frames = {}
-    for field in fields(Tables):
-        rows = getattr(tables, field.name)
-        frames[field.name] = rows.sort_values([c for c in ("checkpoint", "task", "depth", "score") if c in rows])
-    return {name: rows.reset_index(drop=True) for name, rows in frames.items() if len(rows)}
 
 
 OPTIONS = Options(collect=("layers", "invariance"), shift=("circular",), n_shifts=3, msb_images=4)
