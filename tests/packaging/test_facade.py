@@ -16,7 +16,7 @@ import pytest
 
 import invariscope as iv
 from invariscope.base.errors import InputError
-from invariscope.base.extras import MEASURE, MissingPackageError, needs_extras
+from invariscope.base.extras import MissingPackageError, needs_extras
 from invariscope.base.registry import Registry
 
 HOMES: dict[str, str] = iv._HOMES
@@ -84,7 +84,7 @@ def loaded(code: str, names: list[str]) -> str:
     return run.stderr.strip()
 
 
-HEAVY = ["torch", "safetensors", "sklearn", "joblib", "pandas", "scipy", "statsmodels", "matplotlib", "seaborn", "jinja2"]
+HEAVY = "torch safetensors sklearn joblib pandas scipy statsmodels matplotlib seaborn jinja2".split()
 
 
 def test_importing_costs_nothing() -> None:
