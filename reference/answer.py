@@ -100,7 +100,7 @@ def main(folder: str, out: Path, page: Path, first: str | None = None) -> None:
         "findings.md": findings(answer).encode(),
     }
     write_together({out / name: content for name, content in written.items()})
-    for data in answer.data:
+    for data in answer.compared:
         for path in save_figures(answer.frames, out / data.partition("/")[0], [PUBLISHED], data=data):
             print(path)
     write_whole(page, text(answer, out.as_posix()).encode())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from invariscope.analysis.designs.assigned import published
-from invariscope.analysis.designs.published_cell import OVER, PublishedCell
+from invariscope.analysis.designs.published_cell import OVER
 from invariscope.analysis.designs.published_cell import WITHIN as ALONG
 from invariscope.analysis.designs.verdicts import TOTAL, WITHIN
 from invariscope.analysis.say.numbers import ranged
@@ -96,8 +95,7 @@ def _by_prediction(found: Statements) -> str:
 
 def _along_published(answer: Answer) -> str:
     words = []
-    for data in answer.data:
-        cell = PublishedCell.of(published(answer.rows[answer.rows["data"] == data]))
+    for data, cell in answer.compared.items():
         table = cell.coefficients(KINDS[0], ["msb_corrected", "see"], "consistency")
         by = {(row["reading"], row["level"]): row for row in table.to_dict("records")}
         numbers = [

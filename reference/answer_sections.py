@@ -156,8 +156,11 @@ def in_one_cell(answer: Answer, figures: str) -> Iterator[str]:
         "(intervals: jackknife over operators), and *within* operators, along the strength of each (`soft`, `lp`, "
         "`blur`, `tips`). Associations of these operators; those consistent by construction take no part."
     )
-    yield published_table(answer.rows, answer.data)
-    for data in answer.data:
+    yield published_table(answer.compared)
+    missing = [named(data) for data in answer.data if data not in answer.compared]
+    if missing:
+        yield f"Published operators are not trained yet on {' and '.join(missing)}."
+    for data in answer.compared:
         name = named(data)
         yield f"![Published operators, {name}]({figures}/{name}/{PUBLISHED}.png)"
 

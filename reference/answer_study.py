@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from invariscope.analysis import Frames, Results, TableError, analyze_tables, load
-from invariscope.analysis.designs.assigned import has_population
+from invariscope.analysis.designs.assigned import has_population, published
+from invariscope.analysis.designs.published_cell import PublishedCell
 from invariscope.analysis.designs.verdicts import is_primary_plan
 from invariscope.analysis.tables.checkpoints import own
 from invariscope.analysis.tables.plans import filled, shifted
@@ -64,6 +66,15 @@ class Answer:
         """Data sets that are there, in the plan's order."""
         there = set(self.rows["data"])
         return [f"{name}/test" for name in CELLS if f"{name}/test" in there]
+
+    @property
+    def compared(self) -> dict[str, PublishedCell]:
+        """The fullest cell of published operators of each data set that has one: they are trained after the blocks."""
+        cells = {}
+        for name in self.data:
+            with suppress(TableError):
+                cells[name] = PublishedCell.of(published(self.rows[self.rows["data"] == name]))
+        return cells
 
 
 def planned() -> dict[str, int]:

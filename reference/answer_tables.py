@@ -16,7 +16,6 @@ from invariscope.analysis.designs.assigned import (
     Settings,
     admitted,
     cells_of,
-    published,
 )
 from invariscope.analysis.designs.chain import LAST, LOGITS, OPERATOR_LINK, SCORE, chain
 from invariscope.analysis.designs.heldout import predict_held_out
@@ -232,12 +231,11 @@ def missed(predicted: Mapping[str, pd.DataFrame]) -> str:
     return "\n".join(lines)
 
 
-def published_table(rows: pd.DataFrame, data: Sequence[str]) -> str:
+def published_table(cells: Mapping[str, PublishedCell]) -> str:
     """Coefficients within the fullest cell of published operators of each data set."""
     readings = {"msb": "literal MSB", "msb_corrected": "corrected MSB", "see": "equivariance error"}
     body = []
-    for name in data:
-        cell = PublishedCell.of(published(rows[rows["data"] == name]))
+    for name, cell in cells.items():
         for kind in KINDS:
             for score in ("consistency", "fidelity"):
                 table = cell.coefficients(kind, list(readings), score)

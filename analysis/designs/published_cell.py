@@ -39,6 +39,8 @@ class PublishedCell:
         Raises:
             TableError: no cell has four specifications.
         """
+        if rows.empty:
+            raise TableError("no published operators are there: train several in one architecture")
         names = [name for name in CELL if name in rows.columns]
         labels = rows[names].astype(object).where(rows[names].notna(), "none").astype(str)
         cells = labels.agg(", ".join, axis=1)
