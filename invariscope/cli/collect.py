@@ -39,6 +39,9 @@ class Collect(ZooFlags):
     """Collectors, with commas between; listed above, with those that are measured by default."""
     only: str = "*"
     """Measure the checkpoints of these names alone: a pattern such as 'resnet20-*'."""
+    shard: str | None = None
+    """Measure one share of the zoo, I/N, in a run of its own on any machine: 2/8 is every eighth checkpoint by name,
+    from the second on. All shares together are one run."""
     split: str = "test"
     """Split of an embedded data set."""
     limit: int | None = None
@@ -57,12 +60,15 @@ class Collect(ZooFlags):
     def run(self) -> int:
         """Measure what is missing."""
         from invariscope.collectors.engine.run import Cluster, plan_run
+        from invariscope.collectors.engine.shards import shard
         from invariscope.collectors.engine.suitable import suitable_collectors
         from invariscope.collectors.options import Options, option_groups
         from invariscope.zoo.datasets.source import DataSource
 
         checkpoints = self.read(self.zoo, self.only)
         collect = suitable_collectors(checkpoints) if self.collect is None else self.collect
+        if self.shard is not None:
+            checkpoints = shard(checkpoints, self.shard)
         groups = chosen(self, option_groups())
         refuse_code((value for group in groups for value in dataclasses.asdict(group).values()), self.allow_code)
         options = Options(collect, groups)
