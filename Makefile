@@ -132,6 +132,7 @@ bench: $(VENV)/installed  ## speed, memory and coverage, as ratios: benchmarks/R
 	$(BIN)/python -m benchmarks.correlation
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.intervals
+	$(BIN)/python -m benchmarks.stopping
 	$(BIN)/python -m benchmarks.assigned
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.memory

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from invariscope.collectors.schema import SHIFT_KINDS
 
 if TYPE_CHECKING:
@@ -213,10 +215,15 @@ class Subject:
         names = ("n_shifts", "kind", "seed", "fill")
         return ShiftPlan.sampled(n_images, settings["max_shift"], **{name: settings[name] for name in names})
 
-    def predictions(self, settings: Mapping[str, Any]) -> tuple[ShiftPlan, Predictions]:
-        """Predictions under one kind's sampled plan, made once for all the tables that want them."""
+    def predictions(self, settings: Mapping[str, Any], target_se: float | None = None) -> tuple[ShiftPlan, Predictions]:
+        """Predictions under one kind's sampled plan, made once for all the tables that want them.
+
+        With ``target_se`` only those of the first images, as many as it takes to know consistency so well.
+        """
         from invariscope.collectors.measure.invariance import predict
 
+        if target_se is not None:
+            return self._predictions_until(settings, target_se)
         key = json.dumps(dict(settings), sort_keys=True)
         if key in self._predictions and (not self.watched or key in self._drifts):
             return self._predictions[key]
@@ -230,6 +237,24 @@ class Subject:
         if drift is not None:
             self._drifts[key] = drift
         return made
+
+    def _predictions_until(self, settings: Mapping[str, Any], target_se: float) -> tuple[ShiftPlan, Predictions]:
+        from invariscope.collectors.measure.invariance import Predictions, predict
+        from invariscope.collectors.measure.scores import pair_agreement
+        from invariscope.collectors.measure.stopping import error, steps
+
+        plan, network, labels = self.plan(settings, len(self.images)), self.network(settings), self.images.labels
+        options = {**self.pass_options(settings, len(self.images)), "keep_probabilities": False}
+        unshifted = options.pop("unshifted")
+        parts: list[Predictions] = []
+        for start, stop in steps(len(self.images)):
+            images = self.prepared(settings["crop_size"], stop).after(start)
+            clean = None if unshifted is None else unshifted.rows(slice(start, stop))
+            some = plan.of_rows(start, stop)
+            parts.append(predict(network, images, labels[start:stop], some, unshifted=clean, **options))
+            if error(np.concatenate([pair_agreement(part.prediction) for part in parts])) <= target_se:
+                break
+        return plan, Predictions.join(parts)
 
     def drift(self, settings: Mapping[str, Any]) -> DriftSums:
         """How far the pooled maps move under one kind's sampled plan: of the passes of :meth:`predictions`."""

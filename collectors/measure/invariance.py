@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,12 @@ class Predictions:
                 "drift_probability": list(self.drift_probability),
             }
         )
+
+    @classmethod
+    def join(cls, parts: Sequence[Predictions]) -> Predictions:
+        """One after the other, without the probabilities under shifts."""
+        names = ("label", "clean_prediction", "clean_probability", "offsets", "prediction", "drift")
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> Predictions:

@@ -200,6 +200,15 @@ class ShiftPlan:
             )
         return self.offsets[start:stop]
 
+    def of_rows(self, start: int, stop: int) -> ShiftPlan:
+        """The plan of these images alone.
+
+        Raises:
+            ShiftError: when the plan has fewer images.
+        """
+        offsets = self.offsets if self.mode == "grid" else self.for_rows(start, stop)
+        return ShiftPlan(self.kind, self.mode, self.max_shift, self.fill, self.seed, offsets)
+
 
 def apply_shift(
     images: Given,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from invariscope.base.errors import DataError
 from invariscope.collectors.options import OWN, PassOptions, with_own_accuracy
 from invariscope.collectors.schema import (
     INT,
@@ -25,6 +27,23 @@ if TYPE_CHECKING:
     from invariscope.collectors.options import Options
     from invariscope.zoo.checkpoint import Checkpoint
 
+TARGET = "target_se"
+"""Setting of the tasks that stop early; others do not have it, so that their keys are as they were."""
+
+
+@dataclass(frozen=True)
+class InvarianceOptions:
+    """Invariance: accuracy and the scores under shifts."""
+
+    target_se: float | None = None
+    """Stop measuring a checkpoint under a kind of shift once the standard error of its consistency is so small, looked
+    at after every 256 images: 0.005 is about one point either way. By default all images are measured."""
+
+    def __post_init__(self) -> None:
+        if self.target_se is not None and not 0 < self.target_se < 1:
+            raise DataError(f"target_se is {self.target_se:g}: give a standard error between 0 and 1, such as 0.005")
+
+
 COLUMNS = (
     *PLAN,
     PRECISION,
@@ -40,7 +59,10 @@ COLUMNS = (
 
 def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
     """A task for the unshifted images, and one per shift kind."""
-    return [{"kind": UNSHIFTED, **options[PassOptions].settings()}, *map(with_own_accuracy, options.shifts(checkpoint))]
+    target = options[InvarianceOptions].target_se
+    stopping = {} if target is None else {TARGET: target}
+    shifted = [{**with_own_accuracy(plan), **stopping} for plan in options.shifts(checkpoint)]
+    return [{"kind": UNSHIFTED, **options[PassOptions].settings()}, *shifted]
 
 
 def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
@@ -53,7 +75,8 @@ def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
         return unlabelled_frame(0)
     if settings["kind"] == UNSHIFTED:
         return accuracy_frame(subject.unshifted(settings).prediction == subject.images.labels.numpy())
-    plan, predictions = subject.predictions({name: value for name, value in settings.items() if name != OWN})
+    passes = {name: value for name, value in settings.items() if name not in (OWN, TARGET)}
+    plan, predictions = subject.predictions(passes, settings.get(TARGET))
     made = score(predictions, plan)
     if settings.get(OWN) and subject.images.labelled:
         made = pd.concat([accuracy_frame(predictions.clean_prediction == predictions.label), made], ignore_index=True)
@@ -72,6 +95,7 @@ COLLECTOR = Collector(
     settings,
     rows,
     conditions=PLAN_CONDITIONS,
+    options=InvarianceOptions,
     scores="images",
     default=True,
     remark=remark,

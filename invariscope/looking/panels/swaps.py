@@ -32,7 +32,7 @@ def draw_swaps(figure: SubFigure, look: Look) -> None:
     """The change of consistency, and hollow the change of fidelity, with their paired intervals."""
     ax = figure.subplots()
     rows = swap_rows(look)
-    title = "(c) change where a site's operator is replaced"
+    title = "(c) change where a site is replaced"
     if not rows:
         ax.set_axis_off()
         ax.set_title(f"{title}\nnothing was swapped", loc="left")
