@@ -1,0 +1,78 @@
+"""Look at five networks of timm, of different kinds: the pictures of docs/look.md that are not of the bundled zoo.
+
+Run `python -m reference.looks OUT`. The networks are trained here for some epochs on the embedded scenes of shapes with
+one seed, so that no weights need be downloaded (a quarter of an hour on one core); `make looks` does this.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import invariscope as iv
+from invariscope.base.files import write_whole
+from invariscope.zoo.datasets import ImageSet, load_dataset
+from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
+from invariscope.zoo.loading import build_model
+
+NETWORKS = {
+    "resnet18": "max pooling and strided convolutions",
+    "resnetblur18": "the same with blurs",
+    "convnext_atto": "patches, and strided convolutions of kernel two",
+    "mobilenetv3_small_050": "strided depthwise convolutions",
+    "densenet121": "average pooling between blocks",
+}
+"""Networks of timm by name, and how they downsample."""
+
+DATA, SIZE, IMAGES, SHOWN = "shapes", 64, 2000, 64
+EPOCHS, BATCH, RATE, SEED = 4, 50, 1e-3, 0
+
+
+def trained(name: str, data: ImageSet) -> nn.Module:
+    """The network after some epochs of Adam on cross-entropy, ready for evaluation."""
+    torch.manual_seed(SEED)
+    model = build_model(f"timm:{name}?num_classes={len(data.classes)}")
+    images, labels = PreparedImages(data, SPEC)[:], data.labels
+    optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.05)
+    steps = EPOCHS * -(-len(images) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+    model.train()
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(len(images)).split(BATCH):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images[rows]), labels[rows]).backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+SPEC = InputSpec(SIZE, (0.5,) * 3, (0.25,) * 3)
+
+
+def main(out: Path) -> None:
+    """Train, look, and write NAME.png and NAME.txt."""
+    data, test = load_dataset(DATA, split="train", limit=IMAGES), load_dataset(DATA)
+    for name in NETWORKS:
+        model = trained(name, data)
+        found = iv.look(
+            model,
+            PreparedImages(test, SPEC)[:],
+            test.labels,
+            classes=test.classes,
+            name=f"timm:{name}, {EPOCHS} epochs of {IMAGES} scenes",
+            limit=SHOWN,
+            progress=False,
+        )
+        made = found.write(out / name)
+        for path in made:
+            if path.suffix in (".png", ".txt"):
+                write_whole(out / f"{name}{path.suffix}", path.read_bytes())
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))
