@@ -28,7 +28,7 @@ NETWORKS = {
 """Networks of timm by name, and how they downsample."""
 
 DATA, SIZE, IMAGES, SHOWN = "shapes", 64, 2000, 64
-EPOCHS, BATCH, RATE, SEED = 4, 50, 1e-3, 0
+EPOCHS, BATCH, RATE, SEED = 5, 50, 1e-3, 0
 
 
 def trained(name: str, data: ImageSet) -> nn.Module:
@@ -66,10 +66,10 @@ def main(out: Path) -> None:
             limit=SHOWN,
             progress=False,
         )
-        made = found.write(out / name)
-        for path in made:
-            if path.suffix in (".png", ".txt"):
-                write_whole(out / f"{name}{path.suffix}", path.read_bytes())
+        picture = next(path for path in found.write(out / name) if path.suffix == ".png")
+        write_whole(out / f"{name}.png", picture.read_bytes())
+        write_whole(out / f"{name}.txt", "".join(f"{line}\n" for line in found.lines()).encode())
+        print(*found.lines(), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,8 @@ def test_accuracy_is_that_of_a_plain_loop(tables: Path, zoo: Path, shared_data: 
         "--out",
         str(clean),
         "--allow-code",
+        "--only",
+        checkpoint.name,
         "--limit",
         "200",
         "--shift",

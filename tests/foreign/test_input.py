@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from torch import nn
 
 from invariscope import cli
 from invariscope.analysis.tables.load import load
@@ -22,7 +21,7 @@ from invariscope.zoo.datasets import load_dataset
 from invariscope.zoo.datasets.given import as_pixels
 from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.datasets.inputs import InputSpec, PreparedImages
-from invariscope.zoo.loading import default_input
+from invariscope.zoo.loading import build_model, default_input
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHAPES = ((90, 71), (71, 90), (64, 64), (300, 40))
@@ -187,12 +186,11 @@ def test_sixteen_bits_stay_sixteen(
     if kind == "files":
         monkeypatch.setattr("invariscope.zoo.datasets.imagefolder.IN_MEMORY", 0)
     size = 32 if resize else 40
-    model = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    network = "zoo:smallcnn?width=2&in_channels=1&classes=2"
+    model = build_model(network).eval()
     torch.save(model.state_dict(), tmp_path / "a.pth")
-    build = "from torch import nn\ndef Net():\n    return nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), "
-    (tmp_path / "nets.py").write_text(f"{build}nn.AdaptiveAvgPool2d(1), nn.Flatten())\n")
     given = {"size": size, "mean": 0.4, "std": 0.2, **({"resize": resize} if resize else {})}
-    entry = {"model": "python:nets.py:Net", "weights": "a.pth", "input": given}
+    entry = {"model": network, "weights": "a.pth", "input": given}
     (tmp_path / "zoo.yaml").write_text(yaml.safe_dump({"checkpoints": [entry]}))
     shown = [Image.fromarray(image.astype(np.float32)) for image in DEEP]
     if resize:
@@ -207,7 +205,7 @@ def test_sixteen_bits_stay_sixteen(
     assert torch.allclose(made[:], expected[order], atol=1e-5)
     assert len(made[:].unique()) > 256
     command = ["collect", str(tmp_path), "--data", where, "--out", str(tmp_path / "t"), "--collect", "invariance"]
-    assert cli.main([*command, "--allow-code", "--shift", ""]) == cli.DONE
+    assert cli.main([*command, "--shift", ""]) == cli.DONE
     with torch.inference_mode():
         hits = (model(expected).argmax(1) == torch.arange(6) % 2).float().mean().item()
     assert load(tmp_path / "t").invariance["value"].tolist() == [pytest.approx(hits)]

@@ -31,7 +31,7 @@ def draw_image(figure: SubFigure, look: Look) -> None:
     shown = look.shown
     image, lines, map_ = figure.subplots(1, 3, width_ratios=[1, 1.45, 1.25])
     show_pixels(image, shown.pixels)
-    label = f", label {short(look.named(shown.label))}" if look.has_labels else ""
+    label = f"\nlabel {short(look.named(shown.label))}" if look.has_labels else ""
     image.set_title(
         f"(a) predicted {short(look.named(shown.prediction))}, {100 * shown.probability:.3g} %{label}", loc="left"
     )
