@@ -7,6 +7,8 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 DOCS = Path(__file__).parent
 spec = importlib.util.spec_from_file_location(
     "docs_pages", DOCS / "pages" / "__init__.py", submodule_search_locations=[str(DOCS / "pages")]
@@ -14,7 +16,7 @@ spec = importlib.util.spec_from_file_location(
 assert spec is not None
 sys.modules["docs_pages"] = importlib.util.module_from_spec(spec)
 
-from docs_pages import build  # noqa: E402
+from docs_pages import brought, build  # noqa: E402
 
 build.write(DOCS)
 
@@ -24,8 +26,7 @@ version = release = version_of("invariscope")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["pages", "population", "demo", "published", "ablation", "reference/results", "reference/cifar10"]
-exclude_patterns += ["reference/mnist", "site"]
+exclude_patterns = list(brought.ASIDE)
 suppress_warnings = ["myst.xref_ambiguous"]
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
@@ -38,3 +39,13 @@ html_static_path = ["site"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
+
+
+def setup(app: Sphinx) -> None:
+    """Links of the pages to files that are no pages of the site become text; whoever reads the repository has them."""
+
+    def read(app: Sphinx, name: str, source: list[str]) -> None:
+        file = DOCS / f"{name}.md"
+        source[0] = brought.turned(source[0], file, DOCS.parent, file.parent)
+
+    app.connect("source-read", read)

@@ -12,30 +12,48 @@ PAGES = {
     "contributing": "CONTRIBUTING.md",
     "benchmarks": "benchmarks/RESULTS.md",
     "data": "data/README.md",
+    "security": "SECURITY.md",
+    "conduct": "CODE_OF_CONDUCT.md",
 }
 """Name of the page on the site -> its file in the repository."""
 
 
-def page(repository: Path, file: str, folder: Path) -> str:
-    """The text of a file, its relative links turned to what they mean seen from ``folder``.
+ASIDE = ("pages", "site", "population", "demo", "published", "ablation", "reference/results", "reference/cifar10")
+ASIDE += ("reference/mnist",)
+"""Folders of ``docs`` that are no pages of the site: what commands wrote, for pictures and tests."""
 
-    A link to what is no page of the site and no picture is a name in code: the site does not hold the repository.
-    """
+_LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
+
+
+def page(repository: Path, file: str, folder: Path) -> str:
+    """The text of a file of the repository, its relative links turned to what they mean seen from ``folder``."""
     source = repository / file
+    return turned(source.read_text(encoding="utf-8"), source, repository, folder)
+
+
+def turned(text: str, source: Path, repository: Path, folder: Path) -> str:
+    """The text of ``source`` with links that hold on the site, seen from ``folder``.
+
+    A link to what is no page of the site and no picture becomes its text: the site does not hold the repository.
+    """
+    root, docs = repository.resolve(), (repository / "docs").resolve()
     brought = {(repository / path).resolve(): name for name, path in PAGES.items()}
 
-    def turned(match: re.Match[str]) -> str:
-        picture, text, target = match["picture"], match["text"], match["target"]
+    def is_page(aim: Path) -> bool:
+        inside = aim.suffix == ".md" and aim.is_relative_to(docs)
+        return inside and not any(aim.is_relative_to(docs / aside) for aside in ASIDE)
+
+    def turn(match: re.Match[str]) -> str:
+        picture, said, target = match["picture"], match["text"], match["target"]
         path, _, anchor = target.partition("#")
         if "://" in target or not path:
             return match[0]
         aim = (source.parent / path).resolve()
         if aim in brought:
-            return f"{picture}[{text}]({brought[aim]}.md)"
-        if not picture and not (aim.suffix == ".md" and aim.is_relative_to((repository / "docs").resolve())):
-            return text if "`" in text else f"{text} (`{aim.relative_to(repository.resolve())}`)"
+            aim = docs / "generated" / f"{brought[aim]}.md"
+        elif not picture and not is_page(aim):
+            return said if "`" in said else f"{said} (`{aim.relative_to(root).as_posix()}`)"
         seen = os.path.relpath(aim, folder.resolve()).replace(os.sep, "/")
-        return f"{picture}[{text}]({seen}{'#' + anchor if anchor else ''})"
+        return f"{picture}[{said}]({seen}{'#' + anchor if anchor else ''})"
 
-    pattern = r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)"
-    return re.sub(pattern, turned, source.read_text(encoding="utf-8"))
+    return _LINK.sub(turn, text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from unittest import mock
 
@@ -28,11 +28,9 @@ class Help:
 def printed(*arguments: str) -> str:
     """What ``--help`` prints on a terminal without colours."""
     told = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    with mock.patch.dict(os.environ, {"COLUMNS": _COLUMNS, "NO_COLOR": "1", "TERM": "dumb"}), redirect_stdout(told):
-        try:
-            cli.parse([*arguments, "--help"])
-        except SystemExit:
-            pass
+    plain = mock.patch.dict(os.environ, {"COLUMNS": _COLUMNS, "NO_COLOR": "1", "TERM": "dumb"})
+    with plain, redirect_stdout(told), suppress(SystemExit):
+        cli.parse([*arguments, "--help"])
     told.seek(0)
     return re.sub("\x1b\\[[0-9;]*m", "", told.read())
 
