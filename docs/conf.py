@@ -33,6 +33,7 @@ autodoc_member_order = "bysource"
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 python_display_short_literal_types = True
+smartquotes = False
 html_theme = "furo"
 html_title = "invariscope"
 html_static_path = ["site"]

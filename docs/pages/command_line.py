@@ -104,5 +104,10 @@ def _row(flag: str, meaning: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as Markdown shows it, letter by letter, in a cell of a table too."""
-    return re.sub(r"([\\`*_{}\[\]<>|$#~])", r"\\\1", text)
+    """Text as Markdown shows it, in a cell of a table too: letter by letter, but for what stands in backticks."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        parts = [text]
+    shown = [re.sub(r"([\\`*_{}\[\]<>|$#~])", r"\\\1", part) for part in parts[::2]]
+    code = [part.replace("|", "\\|") for part in parts[1::2]]
+    return "`".join(one for pair in zip(shown, [*code, ""], strict=True) for one in pair).removesuffix("`")
