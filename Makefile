@@ -19,7 +19,7 @@ REFERENCE_DATA := $(REFERENCE)/data/mnist/test.parquet
 LOOKED := max avg aps
 ATTACKED := max avg subsample soft-beta1 blur-3 aps lp-p4 tips
 
-.PHONY: answer bench demo docs drawn figures looks reference reference-tables reproduce test test-full soak lint types lock zoo sweep clean
+.PHONY: answer bench demo docs docs-site drawn figures looks reference reference-tables reproduce test test-full soak lint types lock zoo sweep clean
 
 demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in out/demo
 	$(BIN)/invariscope demo --out out/demo
@@ -35,6 +35,10 @@ soak: $(VENV)/installed  ## kill runs at 60 random moments, and compare what the
 
 docs: demo  ## what docs/bundled-zoo.md shows, from a demo of one's own
 	$(MAKE) drawn TABLES=out/demo/tables
+
+docs-site: $(VENV)/docs-installed  ## the documentation site, in out/docs-site; warnings are errors, no network is needed
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs out/docs-site
+	@echo "open out/docs-site/index.html"
 
 drawn: $(VENV)/installed  ## what docs/bundled-zoo.md shows of the zoo measured in TABLES
 	mkdir -p docs/demo
@@ -146,6 +150,10 @@ $(VENV)/installed: pyproject.toml setup.py requirements.lock
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps torchattacks==3.5.1
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/docs-installed: $(VENV)/installed  # the extra `docs`
+	$(BIN)/pip install --quiet --no-build-isolation --editable '.[docs]'
 	touch $@
 
 clean:

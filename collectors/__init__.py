@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from invariscope.collectors.measure.corruptions import corrupt
     from invariscope.collectors.measure.cost import measure_cost
     from invariscope.collectors.measure.drift import measure_drift
+    from invariscope.collectors.measure.exactness import explain_invariance
     from invariscope.collectors.measure.invariance import measure_invariance, measure_surface
     from invariscope.collectors.measure.msb import measure_msb
     from invariscope.collectors.measure.operator_error import operator_equivariance_error
@@ -41,6 +42,7 @@ _HOMES = {
     "collect": "invariscope.collectors.engine.run",
     "measure_cost": "invariscope.collectors.measure.cost",
     "corrupt": "invariscope.collectors.measure.corruptions",
+    "explain_invariance": "invariscope.collectors.measure.exactness",
     "measure_attack": "invariscope.collectors.measure.attacks",
     "measure_drift": "invariscope.collectors.measure.drift",
     "measure_invariance": "invariscope.collectors.measure.invariance",
@@ -62,6 +64,7 @@ __all__ = [
     "apply_shift",
     "collect",
     "corrupt",
+    "explain_invariance",
     "measure_attack",
     "measure_cost",
     "measure_drift",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from invariscope.collectors import apply_shift as apply_shift
     from invariscope.collectors import collect as collect
     from invariscope.collectors import corrupt as corrupt
+    from invariscope.collectors import explain_invariance as explain_invariance
     from invariscope.collectors import measure_attack as measure_attack
     from invariscope.collectors import measure_cost as measure_cost
     from invariscope.collectors import measure_drift as measure_drift
@@ -92,6 +93,7 @@ _HOMES = {
     "correlate": "analysis.stats.correlation",
     "corrupt": "collectors",
     "draw": "analysis.figures",
+    "explain_invariance": "collectors",
     "find_sites": "zoo.sites",
     "join": "analysis",
     "load": "analysis",

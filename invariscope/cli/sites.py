@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
@@ -14,10 +15,14 @@ from invariscope.base.words import counted
 from invariscope.cli.common import DONE, at_least_one
 from invariscope.cli.flags import CodeFlag, refuse_code
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 @dataclass(frozen=True)
 class Sites(CodeFlag):
-    """The downsampling sites of any model, as a table.
+    """The downsampling sites of any model, as a table; of one that chooses its phases (aps, lps, hard tips), which
+    precondition of exact invariance is broken and where.
 
     Example: invariscope sites timm:convnext_tiny
     """
@@ -67,7 +72,27 @@ class Sites(CodeFlag):
         if rows:
             cells = [{name: _cell(value) for name, value in row.items() if name != "path"} for row in rows]
             say(*pd.DataFrame(cells).to_string(index=False).split("\n"))
+        say(*_exactness(model, shape))
         return DONE
+
+
+def _exactness(model: nn.Module, shape: list[int]) -> list[str]:
+    """What breaks exact invariance of a network that chooses its phases, on noise; nothing of any other."""
+    import torch
+
+    from invariscope.base.errors import ModelError
+    from invariscope.collectors.measure.exactness import explain_choices
+
+    noise = torch.randn(NOISE, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        found = explain_choices(model, noise)
+    except ModelError as problem:
+        return [f"whether it is exactly invariant was not tried: {problem}"]
+    return found.lines() if found else []
+
+
+NOISE = 2
+"""Images of noise on which exactness is tried."""
 
 
 def _cell(value: object) -> str:

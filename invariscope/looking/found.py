@@ -15,6 +15,7 @@ from invariscope.base.words import counted
 if TYPE_CHECKING:
     from invariscope.analysis.figures.style import CaptionedFigure
     from invariscope.collectors.measure.blame import Blame
+    from invariscope.collectors.measure.exactness import Exactness
     from invariscope.collectors.measure.picks import Picks
 
 READINGS = ("msb_corrected", "selectivity", "see")
@@ -64,6 +65,7 @@ class Look:
         swaps: the rows of :func:`measure_swaps`.
         accuracy: on the unshifted images; NaN without labels.
         notes: what was not measured, a line each.
+        exactness: which preconditions of exact invariance hold, of a network that chooses its phases; else None.
     """
 
     name: str
@@ -79,13 +81,14 @@ class Look:
     accuracy: float
     has_labels: bool
     notes: tuple[str, ...]
+    exactness: Exactness | None = None
 
     def named(self, number: int) -> str:
         """The name of a class."""
         return self.classes[number] if 0 <= number < len(self.classes) else str(number)
 
     def lines(self) -> list[str]:
-        """In words: how stable, and what is to blame, per kind; then what was not measured."""
+        """In words: how stable, and what is to blame, per kind; exactness; then what was not measured."""
         right = f", accuracy {self.accuracy:.3f}" if self.has_labels else ""
         found = [f"{self.name}: {counted(self.n_sites, 'downsampling site')}, {counted(self.n_images, 'image')}{right}"]
         for blame in self.blames:
@@ -94,6 +97,7 @@ class Look:
             row = mine.iloc[0]
             consistency = ranged(row["value"], row["low"], row["high"], 3)
             found.append(f"{plan.kind} shifts up to {plan.max_shift} px: consistency {consistency}; {blame.line()}")
+        found += self.exactness.lines() if self.exactness else []
         return [*found, *(f"note: {note}" for note in self.notes)]
 
     def frame(self) -> pd.DataFrame:

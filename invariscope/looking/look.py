@@ -14,6 +14,7 @@ from invariscope.base.progress import bar
 from invariscope.base.words import counted
 from invariscope.collectors.measure.blame import Blame, around, blame_of, circular_sums
 from invariscope.collectors.measure.drift import DriftSums, MapMeans
+from invariscope.collectors.measure.exactness import Exactness, explain_choices
 from invariscope.collectors.measure.invariance import plan_columns, predict, score
 from invariscope.collectors.measure.msb import measure_msb
 from invariscope.collectors.measure.passes import Images, predict_unshifted
@@ -59,7 +60,9 @@ def look(
     Measured are MSB, selectivity and ``see`` of every site (:func:`measure_msb`), consistency and what each site adds
     to the drift (:func:`blame_of`) under sampled plans of nine shifts of each kind, one image under every shift of a
     grid, where the windows of one site have their maximum (:func:`measure_picks`), and what changes when one site's
-    operator is replaced (:func:`measure_swaps`, under the first kind). What cannot be measured is said in ``notes``.
+    operator is replaced (:func:`measure_swaps`, under the first kind). Of a network that chooses its phases is said
+    which precondition of exact invariance is broken, and where (:func:`explain_invariance`). What cannot be measured
+    is said in ``notes``.
 
     Args:
         model: a network that returns logits; run in evaluation mode, and left as it was.
@@ -90,7 +93,7 @@ def look(
     images, labels, notes = _first(images, labels, limit)
     if isinstance(images, PreparedImages) and not classes:
         classes = images.imageset.classes
-    with bar("look", 3 * len(plans) + 4, progress, "step") as step:
+    with bar("look", 3 * len(plans) + 5, progress, "step") as step:
         sites = measure_msb(model, images, batch_size=batch_size, seed=seed)
         known = labels is not None
         step()
@@ -119,6 +122,9 @@ def look(
         step()
         swapped = _swaps(model, images, said, plans[0], swaps, batch_size)
         step()
+        exactness, untried = _exactness(model, images, [plan.kind for plan in plans])
+        step()
+    notes += untried
     notes += _notes(sites, blames, problem, swapped)
     accuracy = float((clean.prediction == said).mean()) if known else float("nan")
     return Look(
@@ -135,7 +141,15 @@ def look(
         accuracy=accuracy,
         has_labels=known,
         notes=tuple(notes),
+        exactness=exactness,
     )
+
+
+def _exactness(model: nn.Module, images: Images, kinds: Sequence[str]) -> tuple[Exactness | None, list[str]]:
+    try:
+        return explain_choices(model, images, kinds=kinds), []
+    except ModelError as error:
+        return None, [f"whether the network is exactly invariant was not tried: {error}"]
 
 
 def _plans(images: Images, kinds: Sequence[str], max_shift: int | None, limit: int, seed: int) -> list[ShiftPlan]:

@@ -84,6 +84,7 @@ PLAN = iv.ShiftPlan.sampled(N, 2)
 CALLS: dict[str, Callable[[nn.Module, Given], Any]] = {
     "apply_shift": lambda model, images: iv.apply_shift(images, np.ones((N, 2), dtype=int), "circular").float(),
     "corrupt": lambda model, images: iv.corrupt(images, "fog", 1),
+    "explain_invariance": lambda model, images: iv.explain_invariance(model, images).frame(),
     "find_sites": iv.find_sites,
     "look": lambda model, images: iv.look(model, images, kinds=["circular"], swaps=[]).frame(),
     "measure_attack": lambda model, images: iv.measure_attack(

@@ -15,7 +15,13 @@ from packaging.utils import canonicalize_name
 
 PLATFORMS = ("linux", "darwin", "win32")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-UNLOCKED = {"torchattacks": "attacks", "jupyterlab": "notebooks"}
+UNLOCKED = {
+    "torchattacks": "attacks",
+    "jupyterlab": "notebooks",
+    "sphinx": "docs",
+    "myst-parser": "docs",
+    "furo": "docs",
+}
 """Packages of extras that `make` does not install from the lock: torchattacks pins an old requests, and comes alone."""
 
 

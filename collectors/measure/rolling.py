@@ -1,0 +1,46 @@
+"""Whether a part of a network moves along with its map: its output for a rolled input is a roll of what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+TOLERANCE = 1e-6
+"""Relative change, in float64, up to which an output counts as the same."""
+
+ROLLS = ((1, 0), (0, 1), (1, 1))
+"""Shifts of a part's own input, in pixels of its map: down, right."""
+
+
+def is_equivariant(module: nn.Module, x: Tensor, y: Tensor | None = None) -> bool:
+    """Whether the output for every rolled input is a roll of ``y``, image by image; a vector must stay as it is."""
+    return next(equivariance_failures(module, x, y), None) is None
+
+
+def equivariance_failures(module: nn.Module, x: Tensor, y: Tensor | None = None) -> Iterator[int]:
+    """The images, by index, for which it is not; once per shift."""
+    y = module(x.clone()) if y is None else y
+    for roll in ROLLS:
+        after = module(x.roll(roll, (2, 3)))
+        if not isinstance(after, Tensor) or after.shape != y.shape:
+            yield from range(len(x))
+            continue
+        changes = map_changes(y, after) if y.ndim == 4 else vector_changes(y, after)
+        yield from (row for row, change in enumerate(changes) if not change <= TOLERANCE)
+
+
+def vector_changes(before: Tensor, after: Tensor) -> list[float]:
+    """``|after - before| / |before|`` of each image."""
+    size = before.flatten(1).norm(dim=1).clamp(min=1e-300)
+    return [float(one) for one in (after - before).flatten(1).norm(dim=1) / size]
+
+
+def map_changes(before: Tensor, after: Tensor) -> list[float]:
+    """The same after the roll of each image's map that fits best: the peak of the circular cross-correlation."""
+    spectra = torch.fft.rfft2(before).conj() * torch.fft.rfft2(after)
+    height, width = before.shape[2:]
+    peaks = torch.fft.irfft2(spectra.sum(1), s=(height, width)).flatten(1).argmax(1).tolist()
+    rolled = [one.roll((peak // width, peak % width), (1, 2)) for one, peak in zip(before, peaks, strict=True)]
+    return vector_changes(torch.stack(rolled), after)
