@@ -7,6 +7,7 @@ import json
 import pytest
 
 from invariscope import cli
+from invariscope.analysis.exports import EXPORTERS
 from invariscope.analysis.figures import FIGURES
 from invariscope.analysis.publication import PAPER_TABLES
 from invariscope.collectors.schema import COLLECTORS
@@ -56,7 +57,7 @@ def test_help_lists_everything_that_is_registered(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         run("--help")
     printed = " ".join(capsys.readouterr().out.split())
-    for registry in (OPERATORS, ARCHITECTURES, DATASETS, COLLECTORS, FIGURES, PAPER_TABLES):
+    for registry in (OPERATORS, ARCHITECTURES, DATASETS, COLLECTORS, FIGURES, PAPER_TABLES, EXPORTERS):
         assert f"{', '.join(registry)}." in printed
 
 

@@ -26,6 +26,7 @@ from invariscope.cli.common import BAD_INPUT, DONE, INTERRUPTED, SIGNALLED, WITH
 from invariscope.cli.compact import Compact
 from invariscope.cli.demo import Demo
 from invariscope.cli.draw import Draw
+from invariscope.cli.export import Export
 from invariscope.cli.figures import Figures
 from invariscope.cli.flags import FlagError, list_rules
 from invariscope.cli.look import Look
@@ -58,6 +59,7 @@ COMMANDS = {
     "analyze": Analyze,
     "figures": Figures,
     "report": Report,
+    "export": Export,
 }
 """The commands by name, in the order of the help."""
 
@@ -70,6 +72,7 @@ def _commands() -> Any:
 
 
 def _description() -> str:
+    from invariscope.analysis.exports import EXPORTERS
     from invariscope.analysis.figures import FIGURES
     from invariscope.analysis.publication import PAPER_TABLES
     from invariscope.collectors.schema import COLLECTORS, SHIFT_KINDS
@@ -85,6 +88,7 @@ def _description() -> str:
         "Shift kinds": SHIFT_KINDS,
         "Figures": FIGURES,
         "Tables of the paper": PAPER_TABLES,
+        "Exporters": EXPORTERS,
     }
     about = "`invariscope --version` prints the version."
     return "\n\n".join([__doc__ or "", about, *(f"{title}: {', '.join(names)}." for title, names in known.items())])

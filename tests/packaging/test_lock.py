@@ -15,8 +15,14 @@ from packaging.utils import canonicalize_name
 
 PLATFORMS = ("linux", "darwin", "win32")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-UNLOCKED = {"torchattacks": "attacks", "jupyterlab": "notebooks"}
-"""Packages of extras that `make` does not install from the lock: torchattacks pins an old requests, and comes alone."""
+UNLOCKED = {
+    "torchattacks": "attacks",
+    "jupyterlab": "notebooks",
+    "wandb": "wandb",
+    **dict.fromkeys(("mlflow-skinny", "sqlalchemy", "alembic"), "mlflow"),
+}
+"""Packages of extras that `make` does not install from the lock: torchattacks pins an old requests, and comes alone;
+clients of experiment trackers bring dozens of packages."""
 
 
 @pytest.fixture(scope="module")
