@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +34,13 @@ def test_signal_0_is_sent_where_it_is_a_question(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(parts, "os", type("System", (), {"name": system, "kill": staticmethod(kill)}))
     assert parts._alive(4711) is lives
     assert sent == ([(4711, 0)] if system == "posix" else [])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status", "data/reference/published"]])
+def test_a_reader_that_has_gone_is_no_error(repository: Path, arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "invariscope", *arguments]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=repository, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -103,7 +103,7 @@ def drawn_of_data(frames: Frames, drawn: Drawn) -> DrawnOfData:
 def figure_groups(found: DrawnOfData, without: Figure | None = None) -> list[FigureGroup]:
     """Every figure but one that stands elsewhere, by name."""
     groups = []
-    for name, by_data in found.figures.items():
+    for name, by_data in each("page", found.figures.items(), "figure"):
         shown = [page_figure(name, figure, data) for data, figure in by_data.items() if figure is not without]
         if shown:
             elsewhere = [data for data, figure in by_data.items() if figure is without]
