@@ -17,6 +17,7 @@ from invariscope.analysis.report.packed import data_url
 from invariscope.analysis.report.titles import title_of
 from invariscope.analysis.tables.frames import Frames
 from invariscope.base.errors import TableError
+from invariscope.base.progress import each
 
 DOTS_PER_INCH = 144
 """Of the figures: 1008 pixels across two columns, which the page shows at half a screen's width."""
