@@ -110,7 +110,7 @@ def _shift_scores(tables: Tables) -> Iterable[_Part]:
                 scored(one.column, one.score, shift=None if one.shift_kind == UNSHIFTED else one) for one in _once(rows)
             ]
             yield _wide(rows, table, fields)
-            images = rows.groupby([*_KEYS, "images"], as_index=False)["n_images"].max()
+            images = rows.groupby([*_KEYS, "images"])["n_images"].max().reset_index()
             images = images.rename(columns={"images": "column", "n_images": "value"})
             about = f"images measured for table {table}"
             yield _wide(images, table, [Field(one.column, "count", "images", about) for one in _once(images)])
@@ -146,7 +146,8 @@ def _wide(rows: pd.DataFrame, table: str, fields: list[Field]) -> _Part:
         )
     values = [name for name in ("value", *ERRORS) if name in rows.columns]
     wide = rows.pivot(index=keys, columns="column", values=values)
-    wide.columns = pd.Index([f"{name}_{kind}".removesuffix("_value") for kind, name in wide.columns])
+    pairs: Any = wide.columns
+    wide.columns = pd.Index([f"{name}_{kind}".removesuffix("_value") for kind, name in pairs])
     every = [one for field in fields for one in (field, *(field.error(kind) for kind in values[1:]))]
     return wide.astype(float).reset_index(), every
 
