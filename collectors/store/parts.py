@@ -259,8 +259,8 @@ class Store(StoredTasks):
                     raise OutputError(f"{self.name}: {busy}") from error
                 except OSError as error:
                     raise OutputError(
-                        f"{self.name}: its file system has no locks ({error.strerror or error}), which keep runs apart: "
-                        "name a folder on a local disk"
+                        f"{self.name}: its file system has no locks ({error.strerror or error}), which keep runs "
+                        "apart: name a folder on a local disk"
                     ) from error
             yield
 
