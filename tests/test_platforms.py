@@ -120,7 +120,6 @@ import importlib, os, pkgutil, signal, sys
 from types import SimpleNamespace
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
-sys.modules["msvcrt"] = SimpleNamespace(LK_NBLCK=2, LK_UNLCK=0, locking=lambda descriptor, mode, count: None)
 
 class Without:
     "A module as Windows has it: another name of the system, and some functions less."
@@ -145,7 +144,9 @@ for name, module in list(sys.modules.items()):
             if getattr(module, known, None) is other._module:
                 setattr(module, known, other)
 from invariscope import cli
-assert cli.os.name == "nt"
+from invariscope.collectors.store import locking
+assert cli.os.name == "nt" and locking.fcntl is None
+locking.msvcrt = SimpleNamespace(LK_NBLCK=2, LK_UNLCK=0, locking=lambda descriptor, mode, count: None)
 collect = ["collect", sys.argv[1], "--data", "digits", "--limit", "8", "--only", "smallcnn-max-circular-s40000-*",
            "--collect", "checkpoints,invariance", "--shift", "circular", "--out", "tables"]
 assert cli.main([*collect, "--jobs", "1"]) == cli.DONE
