@@ -81,7 +81,7 @@ def test_what_the_parser_refuses_is_one_line(capsys: pytest.CaptureFixture[str])
 def test_the_parser_prints_what_completes_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run("--tyro-print-completion", "bash")
-    assert stop.value.code == 0
+    assert not stop.value.code
     printed = capsys.readouterr().out
     assert "complete -" in printed
     assert "--keep-nondeterministic" in printed

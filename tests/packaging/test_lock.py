@@ -17,7 +17,7 @@ PLATFORMS = ("linux", "darwin", "win32")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 UNLOCKED = {
     "torchattacks": "attacks",
-    "jupyterlab": "notebooks",
+    **dict.fromkeys(("jupyterlab", "altair"), "notebooks"),
     "wandb": "wandb",
     **dict.fromkeys(("mlflow-skinny", "sqlalchemy", "alembic"), "mlflow"),
 }
