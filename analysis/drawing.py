@@ -16,6 +16,7 @@ from invariscope.analysis.tables.frames import Frames
 from invariscope.base.errors import TableError
 from invariscope.base.files import write_whole
 from invariscope.base.names import unknown
+from invariscope.base.progress import each
 from invariscope.base.registry import Registry
 from invariscope.collectors.schema import MSB_READINGS, OTHER_READINGS, PIXEL_SCORES, SCORES
 
@@ -56,7 +57,7 @@ class Drawn:
         if self.reasons and not self.figures and not self.tables:
             raise TableError(f"no figure could be drawn: {next(iter(self.reasons.values()))}")
         written = []
-        for name, figure in self.figures.items():
+        for name, figure in each("write", self.figures.items(), "figure"):
             path = Path(folder) / (name if self.width == "double" else f"{name}-{self.width}")
             for kind in kinds:
                 written.append(write_whole(path.with_suffix(f".{kind}"), render(figure, kind, width=self.width)))
@@ -115,7 +116,7 @@ def draw_figures(
     _check_choices(frames, asked)
     score = asked.get("score")
     drawn = Drawn({}, {}, {}, width)
-    for name in names:
+    for name in each("draw", names, "figure"):
         registry = PAPER_TABLES if name in PAPER_TABLES else FIGURES
         taken = _taken(registry, name)
         offered: dict[str, Any] = {"width": width, "data": data} | {key: asked[key] for key in asked if key in taken}

@@ -52,6 +52,7 @@ from invariscope.analysis.tables.load import Tables
 from invariscope.analysis.tables.plans import PLAN, shifted
 from invariscope.base.errors import TableError
 from invariscope.base.names import unknown
+from invariscope.base.progress import each
 from invariscope.collectors.schema import MSB_READINGS, OTHER_READINGS
 
 _NEEDED = [
@@ -112,12 +113,16 @@ def analyze(
     suite = Suite(vocabulary.score, vocabulary.accuracy, vocabulary.split)
     options = {"interval": interval, "resamples": resamples, "permutations": permutations, "seed": seed}
     asked = Asked(vocabulary.score, tuple(found), every_pair)
-    correlations = adjusted(_concat(_correlations(cell, asked, vocabulary.accuracy, options) for cell in apart))
-    regressions = _concat(_regressions(cell, asked, suite) for cell in together)
+    correlations = adjusted(
+        _concat(
+            _correlations(cell, asked, vocabulary.accuracy, options) for cell in each("correlations", apart, "cell")
+        )
+    )
+    regressions = _concat(_regressions(cell, asked, suite) for cell in each("regressions", together, "cell"))
     others = Rivals.of(rows, [name for name in found if name in vocabulary.split], vocabulary.accuracy, rivals)
     final = [cell for cell in together if cell.labels["snapshots"] == "final" and vocabulary.score in found]
     further = {
-        "influence": _concat(cell.tag(suite.influence(cell.rows)) for cell in final),
+        "influence": _concat(cell.tag(suite.influence(cell.rows)) for cell in each("influence", final, "cell")),
         "comparisons": _concat(cell.tag(suite.comparisons(cell.rows)) for cell in final),
         "sites": _concat(cell.tag(suite.sites(cell.rows)) for cell in final),
     }

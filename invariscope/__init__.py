@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from invariscope.analysis import write_report as write_report
     from invariscope.analysis import write_results as write_results
     from invariscope.analysis.drawing import save_figures as save_figures
+    from invariscope.analysis.exports import export as export
+    from invariscope.analysis.exports import register_exporter as register_exporter
+    from invariscope.analysis.exports.exporter import Exporter as Exporter
+    from invariscope.analysis.exports.wide import wide_table as wide_table
     from invariscope.analysis.figures import FigureEntry as FigureEntry
     from invariscope.analysis.figures import draw as draw
     from invariscope.analysis.figures import register_figure as register_figure
@@ -75,6 +79,7 @@ _HOMES = {
     "Collector": "collectors.schema",
     "DataSource": "zoo.datasets.source",
     "Downsample": "zoo.operators",
+    "Exporter": "analysis.exports.exporter",
     "FigureEntry": "analysis.figures",
     "Frames": "analysis.tables.frames",
     "ImageSet": "zoo.datasets",
@@ -94,6 +99,7 @@ _HOMES = {
     "corrupt": "collectors",
     "draw": "analysis.figures",
     "explain_invariance": "collectors",
+    "export": "analysis.exports",
     "find_sites": "zoo.sites",
     "join": "analysis",
     "load": "analysis",
@@ -111,6 +117,7 @@ _HOMES = {
     "read_manifest": "zoo.manifest",
     "register_collector": "collectors",
     "register_dataset": "zoo.datasets",
+    "register_exporter": "analysis.exports",
     "register_figure": "analysis.figures",
     "register_frame": "analysis.tables.frames",
     "register_operator": "zoo.operators",
@@ -120,6 +127,7 @@ _HOMES = {
     "save_figures": "analysis.drawing",
     "set_input": "zoo.model_input",
     "train_recipe": "zoo.training",
+    "wide_table": "analysis.exports.wide",
     "write_report": "analysis",
     "write_results": "analysis",
     "zoo_from_csv": "zoo.from_csv",

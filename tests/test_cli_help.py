@@ -7,6 +7,7 @@ import json
 import pytest
 
 from invariscope import cli
+from invariscope.analysis.exports import EXPORTERS
 from invariscope.analysis.figures import FIGURES
 from invariscope.analysis.publication import PAPER_TABLES
 from invariscope.collectors.schema import COLLECTORS
@@ -49,14 +50,17 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")
     assert stop.value.code == 0
-    assert f"Example: invariscope {command}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"Example: invariscope {command}" in printed
+    assert "--quiet" in printed
+    assert "--log-level" in printed
 
 
 def test_help_lists_everything_that_is_registered(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("--help")
     printed = " ".join(capsys.readouterr().out.split())
-    for registry in (OPERATORS, ARCHITECTURES, DATASETS, COLLECTORS, FIGURES, PAPER_TABLES):
+    for registry in (OPERATORS, ARCHITECTURES, DATASETS, COLLECTORS, FIGURES, PAPER_TABLES, EXPORTERS):
         assert f"{', '.join(registry)}." in printed
 
 
@@ -72,3 +76,12 @@ def test_what_the_parser_refuses_is_one_line(capsys: pytest.CaptureFixture[str])
         assert line.startswith("invariscope: ")
         assert word in line
         assert line.endswith(f": see `invariscope {given[0]} --help`")
+
+
+def test_the_parser_prints_what_completes_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run("--tyro-print-completion", "bash")
+    assert not stop.value.code
+    printed = capsys.readouterr().out
+    assert "complete -" in printed
+    assert "--keep-nondeterministic" in printed

@@ -33,6 +33,7 @@ ALLOWED = {
         *("invariscope.base", "invariscope.zoo", "invariscope.collectors", "invariscope.analysis"),
         "invariscope.looking",
     ),
+    "invariscope.torchmetrics": ("invariscope.base", "invariscope.zoo"),
     "invariscope.cli": ("invariscope",),
 }
 BARE = {"zoo", "collectors", "analysis", "data", FORMER_NAME}

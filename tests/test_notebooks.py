@@ -1,9 +1,10 @@
-"""The notebooks run from top to bottom, are stored without outputs, and say of the numbers what the numbers say."""
+"""The notebooks run from top to bottom, the first four are stored without outputs, and their words are true."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import re
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import nbformat
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+import invariscope as iv
 from invariscope.analysis import join, load
 from invariscope.analysis.designs.assigned_statements import statements
 
@@ -57,22 +60,53 @@ def last_snapshots(repository: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def test_there_are_four() -> None:
+def test_there_are_five() -> None:
     assert [path.name for path in NOTEBOOKS] == [
         "1_measure_one_model.ipynb",
         "2_explore_a_zoo.ipynb",
         "3_figures.ipynb",
         "4_what_msb_explains.ipynb",
+        "5_move_an_image.ipynb",
     ]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS[:4], ids=lambda path: path.stem)
 def test_stored_without_outputs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     for cell in notebook.cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
+
+
+def test_the_interactive_one_opens_with_a_picture_and_is_small(notebook_path: dict[str, Path]) -> None:
+    notebook = nbformat.read(notebook_path["5"], as_version=4)
+    nbformat.validate(notebook)
+    assert len(notebook.cells) <= 12
+    assert len(notebook.cells[0].attachments["moved.png"]["image/png"]) < 200_000
+    (chart,) = (
+        output.data["text/html"] for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output
+    )
+    assert "vegaEmbed" in chart
+    assert len(chart) < 200_000
+
+
+@pytest.mark.full
+def test_the_interactive_one_says_what_is_measured(
+    notebook_path: dict[str, Path], repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The consistency of its image, pair of shifts by pair of shifts, from predictions made here."""
+    pytest.importorskip("altair")
+    stored = nbformat.read(notebook_path["5"], as_version=4)
+    printed = _printed(_executed(notebook_path["5"], repository, monkeypatch))
+    assert printed == _printed(stored)
+    found = next(one for one in iv.read_manifest(repository / "data" / "zoo") if one.name in stored.cells[1].source)
+    model, data = iv.load_checkpoint(found), iv.load_dataset("digits", limit=4)
+    image = (data.images[3:] / 255 - found.input.mean[0]) / found.input.std[0]
+    moves = itertools.product(range(-4, 5), repeat=2)
+    said = [int(model(torch.roll(image, move, (2, 3))).argmax()) for move in moves]
+    pairs = [one == other for one, other in itertools.combinations(said, 2)]
+    assert f"consistency of this image {sum(pairs) / len(pairs):.3f}" in printed
 
 
 @pytest.mark.full
@@ -104,8 +138,11 @@ def test_what_they_import_is_there(path: Path) -> None:
     """The quick run runs only the second of them."""
     code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     cells = [re.sub(r"^%.*$", "", source, flags=re.M) for source in code]
-    parts = [part for source in cells for part in ast.walk(ast.parse(source)) if isinstance(part, ast.ImportFrom)]
-    assert parts
+    nodes = [part for source in cells for part in ast.walk(ast.parse(source))]
+    parts = [part for part in nodes if isinstance(part, ast.ImportFrom)]
+    facade = [part.attr for part in nodes if isinstance(part, ast.Attribute) and ast.unparse(part.value) == "iv"]
+    assert parts or facade
+    assert all(hasattr(iv, name) for name in facade)
     for part in parts:
         for alias in part.names:
             assert hasattr(importlib.import_module(str(part.module)), alias.name)

@@ -17,6 +17,7 @@ from invariscope.analysis.report.packed import data_url
 from invariscope.analysis.report.titles import title_of
 from invariscope.analysis.tables.frames import Frames
 from invariscope.base.errors import TableError
+from invariscope.base.progress import each
 
 DOTS_PER_INCH = 144
 """Of the figures: 1008 pixels across two columns, which the page shows at half a screen's width."""
@@ -103,7 +104,7 @@ def drawn_of_data(frames: Frames, drawn: Drawn) -> DrawnOfData:
 def figure_groups(found: DrawnOfData, without: Figure | None = None) -> list[FigureGroup]:
     """Every figure but one that stands elsewhere, by name."""
     groups = []
-    for name, by_data in found.figures.items():
+    for name, by_data in each("page", found.figures.items(), "figure"):
         shown = [page_figure(name, figure, data) for data, figure in by_data.items() if figure is not without]
         if shown:
             elsewhere = [data for data, figure in by_data.items() if figure is without]

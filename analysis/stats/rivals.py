@@ -20,6 +20,7 @@ from invariscope.analysis.stats.permutation import adjusted
 from invariscope.analysis.stats.primary import is_primary
 from invariscope.analysis.stats.regression.model import FractionalLogit
 from invariscope.analysis.stats.regression.slopes import fit, within_between
+from invariscope.base.progress import each
 from invariscope.collectors.schema import OTHER_READINGS, PRIMARY_READING
 
 PLANNED, EXPLORATORY = "planned", "exploratory"
@@ -62,7 +63,12 @@ class Rivals:
 
     def correlations(self, cells: Sequence[Cell], options: dict[str, Any]) -> pd.DataFrame:
         """Pearson and Spearman over checkpoints, given accuracy, over operator means, and within operators."""
-        tables = [table for cell in cells if self.wants(cell) for table in self._correlations(cell, options)]
+        tables = [
+            table
+            for cell in each("rivals", cells, "cell")
+            if self.wants(cell)
+            for table in self._correlations(cell, options)
+        ]
         return adjusted(pd.concat(tables, ignore_index=True)).assign(role=EXPLORATORY) if tables else pd.DataFrame()
 
     def _correlations(self, cell: Cell, options: dict[str, Any]) -> Iterator[pd.DataFrame]:
@@ -84,7 +90,9 @@ class Rivals:
         also within and between operators; and on MSB and all rivals together, with the variance inflation ``vif`` of
         each. No coverage is simulated.
         """
-        tables = [table for cell in cells if self.wants(cell) for table in self._regressions(cell)]
+        tables = [
+            table for cell in each("rivals", cells, "cell") if self.wants(cell) for table in self._regressions(cell)
+        ]
         return pd.concat(tables, ignore_index=True).assign(role=EXPLORATORY) if tables else pd.DataFrame()
 
     def _regressions(self, cell: Cell) -> Iterator[pd.DataFrame]:

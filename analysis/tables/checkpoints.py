@@ -82,6 +82,19 @@ def describe(tables: Tables) -> pd.DataFrame:
     Raises:
         TableError: no checkpoint described, a name described twice, or factors that are not JSON.
     """
+    rows = describe_names(tables)
+    is_copy = rows.duplicated(NETWORK)
+    copies, rows = rows.loc[is_copy, "checkpoint"].tolist(), rows[~is_copy]
+    rows.attrs[COPIES] = copies
+    return rows
+
+
+def describe_names(tables: Tables) -> pd.DataFrame:
+    """As :func:`describe`, a row per name, also of networks that have several.
+
+    Raises:
+        TableError: as :func:`describe`.
+    """
     rows = tables.checkpoints
     if rows.empty:
         raise TableError("table checkpoints is empty; collect `checkpoints` first")
@@ -91,15 +104,11 @@ def describe(tables: Tables) -> pd.DataFrame:
             f"table checkpoints describes {twice.iloc[0]!r} twice; collect zoos that share names into several folders"
         )
     rows = rows.sort_values("checkpoint")
-    is_copy = rows.duplicated(NETWORK)
-    copies, rows = rows.loc[is_copy, "checkpoint"].tolist(), rows[~is_copy]
     named = rows[["checkpoint", "factors", "metrics"]].itertuples(index=False)
     further = pd.DataFrame([{**_further_factors(row), **_metrics(row)} for row in named])
     further.index = rows.index
     described = pd.concat([rows[["checkpoint", *NETWORK, *FACTORS]], further], axis=1)
-    described = described.assign(**{OPERATOR_ERROR: rows[OPERATOR_ERROR].astype(float), SAME: _same(rows)})
-    described.attrs[COPIES] = copies
-    return described
+    return described.assign(**{OPERATOR_ERROR: rows[OPERATOR_ERROR].astype(float), SAME: _same(rows)})
 
 
 def with_checkpoints(rows: pd.DataFrame, tables: Tables, table: str) -> pd.DataFrame:
@@ -114,7 +123,7 @@ def with_checkpoints(rows: pd.DataFrame, tables: Tables, table: str) -> pd.DataF
     found = rows.drop(columns=["checkpoint", DETERMINISTIC], errors="ignore").merge(
         described, on=NETWORK, how="left", validate="many_to_one"
     )
-    marks = _functions(tables)
+    marks = function_marks(tables)
     found[DETERMINISTIC] = pd.Series(
         [marks.get(network) for network in zip(*(found[name] for name in NETWORK), strict=True)],
         index=found.index,
@@ -136,7 +145,7 @@ def with_checkpoints(rows: pd.DataFrame, tables: Tables, table: str) -> pd.DataF
     return found
 
 
-def _functions(tables: Tables) -> dict[tuple[str, str], bool]:
+def function_marks(tables: Tables) -> dict[tuple[str, str], bool]:
     """Whether each network is a function of the image, by what all tables say of it; those that none speaks of left
     out.
     """

@@ -23,16 +23,11 @@ from invariscope.collectors.schema import TABLES
 from invariscope.collectors.store.digest import check, write_digested
 from invariscope.collectors.store.done import DAMAGED, StoredTasks
 from invariscope.collectors.store.keys import checkpoint_slot, part_key, replaces
+from invariscope.collectors.store.locking import held
 from invariscope.collectors.store.reader import PartFile
 
 if TYPE_CHECKING:
     import pandas as pd
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 
 LONGEST_WAIT = 1.0
 """Seconds of finished work that wait to be flushed with more: what a kill may take back."""
@@ -244,25 +239,29 @@ class Store(StoredTasks):
     def lock(self, name: str, *, shared: bool = False, busy: str = "") -> Iterator[None]:
         """Hold one of the folder's locks; the system frees it when the process ends, however it ends.
 
-        Where tables are on no local disk, and on Windows, there are no locks, and the caller is to see that runs do
-        not overlap.
+        Where tables are on no local disk there are no locks, and the caller is to see that runs do not overlap.
 
         Args:
             busy: refuse with this line where another process holds the lock; wait by default.
 
         Raises:
-            OutputError: with ``busy``, where it is held.
+            OutputError: with ``busy``, where it is held; the folder's file system has no locks.
         """
-        if self.folder is None or fcntl is None:
+        if self.folder is None:
             yield
             return
         with ExitStack() as stack:
             with self.writing():
                 file = stack.enter_context(open(self.folder / f".{name}.lock", "a"))
                 try:
-                    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if busy else 0))
+                    stack.enter_context(held(file, shared=shared, wait=not busy))
                 except BlockingIOError as error:
                     raise OutputError(f"{self.name}: {busy}") from error
+                except OSError as error:
+                    raise OutputError(
+                        f"{self.name}: its file system has no locks ({error.strerror or error}), which keep runs "
+                        "apart: name a folder on a local disk"
+                    ) from error
             yield
 
     def scratch(self) -> str:

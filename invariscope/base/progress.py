@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
+
+Thing = TypeVar("Thing")
 
 SECONDS = 2.0
 """What is done by then has no bar."""
@@ -33,6 +36,15 @@ def bar(what: str, total: int, wanted: bool = True, unit: str = "batch") -> Iter
             shown.update(count)
 
         yield step
+
+
+def each(what: str, things: Iterable[Thing], unit: str) -> Iterator[Thing]:
+    """The things one by one, with a :func:`bar` of them."""
+    every = list(things)
+    with bar(what, len(every), unit=unit) as step:
+        for thing in every:
+            yield thing
+            step()
 
 
 @contextmanager

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TextIO
 
 _STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -29,6 +32,26 @@ def say(*lines: object, file: TextIO | None = None) -> None:
 def warn(*lines: object) -> None:
     """:func:`say` on standard error."""
     say(*lines, file=sys.stderr)
+
+
+_noted: ContextVar[bool] = ContextVar("noted", default=True)
+"""Whether notes are told."""
+
+
+def note(*lines: object) -> None:
+    """:func:`warn` of what is good to know and changes nothing; not within :func:`without_notes`."""
+    if _noted.get():
+        warn(*lines)
+
+
+@contextmanager
+def without_notes() -> Iterator[None]:
+    """No notes inside."""
+    token = _noted.set(False)
+    try:
+        yield
+    finally:
+        _noted.reset(token)
 
 
 def _written_out(found: re.Match[str]) -> str:

@@ -26,8 +26,9 @@ from invariscope.cli.common import BAD_INPUT, DONE, INTERRUPTED, SIGNALLED, WITH
 from invariscope.cli.compact import Compact
 from invariscope.cli.demo import Demo
 from invariscope.cli.draw import Draw
+from invariscope.cli.export import Export
 from invariscope.cli.figures import Figures
-from invariscope.cli.flags import FlagError, list_rules
+from invariscope.cli.flags import FlagError, list_rules, with_groups
 from invariscope.cli.look import Look
 from invariscope.cli.operators import Operators
 from invariscope.cli.packing import Pack, Unpack
@@ -35,6 +36,7 @@ from invariscope.cli.prune import Prune
 from invariscope.cli.report import Report
 from invariscope.cli.sites import Sites
 from invariscope.cli.status import Status
+from invariscope.cli.telling import GROUP, TellingFlags, told
 from invariscope.cli.train import Train
 from invariscope.cli.verify import Verify
 
@@ -58,6 +60,7 @@ COMMANDS = {
     "analyze": Analyze,
     "figures": Figures,
     "report": Report,
+    "export": Export,
 }
 """The commands by name, in the order of the help."""
 
@@ -65,11 +68,13 @@ COMMANDS = {
 def _commands() -> Any:
     """The commands as one type, made when it is wanted: ``collect`` has the options of whatever is registered."""
     made = {**COMMANDS, "collect": collect.command()}
+    made = {name: with_groups(command, {GROUP: TellingFlags}) for name, command in made.items()}
     every = reduce(or_, (Annotated[command, subcommand(name)] for name, command in made.items()))
     return Annotated[every, OmitArgPrefixes, arg(name="")]
 
 
 def _description() -> str:
+    from invariscope.analysis.exports import EXPORTERS
     from invariscope.analysis.figures import FIGURES
     from invariscope.analysis.publication import PAPER_TABLES
     from invariscope.collectors.schema import COLLECTORS, SHIFT_KINDS
@@ -85,6 +90,7 @@ def _description() -> str:
         "Shift kinds": SHIFT_KINDS,
         "Figures": FIGURES,
         "Tables of the paper": PAPER_TABLES,
+        "Exporters": EXPORTERS,
     }
     about = "`invariscope --version` prints the version."
     return "\n\n".join([__doc__ or "", about, *(f"{title}: {', '.join(names)}." for title, names in known.items())])
@@ -107,6 +113,7 @@ def parse(arguments: Sequence[str] | None = None) -> Any:
         raise InputError(str(error)) from error
     except SystemExit as stop:
         if not stop.code:
+            sys.stdout.flush()  # the help: as in `main`
             raise
         raise InputError(_unboxed(told.getvalue(), arguments)) from None
 
@@ -130,6 +137,17 @@ def _unboxed(told: str, arguments: Sequence[str] | None) -> str:
     return f"{'; '.join(said)}: see `invariscope {f'{command} ' if command else ''}--help`"
 
 
+def _let_go() -> None:
+    """Write what is left to nowhere: the reader has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -144,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given and not given[0].startswith("-") and given[0] not in COMMANDS:
             raise InputError(unknown("command", given[0], COMMANDS))
         command = parse(given)
-        with needs_extras(given[0] if given else "invariscope"):
+        with told(getattr(command, GROUP, TellingFlags())), needs_extras(given[0] if given else "invariscope"):
             code: int = command.run()
         sys.stdout.flush()  # where `| head` has gone, it is said here and not at the end of the process
         return code
@@ -156,5 +174,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go()
         return DONE

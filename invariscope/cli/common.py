@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from invariscope.base.errors import InputError
 from invariscope.base.processes import stopped_by_signals
-from invariscope.base.terminal import say, warn
+from invariscope.base.terminal import note, say, warn
 from invariscope.base.words import counted
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ def load_tables(folder: str, *, keep_nondeterministic: bool = False) -> Tables:
     from invariscope.analysis import load
 
     tables = load(folder, keep_nondeterministic=keep_nondeterministic)
-    for note in tables.notes:
-        warn(f"note: {note}")
+    for line in tables.notes:
+        note(f"note: {line}")
     return tables
 
 
@@ -192,11 +192,11 @@ def write_drawn(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",)) -> N
     for name, reason in drawn.reasons.items() if drawn.figures or drawn.tables else ():  # else `write` says why
         names.setdefault(reason, []).append(name)
     for reason, skipped in names.items():
-        warn(f"skipped {', '.join(skipped)}: {reason}")
+        note(f"skipped {', '.join(skipped)}: {reason}")
     for choice, ignoring in drawn.ignored.items():
         made = [name for name in ignoring if name not in drawn.reasons]
         if made:
-            warn(f"made as ever, since they have no choice of --{choice}: {', '.join(made)}")
+            note(f"made as ever, since they have no choice of --{choice}: {', '.join(made)}")
     for path in drawn.write(out, formats):
         say(f"{'table' if path.stem in drawn.tables else 'figure'}: {path}")
 

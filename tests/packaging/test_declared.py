@@ -23,6 +23,10 @@ MEASURING = ("zoo", "collectors", "invariscope/looking")
 """Rooms, and a folder of one, whose modules may import the packages of ``measure`` at their own import."""
 
 
+OF_AN_EXTRA = {"invariscope/torchmetrics.py": "torchmetrics"}
+"""Modules that are there for one extra, whose packages they import at their own import."""
+
+
 class Import(NamedTuple):
     """A package that a module imports; ``late``: inside of a function."""
 
@@ -90,7 +94,9 @@ def allowed(one: Import, extras: dict[str, set[str]]) -> set[str]:
     """The distributions on whose presence an import may rely."""
     if one.late:
         return set().union(*extras.values())
-    return extras[""] | (extras["measure"] if one.room in MEASURING or one.module.startswith(MEASURING[-1]) else set())
+    of_extra = OF_AN_EXTRA.get(one.module)
+    measures = of_extra is not None or one.room in MEASURING or one.module.startswith(MEASURING[-1])
+    return extras[""] | (extras["measure"] if measures else set()) | extras.get(of_extra or "", set())
 
 
 def test_every_import_is_declared(found: list[Import], declared: dict[str, set[str]]) -> None:
@@ -98,7 +104,9 @@ def test_every_import_is_declared(found: list[Import], declared: dict[str, set[s
     assert {one for one in found if not distributions(one.package) & allowed(one, extras)} == set()
 
 
-@pytest.mark.parametrize("extra", ["", "measure", "timm", "torchvision", "transformers", "onnx", "attacks", "dask"])
+@pytest.mark.parametrize(
+    "extra", [*("", "measure", "timm", "torchvision", "transformers", "onnx"), *("attacks", "dask", "torchmetrics")]
+)
 def test_everything_declared_is_imported(found: list[Import], declared: dict[str, set[str]], extra: str) -> None:
     used = set().union(*(distributions(one.package) for one in found))
     assert declared[extra] - used - {"invariscope"} == set()

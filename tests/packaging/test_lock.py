@@ -17,12 +17,13 @@ PLATFORMS = ("linux", "darwin", "win32")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 UNLOCKED = {
     "torchattacks": "attacks",
-    "jupyterlab": "notebooks",
-    "sphinx": "docs",
-    "myst-parser": "docs",
-    "furo": "docs",
+    **dict.fromkeys(("jupyterlab", "altair"), "notebooks"),
+    "wandb": "wandb",
+    **dict.fromkeys(("sphinx", "myst-parser", "furo"), "docs"),
+    **dict.fromkeys(("mlflow-skinny", "sqlalchemy", "alembic"), "mlflow"),
 }
-"""Packages of extras that `make` does not install from the lock: torchattacks pins an old requests, and comes alone."""
+"""Packages of extras that `make` does not install from the lock: torchattacks pins an old requests, and comes alone;
+clients of experiment trackers and the site's builder bring dozens of packages."""
 
 
 @pytest.fixture(scope="module")

@@ -102,6 +102,7 @@ def test_sites_measures_and_figures(plugin: Path, tmp_path: Path) -> None:
         ["sites", "zoo:smallcnn?operator=farcorner"],
         ["collect", str(zoo), *options, "--logits-images", "6"],
         ["figures", "tables", "--out", "figures", "--only", "accuracy_bars,table_networks"],
+        ["export", "tables", "--out", "all.names"],
     ]
     code = f"from invariscope import cli\nfor command in {commands!r}: assert cli.main(command) == cli.DONE"
     printed = run(plugin, "-c", code, cwd=tmp_path)
@@ -111,6 +112,7 @@ def test_sites_measures_and_figures(plugin: Path, tmp_path: Path) -> None:
     assert table["logit_size"]["mean_size"].item() > 0
     assert set(table["invariance"]["shift_kind"]) == {"none", "antipodal"}
     assert set(table["layers"]["site_kind"]) == {"farcorner"}
+    assert (tmp_path / "all.names").read_text() == "plugged-s0\n"
     assert (tmp_path / "figures" / "accuracy_bars.png").stat().st_size > 1000
     table = pd.read_csv(tmp_path / "figures" / "table_networks.csv")
     assert table["operator"].tolist() == ["farcorner"]
