@@ -45,8 +45,8 @@ class ClusterRun:
     claims: each is measured again, alone, and lost if its worker dies again; then the rest goes on.
     """
 
-    def __init__(self, job: Job, time_limit: float | None) -> None:
-        self._job, self._time_limit = job, time_limit
+    def __init__(self, job: Job, time_limit: float | None, take: Callable[[Work], Work | None]) -> None:
+        self._job, self._time_limit, self._take = job, time_limit, take
 
     def through_deaths(
         self, pending: Sequence[Work], failed: Callable[[Lost], CheckpointReport]
@@ -86,7 +86,8 @@ class ClusterRun:
         run = Parallel(
             n_jobs=-1, return_as="generator_unordered", pre_dispatch="2 * n_jobs", batch_size=1, max_nbytes=None
         )
-        with closing(run(delayed(_measure_remote)(work, self._job, self._time_limit) for work in pending)) as reports:
+        mine = (taken for work in pending if (taken := self._take(work)) is not None)
+        with closing(run(delayed(_measure_remote)(work, self._job, self._time_limit) for work in mine)) as reports:
             yield from reports
 
 
