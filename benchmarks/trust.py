@@ -28,7 +28,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from benchmarks.engine import Clock, make_zoo
+from benchmarks.engine import REPOSITORY, Clock, make_zoo
 from benchmarks.results import machine, table, write_section
 from invariscope.analysis import load
 from invariscope.collectors.engine.run import collect
@@ -127,6 +127,13 @@ def spread(ratios: Sequence[float]) -> str:
     return f"{middle:.3f} ({low:.3f} to {high:.3f}, n = {len(ratios)})"
 
 
+def _place() -> Path:
+    """A folder on the disk of this repository: the system's temporary folder may be memory, which flushes nothing."""
+    place = REPOSITORY / "out"
+    place.mkdir(exist_ok=True)
+    return place
+
+
 def main() -> None:
     """Measure and write the section."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -140,7 +147,7 @@ def main() -> None:
     options = Options(msb_images=min(arguments.images, 256))
     count = arguments.blocks * arguments.checkpoints
     kept: list[tuple[Times, Times]] = []
-    with tempfile.TemporaryDirectory(dir=".") as name:
+    with tempfile.TemporaryDirectory(dir=_place()) as name:
         folder = Path(name)
         make_zoo(folder / "zoo", count, arguments.width)
         zoo = read_manifest(folder / "zoo")
