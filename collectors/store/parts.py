@@ -71,6 +71,8 @@ class Store(StoredTasks):
             self._since = time.monotonic()
 
     def _take_names(self, written: list[tuple[str, str]]) -> None:
+        # Timings first: a run that ends in between measures the task again, and its time with it.
+        written = sorted(written, key=lambda names: not names[1].startswith(f"{self.base}/timings/"))
         left = dict(written)
         try:
             with self.writing():
