@@ -35,7 +35,7 @@ invariscope.collectors.store.compaction invariscope.collectors.store.pruning cas
 """
 
 HEAVY = (
-    "scipy.stats matplotlib.pyplot seaborn statsmodels.api altair invariscope.analysis.report invariscope.looking.look"
+    "scipy.stats matplotlib.pyplot seaborn statsmodels.api invariscope.analysis.report invariscope.looking.look"
 )
 
 
