@@ -78,8 +78,8 @@ class ClusterRun:
             fruitless = 0 if done or claimed else fruitless + 1
             if fruitless == FRUITLESS:
                 raise OutputError(
-                    f"workers of the cluster ended {FRUITLESS} times in a row before they began a task: see their logs, "
-                    "and whether they can import invariscope and see the tables"
+                    f"workers of the cluster ended {FRUITLESS} times in a row before they began a task: see their "
+                    "logs, and whether they can import invariscope and see the tables"
                 )
             for work, key in _claimed(left, claimed):
                 lost = Lost(work, key, False, claimed[key])

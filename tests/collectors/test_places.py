@@ -12,7 +12,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from pyarrow.fs import FileSelector
 
 from invariscope.analysis import TableError, load, scan
-from invariscope.base.errors import DataError, InputError
+from invariscope.base.errors import DataError, InputError, OutputError
 from invariscope.collectors.engine.cluster import ClusterRun
 from invariscope.collectors.engine.measuring import CheckpointReport, Failure
 from invariscope.collectors.engine.planning import PlannedTask, Work
@@ -147,6 +147,21 @@ def test_when_a_cluster_s_worker_dies_its_task_is_tried_alone_and_the_rest_goes_
     reports = list(run.through_deaths(pending, failed))
     assert sorted(key for report in reports for key in report.keys) == list("abcd")
     assert (found, run.rounds) == (lost, rounds)
+
+
+def test_workers_that_never_begin_a_task_end_the_run(zoo: list[Checkpoint], tmp_path: Path) -> None:
+    class Stillborn(Mortal):
+        def _parallel(self, pending: Sequence[Work]) -> Iterator[CheckpointReport]:
+            self.rounds.append([])
+            if len(self.rounds) == 5:  # one task comes through: the count begins anew
+                yield CheckpointReport(zoo[0].name, seconds={"a": 1.0})
+            raise BrokenProcessPool
+
+    run = Stillborn(tmp_path, {})
+    pending = [Work(zoo[0], "0" * 64, [], (PlannedTask("layers", {}, key, key),)) for key in "ab"]
+    with pytest.raises(OutputError, match=r"ended 8 times in a row before they began a task"):
+        list(run.through_deaths(pending, lambda lost: pytest.fail("no task is to blame")))
+    assert len(run.rounds) == 13
 
 
 @pytest.mark.full
