@@ -105,8 +105,12 @@ def test_a_claim_is_one_run_s_until_it_gives_it_back(zoo: list[Checkpoint], stor
         done, free = two.free()
         assert (done, [keys(work) for work in free]) == ([], [["b"]])
         assert keys(two.take(free[0])) == ["b"]
-        one.release({"b"})  # no longer its own
         assert keys(one.take(work_of(zoo, "b"))) == []
+        claim = Path(store.base, ".claim-a")
+        claim.write_text("another run's, to which this one seemed dead")
+        one.release({"a"})
+        assert claim.exists()
+        claim.unlink()
     assert not list(Path(store.base).glob(".claim-*"))
 
 
