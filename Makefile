@@ -144,6 +144,7 @@ bench: $(VENV)/installed  ## speed, memory and coverage, as ratios: benchmarks/R
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.tips
 	$(BIN)/python -m benchmarks.taps
+	$(BIN)/python -m benchmarks.trust
 
 $(VENV)/installed: pyproject.toml setup.py requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "invariscope needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
