@@ -16,9 +16,9 @@ from invariscope.base.names import unknown
 from invariscope.base.registry import tell
 from invariscope.collectors.measure.precision import PRECISIONS
 from invariscope.collectors.schema import COLLECTORS, FILLS, SHIFT_KINDS, Collector, default_collectors
+from invariscope.zoo.code_leave import refuse_code
 from invariscope.zoo.datasets.inputs import LARGEST_SIDE, as_size
 from invariscope.zoo.devices import check_device
-from invariscope.zoo.user_code import refuse_code
 
 if TYPE_CHECKING:
     from invariscope.zoo.checkpoint import Checkpoint

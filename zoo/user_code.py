@@ -10,8 +10,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -127,28 +126,6 @@ def _computes_imports(file: Path) -> bool:
 def no_code(what: str, file: Path) -> str:
     """The line that refuses to run a user's file without leave."""
     return f"{what} runs the code of {file}: read it, then give --allow-code (in Python allow_code=True)"
-
-
-def refuse_code(values: Iterable[object], allow_code: bool) -> None:
-    """Refuse texts that name a Python file, as a network, an operator or a data set, where code may not run.
-
-    Raises:
-        InputError: with the first of them.
-    """
-    from invariscope.zoo.model_string import ModelString
-    from invariscope.zoo.operators import operator_code_files
-
-    for value in () if allow_code else values:
-        for text in value if isinstance(value, tuple | list) else (value,):
-            if not isinstance(text, str) or "python:" not in text:
-                continue
-            files = list(operator_code_files(text))
-            if text.startswith("python:"):
-                files.append(Path(text.removeprefix("python:").partition(":")[0]))
-            with suppress(InputError):
-                files += ModelString.parse(text).files()
-            if files:
-                raise InputError(no_code(repr(text), files[0]))
 
 
 def said(problem: BaseException) -> str:

@@ -12,7 +12,7 @@ from invariscope.base.errors import InputError
 from invariscope.base.terminal import say
 from invariscope.cli.common import DONE
 from invariscope.cli.flags import CodeFlag
-from invariscope.zoo.user_code import refuse_code
+from invariscope.zoo.code_leave import refuse_code
 
 
 @dataclass(frozen=True)
