@@ -69,6 +69,7 @@ class ZooFlags(ManifestFlags):
         from invariscope.zoo.from_csv import SUFFIXES, zoo_from_csv
         from invariscope.zoo.model_string import is_library
 
+        checked_path(zoo)
         of_table = [one for one in ("model", "weights", "name", "input", "metrics") if getattr(self, one)]
         is_table = str(zoo).lower().endswith(SUFFIXES)
         if of_table and not is_table:
