@@ -8,6 +8,7 @@ ELSEWHERE ?= $(SOURCE)/checkpoints
 JOBS ?= 2
 UV ?= uv
 UPGRADE ?=
+KILLS ?= 60
 DEMO_FIGURES := population,rotations,mechanism,importance,heldout,drawn,table_drawn
 PUBLISHED_FIGURES := confounding,dose_response,influence,msb_by_depth,msb_by_operator,msb_invariance,shift_surface,table_classification,within_between
 TABLES ?= data/reference/digits
@@ -30,8 +31,8 @@ test: lint types  ## linter, formatter check, type check, tests
 test-full: lint types  ## all tests with their long variants, on all of the real data as well (three quarters of an hour)
 	INVARISCOPE_FULL=1 $(BIN)/pytest -q -n 2 --dist worksteal --timeout 7200
 
-soak: $(VENV)/installed  ## kill runs at 60 random moments, and compare what the next ones make of it (minutes)
-	INVARISCOPE_FULL=1 INVARISCOPE_KILLS=60 $(BIN)/pytest -q tests/collectors/test_faults.py --timeout 3600
+soak: $(VENV)/installed  ## kill runs at KILLS random moments, and compare what the next ones make of it (minutes)
+	INVARISCOPE_FULL=1 INVARISCOPE_KILLS=$(KILLS) $(BIN)/pytest -q tests/collectors/test_faults.py --timeout 36000
 
 docs: demo  ## what docs/bundled-zoo.md shows, from a demo of one's own
 	$(MAKE) drawn TABLES=out/demo/tables
@@ -143,6 +144,7 @@ bench: $(VENV)/installed  ## speed, memory and coverage, as ratios: benchmarks/R
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.tips
 	$(BIN)/python -m benchmarks.taps
+	$(BIN)/python -m benchmarks.trust
 
 $(VENV)/installed: pyproject.toml setup.py requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "invariscope needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'

@@ -94,7 +94,8 @@ def analyze(
     sees.
 
     Raises:
-        TableError: the frame lacks a column, or holds no shifts; an unknown choice of rivals.
+        TableError: the frame lacks a column, or holds no shifts; an unknown choice of rivals; the score of the
+            vocabulary is not among ``scores``.
     """
     if rivals not in WHICH:
         raise TableError(unknown("choice of rivals", rivals, WHICH))
@@ -109,6 +110,10 @@ def analyze(
     rows = _prepare(frame, found, vocabulary, metrics)
     if not found:
         raise TableError(f"the frame has none of the scores {', '.join(scores)}; collect `{vocabulary.table}` first")
+    if vocabulary.score not in found:
+        raise TableError(
+            f"{vocabulary.score} is what the statements are on: have it among the scores, which are {found}"
+        )
     apart, together = list(cells_of(rows, ["data"])), list(cells_of(rows, []))
     suite = Suite(vocabulary.score, vocabulary.accuracy, vocabulary.split)
     options = {"interval": interval, "resamples": resamples, "permutations": permutations, "seed": seed}
@@ -120,7 +125,7 @@ def analyze(
     )
     regressions = _concat(_regressions(cell, asked, suite) for cell in each("regressions", together, "cell"))
     others = Rivals.of(rows, [name for name in found if name in vocabulary.split], vocabulary.accuracy, rivals)
-    final = [cell for cell in together if cell.labels["snapshots"] == "final" and vocabulary.score in found]
+    final = [cell for cell in together if cell.labels["snapshots"] == "final"]
     further = {
         "influence": _concat(cell.tag(suite.influence(cell.rows)) for cell in each("influence", final, "cell")),
         "comparisons": _concat(cell.tag(suite.comparisons(cell.rows)) for cell in final),

@@ -16,6 +16,7 @@ from invariscope.base.names import unknown
 from invariscope.base.registry import tell
 from invariscope.collectors.measure.precision import PRECISIONS
 from invariscope.collectors.schema import COLLECTORS, FILLS, SHIFT_KINDS, Collector, default_collectors
+from invariscope.zoo.code_leave import refuse_code
 from invariscope.zoo.datasets.inputs import LARGEST_SIDE, as_size
 from invariscope.zoo.devices import check_device
 
@@ -230,16 +231,24 @@ class Options:
     Args:
         collect: names of collectors; by default those of networks that predict the class of an image.
         groups: instances of groups (:func:`option_groups`); the others have their defaults.
+        allow_code: run the Python files that knobs name (``python:``), which are refused without.
         knobs: single knobs by name, as on the command line, over those of ``groups``.
 
     Raises:
-        InputError: an unknown collector, group or knob, or a value that its group refuses.
+        InputError: an unknown collector, group or knob, a value that its group refuses, or code without leave.
     """
 
     collect: tuple[str, ...]
     groups: tuple[Any, ...]
 
-    def __init__(self, collect: Iterable[str] | None = None, groups: Sequence[Any] = (), **knobs: Any) -> None:
+    def __init__(
+        self,
+        collect: Iterable[str] | None = None,
+        groups: Sequence[Any] = (),
+        *,
+        allow_code: bool = False,
+        **knobs: Any,
+    ) -> None:
         collect = (collect,) if isinstance(collect, str) else collect
         wanted = default_collectors() if collect is None else tuple(collect)
         one_of("collector", wanted, COLLECTORS)
@@ -259,6 +268,7 @@ class Options:
         if knobs:
             every = [field.name for kind in known for field in dataclasses.fields(kind)]
             raise InputError(unknown("option", next(iter(knobs)), every))
+        refuse_code((getattr(group, field.name) for group in made for field in dataclasses.fields(group)), allow_code)
         object.__setattr__(self, "groups", tuple(made))
         for name in self.collect:
             if (check := COLLECTORS[name].check) is not None:

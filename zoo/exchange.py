@@ -6,10 +6,12 @@ Importing this module imports neither torch nor onnx.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invariscope.base.errors import ModelError, one_line
+from invariscope.base.words import counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,7 +47,7 @@ def build_onnx(file: Path) -> nn.Module:
 
     Raises:
         ModelError: onnx or onnx2torch is not installed, it is no ONNX file, lacks weights that lie beside it, has
-            several inputs, or holds what onnx2torch does not convert.
+            several inputs, takes a fixed number of images, or holds what onnx2torch does not convert.
     """
     from invariscope.zoo.optional import import_optional, prepare_torchvision
 
@@ -69,6 +71,7 @@ def build_onnx(file: Path) -> nn.Module:
             f"{file} cannot be converted by onnx2torch ({one_line(problem)}): export it with another opset (13 to 17), "
             "or write the network in torch"
         ) from problem
+    _check_batch(network, takes, file)
     if len(takes) == 4 and takes[3] in _CHANNELS and takes[1] not in _CHANNELS:
         network = _channels_first(network)
     return network
@@ -92,13 +95,49 @@ def _proto(file: Path) -> Any:
 
 def _data_names(proto: Any, file: Path) -> list[str]:
     found = set()
-    for tensor in proto.graph.initializer:
+    for tensor in _tensors(proto):
         for entry in tensor.external_data:
             if entry.key == "location":
                 if Path(entry.value).name != entry.value:
                     raise ModelError(f"{file} names {entry.value!r}: its weights must lie in its own folder")
                 found.add(entry.value)
     return sorted(found)
+
+
+def _tensors(proto: Any) -> Iterator[Any]:
+    """Every tensor of a file: weights, constants, those of graphs inside of layers, and of functions."""
+    graphs, nodes = [proto.graph], [node for function in proto.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            yield from graph.initializer
+            nodes += graph.node
+            continue
+        for attribute in nodes.pop().attribute:
+            yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors)
+            graphs += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def _check_batch(network: nn.Module, takes: list[int], file: Path) -> None:
+    """Refuse a file that takes a fixed number of images where it does not take more in fact.
+
+    Raises:
+        ModelError: two images of the size that it says are refused, or give other than two rows.
+    """
+    import torch
+
+    if len(takes) != 4 or not all(takes):
+        return
+    try:
+        with torch.no_grad():
+            fits = len(network(torch.zeros(takes[0] + 1, *takes[1:]))) == takes[0] + 1
+    except Exception:  # of whatever layer it is
+        fits = False
+    if not fits:
+        raise ModelError(
+            f"{file} takes {counted(takes[0], 'image')} at a time: export it with a batch axis that is open "
+            "(dynamic_axes or dynamic_shapes)"
+        )
 
 
 def _input(proto: Any, file: Path) -> list[int]:

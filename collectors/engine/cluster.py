@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from invariscope.base import registry
-from invariscope.base.errors import InputError
+from invariscope.base.errors import InputError, OutputError
 from invariscope.collectors.engine.measuring import CheckpointReport, measure
 from invariscope.collectors.engine.planning import Work
 from invariscope.collectors.engine.serving import Job
@@ -21,6 +21,10 @@ STOPPABLE = ("loky", "dask")
 
 CONNECT = 20
 """Seconds in which a scheduler must answer."""
+
+FRUITLESS = 8
+"""Deaths in a row, with no task begun or ended between them, after which a run gives up. A single one says little: the
+claim of a worker that dies may have been taken back by the death of another."""
 
 RESTART = 120
 """Seconds in which workers that died must be back, where none is left."""
@@ -45,8 +49,8 @@ class ClusterRun:
     claims: each is measured again, alone, and lost if its worker dies again; then the rest goes on.
     """
 
-    def __init__(self, job: Job, time_limit: float | None) -> None:
-        self._job, self._time_limit = job, time_limit
+    def __init__(self, job: Job, time_limit: float | None, take: Callable[[Work], Work | None]) -> None:
+        self._job, self._time_limit, self._take = job, time_limit, take
 
     def through_deaths(
         self, pending: Sequence[Work], failed: Callable[[Lost], CheckpointReport]
@@ -55,8 +59,12 @@ class ClusterRun:
 
         Args:
             failed: what to report of a task in which a worker ended.
+
+        Raises:
+            OutputError: workers end again and again, and never begin a task.
         """
         left, claims = list(pending), Claims(self._job.folder)
+        fruitless = 0
         while left:
             done: set[str] = set()
             try:
@@ -67,6 +75,12 @@ class ClusterRun:
             except _deaths():
                 left = _rest(left, done)
             claimed = claims.left()
+            fruitless = 0 if done or claimed else fruitless + 1
+            if fruitless == FRUITLESS:
+                raise OutputError(
+                    f"workers of the cluster ended {FRUITLESS} times in a row before they began a task: see their "
+                    "logs, and whether they can import invariscope and see the tables"
+                )
             for work, key in _claimed(left, claimed):
                 lost = Lost(work, key, False, claimed[key])
                 report = failed(lost) if lost.time_up else self._alone(lost, failed)
@@ -86,7 +100,8 @@ class ClusterRun:
         run = Parallel(
             n_jobs=-1, return_as="generator_unordered", pre_dispatch="2 * n_jobs", batch_size=1, max_nbytes=None
         )
-        with closing(run(delayed(_measure_remote)(work, self._job, self._time_limit) for work in pending)) as reports:
+        mine = (taken for work in pending if (taken := self._take(work)) is not None)
+        with closing(run(delayed(_measure_remote)(work, self._job, self._time_limit) for work in mine)) as reports:
             yield from reports
 
 

@@ -48,14 +48,15 @@ class Failure:
 class CheckpointReport:
     """What came of one checkpoint's tasks: seconds by collector and task, failures by task, the batches it took.
 
-    ``remarks``: what must be said of the rows, by collector. ``batch_size`` is given where memory ran out: the size
-    with which it went on. ``deterministic`` is false for a network that is no function of the image, and None where
-    that was not asked.
+    ``elsewhere``: tasks that another run measured meanwhile. ``remarks``: what must be said of the rows, by collector.
+    ``batch_size`` is given where memory ran out: the size with which it went on. ``deterministic`` is false for a
+    network that is no function of the image, and None where that was not asked.
     """
 
     checkpoint: str
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
+    elsewhere: list[str] = field(default_factory=list)
     remarks: dict[str, str] = field(default_factory=dict)
     batch_size: int | None = None
     deterministic: bool | None = None
@@ -73,7 +74,7 @@ class CheckpointReport:
     @property
     def keys(self) -> set[str]:
         """The tasks that are dealt with."""
-        return self.seconds.keys() | self.failures.keys()
+        return self.seconds.keys() | self.failures.keys() | set(self.elsewhere)
 
 
 def measure(
@@ -116,8 +117,8 @@ def _measured(
     broken: BaseException | None = None
     caught = Exception if told is None else BaseException
     for task in work.tasks:
-        if task.slot == task.key and store.has(task.collector, task.key):
-            report.seconds[task.key] = 0.0  # another run measured it meanwhile
+        if store.has_task(task.collector, task.slot, task.key):
+            report.seconds[task.key] = 0.0  # by a worker that died before it told
             continue
         stage = "load" if subject is None else task.collector
         with claims.claim(task.key, time_limit) if claims else nullcontext():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from invariscope.base import registry
 from invariscope.base.errors import InputError
+from invariscope.collectors.engine.claims import TaskClaims
 from invariscope.collectors.engine.cluster import STOPPABLE, Cluster, ClusterRun, connected
 from invariscope.collectors.engine.measuring import CheckpointReport, Failure, measure, record_failure
 from invariscope.collectors.engine.planning import Work
@@ -21,6 +22,9 @@ from invariscope.collectors.store.parts import Store
 
 if TYPE_CHECKING:
     from invariscope.zoo.datasets import ImageSet
+
+Take = Callable[[Work], Work | None]
+"""Gives what of a work is this run's to measure."""
 
 
 class Runner:
@@ -56,36 +60,56 @@ class Runner:
     def run(
         self, pending: Sequence[Work], images: ImageSet, store: Store, options: Options
     ) -> Iterator[CheckpointReport]:
-        """Reports of all work, in the order in which it ends.
+        """Reports of all work, in the order in which it ends; what other runs are at comes last.
 
         Raises:
             OutputError: the tables cannot be written to.
             InputError: the cluster cannot be reached.
         """
+        with TaskClaims(store) as claims:
+            waiting = list(pending)
+            while waiting:
+                for report in self._run(waiting, images, store, options, claims.take):
+                    claims.release(report.keys)
+                    yield report
+                done, waiting = claims.free()
+                for work in done:
+                    yield CheckpointReport(work.checkpoint.name, elsewhere=[task.key for task in work.tasks])
+
+    def _run(
+        self, pending: list[Work], images: ImageSet, store: Store, options: Options, take: Take
+    ) -> Iterator[CheckpointReport]:
         here: list[Work] = []
-        elsewhere = list(pending)
+        elsewhere = pending
         if self._jobs == 1 and self._cluster is None and self._time_limit is None:
             here = [work for work in pending if work.code_sha256 is None]
             elsewhere = [work for work in pending if work.code_sha256 is not None]
         for work in here:
-            yield measure(work, images, store, options)
+            if (mine := take(work)) is not None:
+                yield measure(mine, images, store, options)
         if elsewhere:
-            yield from self._elsewhere(elsewhere, images, store, options)
+            yield from self._elsewhere(elsewhere, images, store, options, take)
 
     def _elsewhere(
-        self, elsewhere: list[Work], images: ImageSet, store: Store, options: Options
+        self, elsewhere: list[Work], images: ImageSet, store: Store, options: Options, take: Take
     ) -> Iterator[CheckpointReport]:
-        left = {task.key for work in elsewhere for task in work.tasks}
+        left: set[str] = set()
+
+        def taken(work: Work) -> Work | None:
+            mine = take(work)
+            left.update(task.key for task in (mine.tasks if mine else ()))
+            return mine
+
         with scratch_folder(store) as folder:
             with store.writing():
                 write_images(images, folder)
             job = Job(store.name, folder, options, self._threads(), registry.added())
             if self._cluster is not None:
                 with connected(self._cluster):
-                    run = ClusterRun(job, self._time_limit)
+                    run = ClusterRun(job, self._time_limit, taken)
                     yield from run.through_deaths(elsewhere, lambda lost: self._failed(lost, store, images.name))
                 return
-            with Workers(self._jobs, job, self._time_limit) as workers:
+            with Workers(self._jobs, job, self._time_limit, taken) as workers:
                 for report in self._through_deaths(elsewhere, workers, store, images.name):
                     left -= report.keys
                     yield report

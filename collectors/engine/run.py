@@ -39,11 +39,11 @@ BUSY = "the tables are being compacted: collect when that has ended"
 class CollectOutcome:
     """What a run did: tasks measured now, tasks found done, the failures, and checkpoints that have new weights.
 
-    ``batch_sizes`` holds the checkpoints for whose batches memory ran out, and the size with which each went on;
-    ``no_functions`` those whose network gives other logits on a second pass or in other batches; ``remarks``, by
-    collector and checkpoint, what must be said of the rows that were measured; ``older``, by collector, how many of the
-    tasks that were found done lack readings that came later; ``damaged`` the parts that were not as they were written,
-    and were set aside.
+    ``found`` counts what another run measured meanwhile, too. ``batch_sizes`` holds the checkpoints for whose batches
+    memory ran out, and the size with which each went on; ``no_functions`` those whose network gives other logits on a
+    second pass or in other batches; ``remarks``, by collector and checkpoint, what must be said of the rows that were
+    measured; ``older``, by collector, how many of the tasks that were found done lack readings that came later;
+    ``damaged`` the parts that were not as they were written, and were set aside.
     """
 
     measured: int = 0
@@ -59,6 +59,7 @@ class CollectOutcome:
     def add(self, report: CheckpointReport) -> None:
         """Count what came of one checkpoint."""
         self.measured += len(report.seconds)
+        self.found += len(report.elsewhere)
         self.failures += report.failures.values()
         for collector, remark in report.remarks.items():
             self.remarks.setdefault(collector, {})[report.checkpoint] = remark
@@ -84,7 +85,8 @@ def collect(
 
     Tasks whose parts are there are skipped, so a second run does nothing and a stopped run goes on; with a
     ``DataSource`` it finds that out without decoding an image. The values do not depend on ``jobs``, on the batch size
-    or on the order of the checkpoints. A checkpoint whose weights were replaced since is measured anew, and the rows
+    or on the order of the checkpoints. Several runs into one folder at once divide the tasks where it is on a local
+    disk or a network's. A checkpoint whose weights were replaced since is measured anew, and the rows
     of the old weights are removed. Where memory runs out, the batches are halved.
 
     Args:
@@ -203,6 +205,8 @@ def _measure(
             step(len(report.keys))
             for key, seconds in report.seconds.items():
                 log.line(f"measured: {report.checkpoint}: {collectors[key]}: {seconds:.2f} s")
+            if report.elsewhere:
+                log.line(f"measured by another run: {report.checkpoint}: {len(report.elsewhere)} tasks")
             for collector, remark in report.remarks.items():
                 log.line(f"remark: {report.checkpoint}: {collector}: {remark}")
             for failure in report.failures.values():

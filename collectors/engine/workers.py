@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -149,10 +149,17 @@ class Workers:
     Args:
         time_limit: seconds that a task may take. It is kept by this process: a worker that hangs in native code, or
             that was stopped from outside, is ended like any other.
+        take: gives what of a work is to be measured here, when a worker is free for it; by default all of it.
     """
 
-    def __init__(self, count: int, job: Job, time_limit: float | None) -> None:
-        self._count, self._job, self._limit = count, job, time_limit
+    def __init__(
+        self,
+        count: int,
+        job: Job,
+        time_limit: float | None,
+        take: Callable[[Work], Work | None] = lambda work: work,
+    ) -> None:
+        self._count, self._job, self._limit, self._take = count, job, time_limit, take
         self._servers: list[_Server] = []
         self._wake = threading.Event()
 
@@ -182,9 +189,12 @@ class Workers:
         busy = 0
         while waiting or busy:
             for server in self._servers[:most]:
-                if waiting and server.work is None and server.worker is not None:
-                    self._give(server, waiting.popleft())
-                    busy += 1
+                while waiting and server.work is None and server.worker is not None:
+                    if (mine := self._take(waiting.popleft())) is not None:
+                        self._give(server, mine)
+                        busy += 1
+            if not busy and not waiting:
+                return
             server, message = self._heard()
             ended = self._ended(server, message)
             if message is None:

@@ -77,6 +77,16 @@ class StoredTasks:
         info: fs.FileInfo = self.filesystem.get_file_info(self.path(table, slot))
         return info.type == fs.FileType.File
 
+    def has_task(self, table: str, slot: str, key: str) -> bool:
+        """Whether the single part of a slot is there and holds the rows of this task."""
+        if slot == key or not self.has(table, slot):
+            return slot == key and self.has(table, slot)
+        try:
+            rows = pq.read_table(self.path(table, slot), columns=["task"], filesystem=self.filesystem)
+            return set(rows["task"].to_pylist()) == {key}
+        except (pa.ArrowException, OSError, ValueError, KeyError):  # damaged, or replaced at this moment
+            return False
+
     def keys(self, table: str) -> set[str]:
         """Keys of the tasks whose rows are there, of a table whose parts are named by them."""
 

@@ -71,6 +71,8 @@ class Store(StoredTasks):
             self._since = time.monotonic()
 
     def _take_names(self, written: list[tuple[str, str]]) -> None:
+        # Timings first: a run that ends in between measures the task again, and its time with it.
+        written = sorted(written, key=lambda names: not names[1].startswith(f"{self.base}/timings/"))
         left = dict(written)
         try:
             with self.writing():
@@ -264,9 +266,9 @@ class Store(StoredTasks):
                     ) from error
             yield
 
-    def scratch(self) -> str:
-        """Name of a folder for what one run shares with its workers, which :meth:`sweep` knows."""
-        return f"{self.base}/.run.{_unique()}.tmp"
+    def scratch(self, what: str = "run") -> str:
+        """Name of a file or folder for the time of one run, which :meth:`sweep` knows."""
+        return f"{self.base}/.{what}.{_unique()}.tmp"
 
     def sweep(self) -> None:
         """Remove temporary files that a killed run of this machine left behind, and no others; on Windows none, where
@@ -274,13 +276,19 @@ class Store(StoredTasks):
         if self.folder is None:
             return
         for path in [*self.folder.glob("*/.*.tmp"), *self.folder.glob(".*.tmp")]:
-            name = path.name.split(".")
-            mine = len(name) == 6 and name[2] == _machine() and name[3].isdecimal()
-            if mine and not _alive(int(name[3])):
+            if runs_here(path.name) is False:
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+
+
+def runs_here(name: str) -> bool | None:
+    """Whether the process runs that gave a file this temporary name; None where that was none of this machine."""
+    parts = name.split(".")
+    if len(parts) != 6 or parts[2] != _machine() or not parts[3].isdecimal():
+        return None
+    return _alive(int(parts[3]))
 
 
 def _unique() -> str:

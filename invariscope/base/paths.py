@@ -52,14 +52,29 @@ def folder_to_write(path: Path, option: str = "--out") -> Path:
     Raises:
         OutputError: in one line.
     """
+    missing: Path | None = None
     for place in (path, *path.parents):
         if os.path.lexists(place):
             if not place.is_dir():
                 raise OutputError(f"{option} {path}: {place} is {unreadable(place) or 'a file'}: name a folder")
-            if not os.access(place, os.W_OK | os.X_OK):
+            if not os.access(place, os.W_OK | os.X_OK) or not _can_be_made(missing):
                 raise OutputError(f"{option} {path}: {place} cannot be written to: name another folder")
             break
+        missing = place
     return path
+
+
+def _can_be_made(folder: Path | None) -> bool:
+    """Whether a folder that is not there can be made: an administrator has leave everywhere, and /proc holds none."""
+    if folder is not None:
+        try:
+            folder.mkdir()
+            folder.rmdir()
+        except FileExistsError:  # by another process, at this moment
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def file_to_write(path: Path, option: str = "--out") -> Path:

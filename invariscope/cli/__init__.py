@@ -148,6 +148,21 @@ def _let_go() -> None:
     os.close(nowhere)
 
 
+def _run(command: Any) -> int:
+    """A command's exit code.
+
+    Raises:
+        InputError: Python of the user's asked for the end of the process: what was asked for is not done.
+    """
+    try:
+        code: int = command.run()
+    except SystemExit as stop:
+        raise InputError(
+            f"Python that was run asked to end with exit({stop.code!r}) before the command was done: mend it"
+        ) from stop
+    return code
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -163,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(unknown("command", given[0], COMMANDS))
         command = parse(given)
         with told(getattr(command, GROUP, TellingFlags())), needs_extras(given[0] if given else "invariscope"):
-            code: int = command.run()
+            code = _run(command)
         sys.stdout.flush()  # where `| head` has gone, it is said here and not at the end of the process
         return code
     except InputError as error:

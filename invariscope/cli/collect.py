@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from tyro.conf import Positional
 from invariscope.base.errors import InputError
 from invariscope.base.terminal import say
 from invariscope.cli.common import DONE, job_count, run_collect, tell_outcome
-from invariscope.cli.flags import ZooFlags, chosen, refuse_code, with_groups
+from invariscope.cli.flags import ZooFlags, chosen, with_groups
 
 if TYPE_CHECKING:
     from invariscope.collectors.engine.planning import RunPlan
@@ -70,8 +69,7 @@ class Collect(ZooFlags):
         if self.shard is not None:
             checkpoints = shard(checkpoints, self.shard)
         groups = chosen(self, option_groups())
-        refuse_code((value for group in groups for value in dataclasses.asdict(group).values()), self.allow_code)
-        options = Options(collect, groups)
+        options = Options(collect, groups, allow_code=self.allow_code)
         if self.scheduler and not self.backend:
             raise InputError("--scheduler is the address of a backend's: give --backend dask as well")
         job_count(self.jobs)

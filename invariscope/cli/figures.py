@@ -11,7 +11,8 @@ from tyro.conf import Positional, arg
 from invariscope.base.errors import InputError
 from invariscope.base.paths import folder_to_write
 from invariscope.cli.common import DONE, draw_all, load_tables, names
-from invariscope.cli.flags import CodeFlag, refuse_code
+from invariscope.cli.flags import CodeFlag
+from invariscope.zoo.code_leave import refuse_code
 
 PYTHON = "python:"
 

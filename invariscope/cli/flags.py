@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -48,25 +47,6 @@ class ManifestFlags(CodeFlag):
         return read_manifest(zoo, operators=False, listed=listed, only=only, **leave)
 
 
-def refuse_code(values: Iterable[object], allow_code: bool) -> None:
-    """Refuse texts that name a Python file, as a network, an operator or a data set, where code may not run."""
-    from invariscope.zoo.model_string import ModelString
-    from invariscope.zoo.operators import operator_code_files
-    from invariscope.zoo.user_code import no_code
-
-    for value in () if allow_code else values:
-        for text in value if isinstance(value, tuple) else (value,):
-            if not isinstance(text, str) or "python:" not in text:
-                continue
-            files = list(operator_code_files(text))
-            if text.startswith("python:"):
-                files.append(Path(text.removeprefix("python:").partition(":")[0]))
-            with suppress(InputError):
-                files += ModelString.parse(text).files()
-            if files:
-                raise InputError(no_code(repr(text), files[0]))
-
-
 @dataclass(frozen=True, kw_only=True)
 class ZooFlags(ManifestFlags):
     """The flags of a command that also takes a table of runs, or a pattern of a library's networks, as its zoo."""
@@ -89,6 +69,7 @@ class ZooFlags(ManifestFlags):
         from invariscope.zoo.from_csv import SUFFIXES, zoo_from_csv
         from invariscope.zoo.model_string import is_library
 
+        checked_path(zoo)
         of_table = [one for one in ("model", "weights", "name", "input", "metrics") if getattr(self, one)]
         is_table = str(zoo).lower().endswith(SUFFIXES)
         if of_table and not is_table:

@@ -12,7 +12,8 @@ from invariscope.base.errors import InputError
 from invariscope.base.paths import folder_to_write
 from invariscope.base.terminal import say
 from invariscope.cli.common import DONE, at_least_one
-from invariscope.cli.flags import ManifestFlags, refuse_code
+from invariscope.cli.flags import ManifestFlags
+from invariscope.zoo.code_leave import refuse_code
 
 if TYPE_CHECKING:
     from torch import nn

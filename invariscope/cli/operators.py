@@ -11,7 +11,8 @@ from typing import Any
 from invariscope.base.errors import InputError
 from invariscope.base.terminal import say
 from invariscope.cli.common import DONE
-from invariscope.cli.flags import CodeFlag, refuse_code
+from invariscope.cli.flags import CodeFlag
+from invariscope.zoo.code_leave import refuse_code
 
 
 @dataclass(frozen=True)

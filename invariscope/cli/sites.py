@@ -13,7 +13,8 @@ from invariscope.base.errors import InputError
 from invariscope.base.terminal import say
 from invariscope.base.words import counted
 from invariscope.cli.common import DONE, at_least_one
-from invariscope.cli.flags import CodeFlag, refuse_code
+from invariscope.cli.flags import CodeFlag
+from invariscope.zoo.code_leave import refuse_code
 
 if TYPE_CHECKING:
     from torch import nn

@@ -322,6 +322,10 @@ def test_two_plans_of_one_kind_are_apart(tiny_frame):
         (lambda f: f.drop(columns="msb_top"), "lacks the columns msb_top"),
         (lambda f: f.assign(shift_kind="none"), "holds no shifts"),
         (lambda f: f.drop(columns=["consistency", "consistency_to_clean", "fidelity", "kappa"]), "none of the scores"),
+        (
+            lambda f: f.drop(columns="consistency"),
+            "consistency is what the statements are on: have it",
+        ),
     ],
 )
 def test_a_frame_that_cannot_be_analysed_is_refused_in_one_line(tiny_frame, change, message):

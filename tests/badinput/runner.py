@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import io
 import json
 import os
 import resource
@@ -34,9 +35,7 @@ invariscope.zoo.training invariscope.zoo.packs invariscope.zoo.recipe_drawing in
 invariscope.collectors.store.compaction invariscope.collectors.store.pruning cases judge makers makers_binary
 """
 
-HEAVY = (
-    "scipy.stats matplotlib.pyplot seaborn statsmodels.api altair invariscope.analysis.report invariscope.looking.look"
-)
+HEAVY = "scipy.stats matplotlib.pyplot seaborn statsmodels.api invariscope.analysis.report invariscope.looking.look"
 
 
 def warm(names: str) -> None:
@@ -44,6 +43,11 @@ def warm(names: str) -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     for name in names.split():
         importlib.import_module(name)
+    from invariscope import cli
+
+    with contextlib.redirect_stderr(io.StringIO()):
+        for command in ("collect", "train", "report"):  # the parser keeps what it reads from the commands' sources
+            cli.main([command, "--no-such"])
 
 
 def forked(act, here: Path, bounded: bool = True, patience: int = 3 * SECONDS) -> dict:

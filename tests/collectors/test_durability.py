@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from invariscope_tests_power_cuts import Disk, power_cuts
 from invariscope_tests_same_tables import loaded, same
+from pyarrow import fs
 from safetensors import safe_open
 
 from invariscope.base.files import sha256_file
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells whi
 
 ReadAll = Callable[[Path], dict[str, pd.DataFrame]]
 
-
+LOCAL = fs.LocalFileSystem()
 OPTIONS = Options(collect=("layers", "invariance"), shift=("circular",), n_shifts=3, msb_images=4)
 
 
@@ -106,6 +107,32 @@ def test_at_most_a_moment_of_finished_work_waits(tmp_path: Path, monkeypatch: py
             seen.append(len(list(tmp_path.rglob("*.parquet"))))
     assert seen == [0, 2, 2, 4]
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_task_that_counts_as_done_has_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends a run between two parts: what is measured has a row of ``timings``."""
+    store = Store(tmp_path)
+    store.prepare()
+    moved: list[str] = []
+    move = store.filesystem.move
+
+    class Watched:
+        def __getattr__(self, name: str) -> object:
+            return getattr(LOCAL, name)
+
+        def move(self, source: str, path: str) -> None:
+            moved.append(Path(path).parent.name)
+            move(source, path)
+
+    monkeypatch.setattr(store, "filesystem", Watched())
+    monkeypatch.setattr(Store, "folder", tmp_path)
+    row = {"checkpoint": "a", "started": pd.Timestamp("2026-01-01", tz="UTC"), "seconds": 1.0}
+    surface = {field.name: 0 if field.type != "string" else "a" for field in TABLES["failures"]}
+    with store.together():
+        for key in ("t0", "t1"):
+            store.write("failures", key, pd.DataFrame([surface]))
+            store.write("timings", key, pd.DataFrame([{"task": key, "collector": "layers", **row}]))
+    assert moved == ["timings", "timings", "failures", "failures"]
 
 
 def test_a_power_cut_while_training_leaves_whole_files_and_after_it_all_of_them(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,23 @@ def group_lives(group: int) -> bool:
     return True
 
 
+def processes_with(setting: str) -> list[int]:
+    """The other processes that were started with this in their environment and still run."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            running = place.joinpath("stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            if running and setting.encode() in place.joinpath("environ").read_bytes().split(b"\0"):
+                found.append(int(place.name))
+    return [number for number in found if number != os.getpid()]
+
+
+def shared_memory() -> set[str]:
+    """What is in shared memory, by name."""
+    place = Path("/dev/shm")
+    return {path.name for path in place.iterdir()} if place.is_dir() else set()
+
+
 @pytest.fixture(scope="module")
 def context() -> Any:
     """Processes that start in a moment, with all that a run imports."""
@@ -77,8 +96,10 @@ def start(context: Any, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def test_after_kills_at_random_moments_the_tables_are_those_of_one_run(
-    zoo: list[Checkpoint], tmp_path: Path, read_all: ReadAll, context: Any
+    zoo: list[Checkpoint], tmp_path: Path, read_all: ReadAll, context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("INVARISCOPE_TEST_RUN", str(tmp_path))  # each process of the test has it
+    shared = shared_memory()
     source = DataSource("digits", limit=10)
     collect(zoo, source, tmp_path / "whole", OPTIONS, progress=False)
     seconds = time.perf_counter()
@@ -87,13 +108,17 @@ def test_after_kills_at_random_moments_the_tables_are_those_of_one_run(
     expected = read_all(tmp_path / "whole")
     random_moment = random.Random(0)
     first_weights = zoo[0].weights.read_bytes()
-    kills, rounds = 0, 0
+    kills, rounds, started = 0, 0, set[int]()
     while kills < KILLS:
         out = tmp_path / f"killed{rounds}"
         rounds += 1
         compacting = False
         while True:
-            process = start(context, *((compact, out) if compacting else (collect, zoo, source, out, OPTIONS)))
+            # Now and then by two workers: their server takes seconds to start.
+            several = {"jobs": 2} if KILLS > 4 and not compacting and random_moment.random() < 0.1 else {}
+            work = (compact, out) if compacting else (partial(collect, **several), zoo, source, out, OPTIONS)
+            process = start(context, *work)
+            started.add(process.pid)
             process.join(random_moment.uniform(0, seconds / (4 if compacting else 1)))
             process.kill()
             process.join()
@@ -115,6 +140,13 @@ def test_after_kills_at_random_moments_the_tables_are_those_of_one_run(
         compact(out)
         same(expected, read_all(out))
         assert not list(out.rglob("*.tmp"))
+        assert not list(out.glob(".claim-*"))
+    until = time.monotonic() + 60
+    while left := processes_with(f"INVARISCOPE_TEST_RUN={tmp_path}"):
+        assert time.monotonic() < until, f"processes are left: {left}"
+        time.sleep(0.1)
+    numbers = [set(re.findall(r"\d+", name)) for name in shared_memory() - shared]
+    assert not [found for found in numbers if found & set(map(str, started))]
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from joblib.externals.loky.process_executor import BrokenProcessPool
 from pyarrow.fs import FileSelector
 
 from invariscope.analysis import TableError, load, scan
-from invariscope.base.errors import DataError, InputError
+from invariscope.base.errors import DataError, InputError, OutputError
+from invariscope.collectors.engine.cluster import ClusterRun
+from invariscope.collectors.engine.measuring import CheckpointReport, Failure
+from invariscope.collectors.engine.planning import PlannedTask, Work
 from invariscope.collectors.engine.run import Cluster, collect
+from invariscope.collectors.engine.serving import Job
 from invariscope.collectors.engine.status import status
+from invariscope.collectors.engine.workers import Lost
 from invariscope.collectors.options import Options
 from invariscope.collectors.store.compaction import compact
 from invariscope.collectors.store.parts import Store
@@ -86,6 +92,79 @@ def test_dask_workers_fill_the_same_tables(
     assert not list((tmp_path / "there").glob(".*.tmp"))
 
 
+class Mortal(ClusterRun):
+    """A cluster in this process: a worker that comes to one of these tasks leaves its claim behind, and dies.
+
+    ``deaths`` says how often, and whether its time was up; all other work that was given out at once goes down as well.
+    """
+
+    def __init__(self, folder: Path, deaths: dict[str, tuple[int, bool]]) -> None:
+        super().__init__(Job("tables", folder, Options(), 1, {}), None, lambda work: work)
+        self.folder, self.deaths, self.rounds = folder, deaths, list[list[str]]()
+
+    def _parallel(self, pending: Sequence[Work]) -> Iterator[CheckpointReport]:
+        self.rounds.append([task.key for work in pending for task in work.tasks])
+        for work in pending:
+            for task in work.tasks:
+                times, time_up = self.deaths.get(task.key, (0, False))
+                if times:
+                    self.deaths[task.key] = times - 1, time_up
+                    (self.folder / "claims" / task.key).write_text("where it was" if time_up else "")
+                    raise BrokenProcessPool
+            yield CheckpointReport(work.checkpoint.name, seconds={task.key: 1.0 for task in work.tasks})
+
+
+@pytest.mark.parametrize(
+    ("deaths", "lost", "rounds"),
+    [
+        ({}, [], [["a", "b", "c", "d"]]),
+        ({"b": (1, False)}, [], [["a", "b", "c", "d"], ["b"], ["c", "d"]]),
+        ({"b": (2, False)}, [("b", False)], [["a", "b", "c", "d"], ["b"], ["c", "d"]]),
+        ({"c": (1, True)}, [("c", True)], [["a", "b", "c", "d"], ["d"]]),
+        (
+            {"a": (2, False), "d": (1, True)},
+            [("a", False), ("d", True)],
+            [["a", "b", "c", "d"], ["a"], ["b", "c", "d"]],
+        ),
+    ],
+)
+def test_when_a_cluster_s_worker_dies_its_task_is_tried_alone_and_the_rest_goes_on(
+    zoo: list[Checkpoint],
+    tmp_path: Path,
+    deaths: dict[str, tuple[int, bool]],
+    lost: list[tuple[str, bool]],
+    rounds: list[list[str]],
+) -> None:
+    found: list[tuple[str, bool]] = []
+
+    def failed(one: Lost) -> CheckpointReport:
+        found.append((one.task, one.time_up))
+        failure = Failure(one.work.checkpoint.name, "layers", "WorkerDied", "")
+        return CheckpointReport(failure.checkpoint, failures={one.task: failure})
+
+    run = Mortal(tmp_path, dict(deaths))
+    pending = [Work(zoo[0], "0" * 64, [], (PlannedTask("layers", {}, key, key),)) for key in "abcd"]
+    reports = list(run.through_deaths(pending, failed))
+    assert sorted(key for report in reports for key in report.keys) == list("abcd")
+    assert (found, run.rounds) == (lost, rounds)
+
+
+def test_workers_that_never_begin_a_task_end_the_run(zoo: list[Checkpoint], tmp_path: Path) -> None:
+    class Stillborn(Mortal):
+        def _parallel(self, pending: Sequence[Work]) -> Iterator[CheckpointReport]:
+            self.rounds.append([])
+            if len(self.rounds) == 5:  # one task comes through: the count begins anew
+                yield CheckpointReport(zoo[0].name, seconds={"a": 1.0})
+            raise BrokenProcessPool
+
+    run = Stillborn(tmp_path, {})
+    pending = [Work(zoo[0], "0" * 64, [], (PlannedTask("layers", {}, key, key),)) for key in "ab"]
+    with pytest.raises(OutputError, match=r"ended 8 times in a row before they began a task"):
+        list(run.through_deaths(pending, lambda lost: pytest.fail("no task is to blame")))
+    assert len(run.rounds) == 13
+
+
+@pytest.mark.full
 def test_dask_workers_that_end_are_failures_and_the_others_go_on(
     faulty: Callable[..., list[Checkpoint]], images: ImageSet, tmp_path: Path, read_all: ReadAll, cluster: Cluster
 ) -> None:

@@ -147,6 +147,7 @@ def test_second_data_by_path(zoo: list[Checkpoint], images: ImageSet, tmp_path: 
         ({"severities": ()}, InputError, "corruptions without severities"),
         ({"second_data": ("parquet:nowhere.parquet",)}, DataError, "nowhere.parquet"),
         ({"second_data": ("nonsense",)}, DataError, "unknown data set 'nonsense'"),
+        ({"second_data": ("python:mine.py:load",)}, InputError, r"runs the code of mine.py: .*allow_code=True"),
     ],
 )
 def test_bad_options(options: dict, error: type[Exception], line: str) -> None:

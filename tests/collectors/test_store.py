@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from invariscope.base.errors import DataError
+from invariscope.collectors.engine.runlog import KEPT, run_log
 from invariscope.collectors.schema import SCHEMA_VERSION, TABLES, describe
 from invariscope.collectors.store.keys import task_key
 from invariscope.collectors.store.parts import Store
@@ -123,3 +124,19 @@ def test_a_part_of_something_else_is_refused_in_one_line(
         with pytest.raises(DataError, match=r"slot\.parquet: is no parquet part of these tables: delete it") as caught:
             look()
         assert "\n" not in str(caught.value)
+
+
+def test_a_clock_that_was_set_back_costs_no_run_its_own_log(tmp_path: Path) -> None:
+    """Older logs go by their names: those of a time to come are the others' all the same."""
+    store = Store(tmp_path)
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    later = [f"20990101T0000{number:02}.000000-1.log" for number in range(KEPT)]
+    for name in later:
+        (folder / name).write_text("end: done\n")
+    with run_log(store, "collect") as log:
+        log.end("1 tasks measured")
+    found = {path.name for path in folder.iterdir()}
+    (own,) = found - set(later)
+    assert "end: 1 tasks measured" in (folder / own).read_text()
+    assert found - {own} == set(later[1:])

@@ -19,7 +19,7 @@ from invariscope.analysis.tables.load import load
 from invariscope.base.errors import InputError, ManifestError, ModelError
 from invariscope.collectors.engine.known import Known
 from invariscope.collectors.store.parts import Store
-from invariscope.zoo.exchange import build_onnx
+from invariscope.zoo.exchange import build_onnx, data_files
 from invariscope.zoo.loading import build_model, load_checkpoint
 from invariscope.zoo.manifest import read_manifest, write_manifest
 
@@ -157,6 +157,55 @@ def test_weights_in_a_file_beside_it(onnx: ModuleType, folder: Path, tmp_path: P
     (tmp_path / "out.onnx").write_bytes(outside.SerializeToString())
     with pytest.raises(ModelError, match="must lie in its own folder"):
         build_onnx(tmp_path / "out.onnx")
+
+
+def test_files_of_constants_and_inner_graphs_belong_to_the_network(onnx: ModuleType, tmp_path: Path) -> None:
+    """A constant's weights, and those inside of a branch, may lie in files of their own as well."""
+    helper = onnx.helper
+
+    def beside(name: str) -> Any:
+        tensor = onnx.TensorProto(name=name, data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+        tensor.external_data.add(key="location", value=f"{name}.data")
+        (tmp_path / f"{name}.data").write_bytes(np.float32(1).tobytes())
+        return tensor
+
+    constant = helper.make_node("Constant", [], ["c"], value=beside("constant"))
+    inner = helper.make_graph([], "inner", [], [helper.make_tensor_value_info("inside", 1, [1])], [beside("inside")])
+    branch = helper.make_node("If", ["q"], ["z"], then_branch=inner, else_branch=inner)
+    inputs, outputs = ([helper.make_tensor_value_info(name, 1, [None, 3, 8, 8])] for name in "xz")
+    graph = helper.make_graph([constant, branch], "g", inputs, outputs, [beside("weight")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
+    assert [path.name for path in data_files(tmp_path / "a.onnx")] == ["constant.data", "inside.data", "weight.data"]
+    (tmp_path / "zoo.yaml").write_text(yaml.safe_dump({"checkpoints": [{"model": "onnx:a.onnx", "input": INPUT}]}))
+    (checkpoint,) = read_manifest(tmp_path)
+    hashes = {Known(Store(tmp_path / "tables")).network(checkpoint)}
+    for name in ("constant", "inside", "weight"):
+        (tmp_path / f"{name}.data").write_bytes(np.float32(2).tobytes())
+        hashes.add(Known(Store(tmp_path / "tables")).network(checkpoint))
+    assert len(hashes) == 4
+
+
+def test_a_fixed_number_of_images_is_refused_where_it_is_one(onnx: ModuleType, tmp_path: Path) -> None:
+    helper = onnx.helper
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, 1, shape)] for name, shape in (("x", [1, 3, 4, 4]), ("z", [1, 48]))
+    )
+    shape = helper.make_tensor("shape", 7, [2], [1, 48])
+    nodes = {
+        "one": [helper.make_node("Reshape", ["x", "shape"], ["z"])],
+        "any": [helper.make_node("Flatten", ["x"], ["z"])],
+    }
+    for name, made in nodes.items():
+        model = helper.make_model(
+            helper.make_graph(made, name, inputs, outputs, [shape] if name == "one" else []),
+            opset_imports=[helper.make_opsetid("", 17)],
+            ir_version=8,
+        )
+        (tmp_path / f"{name}.onnx").write_bytes(model.SerializeToString())
+    assert build_model("onnx:any.onnx", tmp_path)(torch.zeros(3, 3, 4, 4)).shape == (3, 48)
+    with pytest.raises(ModelError, match=r"takes 1 image at a time: export it with a batch axis that is open"):
+        build_model("onnx:one.onnx", tmp_path)
 
 
 def test_refusals_say_what_to_write(onnx: ModuleType, folder: Path, tmp_path: Path) -> None:

@@ -300,3 +300,24 @@ def test_real_camvid_has_masks_with_void(shared_data):
     assert 255 in values
     assert values <= {*range(11), 255}
     assert torch.equal(data.labels, torch.full((6,), -1))
+
+
+def png(colour: int, channels: int, depth: int) -> bytes:
+    """A PNG of 4 x 4 pixels, written by hand: Pillow writes no colours of 16 bits."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = 4 * (b"\0" + bytes(range(4 * channels * depth // 8)))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_colours_of_16_bits_are_refused_and_not_cut(tmp_path):
+    deep = [png(2, 3, 16), png(6, 4, 16), png(4, 2, 16), b"P6 2 2 65535\n" + bytes(24)]
+    for number, content in enumerate(deep):
+        file = write_parquet(tmp_path / f"{number}" / "test.parquet", {"image": [content], "label": [0]})
+        refused(r"image 0 has colours of 16 bits, of which 8 would be read: convert it to 8-bit RGB", f"parquet:{file}")
+    for number, (content, shape) in enumerate([(png(2, 3, 8), (3, 4, 4)), (png(0, 1, 16), (1, 4, 4))]):
+        file = write_parquet(tmp_path / f"read{number}" / "test.parquet", {"image": [content], "label": [0]})
+        assert load_dataset(f"parquet:{file}").images.shape[1:] == shape

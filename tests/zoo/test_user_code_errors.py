@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from invariscope import cli
 from invariscope.base.errors import DataError, ModelError
+from invariscope.zoo.datasets import load_dataset
 from invariscope.zoo.loading import build_model
 from invariscope.zoo.private_imports import PREFIX
 from invariscope.zoo.user_code import load_user_object
@@ -109,3 +111,15 @@ def test_an_error_while_building_names_the_line_of_the_users_file(tmp_path: Path
     with pytest.raises(ModelError) as caught:
         build_model("python:nets.py:broken", tmp_path)
     assert str(caught.value).endswith(f"(KeyError: 'x') at {tmp_path}/blocks.py:2: correct its arguments")
+
+
+def test_code_that_asks_for_the_end_is_an_error_and_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"mine.py": "import sys\ndef load(path, split='test', limit=None, size=None):\n    sys.exit(0)\n"})
+    with pytest.raises(DataError, match=r"cannot be loaded \(SystemExit: 0\) at .*mine\.py:3: mend its loader"):
+        load_dataset("python:mine.py:load", allow_code=True)
+    monkeypatch.setattr("invariscope.cli.status.Status.run", lambda command: sys.exit(0))
+    assert cli.main(["status", "tables"]) == cli.BAD_INPUT
+    assert "asked to end with exit(0) before the command was done" in capsys.readouterr().err

@@ -153,7 +153,7 @@ def _foreign(loader: Callable[..., Any], path: str | None, spec: str, arguments:
         images = loader(path, **arguments)
     except InputError as problem:
         raise DataError(f"data set {spec!r}: {problem}") from problem
-    except Exception as problem:  # foreign code
+    except (Exception, SystemExit) as problem:  # foreign code
         place = f" at {where(problem)}" if where(problem) else ""
         raise DataError(
             f"data set {spec!r} cannot be loaded ({said(problem)}){place}: {remedy(problem, 'mend its loader')}"

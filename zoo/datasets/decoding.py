@@ -163,6 +163,18 @@ def _check_mode(image: Image.Image, what: str) -> None:
         raise DataError(
             f"{what} has pixels of the type {image.mode!r}: convert it to 8-bit grey or RGB, or 16-bit grey"
         )
+    if image.mode in _COLOUR and _is_cut(image):
+        raise DataError(f"{what} has colours of 16 bits, of which 8 would be read: convert it to 8-bit RGB")
+
+
+def _is_cut(image: Image.Image) -> bool:
+    """Whether Pillow reads 8 of an image's 16 bits, as it does for colours, from how it would decode the file."""
+    tiles = getattr(image, "tile", None) or [("", (), 0, ())]
+    arguments = tiles[0][3]
+    parts = arguments if isinstance(arguments, tuple) else (arguments,)
+    return any(";16" in part for part in parts if isinstance(part, str)) or (
+        image.format == "PPM" and any(part > 255 for part in parts if isinstance(part, int))
+    )
 
 
 def _decode(source: Source, what: str, size: int | None) -> np.ndarray:
