@@ -19,6 +19,7 @@ from tyro.conf._markers import Positional
 
 from invariscope import cli
 from invariscope.cli import collect
+from invariscope.cli.telling import TellingFlags
 from invariscope.collectors.schema import COLLECTORS, SCORES, TABLES
 from invariscope.zoo.recipe import _FIELDS, DESIGNS
 
@@ -67,7 +68,7 @@ def test_every_flag_is_on_the_page_with_its_meaning(command: str, command_line: 
     listed: dict[str, str] = {}
     for cell, meaning in re.findall(r"^\| `([^`]+)` \| (.*) \|$", text, re.M):
         listed |= dict.fromkeys(re.findall(r"--[\w-]+", cell), meaning)
-    wanted = flags(collect.command() if command == "collect" else cli.COMMANDS[command])
+    wanted = flags(collect.command() if command == "collect" else cli.COMMANDS[command]) | flags(TellingFlags)
     assert wanted <= set(listed)
     assert {name for name in listed if not name.startswith("--no-")} - wanted <= {"--reading", "--score", "--x", "--y"}
     assert all(len(listed[name].split()) > 1 for name in wanted)
