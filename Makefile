@@ -37,7 +37,7 @@ soak: $(VENV)/installed  ## kill runs at KILLS random moments, and compare what 
 docs: demo  ## what docs/bundled-zoo.md shows, from a demo of one's own
 	$(MAKE) drawn TABLES=out/demo/tables
 
-docs-site: $(VENV)/docs-installed  ## the documentation site, in out/docs-site; warnings are errors, no network is needed
+docs-site: $(VENV)/installed  ## the documentation site, in out/docs-site; warnings are errors, no network is needed
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs out/docs-site
 	@echo "open out/docs-site/index.html"
 
@@ -152,10 +152,6 @@ $(VENV)/installed: pyproject.toml setup.py requirements.lock
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps torchattacks==3.5.1
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
-	touch $@
-
-$(VENV)/docs-installed: $(VENV)/installed  # the extra `docs`
-	$(BIN)/pip install --quiet --no-build-isolation --editable '.[docs]'
 	touch $@
 
 clean:

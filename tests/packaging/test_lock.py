@@ -19,11 +19,10 @@ UNLOCKED = {
     "torchattacks": "attacks",
     **dict.fromkeys(("jupyterlab", "altair"), "notebooks"),
     "wandb": "wandb",
-    **dict.fromkeys(("sphinx", "myst-parser", "furo"), "docs"),
     **dict.fromkeys(("mlflow-skinny", "sqlalchemy", "alembic"), "mlflow"),
 }
 """Packages of extras that `make` does not install from the lock: torchattacks pins an old requests, and comes alone;
-clients of experiment trackers and the site's builder bring dozens of packages."""
+clients of experiment trackers bring dozens of packages."""
 
 
 @pytest.fixture(scope="module")
