@@ -105,11 +105,37 @@ def test_a_look_has_the_numbers_of_the_functions_that_fill_the_tables(looked: Lo
     assert not shown.flips[4, 4]
 
 
-def test_the_figure_has_the_four_panels_and_the_page_is_escaped(looked: Look, tmp_path: Path) -> None:
-    figure = looked.figure()
+def panels(look: Look) -> set[str]:
+    figure = look.figure()
     titles = [ax.get_title("left") for part in figure.subfigs for ax in part.axes]
     titles += [ax.get_title("left") for part in figure.subfigs for inner in part.subfigs for ax in inner.axes]
-    assert {title[:3] for title in titles if title.startswith("(")} == {"(a)", "(b)", "(c)", "(d)"}
+    return {title[:3] for title in titles if title.startswith("(")}
+
+
+NAMED = """
+timm:resnet18 timm:resnetblur50 timm:convnext_atto timm:tf_efficientnet_b0 timm:hrnet_w18_small timm:inception_v3
+timm:mobilenetv3_small_050 timm:mobilevit_xxs timm:pvt_v2_b0 timm:regnety_002 timm:res2net50_14w_8s timm:nf_regnet_b0
+timm:vgg11 timm:ghostnet_050 timm:starnet_s050 timm:densenetblur121d torchvision:squeezenet1_1
+torchvision:shufflenet_v2_x0_5 torchvision:googlenet torchvision:swin_t
+""".split()  # noqa: SIM905
+"""Networks of different kinds, of those of ``make sweep``."""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", NAMED)
+def test_named_networks_of_all_kinds_have_every_panel(name: str) -> None:
+    torch.manual_seed(0)
+    model = iv.build_model(name)
+    images = torch.randn(2, 3, 16, 16).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    found = iv.look(model, images, name=name, progress=False)
+    assert panels(found) == {"(a)", "(b)", "(c)", "(d)"}
+    rows = found.frame().query("shift_kind == 'circular' and cause == 'site'")
+    assert set(rows["site"]) == {site.name for site in iv.find_sites(model, images)}
+    assert np.isfinite(rows["added"].astype(float)).any()
+
+
+def test_the_figure_has_the_four_panels_and_the_page_is_escaped(looked: Look, tmp_path: Path) -> None:
+    assert panels(looked) == {"(a)", "(b)", "(c)", "(d)"}
     html = looked._repr_html_()
     assert "strided <b>" not in html
     assert "strided &lt;b&gt;" in html

@@ -247,13 +247,7 @@ def apply_shift(
         raise ShiftError(f"{found} do not go together: give images (n, C, H, W) and integer offsets (n, 2)")
     offsets = offsets.to(images.device, torch.int64)
     height, width = images.shape[-2:]
-    if not rule.keeps_size:
-        window = crop_window((height, width), size, offsets)
-    elif size is not None and _pair(size) != (height, width):
-        raise ShiftError(f"size is {size} and a {kind} shift keeps {height} x {width}: give size for crop only")
-    else:
-        window = (height, width)
-        _check_reach(offsets, height * rule.steps, width * rule.steps, kind)
+    window = view_size((height, width), offsets, kind, size)
     if rule.steps > 1:
         if not images.is_floating_point():
             raise ShiftError(f"a {kind} shift of {images.dtype} images has no values: give floating-point images")
@@ -266,13 +260,39 @@ def apply_shift(
     shifted = images.flatten(2).gather(2, flat.expand(n, channels, -1)).unflatten(2, window)
     if rule.takes_fill:
         inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
-        value = torch.as_tensor(fill, dtype=images.dtype, device=images.device)
-        if value.ndim > 1 or (value.ndim == 1 and len(value) not in (1, channels)):
-            raise ShiftError(
-                f"fill has shape {tuple(value.shape)}: give one value, or one for each of {channels} channels"
-            )
+        value = fill_of(images, fill)
         shifted = torch.where(inside, shifted, value.reshape(1, -1, 1, 1))
     return shifted
+
+
+def view_size(
+    image_size: tuple[int, int], offsets: Tensor, kind: str, size: int | tuple[int, int] | None
+) -> tuple[int, int]:
+    """Height and width of what is seen of images of this size, after a check that every shift fits them.
+
+    Raises:
+        ShiftError: as :func:`apply_shift`.
+    """
+    rule, (height, width) = SHIFT_KINDS[kind], image_size
+    if not rule.keeps_size:
+        return crop_window(image_size, size, offsets)
+    if size is not None and _pair(size) != image_size:
+        raise ShiftError(f"size is {size} and a {kind} shift keeps {height} x {width}: give size for crop only")
+    _check_reach(offsets, height * rule.steps, width * rule.steps, kind)
+    return image_size
+
+
+def fill_of(images: Tensor, fill: float | Tensor) -> Tensor:
+    """The fill in the images' type: one value, or one per channel.
+
+    Raises:
+        ShiftError: another shape.
+    """
+    value = torch.as_tensor(fill, dtype=images.dtype, device=images.device)
+    channels = images.shape[1]
+    if value.ndim > 1 or (value.ndim == 1 and len(value) not in (1, channels)):
+        raise ShiftError(f"fill has shape {tuple(value.shape)}: give one value, or one for each of {channels} channels")
+    return value
 
 
 def crop_window(

@@ -11,6 +11,7 @@ from torch import Tensor
 from invariscope.base.errors import ShiftError
 from invariscope.collectors.measure.passes import Images, batches
 from invariscope.collectors.measure.shifts import ShiftPlan, apply_shift
+from invariscope.collectors.measure.slices import can_slice, slice_views
 from invariscope.collectors.shift_kinds import SHIFT_KINDS
 from invariscope.zoo.datasets.imageset import BACKGROUND_IMAGES, border_median
 from invariscope.zoo.datasets.inputs import PreparedImages
@@ -36,6 +37,8 @@ class ShiftView:
 
     def shifted(self, images: Tensor, offsets: np.ndarray) -> Tensor:
         """Each image under each of its ``offsets (n, k, 2)``, image by image: ``(n k, C, H, W)``."""
+        if can_slice(images, self.kind):
+            return slice_views(images, offsets, self.kind, self.fill, self.size)
         copies = images.repeat_interleave(offsets.shape[1], 0) if offsets.shape[1] > 1 else images
         flat = offsets.reshape(-1, 2).astype(np.int64)
         seen = apply_shift(copies, flat, self.kind, self.fill, self.size)
