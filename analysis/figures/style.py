@@ -187,7 +187,7 @@ class CaptionedFigure(Figure):
     caption: str = ""
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        """The picture, and the caption where there are no pictures; before the formatters that pyplot registers."""
+        """The picture, and the caption where there are no pictures; once pyplot is imported, its picture is shown."""
         buffer = io.BytesIO()
         with theme():
             self.savefig(buffer, format="png", dpi=NOTEBOOK_DPI, metadata={"Software": None})

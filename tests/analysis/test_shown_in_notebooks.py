@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,18 +19,15 @@ from invariscope.analysis.results import Results
 from invariscope.analysis.say.opening import Fold, Opening
 
 
-def _shown(thing: object, formatter: DisplayFormatter) -> dict[str, str]:
-    data: dict[str, str] = formatter.format(thing)[0]
+def _shown(thing: object, formatter: DisplayFormatter) -> dict[str, Any]:
+    data: dict[str, Any] = formatter.format(thing)[0]
     return data
 
 
 @pytest.fixture
 def formatter() -> DisplayFormatter:
-    """What a kernel shows things with, after pyplot has put its own picture of every Figure into it."""
-    made = DisplayFormatter()
-    made.formatters["image/png"].enabled = True
-    made.formatters["image/png"].for_type(Figure, lambda figure: b"pyplot's")
-    return made
+    """What a kernel shows things with."""
+    return DisplayFormatter()
 
 
 @pytest.mark.parametrize("width", ["double", "single"])
@@ -50,6 +48,12 @@ def test_a_figure_is_shown_at_its_size(width: style.Width, formatter: DisplayFor
 def test_a_figure_without_a_caption_has_a_text(formatter: DisplayFormatter) -> None:
     figure = style.new_figure("single", 2.0)
     assert _shown(figure, formatter)["text/plain"] == repr(figure)
+
+
+def test_the_picture_of_pyplot_is_shown_where_there_is_one(formatter: DisplayFormatter) -> None:
+    formatter.formatters["image/png"].enabled = True
+    formatter.formatters["image/png"].for_type(Figure, lambda figure: b"pyplot's")
+    assert _shown(style.new_figure("single", 2.0), formatter)["image/png"] == b"pyplot's"
 
 
 def test_an_analysis_is_shown_as_its_verdict(formatter: DisplayFormatter) -> None:
