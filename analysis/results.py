@@ -48,6 +48,10 @@ class Results:
         """All of it in words, as Markdown: the verdict first, everything else folded behind it."""
         return summary_text(self.opening, self.folds)
 
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        """What a notebook shows: the verdict, the primary statements and what limits them."""
+        return {"text/markdown": summary_text(self.opening, ()), "text/plain": "\n".join(self.headline)}
+
     @property
     def headline(self) -> list[str]:
         """Lines for a terminal, the verdict first."""

@@ -76,9 +76,9 @@ def within_between(
         axes[1, 0].set_ylim(len(order) + 1.6, -0.6)
         _limit(axes[1], [table.reindex([*order, WITHIN, BETWEEN]) for table in slopes.values()])
         if len(order) < len(operators):
-            steady = (
-                f"not drawn: {len(operators) - len(order)} of {len(operators)} operators, whose readings hardly vary"
-            )
+            gap = " " if width == "double" else "\n"
+            count = len(operators) - len(order)
+            steady = f"not drawn: {count} of {len(operators)} operators,{gap}whose readings hardly vary"
             axes[1, 0].set_title(steady, loc="left", fontsize=style.SMALLEST_FONT, color=style.GUIDE)
         style.legend_below(figure, [*style.operator_handles(operators), *_handles()], width)
     figure.caption = _caption(selection, slopes, reading, score, [name for name in operators if name not in order])

@@ -95,7 +95,9 @@ def test_operators_without_spread_have_no_slope_and_are_counted(frame: pd.DataFr
     labels = [tick.get_text() for tick in bottom.get_yticklabels()]
     assert not set(labels) & set(steady)
     assert len(labels) == 11 - len(steady) + 2
-    assert bottom.get_title(loc="left").startswith(f"not drawn: {len(steady)} of 11 operators")
+    assert bottom.get_title(loc="left") == f"not drawn: {len(steady)} of 11 operators, whose readings hardly vary"
+    narrow = within_between(flat, width="single").axes[2].get_title(loc="left")
+    assert max(map(len, narrow.splitlines())) < 40  # a line of one column
     assert not any(line.get_label() == f"slope {name}" for name in steady for line in figure.axes[0].lines)
     assert f"No line and no slope of {len(steady)} of 11 operators (" in figure.caption
     assert "max none (msb_corrected hardly varies here" in figure.caption
