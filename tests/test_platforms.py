@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -95,6 +96,27 @@ def test_locks_are_shared_or_held_alone(system: str, tmp_path: Path) -> None:
         assert not tried(shared=True)
         assert not tried(shared=False)
     assert tried(shared=False)
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_file_system_of_windows_without_locks_is_no_lock_that_is_held(
+    wait: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be waited for, for ever."""
+
+    class Without(Bytes):
+        def locking(self, descriptor: int, mode: int, count: int) -> None:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(locking, "fcntl", None)
+    monkeypatch.setattr(locking, "msvcrt", Without())
+    with (
+        open(tmp_path / "x", "a") as file,
+        pytest.raises(OSError, match="Invalid argument") as error,
+        held(file, shared=False, wait=wait),
+    ):
+        pass
+    assert not isinstance(error.value, BlockingIOError)
 
 
 def test_a_folder_that_is_written_to_is_not_compacted(system: str, tmp_path: Path) -> None:

@@ -16,11 +16,16 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from invariscope.base.terminal import warn
+from invariscope.base.words import counted
 from invariscope.collectors.engine.planning import PlannedTask, Work
 from invariscope.collectors.store.parts import Store, runs_here
 
 EXPIRY = 60.0
 """Seconds after which a run is taken for dead whose pulse stands still."""
+
+PATIENCE = 10.0
+"""Seconds after which a run says that it waits for another."""
 
 _PULSE = 5.0
 """Seconds between two beats."""
@@ -69,6 +74,8 @@ class TaskClaims:
             OutputError: the folder cannot be written to.
         """
         mine = tuple(task for task in work.tasks if self._take(task))
+        for task in mine:
+            self._others.pop(task.key, None)  # another's before, that has died
         self._others |= {task.key: (work, task) for task in work.tasks if task not in mine}
         return replace(work, tasks=mine) if mine else None
 
@@ -86,12 +93,20 @@ class TaskClaims:
 
         Both empty where nothing is left.
         """
+        since, told = time.monotonic(), False
         while self._others:
             there = {key for key in self._others if self._is_done(key)}
             open_ = {key for key in self._others.keys() - there if not self._is_claimed(key)}
             there |= {key for key in open_ if self._is_done(key)}  # written between the two looks
             if there or open_:
                 return self._forget(there), self._forget(open_ - there)
+            if not told and time.monotonic() - since > PATIENCE:
+                told = True
+                names = sorted({work.checkpoint.name for work, _ in self._others.values()})
+                warn(
+                    f"waiting for {counted(len(self._others), 'task')} that another run into this folder is at "
+                    f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): Ctrl-C leaves them to it"
+                )
             time.sleep(_LOOK)
         return [], []
 
@@ -116,12 +131,19 @@ class TaskClaims:
         while True:
             with self._store.writing():
                 try:
-                    with open(path, "x") as file:
-                        file.write(self._pulse.name)
-                    break
+                    file = open(path, "x")  # noqa: SIM115 - what cannot be written is removed below
                 except FileExistsError:
                     if not self._freed(path):
                         return False
+                    continue
+                try:
+                    with file:
+                        file.write(self._pulse.name)
+                except OSError:
+                    with suppress(OSError):
+                        path.unlink()
+                    raise
+                break
         self._held.add(task.key)
         if done := self._store.has_task(task.collector, task.slot, task.key):
             self.release({task.key})

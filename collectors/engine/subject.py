@@ -242,16 +242,19 @@ class Subject:
         from invariscope.collectors.measure.invariance import Predictions, predict
         from invariscope.collectors.measure.scores import pair_agreement
         from invariscope.collectors.measure.stopping import error, steps
+        from invariscope.collectors.measure.views import refuse_padded
 
         plan, network, labels = self.plan(settings, len(self.images)), self.network(settings), self.images.labels
         options = {**self.pass_options(settings, len(self.images)), "keep_probabilities": False}
         unshifted = options.pop("unshifted")
+        if not plan.rule.keeps_size:  # once, of all: a part may be a single image
+            refuse_padded(self.prepared(settings["crop_size"]), options["batch_size"])
         parts: list[Predictions] = []
         for start, stop in steps(len(self.images)):
             images = self.prepared(settings["crop_size"], stop).after(start)
             clean = None if unshifted is None else unshifted.rows(slice(start, stop))
             some = plan.of_rows(start, stop)
-            parts.append(predict(network, images, labels[start:stop], some, unshifted=clean, **options))
+            parts.append(predict(network, images, labels[start:stop], some, unshifted=clean, genuine=True, **options))
             if error(np.concatenate([pair_agreement(part.prediction) for part in parts])) <= target_se:
                 break
         return plan, Predictions.join(parts)

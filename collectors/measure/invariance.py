@@ -125,6 +125,7 @@ def predict(
     keep_probabilities: bool = True,
     drift: DriftSums | None = None,
     on_batch: Callable[[], None] | None = None,
+    genuine: bool = False,
 ) -> Predictions:
     """Predict every image, unshifted and under each of its plan's shifts.
 
@@ -147,6 +148,7 @@ def predict(
         unshifted: what the network says of the unshifted images, where that is known; saves a pass.
         keep_probabilities: whether to keep two probabilities for every image and shift; no score needs them.
         on_batch: called after each batch of images.
+        genuine: that the images of a ``crop`` plan have no padded border is known already.
         drift: what is to watch the passes; with ``unshifted`` it has seen the unshifted images already.
 
     Raises:
@@ -159,7 +161,8 @@ def predict(
     if not plan.rule.keeps_size:
         size = images.spec.size if size is None and isinstance(images, PreparedImages) else size
         crop_window(image_size(images), size, every_offset)
-        refuse_padded(images, batch_size)
+        if not genuine:
+            refuse_padded(images, batch_size)
     view = ShiftView(plan.kind, fill_value(images, plan, fill), size)
     network = shift_network(model, view.unshifted(images[:CHECKED]), precision=precision, fold=fold)
     made: dict[str, np.ndarray] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ except ImportError:
 
 SLOTS = 64
 """Bytes of a file that stand for its lock on Windows: one that shares it holds one of them, who has it alone all."""
+
+_HELD = (errno.EACCES, errno.EDEADLK)
+"""What Windows says of bytes that another process has locked."""
 
 _EVERY = 0.1
 """Seconds between two tries, where the system does not wait itself."""
@@ -55,7 +59,9 @@ def _taken(file: IO[Any], shared: bool) -> tuple[int, int] | None:
         file.seek(start)
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, count)  # type: ignore[attr-defined, unused-ignore]
-        except OSError:
+        except OSError as error:
+            if error.errno not in _HELD:
+                raise  # no lock at all: to try again would be for ever
             continue
         return start, count
     return None

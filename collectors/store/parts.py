@@ -296,7 +296,12 @@ def _unique() -> str:
 
 
 def _machine() -> str:
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    """This machine, and on it the processes that can be seen: containers of one name have numbers of their own."""
+    try:
+        seen = os.readlink("/proc/self/ns/pid")
+    except OSError:  # no Linux
+        seen = ""
+    return hashlib.sha256(f"{platform.node()}{seen}".encode()).hexdigest()[:8]
 
 
 def _alive(process: int) -> bool:

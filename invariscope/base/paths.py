@@ -67,11 +67,10 @@ def folder_to_write(path: Path, option: str = "--out") -> Path:
 def _can_be_made(folder: Path | None) -> bool:
     """Whether a folder that is not there can be made: an administrator has leave everywhere, and /proc holds none."""
     if folder is not None:
+        tried = folder.with_name(f".invariscope-{os.getpid()}")  # another process may make the folder at this moment
         try:
-            folder.mkdir()
-            folder.rmdir()
-        except FileExistsError:  # by another process, at this moment
-            return True
+            tried.mkdir(exist_ok=True)
+            tried.rmdir()
         except OSError:
             return False
     return True

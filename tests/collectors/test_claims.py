@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from invariscope_tests_same_tables import same
 
+from invariscope.base.errors import OutputError
 from invariscope.collectors.engine import claims as claiming
 from invariscope.collectors.engine import parallel
 from invariscope.collectors.engine.claims import TaskClaims
@@ -176,3 +177,55 @@ def test_a_failure_of_another_run_is_tried_again(zoo: list[Checkpoint], images: 
             other.release({"x"})
             assert [keys(one) for one in mine.free()[1]] == [["x"]]
             assert mine.free() == ([], [])
+
+
+def test_a_run_that_waits_for_another_says_so(
+    zoo: list[Checkpoint], store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(claiming, "PATIENCE", 0.0)
+    monkeypatch.setattr(claiming, "_LOOK", 0.01)
+    with TaskClaims(store) as one, TaskClaims(store) as two:
+        assert keys(one.take(work_of(zoo, "a", "b"))) == ["a", "b"]
+        assert two.take(work_of(zoo, "a", "b")) is None
+        timer = threading.Timer(0.2, one.release, [["a", "b"]])
+        timer.start()
+        left = two.free()[1]
+        timer.join()
+    assert {key for work in left for key in keys(work)} <= {"a", "b"}
+    told = capsys.readouterr().err
+    assert told.count("waiting for") == 1
+    assert f"2 tasks that another run into this folder is at ({zoo[0].name}): Ctrl-C" in told
+
+
+def test_a_task_that_was_another_s_and_is_ours_now_is_given_once(zoo: list[Checkpoint], store: Store) -> None:
+    with TaskClaims(store) as one, TaskClaims(store) as two:
+        one.take(work_of(zoo, "a"))
+        assert two.take(work_of(zoo, "a")) is None
+        one.release(["a"])
+        assert keys(two.take(work_of(zoo, "a"))) == ["a"]
+        two.release(["a"])
+        assert two.free() == ([], [])
+
+
+def test_a_claim_that_the_disk_has_no_room_for_leaves_nothing(
+    zoo: list[Checkpoint], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+        def write(self, text: str) -> None:
+            raise OSError(28, "No space left on device")
+
+    def opened(path: Path, mode: str) -> Full:
+        path.touch(exist_ok=False)
+        return Full()
+
+    with TaskClaims(store) as claims:
+        monkeypatch.setattr(claiming, "open", opened, raising=False)
+        with pytest.raises(OutputError, match="No space left"):
+            claims.take(work_of(zoo, "a"))
+        assert not list(Path(store.base).glob(".claim-*"))

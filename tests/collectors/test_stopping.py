@@ -84,3 +84,18 @@ def test_the_error_is_that_of_the_mean_and_at_least_that_of_the_rule_of_three() 
 def test_a_target_that_is_no_standard_error_is_refused(target: float) -> None:
     with pytest.raises(DataError, match=r"give a standard error between 0 and 1, such as 0\.005"):
         Options(("invariance",), target_se=target)
+
+
+def test_windows_are_looked_at_for_a_padded_border_as_without_a_target(repository: Path, tmp_path: Path) -> None:
+    """The last part may be one image, whose border is plain by chance: of all images it is not."""
+    data = load_dataset("digits", limit=257)
+    textured = data.images.clone()
+    textured[:256] += torch.arange(textured.shape[-1], dtype=textured.dtype) % 3  # no plain border
+    textured[256] = 0
+    zoo = read_manifest(repository / "data" / "zoo", only="smallcnn-max-circular-s40000-*")
+    made = ImageSet("textured", textured, data.labels, data.classes)
+    for name, target in (("whole", None), ("late", 1e-6)):
+        options = Options(("invariance",), shift="crop", n_shifts=2, target_se=target)
+        assert not collect(zoo, made, tmp_path / name, options, progress=False).failures
+    late, whole = (ds.dataset(tmp_path / name / "invariance").to_table().to_pandas() for name in ("late", "whole"))
+    pd.testing.assert_frame_equal(late[ROWS], whole[ROWS])
