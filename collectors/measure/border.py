@@ -49,7 +49,8 @@ def circularly_padded(model: nn.Module, example: Tensor) -> nn.Module:
         example: images as it takes them; one is enough.
 
     Raises:
-        ModelError: a part of it pads in a way that cannot be set: a padding layer, or a call of a function.
+        ModelError: a part of it pads in a way that cannot be set: a padding layer, a call of a function, or more than
+            the map is wide.
     """
     made = copy.deepcopy(model)
     for parent in list(nn.Module.modules(made)):
@@ -61,8 +62,13 @@ def circularly_padded(model: nn.Module, example: Tensor) -> nn.Module:
     for module in nn.Module.modules(made):
         if isinstance(module, Downsample) or (isinstance(module, nn.Conv2d) and _pads(module.padding)):
             module.padding_mode = "circular"
-    with evaluating(made), torch.no_grad(), _Paddings() as seen:
-        made(unshared(example, made))
+    try:
+        with evaluating(made), torch.no_grad(), _Paddings() as seen:
+            made(unshared(example, made))
+    except RuntimeError as error:
+        if "wrapping around" not in str(error):
+            raise
+        raise ModelError("a map is smaller than its padding, and cannot go round") from error
     if seen.other is not None:
         raise ModelError(f"the padding of a call of {seen.other} cannot be set")
     return made

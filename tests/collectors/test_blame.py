@@ -183,3 +183,19 @@ def test_channels_may_be_padded_and_pools_keep_their_names_under_circular_paddin
     blame = measure_blame(Padded().eval(), images, plan)
     assert blame.reason == ""
     assert blame.rows["added"].notna().all()
+
+
+def test_a_map_smaller_than_its_padding_leaves_the_border_untold() -> None:
+    """As the last convolutions of 7 x 7 of a ConvNeXt on small images have it."""
+    torch.manual_seed(0)
+    layers = (
+        nn.Conv2d(1, 4, 4, 4),
+        nn.Conv2d(4, 4, 7, padding=3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    )
+    images = torch.randn(6, 1, 8, 8)
+    blame = measure_blame(nn.Sequential(*layers), images, ShiftPlan.sampled(6, 1), resamples=20)
+    assert "a map is smaller than its padding" in blame.reason
+    assert blame.rows.loc[blame.rows["cause"] == "border", "added"].isna().all()
