@@ -53,13 +53,15 @@ answer: $(VENV)/installed  ## RESULTS.md, its figures and what README shows of t
 	$(BIN)/python -m reference.readme docs/population/summary.md README.md
 	$(BIN)/python -m reference.readme docs/population/findings.md README.md --marker findings
 
-looks: $(VENV)/installed  ## the pictures of docs/look.md, from the bundled zoo (half a minute)
+looks: $(VENV)/installed  ## the pictures of docs/look.md: of the bundled zoo, and of networks of timm trained for it (half an hour)
 	for operator in $(LOOKED); do \
 	  $(BIN)/invariscope look data/zoo --only smallcnn-$$operator-circular-s40000-e020 --data digits \
 	    --out out/looks/$$operator > docs/look/$$operator.out || exit 1; \
 	  sed '/^written/d' docs/look/$$operator.out > docs/look/$$operator.txt && rm docs/look/$$operator.out && \
 	  cp out/looks/$$operator/look.png docs/look/$$operator.png || exit 1; \
 	done
+	$(BIN)/python -m reference.looks out/looks/timm
+	cp out/looks/timm/*.png out/looks/timm/*.txt docs/look
 
 figures: answer  ## every figure and number of README, RESULTS.md and the documents from the published tables (3 minutes)
 	$(MAKE) drawn TABLES=data/reference/digits
