@@ -23,7 +23,7 @@ from invariscope.zoo.loading import load_checkpoint
 from invariscope.zoo.manifest import read_manifest
 
 FULL = os.environ.get("INVARISCOPE_FULL") == "1"
-N_IMAGES = 10_000 if FULL else 128
+N_IMAGES = 10_000 if FULL else 64
 
 ACCURACY = {
     "akamaster-resnet20": 0.9173,
