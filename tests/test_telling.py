@@ -69,7 +69,7 @@ def test_the_analysis_has_bars(bars: list[tuple[str, int]], repository: Path) ->
     frame = iv.join(tables)
     frame = frame[(frame["architecture"] == "smallcnn") & (frame["shift_kind"] == "circular")]
     iv.analyze(frame, resamples=20, permutations=9, rivals="none")
-    assert [what for what, _ in bars] == ["correlations", "regressions", "influence"]
+    assert [what for what, _ in bars][:3] == ["correlations", "regressions", "influence"]
 
 
 def test_quiet_silences_bars_and_notes_alone(bars: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def marked(page: Path) -> Any:
     long = name_of(page) in LONG
-    return pytest.param(page, id=name_of(page), marks=[pytest.mark.full] if long else [])
+    return pytest.param(page, id=name_of(page), marks=[pytest.mark.full, pytest.mark.timeout(1800)] if long else [])
 
 
 @pytest.mark.parametrize("page", [marked(page) for page in WITH_CODE])
