@@ -4,7 +4,7 @@ be given."""
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import sys
 from collections.abc import Callable
 from hashlib import sha256
@@ -20,7 +20,7 @@ import invariscope as iv
 from invariscope import cli
 from invariscope.analysis.exports import EXPORTERS
 from invariscope.analysis.exports.tracked import tracked_runs
-from invariscope.base.errors import TableError
+from invariscope.base.errors import OutputError, TableError
 
 NAME = "resnet8-avg-circular-s0-e018"
 
@@ -37,12 +37,12 @@ def published(folder: Path) -> Any:
 
 @pytest.fixture
 def described(folder: Path, tmp_path: Path) -> dict[str, Any]:
-    """The metadata of a folder of links to published tables, one of which has two parts."""
+    """The metadata of a folder of copies of published tables, one of which has two parts."""
     for part in sorted(folder.glob("*/*.parquet")):
         (tmp_path / part.parent.name).mkdir()
-        os.link(part, tmp_path / part.parent.name / part.name)
+        shutil.copy(part, tmp_path / part.parent.name / part.name)
     (part,) = (tmp_path / "swaps").iterdir()
-    os.link(part, part.with_name("compacted-other.parquet"))
+    shutil.copy(part, part.with_name("compacted-other.parquet"))
     (path,) = iv.export(tmp_path, tmp_path / "croissant.json", license="https://spdx.org/licenses/MIT.html")
     made: dict[str, Any] = json.loads(path.read_text())
     return made
@@ -205,6 +205,45 @@ def test_the_command_knows_the_file_by_its_ending(
         error = capsys.readouterr().err
         assert words in error
         assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("out", "to", "words"),
+    [
+        (".", "csv", "is a folder and no file: name a file"),
+        ("/", "csv", "is a folder and no file: name a file"),
+        ("missing/..", "csv", "is a folder and no file: name a file"),
+        ("TABLES/invariance/wide.parquet", None, "lies in table invariance of"),
+        ("TABLES/cost/more/scores.csv", None, "lies in table cost of"),
+        ("TABLES/surface", "wandb", "lies in table surface of"),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], out: str, to: str | None, words: str
+) -> None:
+    out = out.replace("TABLES", str(folder))
+    before = sorted(folder.glob("*/*"))
+    named = ["--to", to] if to else []
+    for tables in (str(folder), folder.as_uri()):
+        assert cli.main(["export", tables, "--out", out, *named]) == cli.BAD_INPUT
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+        with pytest.raises(OutputError, match=words):
+            iv.export(tables, out, to=to)
+    assert sorted(folder.glob("*/*")) == before
+
+
+def test_a_columns_file_of_somebody_is_left_alone(published: Any, tmp_path: Path) -> None:
+    out, about = tmp_path / "b.csv", tmp_path / "b.columns.csv"
+    about.write_text("name,role,unit,meanings\nmine,,,\n")
+    with pytest.raises(TableError, match=r"b\.columns\.csv is there and describes no columns"):
+        iv.export(published, out, only=NAME)
+    assert about.read_text().endswith("mine,,,\n")
+    assert not out.exists()
+    about.write_bytes(b"name,role,unit,meaning\r\nold,,,\r\n")
+    assert iv.export(published, out, only=NAME) == [out, about]
+    assert about.read_text().startswith("name,role,unit,meaning\ncheckpoint,identity,")
 
 
 def test_every_exporter_is_documented(repository: Path) -> None:
