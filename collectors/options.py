@@ -6,7 +6,7 @@ A knob is written once: its dataclass has its name, default, meaning and check, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +16,7 @@ from invariscope.base.names import unknown
 from invariscope.base.registry import tell
 from invariscope.collectors.measure.precision import PRECISIONS
 from invariscope.collectors.schema import COLLECTORS, FILLS, SHIFT_KINDS, Collector, default_collectors
-from invariscope.zoo.code_leave import refuse_code
+from invariscope.zoo.code_leave import kept, refuse_code
 from invariscope.zoo.datasets.inputs import LARGEST_SIDE, as_size
 from invariscope.zoo.devices import check_device
 
@@ -260,11 +260,14 @@ class Options:
             raise InputError(unknown("group of options", strangers[0], [kind.__name__ for kind in known]))
         made = []
         for kind in dict.fromkeys(known):
-            own = {field.name: knobs.pop(field.name) for field in dataclasses.fields(kind) if field.name in knobs}
+            base, names = given.get(kind, kind()), [field.name for field in dataclasses.fields(kind)]
+            own = {name: kept(knobs.pop(name)) for name in names if name in knobs}
+            held = {name: getattr(base, name) for name in names if name not in own}
+            own |= {name: kept(value) for name, value in held.items() if isinstance(value, Iterator)}
             # A single name where several may stand is that one, and not its letters.
             lists = {field.name for field in dataclasses.fields(kind) if isinstance(field.default, tuple)}
             own |= {name: (value,) for name, value in own.items() if name in lists and isinstance(value, str)}
-            made.append(dataclasses.replace(given.get(kind, kind()), **own))
+            made.append(dataclasses.replace(base, **own))
         if knobs:
             every = [field.name for kind in known for field in dataclasses.fields(kind)]
             raise InputError(unknown("option", next(iter(knobs)), every))

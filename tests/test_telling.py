@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +93,24 @@ def test_quiet_silences_bars_and_notes_alone(bars: list[tuple[str, int]], monkey
         step()
         note("none")
     assert bars == []
+
+
+def test_quiet_tells_of_figures_that_were_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reasons = {"cost": "no rows", "robustness": "no rows"}
+    drawn = SimpleNamespace(figures={"a": 1}, tables={}, reasons=reasons, ignored={}, write=lambda *_: [])
+    monkeypatch.setattr("invariscope.cli.figures.load_tables", lambda *_, **__: None)
+    monkeypatch.setattr("invariscope.analysis.drawing.draw_figures", lambda *_, **__: drawn)
+    line = "skipped cost, robustness: no rows\n"
+    for flags, told in (
+        (["--only", "a,cost,robustness", "--quiet"], line),
+        (["--only", "a,cost,robustness"], line),
+        (["--quiet"], ""),
+        ([], line),
+    ):
+        assert cli.main(["figures", "tables", "--out", str(tmp_path), *flags]) == cli.DONE
+        assert capsys.readouterr().err == told, flags
 
 
 def test_the_log_is_told_from_the_level_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from invariscope.analysis.exports.exporter import Exporter, Source
 from invariscope.base.errors import TableError
-from invariscope.base.paths import checked_path
 from invariscope.base.registry import Registry
 
 if TYPE_CHECKING:
@@ -71,6 +70,7 @@ def export(
 
     Raises:
         TableError: no such exporter, an option that it does not have, no such checkpoint, or nothing to write.
+        OutputError: ``out`` cannot be written to, or lies within one of the tables.
         MissingPackageError: the client is not installed.
     """
     from invariscope.analysis.tables.load import Tables, load
@@ -79,11 +79,12 @@ def export(
     for option in options:
         if option not in exporter.options:
             raise TableError(f"{option} is no option of the exporter {to or exporter_of(out)}: leave it out")
+    out = exporter.place(out, None if isinstance(tables, Tables) else tables)
     if isinstance(tables, Tables):
         source = Source(tables, None, only)
     else:
         source = Source(load(tables, keep_nondeterministic=keep_nondeterministic), tables, only)
-    return exporter.write(source, checked_path(str(out)), **options)
+    return exporter.write(source, out, **options)
 
 
 def exporter_of(out: Path | str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from invariscope.analysis.exports.exporter import Exporter, Source
 from invariscope.analysis.exports.tracked import folder_for, tracked_runs
+from invariscope.base.errors import TableError, one_line
 from invariscope.base.extras import needs_extras
 
 
@@ -18,7 +21,7 @@ def write_mlflow(source: Source, out: Path, *, name: str | None = None) -> list[
 
     Raises:
         MissingPackageError: mlflow is not installed.
-        TableError: nothing to log, or no folder to write to.
+        TableError: nothing to log, no folder to write to, or a run that MLflow refuses, which ends as failed.
     """
     with needs_extras("export to mlflow"):
         import alembic  # noqa: F401  # of the store, which mlflow imports late
@@ -32,14 +35,40 @@ def write_mlflow(source: Source, out: Path, *, name: str | None = None) -> list[
     for run in runs:
         made = client.create_run(experiment, run_name=run.name)
         start = made.info.start_time
-        metrics = [Metric(key, value, start, step) for step, scores in run.steps for key, value in scores.items()]
-        params = [Param(key, str(value)) for key, value in run.settings.items()]
-        for first in range(0, max(len(metrics), len(params)), BATCH):
-            some = slice(first, first + BATCH)
-            client.log_batch(made.info.run_id, metrics[some], params[some])
+        scores = {key: None for _, step in run.steps for key in step}
+        names, keys = accepted(scores), accepted(run.settings)
+        metrics = [Metric(names[key], value, start, step) for step, some in run.steps for key, value in some.items()]
+        params = [Param(keys[key], str(value)) for key, value in run.settings.items()]
+        try:
+            for first in range(0, max(len(metrics), len(params)), BATCH):
+                part = slice(first, first + BATCH)
+                client.log_batch(made.info.run_id, metrics[part], params[part])
+        except BaseException as error:
+            client.set_terminated(made.info.run_id, "FAILED")
+            if not isinstance(error, Exception):
+                raise
+            raise TableError(
+                f"{out}: MLflow refused run {run.name}, which ended as failed: {one_line(error)}"
+            ) from error
         client.set_terminated(made.info.run_id)
     return [out]
 
+
+def accepted(names: Iterable[str]) -> dict[str, str]:
+    """The keys under which MLflow takes names: ``lr (max)`` as ``lr _max_``; numbered where two would be the same."""
+    found: dict[str, str] = {}
+    for name in names:
+        key = plain = re.sub(r"[^\w. -]|^\.+", "_", name)[:LONGEST] or "_"
+        count = 1
+        while key in found.values():
+            count += 1
+            key = f"{plain}_{count}"
+        found[name] = key
+    return found
+
+
+LONGEST = 240
+"""Characters of a key: MLflow takes 250, and a number may follow."""
 
 BATCH = 100
 """Metrics, and parameters, of one call: MLflow takes at most 1,000 and 100."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from fractions import Fraction
+from math import isclose
 from typing import Any
 
 import pandas as pd
@@ -180,7 +181,9 @@ def _robust(tables: Tables) -> _Part:
 def _severity(value: float, kind: str) -> str:
     if pd.isna(value):
         return ""
-    return str(Fraction(value).limit_denominator(255)) if kind == "adversarial" else f"{value:g}"
+    part = Fraction(value).limit_denominator(255)
+    is_part = kind == "adversarial" and isclose(part, value, rel_tol=1e-6)
+    return str(part) if is_part else f"{value:g}"
 
 
 def _cost(tables: Tables) -> _Part:

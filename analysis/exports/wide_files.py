@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,17 +12,33 @@ import pyarrow.parquet as pq
 from invariscope.analysis.exports.exporter import Exporter, Source
 from invariscope.analysis.exports.wide import Wide
 from invariscope.analysis.tables.factors import factor_text
+from invariscope.base.errors import TableError
 from invariscope.base.files import write_whole
+from invariscope.base.paths import unreadable
 from invariscope.base.spreadsheet import csv_text
 
 
 def write_csv(source: Source, out: Path) -> list[Path]:
-    """``out``, and beside it ``<stem>.columns.csv``: name, role, unit and meaning of its columns."""
+    """``out``, and beside it ``<stem>.columns.csv``: name, role, unit and meaning of its columns.
+
+    Raises:
+        TableError: a file of that name is there that is none of ours.
+    """
     about = out.with_name(f"{out.stem}.columns.csv")
-    return [
-        write_whole(out, csv_text(source.wide.rows).encode()),
-        write_whole(about, csv_text(source.wide.described).encode()),
-    ]
+    described = csv_text(source.wide.described).encode()
+    if not _is_ours(about, described.partition(b"\n")[0]):
+        raise TableError(f"{about} is there and describes no columns: name another --out than {out}, or move it away")
+    return [write_whole(out, csv_text(source.wide.rows).encode()), write_whole(about, described)]
+
+
+def _is_ours(about: Path, header: bytes) -> bool:
+    """Whether nothing lies there, or what was written there before."""
+    if not os.path.lexists(about):
+        return True
+    if unreadable(about):
+        return False
+    with open(about, "rb") as file:
+        return file.readline(len(header) + 2).rstrip(b"\r\n") == header
 
 
 def write_parquet(source: Source, out: Path) -> list[Path]:

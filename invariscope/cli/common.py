@@ -183,16 +183,16 @@ def draw_all(
     from invariscope.analysis.figures import known_formats
 
     known_formats(formats)
-    write_drawn(draw_figures(tables, only, **choices), out, formats)
+    write_drawn(draw_figures(tables, only, **choices), out, formats, asked=only is not None)
 
 
-def write_drawn(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",)) -> None:
-    """Write what was drawn, and print the paths and what was skipped."""
+def write_drawn(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",), *, asked: bool = False) -> None:
+    """Write what was drawn, and print the paths and what was skipped: even with ``--quiet`` what was ``asked`` for."""
     names: dict[str, list[str]] = {}
     for name, reason in drawn.reasons.items() if drawn.figures or drawn.tables else ():  # else `write` says why
         names.setdefault(reason, []).append(name)
     for reason, skipped in names.items():
-        note(f"skipped {', '.join(skipped)}: {reason}")
+        (warn if asked else note)(f"skipped {', '.join(skipped)}: {reason}")
     for choice, ignoring in drawn.ignored.items():
         made = [name for name in ignoring if name not in drawn.reasons]
         if made:

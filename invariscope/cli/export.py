@@ -50,7 +50,8 @@ class Export:
         for key in given:
             if key not in exporter.options:
                 raise InputError(f"--{key} is no option of the exporter {to}: leave it out")
+        out = exporter.place(self.out, self.tables)
         tables = load_tables(self.tables, keep_nondeterministic=self.keep_nondeterministic)
-        for path in exporter.write(Source(tables, self.tables, self.only), self.out, **given):
+        for path in exporter.write(Source(tables, self.tables, self.only), out, **given):
             say(f"{to}: {path}")
         return DONE

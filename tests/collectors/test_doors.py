@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -267,6 +268,27 @@ def test_options_take_groups_and_single_knobs() -> None:
         Options(msb_image=3)
     with pytest.raises(InputError, match="unknown group of options 'str'"):
         Options(("layers",), ["zero"])
+
+
+def test_no_code_runs_unasked_whatever_holds_its_name(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (tmp_path / "e.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    name, swaps = f"python:{tmp_path / 'e.py'}:X", option_groups()["swaps"]
+    held: list[Any] = [{name}, {name: 1}, {1: name}, (one for one in [name]), iter([name]), [["max"], ({name},)]]
+    held += [Path(name), np.array([name]), np.array(name, dtype=object)[None], pd.Series([name]), map(str, [name])]
+    for value in held:
+        with pytest.raises(InputError, match=r"runs the code of .*e\.py"):
+            Options(("swaps",), swap_to=value)
+    with pytest.raises(InputError, match="runs the code of"):
+        Options(("swaps",), [swaps(swap_to=iter([name]))])
+    assert not ran.exists()
+
+
+def test_an_iterator_of_names_is_read_once() -> None:
+    swaps = option_groups()["swaps"]
+    assert Options(("swaps",), swap_to=(one for one in ["max", "avg"]))[swaps].swap_to == ("max", "avg")
+    assert Options(("swaps",), [swaps(swap_to=iter(["avg"]))], allow_code=True)[swaps].swap_to == ("avg",)
+    assert Options(("invariance",), shift=iter(["zero"]))[option_groups()["shifts"]].shift == ("zero",)
 
 
 def test_every_knob_is_a_flag_with_a_meaning_and_is_there_once() -> None:

@@ -4,9 +4,10 @@ be given."""
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,8 +20,9 @@ import yaml
 import invariscope as iv
 from invariscope import cli
 from invariscope.analysis.exports import EXPORTERS
+from invariscope.analysis.exports.mlflow_runs import accepted
 from invariscope.analysis.exports.tracked import tracked_runs
-from invariscope.base.errors import TableError
+from invariscope.base.errors import OutputError, TableError
 
 NAME = "resnet8-avg-circular-s0-e018"
 
@@ -37,12 +39,12 @@ def published(folder: Path) -> Any:
 
 @pytest.fixture
 def described(folder: Path, tmp_path: Path) -> dict[str, Any]:
-    """The metadata of a folder of links to published tables, one of which has two parts."""
+    """The metadata of a folder of copies of published tables, one of which has two parts."""
     for part in sorted(folder.glob("*/*.parquet")):
         (tmp_path / part.parent.name).mkdir()
-        os.link(part, tmp_path / part.parent.name / part.name)
+        shutil.copy(part, tmp_path / part.parent.name / part.name)
     (part,) = (tmp_path / "swaps").iterdir()
-    os.link(part, part.with_name("compacted-other.parquet"))
+    shutil.copy(part, part.with_name("compacted-other.parquet"))
     (path,) = iv.export(tmp_path, tmp_path / "croissant.json", license="https://spdx.org/licenses/MIT.html")
     made: dict[str, Any] = json.loads(path.read_text())
     return made
@@ -153,6 +155,64 @@ def test_wandb_is_given_runs_and_stays_offline(published: Any, tmp_path: Path, m
     assert scores["accuracy"] == 0.94
 
 
+class FakeClient:
+    """What the exporter does with MLflow's client, which refuses the value ``bad``."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        self.calls = CALLS
+
+    def get_experiment_by_name(self, name: str) -> None: ...
+
+    def create_experiment(self, name: str, place: str) -> str:
+        return name
+
+    def create_run(self, experiment: str, run_name: str) -> Any:
+        return SimpleNamespace(info=SimpleNamespace(start_time=7, run_id=run_name))
+
+    def log_batch(self, run: str, metrics: list[Any], params: list[Any]) -> None:
+        if ("bad",) in [one[1:] for one in params]:
+            raise ValueError("two\nlines")
+        self.calls.append((run, metrics, params))
+
+    def set_terminated(self, run: str, status: str | None = None) -> None:
+        self.calls.append((run, status))
+
+
+CALLS: list[Any] = []
+
+
+def test_mlflow_is_given_keys_that_it_takes_and_no_run_stays_open(
+    published: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("alembic", "sqlalchemy", "mlflow", "mlflow.entities"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    client: Any = sys.modules["mlflow"]
+    client.MlflowClient = FakeClient
+    entities: Any = sys.modules["mlflow.entities"]
+    entities.Metric = entities.Param = lambda *values: values
+    CALLS.clear()
+    described = published.checkpoints.copy()
+    described["factors"] = '{"lr (max)": 0.1, "lr [max]": 0.2, "..": 1, "a/b": 2}'
+    iv.export(replace(published, checkpoints=described), tmp_path / "a.db", only=NAME)
+    run, metrics, params = CALLS[0]
+    given = dict(params)
+    assert {given["factor_lr _max_"], given["factor_lr _max__2"]} == {"0.1", "0.2"}
+    assert given["factor_a_b"] == "2"
+    assert {one[0]: one[1] for one in metrics}["accuracy"] == 0.94
+    assert CALLS[-1] == (run, None)
+    CALLS.clear()
+    described["factors"] = '{"lr": "bad"}'
+    with pytest.raises(TableError, match=f"MLflow refused run {run}, which ended as failed: .*two"):
+        iv.export(replace(published, checkpoints=described), tmp_path / "a.db", only=NAME)
+    assert [(run, "FAILED")] == CALLS
+
+
+def test_keys_are_such_as_mlflow_takes() -> None:
+    keys = accepted(["lr (max)", "lr [max]", ".", "..x", "", "a:b/c", "größe 1.0-b", "x" * 300])
+    expected = ["lr _max_", "lr _max__2", "_", "_x", "__2", "a_b_c", "größe 1.0-b", "x" * 240]
+    assert list(keys.values()) == expected
+
+
 @pytest.mark.parametrize(("to", "package"), [("wandb", "wandb"), ("mlflow", "mlflow")])
 def test_a_client_that_is_not_there_is_named(
     folder: Path,
@@ -178,11 +238,15 @@ def test_the_clients_themselves(published: Any, tmp_path: Path, monkeypatch: pyt
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    iv.export(published, tmp_path / "store.db", only=NAME)
+    described = published.checkpoints.assign(factors='{"lr (max)": 0.1, "..": 1, "a//b": 2}')
+    iv.export(replace(published, checkpoints=described), tmp_path / "store.db", only=NAME)
     client = mlflow.MlflowClient(f"sqlite:///{(tmp_path / 'store.db').as_posix()}")
     (run,) = client.search_runs([client.get_experiment_by_name("invariscope").experiment_id])
     assert run.data.params["operator"] == "avg"
+    assert run.data.params["factor_lr _max_"] == "0.1"
     assert run.data.metrics["accuracy"] == 0.94
+    for key in accepted(["lr (max)", ".", "..x", "", "a:b/c", "größe", "x" * 300]).values():
+        client.log_param(run.info.run_id, key, 1)
     (place,) = iv.export(published, tmp_path / "runs", to="wandb", only=NAME)
     (file,) = place.glob("run-*.wandb")
     assert b"consistency_circular_4px" in file.read_bytes()
@@ -205,6 +269,45 @@ def test_the_command_knows_the_file_by_its_ending(
         error = capsys.readouterr().err
         assert words in error
         assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("out", "to", "words"),
+    [
+        (".", "csv", "is a folder and no file: name a file"),
+        ("/", "csv", "is a folder and no file: name a file"),
+        ("missing/..", "csv", "is a folder and no file: name a file"),
+        ("TABLES/invariance/wide.parquet", None, "lies in table invariance of"),
+        ("TABLES/cost/more/scores.csv", None, "lies in table cost of"),
+        ("TABLES/surface", "wandb", "lies in table surface of"),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], out: str, to: str | None, words: str
+) -> None:
+    out = out.replace("TABLES", str(folder))
+    before = sorted(folder.glob("*/*"))
+    named = ["--to", to] if to else []
+    for tables in (str(folder), folder.as_uri()):
+        assert cli.main(["export", tables, "--out", out, *named]) == cli.BAD_INPUT
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+        with pytest.raises(OutputError, match=words):
+            iv.export(tables, out, to=to)
+    assert sorted(folder.glob("*/*")) == before
+
+
+def test_a_columns_file_of_somebody_is_left_alone(published: Any, tmp_path: Path) -> None:
+    out, about = tmp_path / "b.csv", tmp_path / "b.columns.csv"
+    about.write_text("name,role,unit,meanings\nmine,,,\n")
+    with pytest.raises(TableError, match=r"b\.columns\.csv is there and describes no columns"):
+        iv.export(published, out, only=NAME)
+    assert about.read_text().endswith("mine,,,\n")
+    assert not out.exists()
+    about.write_bytes(b"name,role,unit,meaning\r\nold,,,\r\n")
+    assert iv.export(published, out, only=NAME) == [out, about]
+    assert about.read_text().startswith("name,role,unit,meaning\ncheckpoint,identity,")
 
 
 def test_every_exporter_is_documented(repository: Path) -> None:

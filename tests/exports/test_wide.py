@@ -92,6 +92,19 @@ def test_robustness_and_cost_are_columns(repository: Path) -> None:
     assert (units["cost_latency"], units["cost_multiply_adds"]) == ("s", "multiply-adds")
 
 
+def test_strengths_of_attacks_have_columns_of_their_own(repository: Path) -> None:
+    tables = iv.load(repository / "data" / "reference" / "study")
+    rows = tables.robustness[tables.robustness["condition_kind"] == "adversarial"]
+    one = rows[rows["checkpoint"] == rows["checkpoint"].iloc[0]].iloc[:1].assign(norm="l2")
+    strengths = {0.001: "0_001", 0.0019: "0_0019", 0.0505: "0_0505", 2 / 255: "2_255", 0.5: "1_2", 3.0: "3"}
+    names = {f"robust_accuracy_{one['condition'].iloc[0]}_l2_{text}": eps for eps, text in strengths.items()}
+    more = pd.concat([one.assign(severity=eps, accuracy=eps / 4) for eps in strengths], ignore_index=True)
+    wide = iv.wide_table(replace(tables, robustness=more), one["checkpoint"].iloc[0])
+    assert {name for name in wide.scores if name.startswith("robust_accuracy")} == set(names)
+    for name, eps in names.items():
+        assert wide.rows[name].dropna().tolist() == [eps / 4]
+
+
 def test_files_hold_the_table_and_its_columns(published: Any, wide: Wide, tmp_path: Path) -> None:
     written = iv.export(published, tmp_path / "scores.csv")
     assert [path.name for path in written] == ["scores.csv", "scores.columns.csv"]

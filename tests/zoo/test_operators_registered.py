@@ -370,7 +370,7 @@ def test_a_file_inside_of_an_operator_runs_counts_and_moves(folder: Path, monkey
 
 def test_no_code_inside_of_an_operator_runs_unasked(folder: Path) -> None:
     from invariscope.base.errors import InputError
-    from invariscope.cli.flags import refuse_code
+    from invariscope.zoo.code_leave import refuse_code
 
     ran = folder / "ran"
     (folder / "ops.py").write_text(f"open({str(ran)!r}, 'w')\n{FILE}")
