@@ -22,7 +22,10 @@ from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sites import Site, find_sites
 
 FURTHER = ((2, 3), (-1, -2))
-"""Shifts of the images besides."""
+"""Shifts of the images besides; larger ones are added by :func:`_shifts`."""
+
+NOISE = 1
+"""Images of noise that are looked at besides: plain images hide what a layer does at the border."""
 
 IMAGES = 8
 """Images that are looked at, at most."""
@@ -39,12 +42,14 @@ class Exactness:
     """Whether a network is exactly invariant under circular shifts, and what breaks it.
 
     Attributes:
-        exact: no output changed by more than 1e-6 of its norm, in float64, on the images and shifts that were tried.
+        exact: no output changed by more than 1e-6 of its norm, in float64, on the images, on noise of their mean and
+            standard deviation, and under the shifts that were tried.
         chooses: whether a site of the network chooses its phase by the map (APS, LPS, hard TIPS, released layers of
             that kind). Without one no network that downsamples can be exact.
         change: the largest relative change of the output, ``|f(shifted x) - f(x)| / |f(x)|``.
         broken: the preconditions that do not hold, each with its place; empty where ``exact``.
-        n_images: on how many images this was tried.
+        n_images: on how many of the images this was tried, without the noise.
+        n_shifts: under how many circular shifts: of 1 to 3 pixels, and of about a third and a half of the sides.
     """
 
     exact: bool
@@ -52,6 +57,7 @@ class Exactness:
     change: float
     broken: tuple[Broken, ...]
     n_images: int
+    n_shifts: int
 
     def frame(self) -> pd.DataFrame:
         """A row per precondition and place: ``precondition``, ``where``, ``why``, ``remedy``."""
@@ -59,9 +65,9 @@ class Exactness:
 
     def lines(self) -> list[str]:
         """In words: the verdict, then a line per reason with its places and the remedy."""
-        tried = f"{counted(self.n_images, 'image')}, {counted(len(ROLLS) + len(FURTHER), 'shift')}"
+        tried = f"{counted(self.n_images, 'image')}, {counted(self.n_shifts, 'shift')}"
         if self.exact:
-            found = [f"exactly invariant under circular shifts: every precondition holds ({tried})"]
+            found = [f"exactly invariant under circular shifts, on these images and on noise ({tried})"]
         else:
             found = [f"not exactly invariant under circular shifts: the output changes by {self.change:.2g} ({tried})"]
         grouped: dict[tuple[str, str, str], list[str]] = {}
@@ -112,17 +118,19 @@ def explain_invariance(
     if len(batch) == 0 or limit < 1:
         raise DataError("there are no images to look at: give at least one")
     batch = batch[:limit]
+    count = len(batch)
     lossy = [kind for kind in dict.fromkeys(kinds) if kind not in ("circular", "fractional") and SHIFT_KINDS[kind]]
-    twin, batch = _twin(model), batch.detach().cpu().double()
+    twin, batch = _twin(model), _with_noise(batch.detach().cpu().double())
+    shifts = _shifts(*batch.shape[2:])
     with torch.random.fork_rng(devices=[]), evaluating(twin), torch.no_grad():
         sites = find_sites(twin, batch[:1])
         calls, before = _watched(twin, batch)
-        change = max(_root_change(twin, batch, before, roll) for roll in (*ROLLS, *FURTHER))
+        change = max(_root_change(twin, batch, before, roll) for roll in shifts)
         exact = change <= TOLERANCE
-        broken = () if exact else reasons(twin, sites, calls, _failing(calls))
+        broken = () if exact else reasons(twin, sites, calls, _failing(calls), count)
     reason = "pixels leave the image and others come in", "circular shifts alone lose nothing"
     broken += tuple(Broken(SHIFT_KIND, f"{kind} shifts", *reason) for kind in lossy)
-    return Exactness(exact, _has_choice(twin, sites), change, tuple(broken), len(batch))
+    return Exactness(exact, _has_choice(twin, sites), change, tuple(broken), count, len(shifts))
 
 
 def explain_choices(model: nn.Module, images: Given, *, kinds: Sequence[str] = ("circular",)) -> Exactness | None:
@@ -136,6 +144,20 @@ def explain_choices(model: nn.Module, images: Given, *, kinds: Sequence[str] = (
         return None
     small = max(batch[:1].shape[2:]) <= SMALL
     return explain_invariance(model, batch, kinds=kinds, limit=IMAGES if small else 2)
+
+
+def _with_noise(images: Tensor) -> Tensor:
+    """The images, and noise of their mean and standard deviation (1 where that is 0)."""
+    noise = torch.randn(NOISE, *images.shape[1:], dtype=images.dtype, generator=torch.Generator().manual_seed(0))
+    spread = float(images.std(correction=0))
+    return torch.cat([images, images.mean() + (spread or 1.0) * noise])
+
+
+def _shifts(height: int, width: int) -> tuple[tuple[int, int], ...]:
+    """Small shifts, and odd and even ones of about a third and a half of the sides, each once."""
+    half, third = (height // 2, width // 2), (height // 3, width // 3)
+    large = (half, (half[0] + 1, half[1] - 1), (third[0] + 1, third[1] - 1), (third[0], third[1] + 1))
+    return tuple(dict.fromkeys((*ROLLS, *FURTHER, *large)))
 
 
 def _has_choice(model: nn.Module, sites: Sequence[Site]) -> bool:

@@ -11,7 +11,7 @@ TOLERANCE = 1e-6
 """Relative change, in float64, up to which an output counts as the same."""
 
 ROLLS = ((1, 0), (0, 1), (1, 1))
-"""Shifts of a part's own input, in pixels of its map: down, right."""
+"""Shifts of a part's own input, in pixels of its map (down, right); half of its sides is added."""
 
 
 def is_equivariant(module: nn.Module, x: Tensor, y: Tensor | None = None) -> bool:
@@ -22,7 +22,7 @@ def is_equivariant(module: nn.Module, x: Tensor, y: Tensor | None = None) -> boo
 def equivariance_failures(module: nn.Module, x: Tensor, y: Tensor | None = None) -> Iterator[int]:
     """The images, by index, for which it is not; once per shift."""
     y = module(x.clone()) if y is None else y
-    for roll in ROLLS:
+    for roll in (*ROLLS, (x.shape[2] // 2, x.shape[3] // 2)):
         after = module(x.roll(roll, (2, 3)))
         if not isinstance(after, Tensor) or after.shape != y.shape:
             yield from range(len(x))

@@ -193,6 +193,27 @@ def test_what_is_broken_costs_circular_consistency() -> None:
     assert consistency(Net(), noise(64, side=18)) < 1
 
 
+def bordered(side: int = 16, border: int = 5, channels: int = 3) -> Tensor:
+    """Noise within a border of zeros."""
+    image = torch.zeros(1, channels, side, side)
+    inner = slice(border, side - border)
+    image[..., inner, inner] = noise(1, channels, side)[..., inner, inner]
+    return image
+
+
+@pytest.mark.parametrize("image", [bordered(32, 10), torch.full((1, 3, 32, 32), 0.5)], ids=["border", "constant"])
+def test_plain_images_do_not_hide_padding(image: Tensor) -> None:
+    model = iv.build_model("zoo:smallcnn?operator=aps&width=4")
+    found = explain_invariance(model, image)
+    assert not found.exact
+    assert found.change > 1e-3
+    assert {(one.precondition, one.where) for one in found.broken} == {
+        ("padding", f"stage{number}.conv") for number in (1, 2, 3)
+    }
+    said = "exactly invariant under circular shifts, on these images and on noise (1 image, 9 shifts)"
+    assert explain_invariance(Net(), image).lines() == [said]
+
+
 def tied() -> Tensor:
     """Two phases of equal norm with other contents: 1, 2 and 2, 1."""
     x = torch.zeros(2, 3, 16, 16)
