@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -69,7 +70,8 @@ class Exactness:
         if self.exact:
             found = [f"exactly invariant under circular shifts, on these images and on noise ({tried})"]
         else:
-            found = [f"not exactly invariant under circular shifts: the output changes by {self.change:.2g} ({tried})"]
+            by = f"the output changes by {self.change:.2g}" if np.isfinite(self.change) else "an output is not finite"
+            found = [f"not exactly invariant under circular shifts: {by} ({tried})"]
         grouped: dict[tuple[str, str, str], list[str]] = {}
         for one in self.broken:
             grouped.setdefault((one.precondition, one.why, one.remedy), []).append(one.where)
@@ -125,7 +127,7 @@ def explain_invariance(
     with torch.random.fork_rng(devices=[]), evaluating(twin), torch.no_grad():
         sites = find_sites(twin, batch[:1])
         calls, before = _watched(twin, batch)
-        change = max(_root_change(twin, batch, before, roll) for roll in shifts)
+        change = float(np.max([_root_changes(twin, batch, before, roll) for roll in shifts]))
         exact = change <= TOLERANCE
         broken = () if exact else reasons(twin, sites, calls, _failing(calls), count)
     reason = "pixels leave the image and others come in", "circular shifts alone lose nothing"
@@ -234,9 +236,10 @@ def _output(model: nn.Module, images: Tensor) -> Tensor:
     return output.clone()
 
 
-def _root_change(model: nn.Module, images: Tensor, before: Tensor, roll: tuple[int, int]) -> float:
+def _root_changes(model: nn.Module, images: Tensor, before: Tensor, roll: tuple[int, int]) -> list[float]:
+    """Of each image; NaN, or infinite, where an output is not finite."""
     after = _output(model, images.roll(roll, (2, 3)))
-    return max(map_changes(before, after)) if is_maps(before) else max(vector_changes(before, after))
+    return map_changes(before, after) if is_maps(before) else vector_changes(before, after)
 
 
 def _failing(calls: Sequence[Called]) -> dict[str, Called]:

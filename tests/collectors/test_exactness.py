@@ -214,6 +214,22 @@ def test_plain_images_do_not_hide_padding(image: Tensor) -> None:
     assert explain_invariance(Net(), image).lines() == [said]
 
 
+class Overflowing(Net):
+    """NaN for an image whose brightest pixel is not in the corner, if that is brighter than 50."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        most = x[:, 0].amax((1, 2))
+        return super().forward(x).masked_fill(((most > 50) & (x[:, 0, 0, 0] < most))[:, None], float("nan"))
+
+
+def test_an_output_that_is_not_finite_is_no_exact_one() -> None:
+    images = noise(3)
+    images[1, 0, 0, 0] = 99
+    found = explain_invariance(Overflowing(), images)
+    assert not found.exact
+    assert "not exactly invariant under circular shifts: an output is not finite (3 images" in found.lines()[0]
+
+
 def tied() -> Tensor:
     """Two phases of equal norm with other contents: 1, 2 and 2, 1."""
     x = torch.zeros(2, 3, 16, 16)
