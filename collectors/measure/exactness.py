@@ -51,6 +51,7 @@ class Exactness:
         broken: the preconditions that do not hold, each with its place; empty where ``exact``.
         n_images: on how many of the images this was tried, without the noise.
         n_shifts: under how many circular shifts: of 1 to 3 pixels, and of about a third and a half of the sides.
+        untried: what was not tried, with the reason; a part that cannot be run alone is never to blame.
     """
 
     exact: bool
@@ -59,6 +60,7 @@ class Exactness:
     broken: tuple[Broken, ...]
     n_images: int
     n_shifts: int
+    untried: tuple[str, ...] = ()
 
     def frame(self) -> pd.DataFrame:
         """A row per precondition and place: ``precondition``, ``where``, ``why``, ``remedy``."""
@@ -78,7 +80,7 @@ class Exactness:
         for (precondition, why, remedy), places in grouped.items():
             more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
             found.append(f"broken: {precondition}: {', '.join(places[:NAMED])}{more}: {why}: {remedy}")
-        return found
+        return found + [f"not tried: {one}" for one in self.untried]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -129,10 +131,11 @@ def explain_invariance(
         calls, before = _watched(twin, batch)
         change = float(np.max([_root_changes(twin, batch, before, roll) for roll in shifts]))
         exact = change <= TOLERANCE
-        broken = () if exact else reasons(twin, sites, calls, _failing(calls), count)
+        failing, alone = ({}, []) if exact else _failing(calls)
+        broken = () if exact else reasons(twin, sites, calls, failing, count)
     reason = "pixels leave the image and others come in", "circular shifts alone lose nothing"
     broken += tuple(Broken(SHIFT_KIND, f"{kind} shifts", *reason) for kind in lossy)
-    return Exactness(exact, _has_choice(twin, sites), change, tuple(broken), count, len(shifts))
+    return Exactness(exact, _has_choice(twin, sites), change, tuple(broken), count, len(shifts), tuple(alone))
 
 
 def explain_choices(model: nn.Module, images: Given, *, kinds: Sequence[str] = ("circular",)) -> Exactness | None:
@@ -242,10 +245,26 @@ def _root_changes(model: nn.Module, images: Tensor, before: Tensor, roll: tuple[
     return map_changes(before, after) if is_maps(before) else vector_changes(before, after)
 
 
-def _failing(calls: Sequence[Called]) -> dict[str, Called]:
-    """The parts that are not equivariant on their own input, by path: the first such call of each."""
+def _failing(calls: Sequence[Called]) -> tuple[dict[str, Called], list[str]]:
+    """The parts that are not equivariant on their own input, by path: the first such call of each.
+
+    And those that cannot be run again alone: they take what another part has left, say.
+    """
     found: dict[str, Called] = {}
+    untried: dict[str, str] = {}
     for call in calls:
-        if call.alone and call.path not in found and not is_equivariant(call.module, call.x, call.y):
+        if not call.alone or call.path in found or call.path in untried:
+            continue
+        try:
+            again = call.module(call.x.clone())
+            if again.shape != call.y.shape or not torch.allclose(again, call.y, rtol=1e-9, equal_nan=True):
+                untried[call.path] = f"{call.path}: run alone, it gives another output on the same input"
+                continue
+            fails = not is_equivariant(call.module, call.x, call.y)
+        except Exception as error:
+            told = " ".join(str(error).split())[:120]
+            untried[call.path] = f"{call.path}: it cannot be run alone ({type(error).__name__}: {told})"
+            continue
+        if fails:
             found[call.path] = call
-    return found
+    return found, list(untried.values())

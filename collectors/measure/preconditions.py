@@ -120,6 +120,7 @@ def _reads_positions(x: Tensor, map_: Tensor) -> bool:
 
 
 def _of_part(call: Called, calls: Sequence[Called], n_images: int) -> list[Broken]:
+    """The reasons of a part that fails."""
     module, path = call.module, call.path
     match module:
         case Downsample():

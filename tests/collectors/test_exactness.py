@@ -230,6 +230,72 @@ def test_an_output_that_is_not_finite_is_no_exact_one() -> None:
     assert "not exactly invariant under circular shifts: an output is not finite (3 images" in found.lines()[0]
 
 
+class Keeps(nn.Module):
+    """Leaves its map for another part."""
+
+    kept: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = x
+        return x
+
+
+class Adds(nn.Module):
+    """Adds the map that another part has left; ``once``: which is then let go."""
+
+    def __init__(self, keeper: Keeps, once: bool) -> None:
+        super().__init__()
+        self.keepers, self.once = [keeper], once
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = self.keepers[0].kept
+        if self.once:
+            self.keepers[0].kept = None
+        return x + kept
+
+
+class Lent(Net):
+    """A tensor that one part keeps is used by another."""
+
+    def __init__(self, once: bool) -> None:
+        super().__init__(mode="zeros", operator="aps(filter=3)")
+        self.keeps = Keeps() if not once else nn.Identity()
+        self.adds = Adds(self.keeps, once)
+
+    def __deepcopy__(self, memo: object) -> Lent:
+        twin = Lent(self.adds.once)
+        twin.load_state_dict(self.state_dict())
+        return twin
+
+    def features(self, x: Tensor) -> Tensor:
+        kept = self.keeps(self.down1(self.stem(x).relu()))
+        self.keeps.kept = kept
+        return self.down2(self.adds(self.body(kept).relu()))
+
+
+@pytest.mark.parametrize(
+    ("once", "why"), [(True, "it cannot be run alone (TypeError"), (False, "run alone, it gives another output")]
+)
+def test_a_part_that_cannot_be_run_alone_is_named_and_not_blamed(once: bool, why: str) -> None:
+    found = explain_invariance(Lent(once), noise(4))
+    assert {(one.precondition, one.where) for one in found.broken} == {("padding", "down1"), ("padding", "down2")}
+    said = iv.look(Lent(once), noise(8), swaps=(), progress=False).lines()
+    assert len([line for line in said if line.startswith(f"not tried: adds: {why}")]) == 1
+
+
+def test_look_and_sites_go_on_where_this_step_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise TypeError("two\nlines")
+
+    monkeypatch.setattr("invariscope.collectors.measure.exactness.reasons", fails)
+    assert main(["sites", "zoo:smallcnn?operator=aps&width=4"]) == DONE
+    assert "whether it is exactly invariant was not tried: two lines" in capsys.readouterr().out
+    said = iv.look(Net(mode="zeros", operator="aps(filter=3)"), noise(8), swaps=(), progress=False).lines()
+    assert any("exactly invariant was not tried: two lines" in line for line in said)
+
+
 def tied() -> Tensor:
     """Two phases of equal norm with other contents: 1, 2 and 2, 1."""
     x = torch.zeros(2, 3, 16, 16)
