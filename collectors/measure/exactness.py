@@ -210,6 +210,8 @@ def _watched(model: nn.Module, images: Tensor) -> tuple[list[Called], Tensor]:
             watch.calls.append(Called(path, module, x, output.clone(), alone and x.ndim == 4, flat))
         if isinstance(output, Tensor) and output.ndim == 4:
             watch.map = output
+        elif watch.map is not None and isinstance(output, Tensor) and not _is_flat(module, output, watch.map):
+            watch.map = None
 
     for path, module in model.named_modules():
         if path and id(module) not in inside and not isinstance(module, torch.jit.ScriptModule):
@@ -226,6 +228,12 @@ def _watched(model: nn.Module, images: Tensor) -> tuple[list[Called], Tensor]:
         for hook in hooks:
             hook.remove()
     return watch.calls, output
+
+
+def _is_flat(module: nn.Module, output: Tensor, map_: Tensor) -> bool:
+    """Whether an output is still a map's positions, side by side: flattened, or a function of each."""
+    mixes = any(isinstance(part, nn.Linear) for part in module.modules())
+    return not mixes and output.numel() == map_.numel()
 
 
 def _output(model: nn.Module, images: Tensor) -> Tensor:

@@ -296,6 +296,28 @@ def test_look_and_sites_go_on_where_this_step_fails(
     assert any("exactly invariant was not tried: two lines" in line for line in said)
 
 
+class Wide(nn.Module):
+    """A layer that has as many features as the last map, before its mean, has numbers."""
+
+    def __init__(self, flat: bool) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv = conv(3, 8, "zeros")
+        self.flat, self.drop = nn.Flatten() if flat else None, nn.Dropout()
+        self.f1, self.f2 = nn.Linear(512 if flat else 8, 512), nn.Linear(512, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.f2(self.f1(self.drop(self.flat(x) if self.flat else x.mean((2, 3)))).relu())
+
+
+def test_a_linear_layer_after_the_mean_is_no_head_that_reads_positions() -> None:
+    images = noise(4, side=8)
+    assert [vars(one)["where"] for one in explain_invariance(Wide(False), images).broken] == ["conv"]
+    found = explain_invariance(Wide(True), images).broken
+    assert [one.where for one in found if one.precondition == "head"] == ["f1"]
+
+
 def tied() -> Tensor:
     """Two phases of equal norm with other contents: 1, 2 and 2, 1."""
     x = torch.zeros(2, 3, 16, 16)
