@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,21 @@ ROLLS = ((1, 0), (0, 1), (1, 1))
 """Shifts of a part's own input, in pixels of its map (down, right); half of its sides is added."""
 
 
-def is_equivariant(module: nn.Module, x: Tensor, y: Tensor | None = None) -> bool:
+def is_equivariant(module: Callable[[Tensor], Tensor], x: Tensor, y: Tensor | None = None) -> bool:
     """Whether the output for every rolled input is a roll of ``y``, image by image; a vector must stay as it is."""
     return next(equivariance_failures(module, x, y), None) is None
 
 
-def equivariance_failures(module: nn.Module, x: Tensor, y: Tensor | None = None) -> Iterator[int]:
+def is_equivariant_last(module: nn.Module, x: Tensor) -> bool:
+    """The same of maps ``(N, H, W, C)``, of a part with a linear layer or layer normalisation: these take such maps."""
+    if not any(isinstance(part, (nn.Linear, nn.LayerNorm)) for part in module.modules()):
+        return False
+    if module(x.clone()).ndim != 4:
+        return False
+    return is_equivariant(lambda map_: module(map_.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), x.permute(0, 3, 1, 2))
+
+
+def equivariance_failures(module: Callable[[Tensor], Tensor], x: Tensor, y: Tensor | None = None) -> Iterator[int]:
     """The images, by index, for which it is not; once per shift."""
     y = module(x.clone()) if y is None else y
     for roll in (*ROLLS, (x.shape[2] // 2, x.shape[3] // 2)):
