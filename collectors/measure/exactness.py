@@ -108,7 +108,8 @@ def explain_invariance(
     Args:
         model: any network of images; a copy of it is run, in float64 on the processor.
         images: ``(N, C, H, W)`` as the network takes them, or another form of ``Given``; noise does, but has no ties.
-        kinds: shift kinds that are asked about; any that is not lossless is a broken precondition itself.
+        kinds: shift kinds that are asked about. Circular shifts by whole pixels alone are tried; a kind that loses
+            pixels is a broken precondition itself, and of fractional shifts it is said that they were not tried.
         limit: look at the first so many images.
 
     Raises:
@@ -142,6 +143,8 @@ def explain_invariance(
         broken = () if exact else reasons(twin, sites, calls, failing, count)
     reason = "pixels leave the image and others come in", "circular shifts alone lose nothing"
     broken += tuple(Broken(SHIFT_KIND, f"{kind} shifts", *reason) for kind in lossy)
+    if "fractional" in kinds:
+        alone.append("fractional shifts: circular shifts by whole pixels alone are")
     return Exactness(exact, _has_choice(twin, sites), change, tuple(broken), count, len(shifts), tuple(alone))
 
 

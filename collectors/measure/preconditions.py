@@ -80,6 +80,7 @@ def reasons(
     found: list[tuple[int, str, Broken]] = []
     order = {call.path: number for number, call in reversed(list(enumerate(calls)))}
     modules = dict(model.named_modules())
+    read: set[int] = set()
     for site in sites:
         grid = site.kind not in ("phase", "unexplained", "unknown", "space_to_depth") and not site.is_aside
         if grid and not _is_named(modules.get(site.path)):
@@ -90,7 +91,10 @@ def reasons(
             why = f"it takes the {height}x{width} positions of the last map for features of their own"
             head = Broken(HEAD, call.path, why, "pool the map over space before it")
             found.append((order[call.path], call.path, head))
+            read.add(call.x.shape[1])
     for path, call in sorted(failing.items(), key=lambda item: -item[0].count(".")):
+        if isinstance(call.module, nn.Flatten) and call.y.shape[-1] in read:
+            continue
         if any(place == path or place.startswith(f"{path}.") for _, place, _ in found):
             continue
         found += [(order[path], path, one) for one in _of_part(call, calls, n_images)]

@@ -316,7 +316,7 @@ def test_a_linear_layer_after_the_mean_is_no_head_that_reads_positions() -> None
     images = noise(4, side=8)
     assert [vars(one)["where"] for one in explain_invariance(Wide(False), images).broken] == ["conv"]
     found = explain_invariance(Wide(True), images).broken
-    assert [one.where for one in found if one.precondition == "head"] == ["f1"]
+    assert [(one.precondition, one.where) for one in found] == [("padding", "conv"), ("head", "f1")]
 
 
 class Last(nn.Module):
@@ -368,6 +368,11 @@ def test_a_shift_kind_that_loses_pixels_is_a_broken_precondition() -> None:
     found = explain_invariance(Net(), noise(), kinds=("circular", "zero", "fractional"))
     assert found.exact
     assert [(one.precondition, one.where) for one in found.broken] == [("shift kind", "zero shifts")]
+    assert found.lines()[-1] == "not tried: fractional shifts: circular shifts by whole pixels alone are"
+    assert "every precondition" not in str(found)
+    only = explain_invariance(Net(), noise(), kinds=("fractional",))
+    assert only.broken == ()
+    assert only.lines()[1:] == found.lines()[-1:]
     with pytest.raises(ShiftError):
         explain_invariance(Net(), noise(), kinds=("spiral",))
 
