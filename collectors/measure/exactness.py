@@ -50,11 +50,12 @@ class Exactness:
     """Whether a network is exactly invariant under circular shifts, and what breaks it.
 
     Attributes:
-        exact: no output changed by more than 1e-6 of its norm, in float64, on the images, on noise of their mean and
+        exact: ``change`` is at most 1e-6, in float64, on the images, on noise of their mean and
             standard deviation, and under the shifts that were tried.
         chooses: whether a site of the network chooses its phase by the map (APS, LPS, hard TIPS, released layers of
             that kind). Without one no network that downsamples can be exact.
-        change: the largest relative change of the output, ``|f(shifted x) - f(x)| / |f(x)|``.
+        change: the largest relative change of the output, ``|f(shifted x) - f(x)| / s``, with ``s`` the standard
+            deviation of the outputs over the images and noise (of maps over positions besides).
         broken: the preconditions that do not hold, each with its place; empty where ``exact``.
         n_images: on how many of the images this was tried, without the noise.
         n_shifts: under how many circular shifts: of 1 to 3 pixels, and of about a third and a half of the sides.

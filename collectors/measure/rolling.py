@@ -10,6 +10,9 @@ from torch import Tensor, nn
 TOLERANCE = 1e-6
 """Relative change, in float64, up to which an output counts as the same."""
 
+FLOOR = 1e-8
+"""The least spread, as a part of an output's norm: below it float64 rounds too much."""
+
 ROLLS = ((1, 0), (0, 1), (1, 1))
 """Shifts of a part's own input, in pixels of its map (down, right); half of its sides is added."""
 
@@ -41,14 +44,21 @@ def equivariance_failures(module: Callable[[Tensor], Tensor], x: Tensor, y: Tens
 
 
 def vector_changes(before: Tensor, after: Tensor) -> list[float]:
-    """``|after - before| / |before|`` of each image."""
-    size = before.flatten(1).norm(dim=1).clamp(min=1e-300)
+    """``|after - before| / s`` of each image, with ``s`` the spread of ``before`` over the images."""
+    centred, norms = _centred(before).flatten(1), before.flatten(1).norm(dim=1)
+    spread = centred.square().sum(1).mean().sqrt()
+    size = torch.maximum(spread, FLOOR * norms).clamp(min=1e-300)
     return [float(one) for one in (after - before).flatten(1).norm(dim=1) / size]
+
+
+def _centred(outputs: Tensor) -> Tensor:
+    """Less the mean over the images, and of maps over positions: what a bias adds is no part of the spread."""
+    return outputs - outputs.mean((0, 2, 3) if outputs.ndim == 4 else 0, keepdim=True)
 
 
 def map_changes(before: Tensor, after: Tensor) -> list[float]:
     """The same after the roll of each image's map that fits best: the peak of the circular cross-correlation."""
-    spectra = torch.fft.rfft2(before).conj() * torch.fft.rfft2(after)
+    spectra = torch.fft.rfft2(_centred(before)).conj() * torch.fft.rfft2(_centred(after))
     height, width = before.shape[2:]
     peaks = torch.fft.irfft2(spectra.sum(1), s=(height, width)).flatten(1).argmax(1).tolist()
     rolled = [one.roll((peak // width, peak % width), (1, 2)) for one, peak in zip(before, peaks, strict=True)]

@@ -344,6 +344,23 @@ def test_layers_of_maps_with_channels_last_are_not_blamed() -> None:
     assert [(one.precondition, one.where) for one in found.broken] == [("code", "block.0")]
 
 
+@pytest.mark.parametrize("bias", [0.0, 1e7])
+def test_a_large_bias_does_not_hide_a_change(bias: float) -> None:
+    model, whole = Net(stem=conv(3, 6, "zeros", stride=2)), Net()
+    with torch.no_grad():
+        for net in (model, whole):
+            net.head.bias.fill_(bias)
+    found = explain_invariance(model, noise())
+    assert not found.exact
+    outputs = model.double().eval()(noise().double()).detach()
+    changes = [(model(noise().double().roll(roll, (2, 3))).detach() - outputs)[:8] for roll in ((1, 0), (0, 1), (8, 8))]
+    most = max(float(change.norm(dim=1).max()) for change in changes)
+    spread = float((outputs - outputs.mean(0)).square().sum(1).mean().sqrt())
+    spread = max(spread, 1e-8 * float(outputs.norm(dim=1).mean()))
+    assert 0.5 * most / spread < found.change < 5 * most / spread
+    assert explain_invariance(whole, noise()).exact
+
+
 def tied() -> Tensor:
     """Two phases of equal norm with other contents: 1, 2 and 2, 1."""
     x = torch.zeros(2, 3, 16, 16)
