@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -15,14 +16,24 @@ from invariscope.base.errors import DataError, ModelError
 from invariscope.base.words import counted
 from invariscope.collectors.measure.passes import class_maps, evaluating, is_maps
 from invariscope.collectors.measure.preconditions import SHIFT_KIND, Broken, Called, chooses, reasons
-from invariscope.collectors.measure.rolling import ROLLS, TOLERANCE, is_equivariant, map_changes, vector_changes
+from invariscope.collectors.measure.rolling import (
+    ROLLS,
+    TOLERANCE,
+    is_equivariant,
+    is_equivariant_last,
+    map_changes,
+    vector_changes,
+)
 from invariscope.collectors.shift_kinds import SHIFT_KINDS
 from invariscope.zoo.datasets.given import Given, given
 from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.sites import Site, find_sites
 
 FURTHER = ((2, 3), (-1, -2))
-"""Shifts of the images besides."""
+"""Shifts of the images besides; larger ones are added by :func:`_shifts`."""
+
+NOISE = 1
+"""Images of noise that are looked at besides: plain images hide what a layer does at the border."""
 
 IMAGES = 8
 """Images that are looked at, at most."""
@@ -39,12 +50,16 @@ class Exactness:
     """Whether a network is exactly invariant under circular shifts, and what breaks it.
 
     Attributes:
-        exact: no output changed by more than 1e-6 of its norm, in float64, on the images and shifts that were tried.
+        exact: ``change`` is at most 1e-6, in float64, on the images, on noise of their mean and
+            standard deviation, and under the shifts that were tried.
         chooses: whether a site of the network chooses its phase by the map (APS, LPS, hard TIPS, released layers of
             that kind). Without one no network that downsamples can be exact.
-        change: the largest relative change of the output, ``|f(shifted x) - f(x)| / |f(x)|``.
+        change: the largest relative change of the output, ``|f(shifted x) - f(x)| / s``, with ``s`` the standard
+            deviation of the outputs over the images and noise (of maps over positions besides).
         broken: the preconditions that do not hold, each with its place; empty where ``exact``.
-        n_images: on how many images this was tried.
+        n_images: on how many of the images this was tried, without the noise.
+        n_shifts: under how many circular shifts: of 1 to 3 pixels, and of about a third and a half of the sides.
+        untried: what was not tried, with the reason; a part that cannot be run alone is never to blame.
     """
 
     exact: bool
@@ -52,6 +67,8 @@ class Exactness:
     change: float
     broken: tuple[Broken, ...]
     n_images: int
+    n_shifts: int
+    untried: tuple[str, ...] = ()
 
     def frame(self) -> pd.DataFrame:
         """A row per precondition and place: ``precondition``, ``where``, ``why``, ``remedy``."""
@@ -59,18 +76,19 @@ class Exactness:
 
     def lines(self) -> list[str]:
         """In words: the verdict, then a line per reason with its places and the remedy."""
-        tried = f"{counted(self.n_images, 'image')}, {counted(len(ROLLS) + len(FURTHER), 'shift')}"
+        tried = f"{counted(self.n_images, 'image')}, {counted(self.n_shifts, 'shift')}"
         if self.exact:
-            found = [f"exactly invariant under circular shifts: every precondition holds ({tried})"]
+            found = [f"exactly invariant under circular shifts, on these images and on noise ({tried})"]
         else:
-            found = [f"not exactly invariant under circular shifts: the output changes by {self.change:.2g} ({tried})"]
+            by = f"the output changes by {self.change:.2g}" if np.isfinite(self.change) else "an output is not finite"
+            found = [f"not exactly invariant under circular shifts: {by} ({tried})"]
         grouped: dict[tuple[str, str, str], list[str]] = {}
         for one in self.broken:
             grouped.setdefault((one.precondition, one.why, one.remedy), []).append(one.where)
         for (precondition, why, remedy), places in grouped.items():
             more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
             found.append(f"broken: {precondition}: {', '.join(places[:NAMED])}{more}: {why}: {remedy}")
-        return found
+        return found + [f"not tried: {one}" for one in self.untried]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -91,7 +109,8 @@ def explain_invariance(
     Args:
         model: any network of images; a copy of it is run, in float64 on the processor.
         images: ``(N, C, H, W)`` as the network takes them, or another form of ``Given``; noise does, but has no ties.
-        kinds: shift kinds that are asked about; any that is not lossless is a broken precondition itself.
+        kinds: shift kinds that are asked about. Circular shifts by whole pixels alone are tried; a kind that loses
+            pixels is a broken precondition itself, and of fractional shifts it is said that they were not tried.
         limit: look at the first so many images.
 
     Raises:
@@ -112,17 +131,22 @@ def explain_invariance(
     if len(batch) == 0 or limit < 1:
         raise DataError("there are no images to look at: give at least one")
     batch = batch[:limit]
+    count = len(batch)
     lossy = [kind for kind in dict.fromkeys(kinds) if kind not in ("circular", "fractional") and SHIFT_KINDS[kind]]
-    twin, batch = _twin(model), batch.detach().cpu().double()
+    twin, batch = _twin(model), _with_noise(batch.detach().cpu().double())
+    shifts = _shifts(*batch.shape[2:])
     with torch.random.fork_rng(devices=[]), evaluating(twin), torch.no_grad():
         sites = find_sites(twin, batch[:1])
         calls, before = _watched(twin, batch)
-        change = max(_root_change(twin, batch, before, roll) for roll in (*ROLLS, *FURTHER))
+        change = float(np.max([_root_changes(twin, batch, before, roll) for roll in shifts]))
         exact = change <= TOLERANCE
-        broken = () if exact else reasons(twin, sites, calls, _failing(calls))
+        failing, alone = ({}, []) if exact else _failing(calls)
+        broken = () if exact else reasons(twin, sites, calls, failing, count)
     reason = "pixels leave the image and others come in", "circular shifts alone lose nothing"
     broken += tuple(Broken(SHIFT_KIND, f"{kind} shifts", *reason) for kind in lossy)
-    return Exactness(exact, _has_choice(twin, sites), change, tuple(broken), len(batch))
+    if "fractional" in kinds:
+        alone.append("fractional shifts: circular shifts by whole pixels alone are")
+    return Exactness(exact, _has_choice(twin, sites), change, tuple(broken), count, len(shifts), tuple(alone))
 
 
 def explain_choices(model: nn.Module, images: Given, *, kinds: Sequence[str] = ("circular",)) -> Exactness | None:
@@ -136,6 +160,20 @@ def explain_choices(model: nn.Module, images: Given, *, kinds: Sequence[str] = (
         return None
     small = max(batch[:1].shape[2:]) <= SMALL
     return explain_invariance(model, batch, kinds=kinds, limit=IMAGES if small else 2)
+
+
+def _with_noise(images: Tensor) -> Tensor:
+    """The images, and noise of their mean and standard deviation (1 where that is 0)."""
+    noise = torch.randn(NOISE, *images.shape[1:], dtype=images.dtype, generator=torch.Generator().manual_seed(0))
+    spread = float(images.std(correction=0))
+    return torch.cat([images, images.mean() + (spread or 1.0) * noise])
+
+
+def _shifts(height: int, width: int) -> tuple[tuple[int, int], ...]:
+    """Small shifts, and odd and even ones of about a third and a half of the sides, each once."""
+    half, third = (height // 2, width // 2), (height // 3, width // 3)
+    large = (half, (half[0] + 1, half[1] - 1), (third[0] + 1, third[1] - 1), (third[0], third[1] + 1))
+    return tuple(dict.fromkeys((*ROLLS, *FURTHER, *large)))
 
 
 def _has_choice(model: nn.Module, sites: Sequence[Site]) -> bool:
@@ -183,6 +221,8 @@ def _watched(model: nn.Module, images: Tensor) -> tuple[list[Called], Tensor]:
             watch.calls.append(Called(path, module, x, output.clone(), alone and x.ndim == 4, flat))
         if isinstance(output, Tensor) and output.ndim == 4:
             watch.map = output
+        elif watch.map is not None and isinstance(output, Tensor) and not _is_flat(module, output, watch.map):
+            watch.map = None
 
     for path, module in model.named_modules():
         if path and id(module) not in inside and not isinstance(module, torch.jit.ScriptModule):
@@ -201,6 +241,12 @@ def _watched(model: nn.Module, images: Tensor) -> tuple[list[Called], Tensor]:
     return watch.calls, output
 
 
+def _is_flat(module: nn.Module, output: Tensor, map_: Tensor) -> bool:
+    """Whether an output is still a map's positions, side by side: flattened, or a function of each."""
+    mixes = any(isinstance(part, nn.Linear) for part in module.modules())
+    return not mixes and output.numel() == map_.numel()
+
+
 def _output(model: nn.Module, images: Tensor) -> Tensor:
     try:
         output = class_maps(model(images.clone()))
@@ -212,15 +258,32 @@ def _output(model: nn.Module, images: Tensor) -> Tensor:
     return output.clone()
 
 
-def _root_change(model: nn.Module, images: Tensor, before: Tensor, roll: tuple[int, int]) -> float:
+def _root_changes(model: nn.Module, images: Tensor, before: Tensor, roll: tuple[int, int]) -> list[float]:
+    """Of each image; NaN, or infinite, where an output is not finite."""
     after = _output(model, images.roll(roll, (2, 3)))
-    return max(map_changes(before, after)) if is_maps(before) else max(vector_changes(before, after))
+    return map_changes(before, after) if is_maps(before) else vector_changes(before, after)
 
 
-def _failing(calls: Sequence[Called]) -> dict[str, Called]:
-    """The parts that are not equivariant on their own input, by path: the first such call of each."""
+def _failing(calls: Sequence[Called]) -> tuple[dict[str, Called], list[str]]:
+    """The parts that are not equivariant on their own input, by path: the first such call of each.
+
+    And those that cannot be run again alone: they take what another part has left, say.
+    """
     found: dict[str, Called] = {}
+    untried: dict[str, str] = {}
     for call in calls:
-        if call.alone and call.path not in found and not is_equivariant(call.module, call.x, call.y):
+        if not call.alone or call.path in found or call.path in untried:
+            continue
+        try:
+            again = call.module(call.x.clone())
+            if again.shape != call.y.shape or not torch.allclose(again, call.y, rtol=1e-9, equal_nan=True):
+                untried[call.path] = f"{call.path}: run alone, it gives another output on the same input"
+                continue
+            fails = not is_equivariant(call.module, call.x, call.y) and not is_equivariant_last(call.module, call.x)
+        except Exception as error:
+            told = " ".join(str(error).split())[:120]
+            untried[call.path] = f"{call.path}: it cannot be run alone ({type(error).__name__}: {told})"
+            continue
+        if fails:
             found[call.path] = call
-    return found
+    return found, list(untried.values())

@@ -71,12 +71,16 @@ def chooses(operator: Downsample) -> bool:
 
 
 def reasons(
-    model: nn.Module, sites: Sequence[Site], calls: Sequence[Called], failing: Mapping[str, Called]
+    model: nn.Module, sites: Sequence[Site], calls: Sequence[Called], failing: Mapping[str, Called], n_images: int
 ) -> tuple[Broken, ...]:
-    """What breaks exactness, in the order of the forward pass: of parts that fail those whose own parts do not."""
+    """What breaks exactness, in the order of the forward pass: of parts that fail those whose own parts do not.
+
+    ``n_images``: the images that were given; what comes after them in the batch is noise.
+    """
     found: list[tuple[int, str, Broken]] = []
     order = {call.path: number for number, call in reversed(list(enumerate(calls)))}
     modules = dict(model.named_modules())
+    read: set[int] = set()
     for site in sites:
         grid = site.kind not in ("phase", "unexplained", "unknown", "space_to_depth") and not site.is_aside
         if grid and not _is_named(modules.get(site.path)):
@@ -87,10 +91,13 @@ def reasons(
             why = f"it takes the {height}x{width} positions of the last map for features of their own"
             head = Broken(HEAD, call.path, why, "pool the map over space before it")
             found.append((order[call.path], call.path, head))
+            read.add(call.x.shape[1])
     for path, call in sorted(failing.items(), key=lambda item: -item[0].count(".")):
+        if isinstance(call.module, nn.Flatten) and call.y.shape[-1] in read:
+            continue
         if any(place == path or place.startswith(f"{path}.") for _, place, _ in found):
             continue
-        found += [(order[path], path, one) for one in _of_part(call, calls)]
+        found += [(order[path], path, one) for one in _of_part(call, calls, n_images)]
     if not found:
         found = [(0, NETWORK, _of_block("", NETWORK, calls))]
     return tuple(one for _, _, one in sorted(found, key=lambda item: item[0]))
@@ -116,11 +123,12 @@ def _reads_positions(x: Tensor, map_: Tensor) -> bool:
     return height * width > 1 and x.shape[1] == channels * height * width
 
 
-def _of_part(call: Called, calls: Sequence[Called]) -> list[Broken]:
+def _of_part(call: Called, calls: Sequence[Called], n_images: int) -> list[Broken]:
+    """The reasons of a part that fails."""
     module, path = call.module, call.path
     match module:
         case Downsample():
-            return _of_operator(path, module, call.x)
+            return _of_operator(path, module, call.x, n_images)
         case nn.Conv2d():
             return _of_convolution(path, module, call)
         case nn.MaxPool2d() | nn.AvgPool2d() if _pair(module.stride) == (1, 1):
@@ -144,7 +152,7 @@ def _of_convolution(path: str, module: nn.Conv2d, call: Called) -> list[Broken]:
     return found or [_own_code(path)]
 
 
-def _of_operator(path: str, operator: Downsample, x: Tensor) -> list[Broken]:
+def _of_operator(path: str, operator: Downsample, x: Tensor, n_images: int) -> list[Broken]:
     """The reasons of one of our operators: those without whose mending it is not exact."""
     stride = operator.stride
     if not chooses(operator):
@@ -164,7 +172,9 @@ def _of_operator(path: str, operator: Downsample, x: Tensor) -> list[Broken]:
     if 0 not in whole.shape and not is_equivariant(operator, untied[..., : whole.shape[2], : whole.shape[3]]):
         found.append(_padding(path, f"it pads with {operator.padding_mode}"))
     if 0 not in whole.shape and (tied := set(equivariance_failures(mended, whole))):
-        why = f"two phases are equally large on {len(tied)} of {len(x)} images, and the first is taken"
+        given = sum(row < n_images for row in tied)
+        on = f"{given} of {n_images} images" if given else "noise"
+        why = f"two phases are equally large on {on}, and the first is taken"
         remedy = "take scores that do not tie (lps), or leave out images that are symmetric or plain"
         found.append(Broken(TIES, path, why, remedy))
     return found or [_own_code(path)]

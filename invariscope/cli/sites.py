@@ -81,14 +81,13 @@ def _exactness(model: nn.Module, shape: list[int]) -> list[str]:
     """What breaks exact invariance of a network that chooses its phases, on noise; nothing of any other."""
     import torch
 
-    from invariscope.base.errors import ModelError
     from invariscope.collectors.measure.exactness import explain_choices
 
     noise = torch.randn(NOISE, *shape, generator=torch.Generator().manual_seed(0))
     try:
         found = explain_choices(model, noise)
-    except ModelError as problem:
-        return [f"whether it is exactly invariant was not tried: {problem}"]
+    except Exception as problem:
+        return [f"whether it is exactly invariant was not tried: {' '.join(str(problem).split())}"]
     return found.lines() if found else []
 
 

@@ -148,8 +148,9 @@ def look(
 def _exactness(model: nn.Module, images: Images, kinds: Sequence[str]) -> tuple[Exactness | None, list[str]]:
     try:
         return explain_choices(model, images, kinds=kinds), []
-    except ModelError as error:
-        return None, [f"whether the network is exactly invariant was not tried: {error}"]
+    except Exception as error:
+        told = " ".join(str(error).split())
+        return None, [f"whether the network is exactly invariant was not tried: {told}"]
 
 
 def _plans(images: Images, kinds: Sequence[str], max_shift: int | None, limit: int, seed: int) -> list[ShiftPlan]:
