@@ -25,7 +25,7 @@ NETWORKS = {
     "resnetblur18": "the same with blurs",
     "convnext_atto": "patches, and strided convolutions of kernel two",
     "mobilenetv3_small_050": "strided depthwise convolutions",
-    "densenet121": "average pooling between blocks",
+    "pvt_v2_b0": "a transformer over patches that overlap",
 }
 """Networks of timm by name, and how they downsample."""
 
