@@ -58,12 +58,9 @@ def accepted(names: Iterable[str]) -> dict[str, str]:
     """The keys under which MLflow takes names: ``lr (max)`` as ``lr _max_``; numbered where two would be the same."""
     found: dict[str, str] = {}
     for name in names:
-        key = plain = re.sub(r"[^\w. -]|^\.+", "_", name)[:LONGEST] or "_"
-        count = 1
-        while key in found.values():
-            count += 1
-            key = f"{plain}_{count}"
-        found[name] = key
+        plain = re.sub(r"[^\w. -]|^\.+", "_", name)[:LONGEST] or "_"
+        keys = (plain, *(f"{plain}_{count}" for count in range(2, len(found) + 3)))
+        found[name] = next(key for key in keys if key not in found.values())
     return found
 
 

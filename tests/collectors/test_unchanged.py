@@ -73,7 +73,7 @@ def takes_network(function: Callable[..., Any]) -> bool:
 
 TRIED = {name: function for name, function in functions() if takes_network(function)}
 
-INSIDE = {"attack_with_library", "checked_logits", "fold_batch_norms", "run_network"}
+INSIDE = {"attack_with_library", "checked_logits", "fold_batch_norms", "reasons", "run_network"}
 """Steps of the others, which have the network in their care."""
 
 LESS = INSIDE | {"evaluating", "hard_selections", "in_mode"}

@@ -94,7 +94,12 @@ def test_whatever_a_network_does_is_a_failure_and_the_others_go_on(
         errors.setdefault(failure.checkpoint, set()).add(failure.error)
     wanted = {name: {error} for name, (*_, error) in FAULTS.items() if error is not None and name != "closes"}
     assert {name: found for name, found in errors.items() if name != "closes"} == wanted
-    assert "closes" in errors
+    # Without its files a worker fails, or, where it needs none that were open, measures as the plain one does.
+    measured = read_all(tmp_path / "out")["invariance"].set_index("checkpoint")[["score", "value", "n_images"]]
+    assert (
+        "closes" in errors
+        or measured.loc[["closes"]].to_numpy().tolist() == measured.loc[["plain"]].to_numpy().tolist()
+    )
     stages = {failure.stage for failure in outcome.failures if failure.checkpoint == "ends_in_build"}
     assert stages == {"load"}
     rows = read_all(tmp_path / "out")["invariance"].query("checkpoint == 'plain'").reset_index(drop=True)

@@ -97,7 +97,8 @@ def test_metrics_join_the_correlations_as_score_and_as_covariate(tables: Path) -
     assert short[["n", "n_missing"]].to_numpy().tolist() == [[5, 1]]
     assert short["r"].item() == pytest.approx(np.corrcoef(known["consistency"], known["metric_val_loss"])[0, 1])
     assert {"accuracy + metric_top1", "accuracy + metric_val_loss"} <= set(rows["given"])
-    assert set(results.correlations["y"]) & set(rows["y"]) == {"consistency", "fidelity"}
+    scores = {"consistency", "consistency_to_clean", "fidelity", "kappa"}
+    assert set(results.correlations["y"]) & {*scores, *rows["y"]} == scores
     assert "metric_top1" not in set(results.correlations["y"]), "what was fixed in advance is adjusted without them"
     assert "top1, shapes/test, circular shifts up to 3 px (6 checkpoints): with MSB" in results.summary
 

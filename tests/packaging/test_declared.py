@@ -85,9 +85,13 @@ installed = cache(packages_distributions)
 """What holds which package here; reading it takes a second."""
 
 
+_OTHERS = {"mlflow": "mlflow-skinny"}
+"""Packages that may not be installed here, whose distribution has another name."""
+
+
 def distributions(package: str) -> set[str]:
     """The distributions that hold a package: by the metadata of what is installed, or by its own name."""
-    return {canonicalize_name(name) for name in installed().get(package, [package])}
+    return {canonicalize_name(name) for name in installed().get(package, [_OTHERS.get(package, package)])}
 
 
 def allowed(one: Import, extras: dict[str, set[str]]) -> set[str]:
