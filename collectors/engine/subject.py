@@ -250,12 +250,14 @@ class Subject:
         if not plan.rule.keeps_size:  # once, of all: a part may be a single image
             refuse_padded(self.prepared(settings["crop_size"]), options["batch_size"])
         parts: list[Predictions] = []
+        agreement: list[np.ndarray] = []
         for start, stop in steps(len(self.images)):
             images = self.prepared(settings["crop_size"], stop).after(start)
             clean = None if unshifted is None else unshifted.rows(slice(start, stop))
             some = plan.of_rows(start, stop)
             parts.append(predict(network, images, labels[start:stop], some, unshifted=clean, genuine=True, **options))
-            if error(np.concatenate([pair_agreement(part.prediction) for part in parts])) <= target_se:
+            agreement.append(pair_agreement(parts[-1].prediction))
+            if error(np.concatenate(agreement)) <= target_se:
                 break
         return plan, Predictions.join(parts)
 

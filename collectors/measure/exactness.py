@@ -162,6 +162,16 @@ def explain_choices(model: nn.Module, images: Given, *, kinds: Sequence[str] = (
     return explain_invariance(model, batch, kinds=kinds, limit=IMAGES if small else 2)
 
 
+def try_choices(
+    model: nn.Module, images: Given, *, kinds: Sequence[str] = ("circular",)
+) -> tuple[Exactness | None, list[str]]:
+    """:func:`explain_choices`, and nothing raised: a line that says why it could not be tried, for what shows more."""
+    try:
+        return explain_choices(model, images, kinds=kinds), []
+    except Exception as error:  # foreign code, whose parts are run one by one
+        return None, [f"whether it is exactly invariant was not tried: {' '.join(str(error).split())}"]
+
+
 def _with_noise(images: Tensor) -> Tensor:
     """The images, and noise of their mean and standard deviation (1 where that is 0)."""
     noise = torch.randn(NOISE, *images.shape[1:], dtype=images.dtype, generator=torch.Generator().manual_seed(0))

@@ -79,8 +79,10 @@ class StoredTasks:
 
     def has_task(self, table: str, slot: str, key: str) -> bool:
         """Whether the single part of a slot is there and holds the rows of this task."""
-        if slot == key or not self.has(table, slot):
-            return slot == key and self.has(table, slot)
+        if not self.has(table, slot):
+            return False
+        if slot == key:
+            return True
         try:
             rows = pq.read_table(self.path(table, slot), columns=["task"], filesystem=self.filesystem)
             return set(rows["task"].to_pylist()) == {key}

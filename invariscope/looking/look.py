@@ -14,7 +14,7 @@ from invariscope.base.progress import bar
 from invariscope.base.words import counted
 from invariscope.collectors.measure.blame import Blame, around, blame_of, circular_sums
 from invariscope.collectors.measure.drift import DriftSums, MapMeans
-from invariscope.collectors.measure.exactness import Exactness, explain_choices
+from invariscope.collectors.measure.exactness import try_choices
 from invariscope.collectors.measure.invariance import plan_columns, predict, score
 from invariscope.collectors.measure.msb import measure_msb
 from invariscope.collectors.measure.passes import Images, predict_unshifted
@@ -122,7 +122,7 @@ def look(
         step()
         swapped = _swaps(model, images, said, plans[0], swaps, batch_size)
         step()
-        exactness, untried = _exactness(model, images, [plan.kind for plan in plans])
+        exactness, untried = try_choices(model, images, kinds=[plan.kind for plan in plans])
         step()
     notes += untried
     notes += _notes(sites, blames, problem, swapped)
@@ -143,14 +143,6 @@ def look(
         notes=tuple(notes),
         exactness=exactness,
     )
-
-
-def _exactness(model: nn.Module, images: Images, kinds: Sequence[str]) -> tuple[Exactness | None, list[str]]:
-    try:
-        return explain_choices(model, images, kinds=kinds), []
-    except Exception as error:
-        told = " ".join(str(error).split())
-        return None, [f"whether the network is exactly invariant was not tried: {told}"]
 
 
 def _plans(images: Images, kinds: Sequence[str], max_shift: int | None, limit: int, seed: int) -> list[ShiftPlan]:
