@@ -18,6 +18,7 @@ SPECS = [
     "soft(3)", "soft(-2, 3)", "soft(0)", "lp(2.5)", "lp(3, 3)", "lme(2)", "lme(-3, 3)", "rank((0.4, 0.3, 0.2, 0.1), 2)",
     "topk(3, 3)", "channelranks((0.5, 0, 0, 0.5), 2)", "kernel((0.1, 0.2, 0.3, 0.4), 2)",
     "mix(0.3, rank((0.4, 0.3, 0.2, 0.1), 2), kernel((0.1, 0.2, 0.3, 0.4), 2))", "prefilter(0.7, soft(2))",
+    "lehmer(1.5)", "lehmer(3, kernel=3)",
 ]  # fmt: skip
 CASES = [*itertools.product(SPECS, ["zeros", "reflect"])]
 LAST = torch.channels_last
@@ -96,6 +97,21 @@ def test_tied_values_share_the_weights_out(dtype: torch.dtype) -> None:
     assert x.grad is not None
     windows = x.grad.unfold(2, 2, 2).unfold(3, 2, 2).flatten(-2).sort(-1).values
     assert torch.equal(windows, torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=dtype).expand_as(windows))
+
+
+@pytest.mark.parametrize("spec", ["ddac", "ddac(4, groups=5)"])
+@pytest.mark.parametrize("channels", [16, 13])
+def test_content_adaptive_blur_in_both_layouts(spec: str, channels: int) -> None:
+    torch.manual_seed(0)
+    operator = build_operator(spec, channels, 2, "reflect").eval().double()
+    x = torch.randn(3, channels, 7, 9, dtype=torch.float64)
+    found = []
+    for layout in (torch.contiguous_format, LAST):
+        given = x.contiguous(memory_format=layout).requires_grad_()
+        y = operator(given)
+        found.append((y.detach(), *torch.autograd.grad(y.square().sum(), [given, *operator.parameters()])))
+    for first, other in zip(*found, strict=True):
+        torch.testing.assert_close(first, other)
 
 
 @pytest.mark.parametrize("spec", SPECS)

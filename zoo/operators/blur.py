@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from invariscope.zoo.operators.base import Downsample, output_size, windows
 from invariscope.zoo.operators.pooling import default_kernel, max_pool, reach, subsample
+from invariscope.zoo.operators.taps import Windows, layout_of
 from invariscope.zoo.sampling import Taps, max_weights, pad, take, tap_index
 
 
@@ -88,8 +89,25 @@ def content_adaptive_blur(x: Tensor, weights: Tensor, stride: int = 2, padding_m
     channels, groups = x.shape[1], weights.shape[1]
     kernel = math.isqrt(weights.shape[2])
     size = (weights.shape[3], weights.shape[4])
-    taps = windows(blur_pad(x, kernel, padding_mode), kernel, stride, size)
+    padded = blur_pad(x, kernel, padding_mode)
+    if layout_of(x) == torch.channels_last:
+        return _filtered_by_taps(Windows(kernel, stride, size).taps(padded), weights, channels)
+    taps = windows(padded, kernel, stride, size)
     return (taps * _per_channel(weights, channels, groups).movedim(2, 0)).sum(0)
+
+
+def _filtered_by_taps(taps: Sequence[Tensor], weights: Tensor, channels: int) -> Tensor:
+    """The sum over taps of a channels-last map, one after the other: a stack of them would be of the other layout."""
+    groups = weights.shape[1]
+    shares = weights.permute(2, 0, 3, 4, 1)
+    if channels % groups:
+        shares = shares[..., torch.arange(channels, device=weights.device) * groups // channels]
+        groups = channels
+    total: Tensor | None = None
+    for tap, share in zip(taps, shares.unsqueeze(-1), strict=True):
+        values = tap.permute(0, 2, 3, 1).unflatten(3, (groups, -1))
+        total = values * share if total is None else torch.addcmul(total, values, share)
+    return torch.as_tensor(total).flatten(3).permute(0, 3, 1, 2)
 
 
 def _per_channel(weights: Tensor, channels: int, groups: int) -> Tensor:
@@ -212,6 +230,8 @@ class DDAC(Downsample):
             logits = F.conv2d(padded, self.conv.weight, stride=self.stride)
             norm = self.norm
             logits = F.batch_norm(logits, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        if layout_of(logits) == torch.channels_last:
+            return logits.permute(0, 2, 3, 1).unflatten(3, (self.groups, -1)).softmax(4).permute(0, 3, 4, 1, 2)
         return logits.unflatten(1, (self.groups, -1)).softmax(2)
 
     def forward(self, x: Tensor, selection: Tensor | None = None) -> Tensor:

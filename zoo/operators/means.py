@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
+from functools import partial, reduce
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from invariscope.zoo.operators.base import windows
 from invariscope.zoo.operators.pooling import PoolingOperator, avg_pool, continued, lp_weights, max_pool, soft_weights
 from invariscope.zoo.operators.smooth import Frame, lme_by_taps, suits
 from invariscope.zoo.operators.taps import Windows
@@ -55,9 +54,20 @@ def lehmer_pool(x: Tensor, p: float = 2.0, kernel: int = 2, stride: int = 2, pad
     """
     if p == 1:
         return avg_pool(x.relu(), kernel, stride, padding_mode)
+    if p == math.inf:
+        return max_pool(x.relu(), kernel, stride, padding_mode)
     frame = continued(x.relu(), kernel, stride, padding_mode)
-    values = windows(frame.padded, kernel, stride, frame.size)
-    return (lp_weights(values, p - 1, frame.outside, 0) * values).sum(0)
+    taps = Windows(kernel, stride, frame.size).taps(frame.padded)
+    # The maximum as a number: through it, the gradient is 0 where it is defined.
+    top = reduce(torch.maximum, [tap.detach() for tap in taps])
+    unit = top.where(top > 0, 1.0)
+    upper = lower = torch.zeros_like(unit)
+    for tap in taps:
+        share = tap / unit
+        # A root has no derivative at 0, where the mean has: that of the values that are not positive is 0.
+        power = share.where(share > 0, 1.0).pow(p - 1).where(share > 0, 0.0)
+        upper, lower = torch.addcmul(upper, power, share), lower + power
+    return upper / lower.where(lower > 0, 1.0) * top
 
 
 class LME(PoolingOperator):
@@ -97,7 +107,7 @@ class Lehmer(PoolingOperator):
 
     name = "lehmer"
     strength_argument = "p"
-    examples = ({"p": 3.5, "kernel": 3}, {"p": 1.0}, {"p": math.inf})
+    examples = ({"p": 3.5, "kernel": 3}, {"p": 1.5}, {"p": 1.0}, {"p": math.inf})
     exempt: ClassVar[Mapping[str, str]] = {"weighted sum": "a mean of relu(x), whose weights these are"}
 
     def __init__(
