@@ -34,7 +34,7 @@ from benchmarks.results import machine, table, write_section
 from invariscope.collectors.engine.run import collect
 from invariscope.collectors.engine.subject import Subject
 from invariscope.collectors.measure.invariance import predict, score
-from invariscope.collectors.measure.passes import CHECKED, shift_network
+from invariscope.collectors.measure.passes import checked_images, shift_network
 from invariscope.collectors.measure.shifts import ShiftPlan
 from invariscope.collectors.options import Options
 from invariscope.zoo.checkpoint import Checkpoint
@@ -95,7 +95,7 @@ class SpeedCase:
     def bare(self) -> Callable[[], None]:
         """A quarter of the forward passes of the same images x shifts, by the same network in batches as large."""
         subject = Subject(self.checkpoint, load_checkpoint(self.checkpoint), self.images)
-        network = shift_network(subject.model, subject.prepared()[:CHECKED])
+        network = shift_network(subject.model, subject.prepared()[: checked_images(len(self.images))])
         n, size = len(self.images), subject.images_per_pass
         batch = subject.prepared()[:size].clone(memory_format=torch.channels_last)
         passes = (1 + SHIFTS * len(KINDS)) * n // 4

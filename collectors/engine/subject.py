@@ -154,11 +154,11 @@ class Subject:
 
     def network(self, settings: Mapping[str, Any], checked: int | None = None) -> nn.Module:
         """The network of the shift passes, in the precision of a task's settings; ``checked`` images compare it."""
-        from invariscope.collectors.measure.passes import CHECKED, shift_network
+        from invariscope.collectors.measure.passes import checked_images, shift_network
 
         precision, fold = key = settings["precision"], settings["fold"]
         if key not in self._networks:
-            images = self.prepared()[: checked or CHECKED]
+            images = self.prepared()[: checked or checked_images(len(self.images))]
             self._networks[key] = shift_network(self.model, images, precision=precision, fold=fold)
         return self._networks[key]
 
@@ -273,7 +273,7 @@ class Subject:
         from invariscope.base.errors import ModelError
         from invariscope.collectors.measure.border import circularly_padded
         from invariscope.collectors.measure.drift import sum_drift
-        from invariscope.collectors.measure.passes import CHECKED, shift_network
+        from invariscope.collectors.measure.passes import checked_images, shift_network
         from invariscope.collectors.measure.shifts import ShiftPlan
 
         plan, images = self.plan(settings, len(self.images)), self.prepared(limit=self.watched)
@@ -284,7 +284,7 @@ class Subject:
         except ModelError as error:
             return None, str(error)
         how = {name: settings[name] for name in ("precision", "fold")}
-        network = shift_network(model, images[:CHECKED], **how)
+        network = shift_network(model, images[: checked_images(len(self.images))], **how)
         return sum_drift(network, images, around, batch_size=self.images_per_pass), ""
 
     def _map_means(self) -> MapMeans:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from invariscope.base.errors import DataError
 from invariscope.base.progress import bar
 from invariscope.collectors.measure.passes import (
-    CHECKED,
     Images,
     Unshifted,
     batches,
     check_inputs,
+    checked_images,
     checked_logits,
     class_probability,
     evaluating,
@@ -164,7 +164,9 @@ def predict(
         if not genuine:
             refuse_padded(images, batch_size)
     view = ShiftView(plan.kind, fill_value(images, plan, fill), size)
-    network = shift_network(model, view.unshifted(images[:CHECKED]), precision=precision, fold=fold)
+    network = shift_network(
+        model, view.unshifted(images[: checked_images(len(images))]), precision=precision, fold=fold
+    )
     made: dict[str, np.ndarray] = {}
     start = 0
     with evaluating(model), torch.inference_mode():

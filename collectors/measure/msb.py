@@ -33,6 +33,10 @@ the layer."""
 PATCH_WINDOWS = 64
 """Output locations sampled per image there, unless the caller asks for another number."""
 
+LARGEST_WHOLE = 1024
+"""Output locations of a site up to which all are looked at; as many are sampled per image of a larger map, unless the
+caller asks for another number. Outputs of an image are alike: the jackknife over images has what sampling adds."""
+
 CHUNK, LARGEST_CHUNK = 1 << 20, 1 << 23
 """Window entries handled at once: so many of several images; the outputs of one image are divided from so many on."""
 
@@ -235,8 +239,8 @@ class _Measurement:
         """Output locations to draw per image; None for all."""
         cell = use.stride[0] * use.stride[1] if use.stride else 1
         limit = self.windows_per_image
-        if limit is None and use.costs_dense and cell >= PATCH_CELL:
-            limit = PATCH_WINDOWS
+        if limit is None:
+            limit = PATCH_WINDOWS if use.costs_dense and cell >= PATCH_CELL else LARGEST_WHOLE
         return limit if limit is not None and limit < use.output_size[0] * use.output_size[1] else None
 
     def _parts(self, site: Site, use: Use, images: int, drawn: int | None) -> Iterator[tuple[slice, Tensor | None]]:
@@ -293,7 +297,8 @@ def measure_msb(
             form of :data:`invariscope.zoo.datasets.given.Given`.
         dense_images: strided convolutions are measured on their dense (stride 1) output, on that many first images.
         windows_per_image: output locations per image and site (every channel at each), drawn without replacement
-            from ``seed``; all by default, except ``PATCH_WINDOWS`` where a convolution's stride is 4 or more.
+            from ``seed``; by default all of them up to ``LARGEST_WHOLE``, or that many, and ``PATCH_WINDOWS`` where a
+            convolution's stride is 4 or more.
         progress: show a bar from two seconds on.
         on_output: called after each batch with the index of its first image and the network's output, so that the
             unshifted images need not be run again for what else is wanted of them.

@@ -24,12 +24,22 @@ from invariscope.zoo.unchanged import unchanged, unshared
 
 Images = Tensor | PreparedImages
 
-CHECKED = 32
-"""First images on which a folded network is compared with the network as it is, whatever the batch size."""
+CHECKED, FEWEST_CHECKED = 32, 8
+"""First images on which a folded network is compared with the network as it is, whatever the batch size: an eighth of
+those measured, but so many at most and so many at least."""
 
 FOLDING_TOLERANCE = 1e-4
 """Largest difference of logits, relative to the largest logit, up to which a folded network stands for the original.
 Rounding moves them by up to 2e-6 in the networks of the tests; a batch norm folded in error, by 1e-2 and more."""
+
+
+def checked_images(count: int) -> int:
+    """How many first images of so many a network is looked at on before the passes proper, which they must not delay.
+
+    >>> [checked_images(count) for count in (3, 24, 100, 1000)]
+    [3, 8, 12, 32]
+    """
+    return min(max(count // 8, FEWEST_CHECKED), CHECKED, count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +94,10 @@ def predict_unshifted(
 def shift_network(model: nn.Module, images: Tensor, *, precision: str = "fp32", fold: bool = True) -> nn.Module:
     """The network as many passes run it: batch norms folded into convolutions, in the precision asked for.
 
-    The folded copy (:func:`fold_batch_norms`) is compared with the network itself on the first
-    ``CHECKED`` of the ``images``: where a logit differs by more than ``FOLDING_TOLERANCE`` of the largest, or a top-1
-    class by more than a tie within that, the network stays as it is. ``model`` is not changed.
+    The folded copy (:func:`fold_batch_norms`) is compared with the network itself on the ``images``, ``CHECKED`` of
+    them at most (:func:`checked_images` says how many are enough): where a logit differs by more than
+    ``FOLDING_TOLERANCE`` of the largest, or a top-1 class by more than a tie within that, the network stays as it is.
+    ``model`` is not changed.
 
     Args:
         images: ``(n, C, H, W)`` as the network takes them.

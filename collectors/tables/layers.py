@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from invariscope.zoo.checkpoint import Checkpoint
 
 
+WINDOWS = 1024
+"""Most windows looked at per image and site by default (:data:`invariscope.collectors.measure.msb.LARGEST_WHOLE`)."""
+
+
 @dataclass(frozen=True)
 class LayersOptions:
     """Layers: the maximum-sampling bias (MSB) of every site."""
@@ -24,7 +28,7 @@ class LayersOptions:
     msb_images: int = 256
     """First images on which MSB is measured."""
     windows_per_image: int | None = None
-    """Windows sampled per image and site for MSB, by swaps as well; all by default."""
+    """Windows sampled per image and site for MSB, by swaps as well; by default all of them up to 1024, or 1024."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "msb_images", "windows_per_image")
@@ -66,10 +70,22 @@ COLUMNS = (
 )
 
 
+def window_settings(checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
+    """What a task's key holds of the windows looked at.
+
+    The most that are by default is a part of it only of inputs whose maps can have more outputs at a stride of 2: the
+    others' keys are as they were before there was one.
+    """
+    windows = options[LayersOptions].windows_per_image
+    can_be_larger = checkpoint.input.height * checkpoint.input.width > 4 * WINDOWS
+    return {"windows": windows, **({"windows_at_most": WINDOWS} if windows is None and can_be_larger else {})}
+
+
 def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
     """One task for all sites."""
     chosen = options[LayersOptions]
-    return [{"images": chosen.msb_images, "windows": chosen.windows_per_image, "seed": options[PassOptions].seed}]
+    images = {"images": chosen.msb_images, "seed": options[PassOptions].seed}
+    return [{**images, **window_settings(checkpoint, options)}]
 
 
 def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
