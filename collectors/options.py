@@ -9,12 +9,13 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from invariscope.base.errors import DataError, InputError, ShiftError
 from invariscope.base.names import unknown
 from invariscope.base.registry import tell
-from invariscope.collectors.measure.precision import PRECISIONS
+from invariscope.collectors.measure.precision import PRECISIONS, RUNTIMES
 from invariscope.collectors.schema import COLLECTORS, FILLS, SHIFT_KINDS, Collector, default_collectors
 from invariscope.zoo.code_leave import kept, refuse_code
 from invariscope.zoo.datasets.inputs import LARGEST_SIDE, as_size
@@ -155,6 +156,10 @@ class ShiftOptions:
             )
 
 
+RUNTIME = "runtime"
+"""Setting of the tasks in bfloat16 by another runtime than torch, which rounds otherwise."""
+
+
 @dataclass(frozen=True)
 class PassOptions:
     """Passes: how networks are run."""
@@ -167,18 +172,29 @@ class PassOptions:
     """Fold batch norms into convolutions for the passes over shifted images."""
     device: str = "cpu"
     """Device: cpu, cuda or mps. It moves values by rounding only and is not in the tasks' keys, but for timings."""
+    runtime: str = "torch"
+    """What runs the passes over shifted images: torch, openvino (on processors; a network that it cannot convert is run
+    by torch, which is said), or auto, the faster one. It moves values by rounding only; with bf16 it is in the keys."""
     batch_size: int | None = None
     """Images per forward pass; by default 8 to 64, by the input size. It moves values by rounding only."""
 
     def __post_init__(self) -> None:
         one_of("precision", [self.precision], PRECISIONS)
+        one_of("runtime", [self.runtime], RUNTIMES)
+        if self.runtime != "torch" and self.device != "cpu":
+            raise InputError(f"runtime {self.runtime} is for processors: leave it out on device {self.device}")
+        if self.runtime == "openvino" and find_spec("openvino") is None:
+            raise InputError("runtime openvino is not installed: pip install 'invariscope[openvino]'")
+        if self.runtime == "auto" and self.precision != "fp32":
+            raise InputError(f"runtimes round differently in {self.precision}: name one in place of runtime auto")
         at_least(1, self, "batch_size")
         at_least(0, self, "seed")
         check_device(self.device)
 
     def settings(self) -> dict[str, Any]:
         """What the key of a task with shifted passes holds of these, the seed apart."""
-        return {"precision": self.precision, "fold": self.fold}
+        runtime = {RUNTIME: self.runtime} if self.runtime != "torch" and self.precision != "fp32" else {}
+        return {"precision": self.precision, "fold": self.fold, **runtime}
 
 
 SHARED_GROUPS = {"shifts": ShiftOptions, "passes": PassOptions}

@@ -50,7 +50,8 @@ class CheckpointReport:
 
     ``elsewhere``: tasks that another run measured meanwhile. ``remarks``: what must be said of the rows, by collector.
     ``batch_size`` is given where memory ran out: the size with which it went on. ``deterministic`` is false for a
-    network that is no function of the image, and None where that was not asked.
+    network that is no function of the image, and None where that was not asked. ``by_torch``: why torch ran it where
+    another runtime was asked for.
     """
 
     checkpoint: str
@@ -60,6 +61,7 @@ class CheckpointReport:
     remarks: dict[str, str] = field(default_factory=dict)
     batch_size: int | None = None
     deterministic: bool | None = None
+    by_torch: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for another process."""
@@ -146,6 +148,8 @@ def _measured(
     if subject is not None:
         report.batch_size = subject.images_per_pass if subject.halved else None
         report.deterministic = subject.known_deterministic
+        fell_back = subject.runtime == "openvino" and subject.ran not in (None, "openvino")
+        report.by_torch = subject.ran if fell_back else None
     return report
 
 
@@ -159,7 +163,8 @@ def _subject(work: Work, images: ImageSet, options: Options) -> Subject:
         raise WeightsError(f"{work.checkpoint.weights} was replaced during the run: run again")
     shared = any(COLLECTORS[task.collector].keeps_predictions for task in work.tasks)
     watched = max((task.settings[WATCHED] for task in work.tasks if COLLECTORS[task.collector].watches), default=0)
-    return Subject(work.checkpoint, model, images, passes.batch_size, keeps_predictions=shared, watched=watched)
+    how = {"keeps_predictions": shared, "watched": watched}
+    return Subject(work.checkpoint, model, images, passes.batch_size, passes.runtime, **how)
 
 
 def _measure_task(store: Store, work: Work, task: PlannedTask, subject: Subject, remarks: dict[str, str]) -> float:
@@ -190,6 +195,7 @@ def _measure_task(store: Store, work: Work, task: PlannedTask, subject: Subject,
         "collector": task.collector,
         "started": started,
         "seconds": seconds,
+        "runtime": subject.ran if "precision" in task.settings else None,
     }
     store.write("timings", task.key, pd.DataFrame([timing]))
     store.delete(store.path("failures", task.key))

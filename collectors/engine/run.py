@@ -42,8 +42,9 @@ class CollectOutcome:
     ``found`` counts what another run measured meanwhile, too. ``batch_sizes`` holds the checkpoints for whose batches
     memory ran out, and the size with which each went on; ``no_functions`` those whose network gives other logits on a
     second pass or in other batches; ``remarks``, by collector and checkpoint, what must be said of the rows that were
-    measured; ``older``, by collector, how many of the tasks that were found done lack readings that came later;
-    ``damaged`` the parts that were not as they were written, and were set aside.
+    measured; ``by_torch`` why torch ran a checkpoint where another runtime was asked for; ``older``, by collector, how
+    many of the tasks that were found done lack readings that came later; ``damaged`` the parts that were not as they
+    were written, and were set aside.
     """
 
     measured: int = 0
@@ -53,6 +54,7 @@ class CollectOutcome:
     batch_sizes: dict[str, int] = field(default_factory=dict)
     no_functions: list[str] = field(default_factory=list)
     remarks: dict[str, dict[str, str]] = field(default_factory=dict)
+    by_torch: dict[str, str] = field(default_factory=dict)
     older: dict[str, int] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
@@ -65,6 +67,8 @@ class CollectOutcome:
             self.remarks.setdefault(collector, {})[report.checkpoint] = remark
         if report.batch_size is not None:
             self.batch_sizes[report.checkpoint] = report.batch_size
+        if report.by_torch is not None:
+            self.by_torch[report.checkpoint] = report.by_torch
         if report.deterministic is False and report.checkpoint not in self.no_functions:
             self.no_functions.append(report.checkpoint)
 

@@ -12,7 +12,7 @@ import numpy as np
 from invariscope.collectors.schema import SHIFT_KINDS
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from invariscope.collectors.measure.drift import DriftSums, MapMeans
     from invariscope.collectors.measure.invariance import Predictions
@@ -59,7 +59,8 @@ class Subject:
     """One checkpoint under measurement: its network, and the images as it wants them.
 
     What several tasks want is made once: the network of the shift passes, the unshifted pass, and, where
-    ``keeps_predictions``, the predictions under shifts, which are as large as images x shifts. ``watched``: of so many
+    ``keeps_predictions``, the predictions under shifts, which are as large as images x shifts. ``runtime``: what is to
+    run the shift passes (:data:`invariscope.collectors.measure.precision.RUNTIMES`). ``watched``: of so many
     first images the maps at the sites are wanted of all these passes; 0 where they are not.
     """
 
@@ -67,11 +68,14 @@ class Subject:
     model: nn.Module
     images: ImageSet
     batch_size: int | None = None
+    runtime: str = "torch"
     keeps_predictions: bool = True
     msb_batch: int = MSB_BATCH
     halved: bool = False
     watched: int = 0
     known_deterministic: bool | None = None
+    ran: str | None = None
+    """What ran the shift passes: a runtime, and after ``torch``, where another was asked for, why it did not."""
     _checked: bool = False
     _networks: dict[tuple[str, bool], nn.Module] = field(default_factory=dict)
     _recorded: dict[int, Unshifted] = field(default_factory=dict)
@@ -159,8 +163,38 @@ class Subject:
         precision, fold = key = settings["precision"], settings["fold"]
         if key not in self._networks:
             images = self.prepared()[: checked or checked_images(len(self.images))]
-            self._networks[key] = shift_network(self.model, images, precision=precision, fold=fold)
+            network, self.ran = None, "torch"
+            if self.runtime != "torch":
+                network = self._by_openvino(images, precision, fold)
+            if network is None:
+                network = shift_network(self.model, images, precision=precision, fold=fold)
+            self._networks[key] = network
         return self._networks[key]
+
+    def _by_openvino(self, images: Tensor, precision: str, fold: bool) -> nn.Module | None:
+        """The network as OpenVINO runs it; None, and ``ran`` says why, where torch is to run it."""
+        from invariscope.base.errors import ModelError
+        from invariscope.collectors.measure.passes import shift_network
+        from invariscope.collectors.measure.runtimes import LEAST_IMAGES, Unconverted, by_openvino, faster
+
+        if self.watched:
+            self.ran = "torch: the maps inside of it are watched"
+            return None
+        is_auto = self.runtime == "auto"
+        if is_auto and len(self.images) < LEAST_IMAGES:
+            self.ran = f"torch: fewer than {LEAST_IMAGES} images"
+            return None
+        plain = shift_network(self.model, images, fold=fold)
+        try:
+            network = by_openvino(plain, images, precision)
+        except (ModelError, Unconverted) as reason:
+            self.ran = f"torch: {reason}"
+            return None
+        if is_auto and not faster(plain, network, self.prepared()[: self.images_per_pass]):
+            self.ran = "torch: it is as fast"
+            return None
+        self.ran = "openvino"
+        return network
 
     def record_output(self, start: int, output: Any) -> None:
         """Keep what the network said of the batch of ``MSB_BATCH`` unshifted images from ``start`` on."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from invariscope.collectors.measure.passes import CHECKED, FOLDING_TOLERANCE, Images, checked_images, evaluating
+from invariscope.collectors.measure.passes import CHECKED, FOLDING_TOLERANCE, Images, evaluating
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.unchanged import unshared
 
@@ -24,7 +24,7 @@ _EPS = 16
 
 
 def is_function_of_image(model: nn.Module, images: Images, *, batch_size: int = CHECKED) -> bool | None:
-    """Whether a network says the same of each of the first :func:`checked_images` whatever is measured around it.
+    """Whether a network says the same of each of the first ``CHECKED`` images whatever is measured around it.
 
     Compared are two passes in batches of ``batch_size``, and one in batches of a quarter of it. An image differs where
     one of its outputs does by more than ``FOLDING_TOLERANCE`` of the largest; the network is none where more than one
@@ -34,7 +34,7 @@ def is_function_of_image(model: nn.Module, images: Images, *, batch_size: int = 
     Returns:
         None where that cannot be said: what the network returns is no finite tensor with a row for each image.
     """
-    count = checked_images(len(images))
+    count = min(CHECKED, len(images))
     differing = 0
     with evaluating(model), torch.inference_mode():
         for start in range(0, count, batch_size):

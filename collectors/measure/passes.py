@@ -34,7 +34,7 @@ Rounding moves them by up to 2e-6 in the networks of the tests; a batch norm fol
 
 
 def checked_images(count: int) -> int:
-    """How many first images of so many a network is looked at on before the passes proper, which they must not delay.
+    """How many first images of so many a folded network is compared on: the comparison must not delay the passes proper.
 
     >>> [checked_images(count) for count in (3, 24, 100, 1000)]
     [3, 8, 12, 32]
@@ -122,14 +122,14 @@ def _stands_for(folded: nn.Module, model: nn.Module, views: Tensor) -> bool:
     """Whether a folded network says what the network says, and runs as the passes run it: channels last."""
     output = model(views.clone())
     try:
-        return _agree(output, folded(views.clone(memory_format=torch.channels_last)))
+        return agree(output, folded(views.clone(memory_format=torch.channels_last)))
     except RuntimeError as problem:
         if is_view_problem(problem):
             return False
         raise
 
 
-def _agree(logits: object, others: object) -> bool:
+def agree(logits: object, others: object) -> bool:
     """Whether logits are equal up to rounding, and name the same classes but for ties within it."""
     logits, others = class_maps(logits_of(logits)), class_maps(logits_of(others))
     if not (is_logits(logits) and is_logits(others)) and not (is_maps(logits) and is_maps(others)):

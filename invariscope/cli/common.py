@@ -90,6 +90,9 @@ def tell_outcome(outcome: CollectOutcome, out: Path | str) -> int:
             f"no function of the image: {', '.join(outcome.no_functions)}: other logits on a second pass or in other "
             "batches (deterministic = false in the tables; kept out of the statistics)"
         )
+    if outcome.by_torch:
+        name, reason = next(iter(sorted(outcome.by_torch.items())))
+        warn(f"not run by openvino: {counted(len(outcome.by_torch), 'checkpoint')} ({name}: {reason})")
     for collector, count in outcome.older.items():
         warn(
             f"{collector}: {counted(count, 'task')} done before some of its readings were there, which are missing: "
