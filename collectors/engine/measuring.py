@@ -163,8 +163,8 @@ def _subject(work: Work, images: ImageSet, options: Options) -> Subject:
         raise WeightsError(f"{work.checkpoint.weights} was replaced during the run: run again")
     shared = any(COLLECTORS[task.collector].keeps_predictions for task in work.tasks)
     watched = max((task.settings[WATCHED] for task in work.tasks if COLLECTORS[task.collector].watches), default=0)
-    how = {"keeps_predictions": shared, "watched": watched}
-    return Subject(work.checkpoint, model, images, passes.batch_size, passes.runtime, **how)
+    size, runtime = passes.batch_size, passes.runtime
+    return Subject(work.checkpoint, model, images, size, runtime, keeps_predictions=shared, watched=watched)
 
 
 def _measure_task(store: Store, work: Work, task: PlannedTask, subject: Subject, remarks: dict[str, str]) -> float:

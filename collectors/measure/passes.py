@@ -34,7 +34,7 @@ Rounding moves them by up to 2e-6 in the networks of the tests; a batch norm fol
 
 
 def checked_images(count: int) -> int:
-    """How many first images of so many a folded network is compared on: the comparison must not delay the passes proper.
+    """How many first images of so many a folded network is compared on: it must not delay the passes proper.
 
     >>> [checked_images(count) for count in (3, 24, 100, 1000)]
     [3, 8, 12, 32]
