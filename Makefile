@@ -142,6 +142,7 @@ bench: $(VENV)/installed  ## speed, memory and coverage, as ratios: benchmarks/R
 	$(BIN)/python -m benchmarks.stopping
 	$(BIN)/python -m benchmarks.assigned
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.runtimes
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.tips

@@ -1,0 +1,130 @@
+"""A pass by batch size, layout and runtime: what `collect` takes without trying, against a plain loop at its best batch.
+
+    python -m benchmarks.runtimes                     # a quarter of an hour on a quiet machine
+    python -m benchmarks.runtimes --only resnet56 --repeats 3
+
+One thread, wall time per image, all ways in turn, medians. `collect` takes folded batch norms, channels-last, and a batch
+by the input's pixels alone, so that no value depends on how fast a machine was: the ratios say what that costs. OpenVINO
+needs the extra `openvino`.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from benchmarks.results import machine, table, write_section
+from benchmarks.speed import calibrate
+from invariscope.collectors.engine.subject import BATCH_PIXELS, LARGEST_BATCH, SMALLEST_BATCH
+from invariscope.collectors.measure.passes import shift_network
+from invariscope.collectors.measure.runtimes import by_openvino
+from invariscope.zoo.loading import build_model
+
+CASES = {
+    "resnet18": ("timm:resnet18?num_classes=10", 224),
+    "resnet50": ("timm:resnet50?num_classes=10", 224),
+    "convnext_atto": ("timm:convnext_atto?num_classes=10", 224),
+    "efficientnet_b0": ("timm:efficientnet_b0?num_classes=10", 224),
+    "resnet56": ("zoo:resnet56?operator=strided", 32),
+    "soft": ("zoo:smallcnn?operator=soft&in_channels=3", 32),
+}
+LOOP = "plain loop"
+"""The network as it is, in the default layout."""
+
+
+@dataclass(frozen=True)
+class RuntimeSettings:
+    """How much is measured."""
+
+    only: str = ""
+    """Cases whose name contains this."""
+    repeats: int = 5
+    """Rounds."""
+    batches: tuple[int, ...] = (8, 16, 32, 64)
+    """Images per pass, besides what `collect` takes."""
+
+
+def usual_batch(size: int) -> int:
+    """Images per pass of `collect`."""
+    return min(max(BATCH_PIXELS // size**2, SMALLEST_BATCH), LARGEST_BATCH)
+
+
+def ways(model: nn.Module, images: Tensor) -> dict[str, tuple[nn.Module, torch.memory_format]]:
+    """The network as it is run, by name, and the layout of its images."""
+    folded = shift_network(model, images)
+    return {
+        LOOP: (model, torch.contiguous_format),
+        "folded, default layout": (folded, torch.contiguous_format),
+        "folded, channels-last": (folded, torch.channels_last),
+        "OpenVINO, fp32": (by_openvino(folded, images), torch.contiguous_format),
+        "OpenVINO, bf16": (by_openvino(folded, images, "bf16"), torch.contiguous_format),
+    }
+
+
+def measure(model: str, size: int, settings: RuntimeSettings) -> dict[tuple[str, int], float]:
+    """Milliseconds of an image, by way and batch."""
+    torch.manual_seed(0)
+    network = build_model(model)
+    images = torch.randn(max(settings.batches), 3, size, size)
+    calibrate(network, images[:16])
+    found: dict[tuple[str, int], list[float]] = {}
+    batches = sorted({*settings.batches, usual_batch(size)})
+    with torch.inference_mode():
+        made = ways(network.eval(), images[:8])
+        for round_ in range(settings.repeats + 1):  # the first warms up
+            for batch in batches:
+                for way, (run, layout) in made.items():
+                    spent = seconds(run, images[:batch].clone(memory_format=layout))
+                    if round_:
+                        found.setdefault((way, batch), []).append(1000 * spent / batch)
+    return {key: statistics.median(values) for key, values in found.items()}
+
+
+def seconds(run: Callable[[Tensor], object], batch: Tensor) -> float:
+    """Wall time of a pass."""
+    start = time.perf_counter()
+    run(batch)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measure and write the section."""
+    settings = tyro.cli(RuntimeSettings, description=__doc__)
+    torch.set_num_threads(1)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    every: list[dict[str, object]] = []
+    summary: list[dict[str, object]] = []
+    for name, (model, size) in CASES.items():
+        if settings.only not in name:
+            continue
+        found = measure(model, size, settings)
+        for batch in sorted({batch for _, batch in found}):
+            row = {way: f"{value:.2f}" for (way, size_), value in found.items() if size_ == batch}
+            every.append({"network": name, "batch": batch, **row})
+        own = usual_batch(size)
+        best = min(value for (way, _), value in found.items() if way == LOOP)
+        folded = [value for (way, _), value in found.items() if way.startswith("folded")]
+        ours = found["folded, channels-last", own]
+        ratio = {"plain loop at its best / collect's passes": f"{best / ours:.2f}"}
+        ratio["collect's passes / the best layout and batch"] = f"{ours / min(folded):.2f}"
+        for way in ("OpenVINO, fp32", "OpenVINO, bf16"):
+            ratio[f"plain loop at its best / {way}"] = f"{best / found[way, own]:.2f}"
+        summary.append({"network": name, "input": size, "collect's batch": own, **ratio})
+        print(summary[-1], flush=True)
+    facts = f"{machine('torch', 'timm', 'openvino')} Load {load:.1f} at the start; one thread, n = {settings.repeats}."
+    body = [facts, table(summary), "Milliseconds of an image:", table(every)]
+    write_section("Layouts, batches and runtimes (`python -m benchmarks.runtimes`)", "\n\n".join(body))
+
+
+if __name__ == "__main__":
+    main()
