@@ -1,11 +1,11 @@
-"""A pass by batch size, layout and runtime: what `collect` takes without trying, against a plain loop at its best batch.
+"""A pass by batch size, layout and runtime: what `collect` takes, against a plain loop at its best batch.
 
     python -m benchmarks.runtimes                     # a quarter of an hour on a quiet machine
     python -m benchmarks.runtimes --only resnet56 --repeats 3
 
-One thread, wall time per image, all ways in turn, medians. `collect` takes folded batch norms, channels-last, and a batch
-by the input's pixels alone, so that no value depends on how fast a machine was: the ratios say what that costs. OpenVINO
-needs the extra `openvino`.
+One thread, wall time per image, all ways in turn, medians. `collect` takes folded batch norms, channels-last, and a
+batch by the input's pixels alone, so that no value depends on how fast a machine was: the ratios say what that costs.
+OpenVINO needs the extra `openvino`.
 """
 
 from __future__ import annotations
