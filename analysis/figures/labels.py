@@ -8,12 +8,16 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.text import Annotation
 from numpy.typing import NDArray
 
 from invariscope.analysis.figures import style
 
 Array = NDArray[np.float64]
+
+MOST = 40
+"""Names that axes have room for: of more, the first so many are written."""
 
 DISTANCES = (4.0, 7.0, 11.0, 16.0, 22.0, 29.0, 37.0, 46.0)
 """Points from a mark to the nearest edge of its name."""
@@ -37,21 +41,29 @@ class Name(NamedTuple):
 def place_names(
     ax: Axes, names: Sequence[Name], *, points: Array | None = None, mark: float = 3.5, top: float = 1.0
 ) -> list[Annotation]:
-    """Write ``names`` beside their marks of radius ``mark`` (in points), around small ``points (n, 2)`` of the data, in
-    the axes below the part ``top`` of its height.
+    """Write the first :data:`MOST` of ``names`` beside their marks of radius ``mark`` (in points), around small
+    ``points (n, 2)`` of the data, in the axes below the part ``top`` of its height.
 
     The places are those of the layout at this moment: limits and layout must be settled before. Each name takes the
     cheapest of places all around its mark, in turns, until none moves.
     """
     if not names:
         return []
+    if len(names) > MOST:
+        unnamed = np.array([[name.x, name.y] for name in names[MOST:]])
+        points = unnamed if points is None else np.vstack([points, unnamed])
+        names = names[:MOST]
     scale = 72 / ax.figure.dpi
     where = ax.transData.transform([[name.x, name.y] for name in names]) * scale
     cloud = ax.transData.transform(points) * scale if points is not None and len(points) else np.empty((0, 2))
     frame = np.array(ax.get_window_extent().extents) * scale
     frame[3] = frame[1] + top * (frame[3] - frame[1])
     written = [_written(ax, name) for name in names]
-    sizes = np.array([[box.width, box.height] for box in (text.get_window_extent() for text in written)]) * scale
+    # One for all: without, each text makes a renderer of the whole figure, of which matplotlib keeps every one.
+    renderer = RendererAgg(*ax.figure.bbox.size, ax.figure.dpi)
+    sizes = (
+        np.array([[box.width, box.height] for box in (text.get_window_extent(renderer) for text in written)]) * scale
+    )
     offers = [_offers(size, mark) for size in sizes]
     fixed = [
         _cost(anchor, offer, size, where, index, cloud, frame, mark)

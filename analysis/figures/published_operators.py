@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from invariscope.analysis.designs.assigned import published
 from invariscope.analysis.designs.published_cell import OVER, WITHIN, PublishedCell
 from invariscope.analysis.figures import style
-from invariscope.analysis.figures.labels import Name, place_names
+from invariscope.analysis.figures.labels import MOST, Name, place_names
 from invariscope.analysis.figures.selection import FigureRows, plan_sentence, select
 from invariscope.analysis.say.numbers import bracketed
 from invariscope.base.errors import TableError
@@ -91,18 +91,19 @@ def _heading(told: Sequence[str], wide: bool) -> str:
 
 
 def _draw(ax: Axes, rows: pd.DataFrame, means: pd.DataFrame, reading: str, score: str) -> None:
-    for name, look in style.marks(rows["operator"]).items():
-        runs, path = rows[rows["operator"] == name], means[means["operator"] == name]
+    for name, (look, operators) in style.together(rows["operator"]).items():
+        runs, path = rows[rows["operator"].isin(operators)], means[means["operator"].isin(operators)]
         ax.scatter(
             runs[reading], 100 * runs[score], s=5, color=look.color, marker=look.marker, alpha=0.45, linewidths=0,
             zorder=2, label=f"_runs {name}",
         )  # fmt: skip
-        if len(path) > 1 and "strength" in path and path["strength"].notna().all():
-            doses = path.sort_values("strength")
-            ax.plot(
-                doses[reading], 100 * doses[score], color=look.color, linewidth=0.9, alpha=0.8, zorder=2.5,
-                label=f"_doses {name}",
-            )  # fmt: skip
+        for operator, doses in path.groupby("operator") if "strength" in path else ():
+            if len(doses) > 1 and doses["strength"].notna().all():
+                doses = doses.sort_values("strength")
+                ax.plot(
+                    doses[reading], 100 * doses[score], color=look.color, linewidth=0.9, alpha=0.8, zorder=2.5,
+                    label=f"_doses {operator}",
+                )  # fmt: skip
         apart = path["by_construction"].to_numpy()
         for mask, fill in ((~apart, look.color), (apart, "white")):
             if mask.any():
@@ -156,7 +157,8 @@ def _caption(
         f"Published operators and their strengths within one cell, {chosen.data}, {cell.name}: {len(first)} "
         f"specifications of {counted(first['operator'].nunique(), 'operator')}; large marks are means over "
         f"{counted(cell.rows['run'].nunique(), 'run')}, "
-        "lines join the strengths of one operator.",
+        "lines join the strengths of one operator."
+        + (f" The {MOST} most solitary operators are named." if first["operator"].nunique() > MOST else ""),
         plan_sentence(chosen),
         f"{LITERAL}: share of windows whose output is their maximum. {PRIMARY_READING}: weight on the maximum, "
         f"corrected for chance. {SEE}: what is left after the best shift when a site's input is moved.",

@@ -237,8 +237,8 @@ LISTED = 40
 """Up to so many operators a legend names each; of more, those that have no mark of their own are one entry."""
 
 
-def _together(operators: Iterable[Any]) -> dict[str, tuple[Mark, list[str]]]:
-    """What is drawn together, by label: each operator alone, or with those of the same mark where they are many."""
+def together(operators: Iterable[Any]) -> dict[str, tuple[Mark, list[str]]]:
+    """The operators that are drawn together, by label: each alone, or with those of its mark where they are many."""
     known = marks(operators)
     if len(known) <= LISTED:
         return {name: (mark, [name]) for name, mark in known.items()}
@@ -253,7 +253,7 @@ def scatter_operators(ax: Axes, frame: pd.DataFrame, x: str, y: str, *, size: fl
 
     Of more than :data:`LISTED` operators those that share a mark are one collection.
     """
-    for name, (mark, names) in _together(frame["operator"]).items():
+    for name, (mark, names) in together(frame["operator"]).items():
         rows = frame[frame["operator"].isin(names)]
         emphasis = name == "subsample"
         ax.scatter(
