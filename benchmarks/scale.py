@@ -1,4 +1,4 @@
-"""Processor time and memory of `analyze` and `figures` on synthetic tables of 200, 1,000 and 10,000 checkpoints.
+"""Processor time and memory of `analyze`, `figures` and `report` on synthetic tables of 200, 1,000 and 10,000 checkpoints.
 
     python -m benchmarks.scale                          # a quarter of an hour on a quiet machine
     python -m benchmarks.scale --checkpoints 200 1000 --repeats 1
@@ -27,9 +27,9 @@ from benchmarks.results import machine, table, write_section
 from benchmarks.synthetic import Synthetic
 
 GOALS = {200: 10.0, 1_000: 30.0, 10_000: 120.0}
-"""Processor seconds of `analyze`."""
-MOST_MEMORY, MOST_GROWTH = 2.0, 1.1
-"""GiB, and the power of the number of checkpoints."""
+"""Processor seconds of each command."""
+MOST_MEMORY, MOST_GROWTH, MOST_PAGE = 2.0, 1.1, 5.0
+"""GiB, the power of the number of checkpoints, and MB."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ScaleSettings:
 
     checkpoints: tuple[int, ...] = tuple(GOALS)
     """Numbers of checkpoints."""
-    commands: tuple[str, ...] = ("analyze", "figures")
+    commands: tuple[str, ...] = ("analyze", "figures", "report")
     """Commands of invariscope."""
     repeats: int = 3
     """Runs of each."""
@@ -46,9 +46,11 @@ class ScaleSettings:
     """Also operators drawn at random."""
 
 
-def run(command: str, tables: Path, out: Path) -> tuple[float, float]:
-    """Processor seconds and peak memory in GiB of one command."""
-    line = [sys.executable, "-m", "invariscope", command, str(tables), "--out", str(out)]
+def run(command: str, tables: Path, out: Path) -> tuple[float, float, float]:
+    """Processor seconds, peak memory in GiB, and the size of the page in MB, of one command."""
+    target = out / "report.html" if command == "report" else out
+    out.mkdir(exist_ok=True)
+    line = [sys.executable, "-m", "invariscope", command, str(tables), "--out", str(target)]
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     said = process.stderr.read() if process.stderr else b""
     _, status, used = os.wait4(process.pid, 0)
@@ -56,7 +58,8 @@ def run(command: str, tables: Path, out: Path) -> tuple[float, float]:
     if process.returncode:
         raise RuntimeError(f"{' '.join(line)}: {said.decode(errors='replace')[-500:]}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 2**30
+    page = target.stat().st_size / 1e6 if target.is_file() else float("nan")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 2**30, page
 
 
 def measured(settings: ScaleSettings) -> Iterator[dict[str, object]]:
@@ -68,20 +71,22 @@ def measured(settings: ScaleSettings) -> Iterator[dict[str, object]]:
                 for n in settings.checkpoints
             }
             for command in settings.commands:
-                runs: dict[int, list[tuple[float, float]]] = {n: [] for n in tables}
+                runs: dict[int, list[tuple[float, float, float]]] = {n: [] for n in tables}
                 for _ in range(settings.repeats):
                     for n, where in tables.items():
                         runs[n].append(run(command, where, Path(folder) / "out"))
                 yield from _rows(command, "drawn" if drawn else "published", runs)
 
 
-def _rows(command: str, operators: str, runs: dict[int, list[tuple[float, float]]]) -> Iterator[dict[str, object]]:
+def _rows(
+    command: str, operators: str, runs: dict[int, list[tuple[float, float, float]]]
+) -> Iterator[dict[str, object]]:
     before: tuple[int, float] | None = None
     for n, found in runs.items():
-        seconds, memory = ([one[place] for one in found] for place in (0, 1))
+        seconds, memory, pages = ([one[place] for one in found] for place in range(3))
         median = statistics.median(seconds)
         growth = np.log(median / before[1]) / np.log(n / before[0]) if before else float("nan")
-        goal = GOALS.get(n) if command == "analyze" else None
+        goal = GOALS.get(n)
         yield {
             "command": command,
             "operators": operators,
@@ -90,6 +95,9 @@ def _rows(command: str, operators: str, runs: dict[int, list[tuple[float, float]
             "at most": "" if goal is None else f"{goal:.0f}{'' if median <= goal else ': missed'}",
             "power of n": f"{growth:.2f}{'' if growth <= MOST_GROWTH else ': missed'}" if before else "",
             "peak GiB": f"{max(memory):.2f}{'' if max(memory) <= MOST_MEMORY else ': missed'}",
+            "page, MB": f"{max(pages):.1f}{'' if max(pages) <= MOST_PAGE else ': missed'}"
+            if command == "report"
+            else "",
         }
         before = (n, median)
 
