@@ -1,4 +1,4 @@
-"""Processor time and memory of `analyze`, `figures` and `report` on synthetic tables of 200, 1,000 and 10,000 checkpoints.
+"""Processor time and memory of `analyze`, `figures` and `report` on synthetic tables of 200 to 10,000 checkpoints.
 
     python -m benchmarks.scale                          # a quarter of an hour on a quiet machine
     python -m benchmarks.scale --checkpoints 200 1000 --repeats 1
