@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import nn
 
 from invariscope.base.errors import InputError, ModelError
@@ -148,7 +148,7 @@ def blame_of(
         parts = [(sign, (circular if of_it and circular else sums).drift_of(key)) for key, sign, of_it in terms]
         value = sum(sign * part[0] for sign, part in parts)
         se = jackknife_error(sum((sign * part[1] for sign, part in parts), np.zeros(sums.still.images)))
-        half = float(student.ppf((1 + LEVEL) / 2, max(sums.still.images - 1, 1))) * se
+        half = float(stdtrit(max(sums.still.images - 1, 1), (1 + LEVEL) / 2)) * se
         numbers = {"added": value, "se": se, "low": value - half, "high": value + half, "greatest": share}
         missing = None if np.isfinite(value) else _reason(used, terms)
         if missing and about["cause"] == HEAD and len(sites):

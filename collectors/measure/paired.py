@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from invariscope.collectors.measure.scores import LEVEL, RULE_OF_THREE
 
@@ -95,7 +95,7 @@ def paired_change(before: Statistic, after: Statistic, largest: float | None = 1
         ends = change - share * (largest + change), change + share * (largest - change)
         return Change(before.value, after.value, change, floor, *ends)
     se = max(float(np.sqrt((n - 1) / n * np.square(deviation - deviation.mean()).sum())), floor)
-    reach = float(student.ppf((1 + LEVEL) / 2, n - 1)) * se
+    reach = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * se
     bound = np.inf if largest is None else largest
     low, high = (float(np.clip(end, -bound, bound)) for end in (change - reach, change + reach))
     return Change(before.value, after.value, change, se, low, high)

@@ -14,9 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logit
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import expit, logit, ndtri, stdtrit
 
 LEVEL = 0.95
 RULE_OF_THREE = 3.0
@@ -181,7 +179,7 @@ def share_of_images(hits: np.ndarray, n_pairs: int = 0) -> ScoreEstimate:
     value, n = found.value, len(hits)
     if np.isnan(value) or _all_equal(hits):
         return found
-    z = float(norm.ppf((1 + LEVEL) / 2))
+    z = float(ndtri((1 + LEVEL) / 2))
     middle, shrink = value + z**2 / (2 * n), 1 + z**2 / n
     reach = z * float(np.sqrt(value * (1 - value) / n + z**2 / (4 * n**2)))
     return ScoreEstimate(value, found.se, (middle - reach) / shrink, (middle + reach) / shrink, n_pairs)
@@ -258,7 +256,7 @@ def _interval(value: float, se: float, n: int, bounds: tuple[float, float], n_pa
         share = min(1.0, RULE_OF_THREE / n)
         low, high = place * (1 - share), place + (1 - place) * share
     else:
-        reach = float(student.ppf((1 + LEVEL) / 2, n - 1)) * se / size / (place * (1 - place))
+        reach = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * se / size / (place * (1 - place))
         low, high = (float(expit(logit(place) + side * reach)) for side in (-1, 1))
     return ScoreEstimate(value, se, bottom + size * low, bottom + size * high, n_pairs)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from invariscope.collectors.measure.scores import LEVEL, RULE_OF_THREE
 
@@ -33,5 +33,5 @@ def error(values: np.ndarray) -> float:
     n = len(values)
     if n < 2:
         return float("nan")
-    z = float(norm.ppf((1 + LEVEL) / 2))
+    z = float(ndtri((1 + LEVEL) / 2))
     return max(float(values.std(ddof=1)) / n**0.5, RULE_OF_THREE / (z * n))
