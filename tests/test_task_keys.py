@@ -14,9 +14,12 @@ import pytest
 from invariscope.cli.demo import Demo, asked
 from invariscope.collectors.engine.planning import _code, _tasks
 from invariscope.collectors.engine.run import plan_run
+from invariscope.collectors.measure.msb import LARGEST_WHOLE
 from invariscope.collectors.options import Options
 from invariscope.collectors.schema import COLLECTORS
+from invariscope.collectors.tables.layers import WINDOWS
 from invariscope.zoo.checkpoint import Checkpoint
+from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.datasets.source import DataSource
 from invariscope.zoo.manifest import read_manifest
 
@@ -138,3 +141,17 @@ def test_a_change_of_what_a_file_imports_is_another_task(repository: Path, tmp_p
     assert keys() == before
     (tmp_path / "blocks.py").write_text("pool = 1  # another\n")
     assert not keys() & before
+
+
+@pytest.mark.parametrize("collector", ["layers", "swaps"])
+def test_the_most_windows_are_in_the_keys_of_large_inputs_alone(collector: str) -> None:
+    def windows(size: int, **knobs: int) -> dict[str, Any]:
+        spec = InputSpec(size, (0.5,), (0.25,))
+        checkpoint = Checkpoint("one", "zoo:smallcnn?operator=max", Path("one.safetensors"), spec)
+        first = COLLECTORS[collector].settings(checkpoint, Options((collector,), **knobs))[0]
+        return {name: value for name, value in first.items() if "windows" in name}
+
+    assert WINDOWS == LARGEST_WHOLE
+    assert windows(64) == {"windows": None}
+    assert windows(65) == {"windows": None, "windows_at_most": WINDOWS}
+    assert windows(224, windows_per_image=7) == {"windows": 7}
