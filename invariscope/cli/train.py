@@ -25,6 +25,8 @@ class Train(CodeFlag):
     """Recipe: defaults and grids of factors."""
     out: Path
     """Folder for the weights and zoo.yaml."""
+    only: str = "*"
+    """Train the runs of these names alone: a pattern such as '*-R1?-*'; finished ones stay in zoo.yaml."""
     jobs: int = 1
     """Worker processes, one training run each at a time."""
     device: str = "cpu"
@@ -50,7 +52,9 @@ class Train(CodeFlag):
         for same in twins(read_recipe(self.recipe, allow_code=self.allow_code)):
             warn(f"{', '.join(same)} train one network, which counts once: leave all but one out")
         try:
-            report = train_recipe(self.recipe, self.out, jobs=jobs, conditions=conditions, allow_code=self.allow_code)
+            report = train_recipe(
+                self.recipe, self.out, jobs, conditions=conditions, allow_code=self.allow_code, only=self.only
+            )
         except KeyboardInterrupt:
             warn("", f"stopped: what is in {self.out} is whole; the same command goes on from there")
             raise

@@ -248,6 +248,20 @@ def test_finished_runs_are_skipped_and_lost_files_made_again(
     assert [entry.name for entry in out.iterdir() if entry.suffix == ".part"] == []
 
 
+def test_runs_of_other_names_are_not_trained_and_finished_ones_stay(small_zoo: Path, tmp_path: Path) -> None:
+    path, out = recipe(tmp_path, SMALL), tmp_path / "zoo"
+    first = train_recipe(path, out, progress=False, only="*-max-*")
+    second = train_recipe(path, out, progress=False, only="*-zeros-*")
+    assert first.trained == ("smallcnn-max-circular-s0", "smallcnn-max-zeros-s0")
+    assert second.skipped == first.trained
+    assert all("-zeros-" in name for name in second.trained)
+    train_recipe(path, out, progress=False)
+    assert (out / "zoo.yaml").read_text() == (small_zoo / "zoo.yaml").read_text()
+    with pytest.raises(RecipeError, match=r"no run is called avg: there are smallcnn-max-circular-s0, .* others"):
+        train_recipe(path, tmp_path / "none", progress=False, only="avg")
+    assert not (tmp_path / "none").exists()
+
+
 def test_files_of_other_settings_or_half_files_are_refused(tmp_path: Path) -> None:
     run = Run(epochs=1, **QUICK)
     train_recipe([run], tmp_path, progress=False)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def train_recipe(
     progress: bool = True,
     conditions: Conditions | None = None,
     allow_code: bool = False,
+    only: str = "*",
 ) -> TrainReport:
     """Train what a recipe asks for and ``out`` does not hold yet, and write ``out/zoo.yaml``.
 
@@ -101,9 +103,11 @@ def train_recipe(
         progress: show a bar over the runs on standard error, when that is a terminal.
         conditions: device, threads of a run, and how often its state is kept.
         allow_code: run the Python files that a recipe names; those of ``runs``, which the caller made, always do.
+        only: a pattern; runs of other names are not trained. Finished ones stay in ``zoo.yaml``.
 
     Raises:
-        RecipeError: for a recipe that is wrong, or a file in ``out`` of the same name with other settings.
+        RecipeError: for a recipe that is wrong, a pattern that no run has, or a file in ``out`` of the same name with
+            other settings.
         InputError: for data that cannot be loaded, a network that cannot be built, or a broken ``zoo.yaml``.
         OutputError: ``out`` cannot be written to, or its disk is full; what is there is whole, and is gone on from.
         Stopped: a signal asked for the end.
@@ -114,6 +118,8 @@ def train_recipe(
     conditions = conditions or Conditions()
     check_device(conditions.device)
     _check_models(runs)
+    if not any(fnmatchcase(run.id, only) for run in runs):
+        raise RecipeError(f"no run is called {only}: there are {_few_names(runs)}")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
@@ -128,7 +134,7 @@ def train_recipe(
     for run in runs:
         if run.id in finished:  # killed between its last weights and the removal of its state
             _state_file(out, run).unlink(missing_ok=True)
-    todo = [run for run in runs if run.id not in finished]
+    todo = [run for run in runs if run.id not in finished and fnmatchcase(run.id, only)]
     trained: list[str] = []
     failed: list[tuple[str, str]] = []
     notes: list[str] = []
@@ -156,6 +162,11 @@ def train_recipe(
                 (out / FILE_NAME).unlink(missing_ok=True)
     skipped = tuple(run.id for run in runs if run.id in finished and run.id not in trained)
     return TrainReport(tuple(trained), skipped, tuple(failed), out / FILE_NAME, tuple(notes))
+
+
+def _few_names(runs: Sequence[Run]) -> str:
+    more = f" and {len(runs) - 3} others" if len(runs) > 3 else ""
+    return ", ".join(run.id for run in runs[:3]) + more
 
 
 def _train_all(
