@@ -14,10 +14,12 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 import tyro
@@ -25,9 +27,10 @@ from torch import Tensor, nn
 
 from benchmarks.results import machine, table, write_section
 from benchmarks.speed import calibrate
+from invariscope.base.errors import ModelError
 from invariscope.collectors.engine.subject import BATCH_PIXELS, LARGEST_BATCH, SMALLEST_BATCH
 from invariscope.collectors.measure.passes import shift_network
-from invariscope.collectors.measure.runtimes import by_openvino
+from invariscope.collectors.measure.runtimes import Unconverted, by_openvino
 from invariscope.zoo.loading import build_model
 
 CASES = {
@@ -40,6 +43,7 @@ CASES = {
 }
 LOOP = "plain loop"
 """The network as it is, in the default layout."""
+WAYS = (LOOP, "folded, default layout", "folded, channels-last", "OpenVINO, fp32", "OpenVINO, bf16")
 
 
 @dataclass(frozen=True)
@@ -60,25 +64,27 @@ def usual_batch(size: int) -> int:
 
 
 def ways(model: nn.Module, images: Tensor) -> dict[str, tuple[nn.Module, torch.memory_format]]:
-    """The network as it is run, by name, and the layout of its images."""
+    """The network as it is run, by name, and the layout of its images; without OpenVINO where that cannot run it."""
     folded = shift_network(model, images)
-    return {
+    made = {
         LOOP: (model, torch.contiguous_format),
         "folded, default layout": (folded, torch.contiguous_format),
         "folded, channels-last": (folded, torch.channels_last),
-        "OpenVINO, fp32": (by_openvino(folded, images), torch.contiguous_format),
-        "OpenVINO, bf16": (by_openvino(folded, images, "bf16"), torch.contiguous_format),
     }
+    for precision in ("fp32", "bf16"):
+        with contextlib.suppress(ModelError, Unconverted):
+            made[f"OpenVINO, {precision}"] = by_openvino(folded, images, precision), torch.contiguous_format
+    return made
 
 
 def measure(model: str, size: int, settings: RuntimeSettings) -> dict[tuple[str, int], float]:
     """Milliseconds of an image, by way and batch."""
     torch.manual_seed(0)
     network = build_model(model)
-    images = torch.randn(max(settings.batches), 3, size, size)
+    batches = sorted({*settings.batches, usual_batch(size)})
+    images = torch.randn(max(batches), 3, size, size)
     calibrate(network, images[:16])
     found: dict[tuple[str, int], list[float]] = {}
-    batches = sorted({*settings.batches, usual_batch(size)})
     with torch.inference_mode():
         made = ways(network.eval(), images[:8])
         for round_ in range(settings.repeats + 1):  # the first warms up
@@ -101,6 +107,8 @@ def main() -> None:
     """Measure and write the section."""
     settings = tyro.cli(RuntimeSettings, description=__doc__)
     torch.set_num_threads(1)
+    if not any(settings.only in name for name in CASES):
+        raise SystemExit(f"no case is called {settings.only}: there are {', '.join(CASES)}")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     every: list[dict[str, object]] = []
     summary: list[dict[str, object]] = []
@@ -109,7 +117,7 @@ def main() -> None:
             continue
         found = measure(model, size, settings)
         for batch in sorted({batch for _, batch in found}):
-            row = {way: f"{value:.2f}" for (way, size_), value in found.items() if size_ == batch}
+            row = {way: f"{found[way, batch]:.2f}" if (way, batch) in found else "" for way in WAYS}
             every.append({"network": name, "batch": batch, **row})
         own = usual_batch(size)
         best = min(value for (way, _), value in found.items() if way == LOOP)
@@ -118,12 +126,17 @@ def main() -> None:
         ratio = {"plain loop at its best / collect's passes": f"{best / ours:.2f}"}
         ratio["collect's passes / the best layout and batch"] = f"{ours / min(folded):.2f}"
         for way in ("OpenVINO, fp32", "OpenVINO, bf16"):
-            ratio[f"plain loop at its best / {way}"] = f"{best / found[way, own]:.2f}"
+            here = (way, own) in found
+            ratio[f"plain loop at its best / {way}"] = f"{best / found[way, own]:.2f}" if here else "not there"
         summary.append({"network": name, "input": size, "collect's batch": own, **ratio})
         print(summary[-1], flush=True)
-    facts = f"{machine('torch', 'timm', 'openvino')} Load {load:.1f} at the start; one thread, n = {settings.repeats}."
+    packages = ["torch", "timm", *(["openvino"] if find_spec("openvino") else [])]
+    facts = f"{machine(*packages)} Load {load:.1f} at the start; one thread, n = {settings.repeats}."
     body = [facts, table(summary), "Milliseconds of an image:", table(every)]
-    write_section("Layouts, batches and runtimes (`python -m benchmarks.runtimes`)", "\n\n".join(body))
+    if settings.only:
+        print("\n\n".join(body))  # a part of the cases takes the place of none
+    else:
+        write_section("Layouts, batches and runtimes (`python -m benchmarks.runtimes`)", "\n\n".join(body))
 
 
 if __name__ == "__main__":

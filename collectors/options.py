@@ -174,7 +174,8 @@ class PassOptions:
     """Device: cpu, cuda or mps. It moves values by rounding only and is not in the tasks' keys, but for timings."""
     runtime: str = "torch"
     """What runs the passes over shifted images: torch, openvino (on processors; a network that it cannot convert is run
-    by torch, which is said), or auto, the faster one. It moves values by rounding only; with bf16 it is in the keys."""
+    by torch, which is said), or auto, the faster one. In fp32 it moves values by rounding only and is not in the tasks'
+    keys; in bf16 it is, and what cannot be converted is a failure."""
     batch_size: int | None = None
     """Images per forward pass; by default 8 to 64, by the input size. It moves values by rounding only."""
 
@@ -289,6 +290,13 @@ class Options:
             raise InputError(unknown("option", next(iter(knobs)), every))
         refuse_code((getattr(group, field.name) for group in made for field in dataclasses.fields(group)), allow_code)
         object.__setattr__(self, "groups", tuple(made))
+        passes = self[PassOptions]
+        watching = [name for name in self.collect if COLLECTORS[name].watches]
+        if watching and passes.runtime != "torch" and passes.precision != "fp32":
+            raise InputError(
+                f"{watching[0]} watches maps inside of networks, which torch alone can: measure it in "
+                f"{passes.precision} apart, with runtime torch"
+            )
         for name in self.collect:
             if (check := COLLECTORS[name].check) is not None:
                 check(self)

@@ -317,7 +317,12 @@ _TIMINGS = (
     column("collector", TEXT, "", "name of the collector"),
     column("started", pa.timestamp("us", tz="UTC"), "UTC", "start of the task"),
     column("seconds", REAL, "s", "wall time of the task, model loading apart"),
-    optional("runtime", TEXT, "", "what ran the shifted passes, and why torch where another was asked for"),
+    optional(
+        "runtime",
+        TEXT,
+        "",
+        "what ran the shifted passes (null: none was run anew), and why torch where another was asked for",
+    ),
 )
 
 

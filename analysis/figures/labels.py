@@ -16,9 +16,6 @@ from invariscope.analysis.figures import style
 
 Array = NDArray[np.float64]
 
-MOST = 40
-"""Names that axes have room for: of more, the first so many are written."""
-
 DISTANCES = (4.0, 7.0, 11.0, 16.0, 22.0, 29.0, 37.0, 46.0)
 """Points from a mark to the nearest edge of its name."""
 _NEAR = 8.0
@@ -41,18 +38,14 @@ class Name(NamedTuple):
 def place_names(
     ax: Axes, names: Sequence[Name], *, points: Array | None = None, mark: float = 3.5, top: float = 1.0
 ) -> list[Annotation]:
-    """Write the first :data:`MOST` of ``names`` beside their marks of radius ``mark`` (in points), around small
-    ``points (n, 2)`` of the data, in the axes below the part ``top`` of its height.
+    """Write ``names`` beside their marks of radius ``mark`` (in points), around small ``points (n, 2)`` of the data, in
+    the axes below the part ``top`` of its height.
 
     The places are those of the layout at this moment: limits and layout must be settled before. Each name takes the
     cheapest of places all around its mark, in turns, until none moves.
     """
     if not names:
         return []
-    if len(names) > MOST:
-        unnamed = np.array([[name.x, name.y] for name in names[MOST:]])
-        points = unnamed if points is None else np.vstack([points, unnamed])
-        names = names[:MOST]
     scale = 72 / ax.figure.dpi
     where = ax.transData.transform([[name.x, name.y] for name in names]) * scale
     cloud = ax.transData.transform(points) * scale if points is not None and len(points) else np.empty((0, 2))

@@ -15,12 +15,15 @@ from matplotlib.lines import Line2D
 from invariscope.analysis.designs.assigned import published
 from invariscope.analysis.designs.published_cell import OVER, WITHIN, PublishedCell
 from invariscope.analysis.figures import style
-from invariscope.analysis.figures.labels import MOST, Name, place_names
+from invariscope.analysis.figures.labels import Name, place_names
 from invariscope.analysis.figures.selection import FigureRows, plan_sentence, select
 from invariscope.analysis.say.numbers import bracketed
 from invariscope.base.errors import TableError
 from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING
+
+MOST = 40
+"""Names that a panel has room for."""
 
 LITERAL, SEE = "msb", "see"
 READINGS = (LITERAL, PRIMARY_READING, SEE)
@@ -73,7 +76,7 @@ def published_operators(
             _name(at[0], means[kind], readings[0], score)
             if len(readings) > 2:
                 _name(at[-1], means[kind], readings[-1], score)
-    figure.caption = _caption(chosen, cell, means, found, readings)
+    figure.caption = _caption(chosen, cell, means, found, readings, wide)
     return figure
 
 
@@ -124,7 +127,7 @@ def _name(ax: Axes, means: pd.DataFrame, reading: str, score: str) -> None:
     far = np.linalg.norm(places[:, None] - places[None], axis=2)
     other = known["operator"].to_numpy()[:, None] != known["operator"].to_numpy()[None]
     alone = np.where(other, far, np.inf).min(axis=1)
-    best = known.assign(alone=alone).sort_values("alone", ascending=False).drop_duplicates("operator")
+    best = known.assign(alone=alone).sort_values("alone", ascending=False).drop_duplicates("operator")[:MOST]
     looks = style.marks(known["operator"])
     named = {at: str(known["operator"].iloc[at]) for at in best.index}
     names = [Name(name, float(points[at, 0]), float(points[at, 1]), looks[name].color) for at, name in named.items()]
@@ -150,15 +153,17 @@ def _caption(
     means: Mapping[str, pd.DataFrame],
     found: Mapping[tuple[str, str, str], str],
     readings: Sequence[str],
+    wide: bool,
 ) -> str:
     first = next(iter(means.values()))
+    many = first["operator"].nunique() > MOST
     apart = sorted(set(first.loc[first["by_construction"], "operator_spec"]))
     lines = [
         f"Published operators and their strengths within one cell, {chosen.data}, {cell.name}: {len(first)} "
         f"specifications of {counted(first['operator'].nunique(), 'operator')}; large marks are means over "
         f"{counted(cell.rows['run'].nunique(), 'run')}, "
         "lines join the strengths of one operator."
-        + (f" The {MOST} most solitary operators are named." if first["operator"].nunique() > MOST else ""),
+        + (f" In each panel with names the {MOST} most solitary operators have theirs." if wide and many else ""),
         plan_sentence(chosen),
         f"{LITERAL}: share of windows whose output is their maximum. {PRIMARY_READING}: weight on the maximum, "
         f"corrected for chance. {SEE}: what is left after the best shift when a site's input is moved.",

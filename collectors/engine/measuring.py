@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from invariscope.base.errors import OutputError, WeightsError
+from invariscope.base.errors import OutputError, WeightsError, is_memory
 from invariscope.base.files import signature
 from invariscope.base.progress import quiet
 from invariscope.collectors.engine.planning import PlannedTask, Work
 from invariscope.collectors.engine.sharing import Claims
-from invariscope.collectors.engine.subject import Subject, is_memory
+from invariscope.collectors.engine.subject import Subject
 from invariscope.collectors.options import Options, PassOptions
 from invariscope.collectors.schema import COLLECTORS, TABLES, WATCHED
 from invariscope.collectors.store.parts import Store
@@ -148,8 +148,7 @@ def _measured(
     if subject is not None:
         report.batch_size = subject.images_per_pass if subject.halved else None
         report.deterministic = subject.known_deterministic
-        fell_back = subject.runtime == "openvino" and subject.ran not in (None, "openvino")
-        report.by_torch = subject.ran if fell_back else None
+        report.by_torch = subject.by_torch
     return report
 
 
@@ -169,6 +168,7 @@ def _subject(work: Work, images: ImageSet, options: Options) -> Subject:
 
 def _measure_task(store: Store, work: Work, task: PlannedTask, subject: Subject, remarks: dict[str, str]) -> float:
     started, clock = datetime.now(UTC), time.perf_counter()
+    subject.ran = None
     rows = _rows(subject, task)
     collector = COLLECTORS[task.collector]
     if collector.remark is not None and (remark := collector.remark(rows)) is not None:
@@ -195,7 +195,7 @@ def _measure_task(store: Store, work: Work, task: PlannedTask, subject: Subject,
         "collector": task.collector,
         "started": started,
         "seconds": seconds,
-        "runtime": subject.ran if "precision" in task.settings else None,
+        "runtime": subject.ran,
     }
     store.write("timings", task.key, pd.DataFrame([timing]))
     store.delete(store.path("failures", task.key))

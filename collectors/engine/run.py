@@ -89,8 +89,9 @@ def collect(
 
     Tasks whose parts are there are skipped, so a second run does nothing and a stopped run goes on; with a
     ``DataSource`` it finds that out without decoding an image. The values do not depend on ``jobs``, on the batch size
-    or on the order of the checkpoints. Several runs into one folder at once divide the tasks where it is on a local
-    disk or a network's. A checkpoint whose weights were replaced since is measured anew, and the rows
+    or on the order of the checkpoints; on what runs them (device, runtime) by rounding. Several runs into one folder at
+    once divide the tasks where it is on a local disk or a network's. A checkpoint whose weights were replaced since is
+    measured anew, and the rows
     of the old weights are removed. Where memory runs out, the batches are halved.
 
     Args:
@@ -217,5 +218,7 @@ def _measure(
                 log.line(f"failed: {failure}")
             if report.batch_size is not None:
                 log.line(f"out of memory: {report.checkpoint}: went on with batches of {report.batch_size}")
+            if report.by_torch is not None:
+                log.line(f"not run by openvino: {report.checkpoint}: {report.by_torch}")
             if report.deterministic is False:
                 log.line(f"no function of the image: {report.checkpoint}")

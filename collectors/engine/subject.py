@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from invariscope.base.errors import is_memory
 from invariscope.collectors.schema import SHIFT_KINDS
 
 if TYPE_CHECKING:
@@ -38,22 +39,6 @@ BATCH_PIXELS, SMALLEST_BATCH, LARGEST_BATCH = 1 << 19, 8, 64
 are fast: on one core batches of 64 take 1.2 to 1.4 times as long per image as batches of 8 for ResNet-50 at 224."""
 
 
-_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
-"""What torch's allocators say, in lower case: most raise a plain RuntimeError."""
-
-
-def is_memory(error: BaseException | None) -> bool:
-    """Whether memory ran out, here or in what this error was raised from."""
-    while error is not None:
-        text = str(error).lower()
-        if isinstance(error, MemoryError) or (
-            isinstance(error, RuntimeError | OSError) and any(word in text for word in _MEMORY)
-        ):
-            return True
-        error = error.__cause__
-    return False
-
-
 @dataclass
 class Subject:
     """One checkpoint under measurement: its network, and the images as it wants them.
@@ -75,9 +60,11 @@ class Subject:
     watched: int = 0
     known_deterministic: bool | None = None
     ran: str | None = None
-    """What ran the shift passes: a runtime, and after ``torch``, where another was asked for, why it did not."""
+    """What ran the shift passes asked for last: a runtime, and after ``torch``, where it took the place of one, why."""
+    by_torch: str | None = None
+    """Why torch ran them although another runtime was asked for and there."""
     _checked: bool = False
-    _networks: dict[tuple[str, bool], nn.Module] = field(default_factory=dict)
+    _networks: dict[tuple[str, bool], tuple[nn.Module, str]] = field(default_factory=dict)
     _recorded: dict[int, Unshifted] = field(default_factory=dict)
     _unshifted: dict[tuple[str, bool], Unshifted] = field(default_factory=dict)
     _predictions: dict[str, tuple[ShiftPlan, Predictions]] = field(default_factory=dict)
@@ -163,38 +150,35 @@ class Subject:
         precision, fold = key = settings["precision"], settings["fold"]
         if key not in self._networks:
             images = self.prepared()[: checked or checked_images(len(self.images))]
-            network, self.ran = None, "torch"
-            if self.runtime != "torch":
-                network = self._by_openvino(images, precision, fold)
+            network, ran = (None, "torch") if self.runtime == "torch" else self._by_openvino(images, precision, fold)
             if network is None:
                 network = shift_network(self.model, images, precision=precision, fold=fold)
-            self._networks[key] = network
-        return self._networks[key]
+            self._networks[key] = network, ran
+        network, self.ran = self._networks[key]
+        return network
 
-    def _by_openvino(self, images: Tensor, precision: str, fold: bool) -> nn.Module | None:
-        """The network as OpenVINO runs it; None, and ``ran`` says why, where torch is to run it."""
+    def _by_openvino(self, images: Tensor, precision: str, fold: bool) -> tuple[nn.Module | None, str]:
+        """The network as OpenVINO runs it; None, and why, where torch is to run it."""
         from invariscope.base.errors import ModelError
         from invariscope.collectors.measure.passes import shift_network
         from invariscope.collectors.measure.runtimes import LEAST_IMAGES, Unconverted, by_openvino, faster
 
-        if self.watched:
-            self.ran = "torch: the maps inside of it are watched"
-            return None
         is_auto = self.runtime == "auto"
         if is_auto and len(self.images) < LEAST_IMAGES:
-            self.ran = f"torch: fewer than {LEAST_IMAGES} images"
-            return None
+            return None, f"torch: fewer than {LEAST_IMAGES} images"
         plain = shift_network(self.model, images, fold=fold)
         try:
+            if self.watched:
+                raise Unconverted("the maps inside of it are watched")
             network = by_openvino(plain, images, precision)
         except (ModelError, Unconverted) as reason:
-            self.ran = f"torch: {reason}"
-            return None
+            if precision != "fp32":  # its rows are told from those of torch, whose numbers are others
+                raise ModelError(f"OpenVINO does not run it in {precision} ({reason}): take runtime torch") from reason
+            self.by_torch = f"torch: {reason}"
+            return None, self.by_torch
         if is_auto and not faster(plain, network, self.prepared()[: self.images_per_pass]):
-            self.ran = "torch: it is as fast"
-            return None
-        self.ran = "openvino"
-        return network
+            return None, "torch: it is as fast"
+        return network, "openvino"
 
     def record_output(self, start: int, output: Any) -> None:
         """Keep what the network said of the batch of ``MSB_BATCH`` unshifted images from ``start`` on."""

@@ -189,6 +189,7 @@ class _Measurement:
 
     dense_images: int
     windows_per_image: int | None
+    windows_at_most: int | None
     seed: int
     rivals: bool
     tallies: dict[str, Tally] = field(default_factory=dict)
@@ -240,7 +241,7 @@ class _Measurement:
         cell = use.stride[0] * use.stride[1] if use.stride else 1
         limit = self.windows_per_image
         if limit is None:
-            limit = PATCH_WINDOWS if use.costs_dense and cell >= PATCH_CELL else LARGEST_WHOLE
+            limit = PATCH_WINDOWS if use.costs_dense and cell >= PATCH_CELL else self.windows_at_most
         return limit if limit is not None and limit < use.output_size[0] * use.output_size[1] else None
 
     def _parts(self, site: Site, use: Use, images: int, drawn: int | None) -> Iterator[tuple[slice, Tensor | None]]:
@@ -273,6 +274,7 @@ def measure_msb(
     batch_size: int = 64,
     dense_images: int = 256,
     windows_per_image: int | None = None,
+    windows_at_most: int | None = LARGEST_WHOLE,
     seed: int = 0,
     on_output: Callable[[int, Any], None] | None = None,
     progress: bool = True,
@@ -297,8 +299,9 @@ def measure_msb(
             form of :data:`invariscope.zoo.datasets.given.Given`.
         dense_images: strided convolutions are measured on their dense (stride 1) output, on that many first images.
         windows_per_image: output locations per image and site (every channel at each), drawn without replacement
-            from ``seed``; by default all of them up to ``LARGEST_WHOLE``, or that many, and ``PATCH_WINDOWS`` where a
-            convolution's stride is 4 or more.
+            from ``seed``; by default all of them up to ``windows_at_most``, or that many, and ``PATCH_WINDOWS`` where a
+            convolution's stride is 4 or more. A number larger than any map asks for all.
+        windows_at_most: None for all, where ``windows_per_image`` is not given.
         progress: show a bar from two seconds on.
         on_output: called after each batch with the index of its first image and the network's output, so that the
             unshifted images need not be run again for what else is wanted of them.
@@ -319,6 +322,7 @@ def measure_msb(
         batch_size=batch_size,
         dense_images=dense_images,
         windows_per_image=windows_per_image,
+        windows_at_most=windows_at_most,
         seed=seed,
         on_output=on_output,
         rivals=True,
@@ -338,6 +342,7 @@ def tally_sites(
     batch_size: int = 64,
     dense_images: int = 256,
     windows_per_image: int | None = None,
+    windows_at_most: int | None = None,
     seed: int = 0,
     on_output: Callable[[int, Any], None] | None = None,
     rivals: bool = False,
@@ -349,6 +354,7 @@ def tally_sites(
     The network's own sites in forward order, then those on side branches.
     """
     settings = {"batch_size": batch_size, "dense_images": dense_images, "windows_per_image": windows_per_image}
+    settings["windows_at_most"] = windows_at_most
     for name, value in settings.items():
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}, and must be at least 1")
@@ -356,7 +362,7 @@ def tally_sites(
         raise InputError(f"seed is {seed}, and must be 0 or more")
     if len(images) == 0:
         raise DataError("there are no images to measure MSB on: give at least one")
-    measurement, watch = _Measurement(dense_images, windows_per_image, seed, rivals), Watch()
+    measurement, watch = _Measurement(dense_images, windows_per_image, windows_at_most, seed, rivals), Watch()
     starts = range(0, len(images), batch_size)
     with bar("MSB", len(starts), progress) as step:
         for start in starts:

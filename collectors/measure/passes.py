@@ -36,6 +36,8 @@ Rounding moves them by up to 2e-6 in the networks of the tests; a batch norm fol
 def checked_images(count: int) -> int:
     """How many first images of so many a folded network is compared on: it must not delay the passes proper.
 
+    Which network runs may depend on it, where a folded one is off by about the tolerance: values move by rounding then.
+
     >>> [checked_images(count) for count in (3, 24, 100, 1000)]
     [3, 8, 12, 32]
     """

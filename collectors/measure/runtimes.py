@@ -6,14 +6,14 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from invariscope.base.errors import one_line
-from invariscope.collectors.measure.passes import agree, evaluating, is_logits
+from invariscope.base.errors import is_memory
+from invariscope.collectors.measure.passes import agree, evaluating, is_logits, run_network
 from invariscope.collectors.measure.saying import logits_of
 from invariscope.zoo.optional import import_optional
 
@@ -55,9 +55,12 @@ class OpenVinoNetwork(nn.Module):
             "PERFORMANCE_HINT": "LATENCY",
         }
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of recording: what it fixed is checked on other images
+            warnings.simplefilter("ignore")  # of recording: sizes become numbers, which `by_openvino` checks
             recorded = openvino.convert_model(model, example_input=images[:2], input=[-1, *images.shape[1:]])
-        self._compiled: Any = openvino.Core().compile_model(recorded, "CPU", settings).create_infer_request()
+        compiled = openvino.Core().compile_model(recorded, "CPU", settings)
+        if compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() != HINTS[precision]:
+            raise Unconverted(f"this processor has no {precision}")
+        self._compiled: Any = compiled.create_infer_request()
 
     def forward(self, x: Tensor) -> Tensor:
         found = self._compiled.infer([x.contiguous().numpy()], share_inputs=True)
@@ -65,7 +68,7 @@ class OpenVinoNetwork(nn.Module):
 
 
 def import_openvino() -> Any:
-    """OpenVINO, without the package by which its import reports to its makers.
+    """OpenVINO, without the package by which it reports to its makers, unless that is imported already.
 
     Raises:
         ModelError: it cannot be imported; the line says what to do.
@@ -75,32 +78,59 @@ def import_openvino() -> Any:
 
 
 def by_openvino(network: nn.Module, images: Tensor, precision: str = "fp32") -> nn.Module:
-    """A network as OpenVINO runs it, checked against the network on the images, together and one by itself.
+    """A network as OpenVINO runs it, checked against the network itself.
 
-    In ``bf16`` it is the same recording in float32 that is checked.
+    It is checked on the images, on the first of them alone, and on what shifted passes may show: the images moved
+    with a strip of zeros and of their smallest value, one colour, and noise. A branch of the network that depends on
+    values and is taken by none of these is not seen. In ``bf16`` the same recording is checked in float32.
 
     Raises:
-        ModelError: OpenVINO is not there.
+        ModelError: OpenVINO is not there, or the network itself fails.
         Unconverted: it cannot be converted, or says something else than the network.
     """
     import_openvino()
-    if next((p for p in network.parameters() if p.dtype != torch.float32 or p.device.type != "cpu"), None) is not None:
+    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in network.parameters()):
         raise Unconverted("it is not in float32 on the processor")
     with evaluating(network), torch.no_grad():
-        said = logits_of(network(images.clone()))
-        if not is_logits(said):
+        views = [images, images[:1], *_moved(images)]
+        said = [logits_of(run_network(network, view.clone())) for view in views]
+        if not all(is_logits(one) and len(one) == len(view) for one, view in zip(said, views, strict=True)):
             raise Unconverted("it does not return logits of images")
         try:
             made = OpenVinoNetwork(network, images)
-            same = agree(said, made(images)) and agree(network(images[:1].clone()), made(images[:1]))
-            if same and precision != "fp32":
+            found = [made(view) for view in views]
+            if precision != "fp32":
                 made = OpenVinoNetwork(network, images, precision)
                 made(images)
+        except Unconverted:
+            raise
         except Exception as problem:  # foreign code on foreign code
-            raise Unconverted(f"it cannot be converted ({one_line(problem)[:160]})") from problem
-    if not same:
-        raise Unconverted("converted, it says something else")
+            if is_memory(problem):
+                raise
+            raise Unconverted(f"it cannot be converted ({_last_line(problem)})") from problem
+        if not all(one.shape == other.shape and agree(one, other) for one, other in zip(said, found, strict=True)):
+            raise Unconverted("converted, it says something else")
     return made
+
+
+def _moved(images: Tensor) -> Iterator[Tensor]:
+    """What passes may show beside the images: a strip of one value, one colour, noise."""
+    step = max(min(images.shape[-2:]) // 8, 1)
+    for value in (0.0, float(images.min())):
+        moved = images.roll((step, step), (2, 3))
+        moved[..., :step, :] = value
+        moved[..., :step] = value
+        yield moved
+    yield images[:2].mean((2, 3), keepdim=True).expand_as(images[:2])
+    yield torch.randn(images[:2].shape, generator=torch.Generator().manual_seed(0))
+
+
+def _last_line(problem: BaseException) -> str:
+    """The kind of the first error of a chain and what it says last: OpenVINO adds lines before it and errors after."""
+    if (cause := problem.__cause__ or problem.__context__) is not None:
+        return _last_line(cause)
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [""]
+    return f"{type(problem).__name__}: {' '.join(lines[-1].split())[:120]}"
 
 
 def faster(one: nn.Module, other: nn.Module, images: Tensor) -> bool:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 WINDOWS = 1024
 """Most windows looked at per image and site by default (:data:`invariscope.collectors.measure.msb.LARGEST_WHOLE`)."""
 
+AT_MOST = "windows_at_most"
+"""Setting of the tasks of large inputs."""
+
 
 @dataclass(frozen=True)
 class LayersOptions:
@@ -28,7 +31,8 @@ class LayersOptions:
     msb_images: int = 256
     """First images on which MSB is measured."""
     windows_per_image: int | None = None
-    """Windows sampled per image and site for MSB, by swaps as well; by default all of them up to 1024, or 1024."""
+    """Windows sampled per image and site for MSB, by swaps as well. By default all of them, in `layers` of inputs
+    above 64 x 64 pixels 1024 at most (1000000 asks for all), and 64 where a convolution's stride is 4 or more."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "msb_images", "windows_per_image")
@@ -70,22 +74,22 @@ COLUMNS = (
 )
 
 
-def window_settings(checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
+def _windows(checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
     """What a task's key holds of the windows looked at.
 
-    The most that are by default is a part of it only of inputs whose maps can have more outputs at a stride of 2: the
-    others' keys are as they were before there was one.
+    The most that are by default are a part of it, and apply, only for inputs that are large enough for most sites with
+    more: smaller ones have the keys and the values of before there was a most.
     """
     windows = options[LayersOptions].windows_per_image
     can_be_larger = checkpoint.input.height * checkpoint.input.width > 4 * WINDOWS
-    return {"windows": windows, **({"windows_at_most": WINDOWS} if windows is None and can_be_larger else {})}
+    return {"windows": windows, **({AT_MOST: WINDOWS} if windows is None and can_be_larger else {})}
 
 
 def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
     """One task for all sites."""
     chosen = options[LayersOptions]
     images = {"images": chosen.msb_images, "seed": options[PassOptions].seed}
-    return [{**images, **window_settings(checkpoint, options)}]
+    return [{**images, **_windows(checkpoint, options)}]
 
 
 def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
@@ -97,6 +101,7 @@ def rows(subject: Subject, settings: dict[str, Any]) -> pd.DataFrame:
         subject.prepared(limit=settings["images"]),
         batch_size=subject.msb_batch,
         windows_per_image=settings["windows"],
+        windows_at_most=settings.get(AT_MOST),
         seed=settings["seed"],
         on_output=subject.record_output,
     )

@@ -18,7 +18,7 @@ from invariscope.collectors.schema import (
     column,
     optional,
 )
-from invariscope.collectors.tables.layers import window_settings
+from invariscope.collectors.tables.layers import LayersOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,8 @@ def settings(checkpoint: Checkpoint, options: Options) -> list[dict[str, Any]]:
         shared["code"] = code
     if checkpoint.parts.scheme != "zoo":
         shared["self_swaps"] = "none"  # poolings of others are found to be the replacement since
-    unshifted = {"kind": UNSHIFTED, **window_settings(checkpoint, options), "crop_size": None}
+    windows = options[LayersOptions].windows_per_image
+    unshifted = {"kind": UNSHIFTED, "windows": windows, "crop_size": None}
     return [{**settings, **shared} for settings in (unshifted, *options[ShiftOptions].settings(checkpoint))]
 
 

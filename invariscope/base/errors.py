@@ -49,3 +49,19 @@ def one_line(problem: BaseException) -> str:
     """The kind of an exception and the first sentence of its message."""
     text = re.split(r"\n|\. ", str(problem).strip())[0]
     return f"{type(problem).__name__}: {text[:200]}"
+
+
+_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+"""What torch's allocators say, in lower case: most raise a plain RuntimeError."""
+
+
+def is_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, here or in what this error was raised from."""
+    while error is not None:
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or (
+            isinstance(error, RuntimeError | OSError) and any(word in text for word in _MEMORY)
+        ):
+            return True
+        error = error.__cause__
+    return False

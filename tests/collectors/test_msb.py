@@ -240,6 +240,7 @@ def test_large_maps_are_sampled_by_default() -> None:
     model, images = Net("maxblur"), noise(16, 3, 96, 96)
     full = measure_msb(model, images, windows_per_image=48 * 48)
     part = measure_msb(model, images)
+    pd.testing.assert_frame_equal(measure_msb(model, images, windows_at_most=None), full)
     outputs = full["n_windows"] / (16 * full["channels"])
     assert (part["n_windows"] == 16 * part["channels"] * outputs.clip(upper=msb.LARGEST_WHOLE)).all()
     assert (outputs > msb.LARGEST_WHOLE).any()

@@ -25,11 +25,12 @@ from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet, load_dataset
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.loading import build_model, load_checkpoint
+from invariscope.zoo.operators.ranked import Rank
 
 N = 300
 OPERATORS = ("max", "rank((0.5, 0.3, 0.15, 0.05))")
-BEYOND = "tips"
-"""An operator that OpenVINO 2026.4 does not convert."""
+BEYOND = "rank((0.4, 0.3, 0.2, 0.1), 2)"
+"""The operator of the network that is not converted, see :func:`beyond`."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,8 +92,9 @@ def test_the_same_scores_under_the_same_keys(zoo: list[Checkpoint], images: Imag
     assert outcome.by_torch == {}
     assert ran(tmp_path / "torch") == {"checkpoints": {"none"}, "layers": {"none"}, "invariance": {"torch"}}
     assert ran(tmp_path / "openvino") == {"checkpoints": {"none"}, "layers": {"none"}, "invariance": {"openvino"}}
-    # Of 300 images one prediction in a tie may differ; there is none here.
-    pd.testing.assert_series_equal(scores(tmp_path / "openvino"), scores(tmp_path / "torch"), rtol=0, atol=1e-6)
+    difference = (scores(tmp_path / "openvino") - scores(tmp_path / "torch")).abs()
+    assert difference.median() <= 1e-6
+    assert difference.max() <= 0.01  # an image in a tie may go either way
     again = collected(zoo, images, tmp_path / "openvino")
     assert (again.measured, again.found) == (0, 5 * len(zoo))
 
@@ -125,6 +127,18 @@ class Counts(nn.Module):
         return self.last(flat if len(x) > 1 else 5 + flat)
 
 
+class Looks(nn.Module):
+    """Says something else of images in which a value is exactly 0, as in the strip of a zero shift."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        said = self.last(x.flatten(1))
+        return said + 1 if bool((x == 0).any()) else said
+
+
 class Masks(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -134,12 +148,28 @@ def test_a_network_that_is_not_what_was_recorded_is_refused() -> None:
     torch.manual_seed(0)
     with pytest.raises(Unconverted, match="says something else"):
         by_openvino(Counts(), torch.rand(8, 1, 2, 2))
+    with pytest.raises(Unconverted, match="says something else"):
+        by_openvino(Looks(), torch.rand(8, 1, 8, 8) + 0.1)
     with pytest.raises(Unconverted, match="does not return logits"):
         by_openvino(Masks(), torch.rand(8, 1, 2, 2))
     with pytest.raises(Unconverted, match="float32"):
         by_openvino(Counts().double(), torch.rand(8, 1, 2, 2).double())
 
 
+@pytest.fixture
+def beyond(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operators of this kind cannot be recorded."""
+    pool = Rank.pool
+
+    def stubborn(self: Rank, x: Tensor) -> Tensor:
+        if torch.jit.is_tracing() and float(self.rank_weights()[0]) == pytest.approx(0.4):
+            raise NotImplementedError("a first line\nno such operation")
+        return pool(self, x)
+
+    monkeypatch.setattr(Rank, "pool", stubborn)
+
+
+@pytest.mark.usefixtures("beyond")
 def test_what_cannot_be_converted_is_run_by_torch_and_said(
     zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,9 +177,23 @@ def test_what_cannot_be_converted_is_run_by_torch_and_said(
     (reason,) = outcome.by_torch.values()
     assert list(outcome.by_torch) == ["n2"]
     assert reason.startswith("torch: it cannot be converted (")
+    assert reason.endswith("no such operation)")
     assert ran(tmp_path)["invariance"] == {reason, "openvino"}
+    assert f"not run by openvino: n2: {reason}" in next(tmp_path.glob("logs/*")).read_text()
     tell_outcome(outcome, tmp_path)
     assert f"not run by openvino: 1 checkpoint (n2: {reason})" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("beyond")
+def test_in_bfloat16_what_cannot_be_converted_is_a_failure(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path
+) -> None:
+    options = Options(("invariance",), n_shifts=3, precision="bf16", runtime="openvino")
+    outcome = collect(zoo[2:], images, tmp_path, options, progress=False)
+    assert outcome.measured == 1  # its description
+    assert "OpenVINO does not run it in bf16 (it cannot be converted" in outcome.failures[0].message
+    with pytest.raises(InputError, match="drift watches maps inside of networks"):
+        Options(("invariance", "drift"), precision="bf16", runtime="openvino")
 
 
 def test_watched_maps_need_torch(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
@@ -193,6 +237,7 @@ def test_auto_takes_the_faster_one_of_enough_images(
 def test_bfloat16_of_each_runtime_has_keys_of_its_own(zoo: list[Checkpoint], images: ImageSet, tmp_path: Path) -> None:
     collected(zoo[:1], images, tmp_path, precision="bf16")
     outcome = collected(zoo[:1], images, tmp_path, precision="bf16", runtime="openvino")
+    assert ran(tmp_path)["invariance"] == {"torch", "openvino"}
     assert (outcome.measured, outcome.found) == (3, 2)
     frame = read(tmp_path, "invariance")
     both = frame.groupby(["shift_kind", "score"])["value"].agg(["size", np.ptp])
@@ -200,6 +245,15 @@ def test_bfloat16_of_each_runtime_has_keys_of_its_own(zoo: list[Checkpoint], ima
     assert both["ptp"].max() < 0.2
     with pytest.raises(InputError, match="name one in place of runtime auto"):
         Options(precision="bf16", runtime="auto")
+
+
+def test_memory_that_ran_out_is_no_reason_to_take_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr(runtimes, "OpenVinoNetwork", full)
+    with pytest.raises(RuntimeError, match="allocate"):
+        by_openvino(Looks(), torch.rand(8, 1, 8, 8))
 
 
 def test_refused_options(monkeypatch: pytest.MonkeyPatch) -> None:

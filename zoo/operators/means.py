@@ -50,7 +50,7 @@ def lehmer_pool(x: Tensor, p: float = 2.0, kernel: int = 2, stride: int = 2, pad
     """``sum x+^p / sum x+^(p-1)`` with ``x+ = relu(x)`` over ``kernel x kernel``; 0 where no value is positive.
 
     The mean of ``x+`` at ``p = 1``, the expectation of stochastic pooling (Zeiler & Fergus 2013) at 2, the maximum at
-    inf.
+    inf. The gradient of a value that is not positive is 0; for ``p`` below 2 that of a small one grows without bound.
     """
     if p == 1:
         return avg_pool(x.relu(), kernel, stride, padding_mode)
