@@ -173,9 +173,8 @@ class PassOptions:
     device: str = "cpu"
     """Device: cpu, cuda or mps. It moves values by rounding only and is not in the tasks' keys, but for timings."""
     runtime: str = "torch"
-    """What runs the passes over shifted images: torch, openvino (on processors; a network that it cannot convert is run
-    by torch, which is said), or auto, the faster one. In fp32 it moves values by rounding only and is not in the tasks'
-    keys; in bf16 it is, and what cannot be converted is a failure."""
+    """What runs the passes over shifted images: torch, openvino (on processors; torch where it cannot, which is said),
+    or auto, the faster one. It moves fp32 values by rounding only; bf16 ones have keys of their own."""
     batch_size: int | None = None
     """Images per forward pass; by default 8 to 64, by the input size. It moves values by rounding only."""
 

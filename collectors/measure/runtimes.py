@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,7 +56,7 @@ class OpenVinoNetwork(nn.Module):
             "ENABLE_CPU_PINNING": False,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _logger_kept():
             warnings.simplefilter("ignore")  # of recording: sizes become numbers, which `by_openvino` checks
             recorded = openvino.convert_model(model, example_input=images[:2], input=[-1, *images.shape[1:]])
         compiled = openvino.Core().compile_model(recorded, "CPU", settings)
@@ -65,6 +67,18 @@ class OpenVinoNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         found = self._compiled.infer([x.contiguous().numpy()], share_inputs=True)
         return torch.from_numpy(found[0].copy())
+
+
+@contextmanager
+def _logger_kept() -> Iterator[None]:
+    """The root logger is as before after it: a conversion that fails leaves it at errors alone."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, list(root.filters), list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
 
 
 def import_openvino() -> Any:

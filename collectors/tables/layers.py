@@ -31,8 +31,8 @@ class LayersOptions:
     msb_images: int = 256
     """First images on which MSB is measured."""
     windows_per_image: int | None = None
-    """Windows sampled per image and site for MSB, by swaps as well. By default all of them, in `layers` of inputs
-    above 64 x 64 pixels 1024 at most (1000000 asks for all), and 64 where a convolution's stride is 4 or more."""
+    """Windows sampled per image and site for MSB, by swaps as well. By default all; in `layers` of inputs above 64 x 64
+    pixels 1024 at most (1000000: all), and 64 of convolutions of stride 4 or more."""
 
     def __post_init__(self) -> None:
         at_least(1, self, "msb_images", "windows_per_image")

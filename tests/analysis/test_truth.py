@@ -51,6 +51,7 @@ def timings(times: dict[str, int]) -> pd.DataFrame:
             "collector": "any",
             "started": datetime(2026, 1, day, tzinfo=UTC),
             "seconds": 1,
+            "runtime": None,
         }
         for task, day in times.items()
     ]

@@ -98,6 +98,7 @@ def test_at_most_a_moment_of_finished_work_waits(tmp_path: Path, monkeypatch: py
     clock = [0.0]
     monkeypatch.setattr("invariscope.collectors.store.parts.time.monotonic", lambda: clock[0])
     row = {"checkpoint": "a", "collector": "layers", "started": pd.Timestamp("2026-01-01", tz="UTC"), "seconds": 1.0}
+    row["runtime"] = None
     seen = []
     with store.together():
         for key, seconds in (("t0", 0.5), ("t1", 0.6), ("t2", 0.4), ("t3", 5.0)):
@@ -127,6 +128,7 @@ def test_a_task_that_counts_as_done_has_its_time(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(store, "filesystem", Watched())
     monkeypatch.setattr(Store, "folder", tmp_path)
     row = {"checkpoint": "a", "started": pd.Timestamp("2026-01-01", tz="UTC"), "seconds": 1.0}
+    row["runtime"] = None
     surface = {field.name: 0 if field.type != "string" else "a" for field in TABLES["failures"]}
     with store.together():
         for key in ("t0", "t1"):

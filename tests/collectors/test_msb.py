@@ -236,18 +236,6 @@ def test_sampled_windows_estimate_all_of_them() -> None:
     assert (part["msb_corrected"] != again["msb_corrected"]).any()
 
 
-def test_large_maps_are_sampled_by_default() -> None:
-    model, images = Net("maxblur"), noise(16, 3, 96, 96)
-    full = measure_msb(model, images, windows_per_image=48 * 48)
-    part = measure_msb(model, images)
-    pd.testing.assert_frame_equal(measure_msb(model, images, windows_at_most=None), full)
-    outputs = full["n_windows"] / (16 * full["channels"])
-    assert (part["n_windows"] == 16 * part["channels"] * outputs.clip(upper=msb.LARGEST_WHOLE)).all()
-    assert (outputs > msb.LARGEST_WHOLE).any()
-    for name in READINGS:
-        assert ((part[name] - full[name]).abs() <= 4 * part[f"{name}_se"] + 1e-12).all(), name
-
-
 def test_what_no_drawn_window_shows_is_not_held_to_be_impossible() -> None:
     images = noise(6, 2, 16, 16)
     assert one(nn.MaxPool2d(2), images)["msb_se"] == 0

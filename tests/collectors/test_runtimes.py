@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -263,6 +264,19 @@ def test_refused_options(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"pip install 'invariscope\[openvino\]'"):
         Options(runtime="openvino")
     assert Options(runtime="auto")
+
+
+@pytest.mark.usefixtures("beyond")
+def test_the_callers_logger_is_as_before(caplog: pytest.LogCaptureFixture) -> None:
+    """A failed conversion of OpenVINO's leaves the root logger at errors alone."""
+    root = logging.getLogger()
+    before = root.level, list(root.filters), list(root.handlers)
+    network = build_model(f"zoo:smallcnn?operator={BEYOND}&width=4&in_channels=1").eval()
+    with pytest.raises(Unconverted):
+        by_openvino(network, torch.rand(8, 1, 32, 32))
+    assert (root.level, list(root.filters), list(root.handlers)) == before
+    logging.getLogger("invariscope.some").warning("heard")
+    assert "heard" in caplog.messages
 
 
 def test_it_does_not_report_to_its_makers() -> None:

@@ -24,6 +24,7 @@ TIMING = {
     "collector": "layers",
     "started": pd.Timestamp("2026-01-01", tz="UTC"),
     "seconds": 1.5,
+    "runtime": None,
 }
 
 
