@@ -107,6 +107,11 @@ def assigned_rows(
     notes += [f"Left out, {reason}: {counted(count, 'network')}." for reason, count in _counts(out).items()]
     rows = _with_numbers(rows, figure, needed, notes)
     parts = dict(cells_of(rows))
+    if lacking := [name for name, part in parts.items() if not part[POPULATION].eq(populations[0]).any()]:
+        notes.append(f"Not shown, without a network of population {populations[0]}: {', '.join(lacking)}.")
+        parts = {name: part for name, part in parts.items() if name not in lacking}
+    if not parts:
+        raise TableError(f"{figure}: no network of population {populations[0]} counts: {' '.join(notes)}")
     names = list(parts)[: MOST_CELLS[width]]
     if len(names) < len(parts):
         notes.append(f"Not shown, for want of room: {', '.join(list(parts)[len(names) :])}.")

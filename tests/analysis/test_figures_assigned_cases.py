@@ -191,3 +191,12 @@ def test_names_are_placed_by_one_renderer(monkeypatch: pytest.MonkeyPatch) -> No
         texts = place_names(ax, names)
     assert [text.get_text() for text in texts] == [name.text for name in names]
     assert len(made) == 1
+
+
+def test_a_data_set_without_what_a_figure_shows_is_named_and_in_no_legend(frame: pd.DataFrame) -> None:
+    lacks = frame["data"].str.startswith("mnist") & (frame["factor_population"] == "H")
+    figure = heldout(frame[~lacks])
+    notes = [line for line in figure.caption.splitlines() if "mnist" in line]
+    assert len(notes) == 1
+    assert notes[0].startswith("Not shown, without a network of population H: mnist")
+    assert not any("mnist" in text.get_text() for legend in figure.legends for text in legend.get_texts())
