@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -176,12 +177,23 @@ def train_run(run: Run, images: ImageSet, *, device: str = "cpu", threads: int =
         ]
 
 
+_SPECS: WeakKeyDictionary[ImageSet, InputSpec] = WeakKeyDictionary()
+
+
 def input_spec(images: ImageSet) -> InputSpec:
     """The normalisation of a training set: mean and standard deviation per channel, to four digits.
+
+    Computed once for each set: every run and every entry of a manifest asks for it.
 
     Raises:
         RecipeError: for a channel that is constant.
     """
+    if images not in _SPECS:
+        _SPECS[images] = _normalisation(images)
+    return _SPECS[images]
+
+
+def _normalisation(images: ImageSet) -> InputSpec:
     height, width = images.pixels().shape[-2:]
     # Integer sums are exact, so the numbers do not depend on the order of summation.
     pixels = images.pixels().transpose(0, 1).flatten(1).to(torch.int64)
