@@ -133,9 +133,7 @@ def resnet(folder: Path, settings: GpuSettings) -> list[dict[str, object]]:
             ratios, rates = [], []
             for _ in range(settings.repeats):
                 least = seconds(passes, settings.device)
-                whole = seconds(
-                    lambda: scores([case.checkpoint], case.images, precision=precision, **knobs), settings.device
-                )
+                whole = seconds(measured, settings.device)
                 ratios.append(whole / least)
                 rates.append((1 + SHIFTS * len(KINDS)) * len(case.images) / whole)
             found = measured()

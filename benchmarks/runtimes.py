@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from benchmarks.results import machine, table, write_section
 from benchmarks.speed import calibrate
 from invariscope.base.errors import ModelError
-from invariscope.collectors.engine.subject import BATCH_PIXELS, LARGEST_BATCH, SMALLEST_BATCH
+from invariscope.collectors.engine.subject import usual_batch
 from invariscope.collectors.measure.passes import shift_network
 from invariscope.collectors.measure.runtimes import Unconverted, by_openvino
 from invariscope.zoo.loading import build_model
@@ -58,11 +58,6 @@ class RuntimeSettings:
     """Images per pass, besides what `collect` takes."""
 
 
-def usual_batch(size: int) -> int:
-    """Images per pass of `collect`."""
-    return min(max(BATCH_PIXELS // size**2, SMALLEST_BATCH), LARGEST_BATCH)
-
-
 def ways(model: nn.Module, images: Tensor) -> dict[str, tuple[nn.Module, torch.memory_format]]:
     """The network as it is run, by name, and the layout of its images; without OpenVINO where that cannot run it."""
     folded = shift_network(model, images)
@@ -81,7 +76,7 @@ def measure(model: str, size: int, settings: RuntimeSettings) -> dict[tuple[str,
     """Milliseconds of an image, by way and batch."""
     torch.manual_seed(0)
     network = build_model(model)
-    batches = sorted({*settings.batches, usual_batch(size)})
+    batches = sorted({*settings.batches, usual_batch(size**2)})
     images = torch.randn(max(batches), 3, size, size)
     calibrate(network, images[:16])
     found: dict[tuple[str, int], list[float]] = {}
@@ -119,7 +114,7 @@ def main() -> None:
         for batch in sorted({batch for _, batch in found}):
             row = {way: f"{found[way, batch]:.2f}" if (way, batch) in found else "" for way in WAYS}
             every.append({"network": name, "batch": batch, **row})
-        own = usual_batch(size)
+        own = usual_batch(size**2)
         best = min(value for (way, _), value in found.items() if way == LOOP)
         folded = [value for (way, _), value in found.items() if way.startswith("folded")]
         ours = found["folded, channels-last", own]

@@ -291,7 +291,7 @@ class Options:
         object.__setattr__(self, "groups", tuple(made))
         passes = self[PassOptions]
         watching = [name for name in self.collect if COLLECTORS[name].watches]
-        if watching and passes.runtime != "torch" and passes.precision != "fp32":
+        if watching and RUNTIME in passes.settings():
             raise InputError(
                 f"{watching[0]} watches maps inside of networks, which torch alone can: measure it in "
                 f"{passes.precision} apart, with runtime torch"

@@ -39,6 +39,11 @@ BATCH_PIXELS, SMALLEST_BATCH, LARGEST_BATCH = 1 << 19, 8, 64
 are fast: on one core batches of 64 take 1.2 to 1.4 times as long per image as batches of 8 for ResNet-50 at 224."""
 
 
+def usual_batch(pixels: int) -> int:
+    """Images per pass where no number was given, of images of so many pixels."""
+    return min(max(BATCH_PIXELS // pixels, SMALLEST_BATCH), LARGEST_BATCH)
+
+
 @dataclass
 class Subject:
     """One checkpoint under measurement: its network, and the images as it wants them.
@@ -129,7 +134,7 @@ class Subject:
         """The batch size, by the input's pixels where none was given."""
         if self.batch_size is not None:
             return self.batch_size
-        return min(max(self._images_of_pixels, SMALLEST_BATCH), LARGEST_BATCH)
+        return usual_batch(self.checkpoint.input.height * self.checkpoint.input.width)
 
     @property
     def maps_per_pass(self) -> int:
@@ -150,23 +155,23 @@ class Subject:
         precision, fold = key = settings["precision"], settings["fold"]
         if key not in self._networks:
             images = self.prepared()[: checked or checked_images(len(self.images))]
-            network, ran = (None, "torch") if self.runtime == "torch" else self._by_openvino(images, precision, fold)
-            if network is None:
-                network = shift_network(self.model, images, precision=precision, fold=fold)
-            self._networks[key] = network, ran
+            if self.runtime == "torch":
+                self._networks[key] = shift_network(self.model, images, precision=precision, fold=fold), "torch"
+            else:
+                self._networks[key] = self._by_openvino(images, precision, fold)
         network, self.ran = self._networks[key]
         return network
 
-    def _by_openvino(self, images: Tensor, precision: str, fold: bool) -> tuple[nn.Module | None, str]:
-        """The network as OpenVINO runs it; None, and why, where torch is to run it."""
+    def _by_openvino(self, images: Tensor, precision: str, fold: bool) -> tuple[nn.Module, str]:
+        """The network as OpenVINO runs it, or as torch does where that is not to be; and which it is, and why."""
         from invariscope.base.errors import ModelError
         from invariscope.collectors.measure.passes import shift_network
         from invariscope.collectors.measure.runtimes import LEAST_IMAGES, Unconverted, by_openvino, faster
 
         is_auto = self.runtime == "auto"
-        if is_auto and len(self.images) < LEAST_IMAGES:
-            return None, f"torch: fewer than {LEAST_IMAGES} images"
         plain = shift_network(self.model, images, fold=fold)
+        if is_auto and len(self.images) < LEAST_IMAGES:
+            return plain, f"torch: fewer than {LEAST_IMAGES} images"
         try:
             if self.watched:
                 raise Unconverted("the maps inside of it are watched")
@@ -175,9 +180,9 @@ class Subject:
             if precision != "fp32":  # its rows are told from those of torch, whose numbers are others
                 raise ModelError(f"OpenVINO does not run it in {precision} ({reason}): take runtime torch") from reason
             self.by_torch = f"torch: {reason}"
-            return None, self.by_torch
+            return plain, self.by_torch
         if is_auto and not faster(plain, network, self.prepared()[: self.images_per_pass]):
-            return None, "torch: it is as fast"
+            return plain, "torch: it is as fast"
         return network, "openvino"
 
     def record_output(self, start: int, output: Any) -> None:

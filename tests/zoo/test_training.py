@@ -371,7 +371,7 @@ def test_the_operators_losses_count_after_wake_up() -> None:
     assert all(torch.equal(asleep[2].state[key], without[2].state[key]) for key in asleep[2].state)
 
 
-def test_a_training_set_is_summed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_set_is_summed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 50,000 images it takes two seconds, which the end of a training took for every finished run."""
     asked: list[ImageSet] = []
     compute = trainer_module._normalisation
