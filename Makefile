@@ -147,6 +147,7 @@ bench: $(VENV)/installed  ## speed, memory and coverage, as ratios: benchmarks/R
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.tips
 	$(BIN)/python -m benchmarks.taps
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.trust
 
 $(VENV)/installed: pyproject.toml setup.py requirements.lock

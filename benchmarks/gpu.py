@@ -26,7 +26,7 @@ import tyro
 from torch import nn
 
 from benchmarks.results import machine, table, write_section
-from benchmarks.speed import KINDS, SHIFTS, SpeedCase, SpeedSettings, make, spread
+from benchmarks.speed import KINDS, SHIFTS, Network, SpeedCase, make, spread
 from invariscope.collectors.engine import measuring
 from invariscope.collectors.engine.run import collect
 from invariscope.collectors.engine.subject import Subject
@@ -120,8 +120,7 @@ def bare(case: SpeedCase, settings: GpuSettings, precision: str) -> tuple[Callab
 
 def resnet(folder: Path, settings: GpuSettings) -> list[dict[str, object]]:
     """ResNet-50 at 224: `collect` over bare passes, and images a second, by kind of number."""
-    shared = SpeedSettings(large_images=settings.images)
-    case = make(folder, "timm:resnet50?num_classes=10", 224, shared)
+    case = make(folder, Network("ResNet-50", "timm:resnet50?num_classes=10", 224), settings.images)
     knobs = {"shift": KINDS, "n_shifts": SHIFTS, "device": settings.device, "batch_size": settings.batch}
     rows: list[dict[str, object]] = []
     exact: np.ndarray | None = None

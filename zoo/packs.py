@@ -28,6 +28,7 @@ from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.datasets.inputs import PreparedImages
 from invariscope.zoo.loading import load_checkpoint
 from invariscope.zoo.manifest import FILE_NAME, manifest_entry, read_manifest, write_manifest
+from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.weights import load_weights
 
 FORMAT = "invariscope-pack-1"
@@ -119,18 +120,17 @@ def unpack(packs: str | Path, out: str | Path) -> list[Checkpoint]:
     for source in sources:
         if kind := unreadable(source):
             raise WeightsError(f"{source} is {kind}: name a pack or a folder of packs")
-        contents(source)
+    entries = [entry for source in sources for entry in contents(source)[1]]
     out.mkdir(parents=True, exist_ok=True)
-    entries: list[dict[str, Any]] = []
+    _read(entries, out, missing_weights=True)
     for source in sources:
-        held, more = contents(source)
+        held, _ = contents(source)
         states: dict[str, dict[str, Tensor]] = {}
         for key, value in load_weights(source).items():
             place, _, name = key.partition("/")
             states.setdefault(place, {})[name] = value
         for number, found in enumerate(held):
             _write(found, states.get(str(number), {}), out, source)
-        entries += more
     return _with_manifest(entries, out)
 
 
@@ -247,18 +247,29 @@ def _content_of(path: Path) -> str:
         return ""
 
 
-def _with_manifest(entries: Sequence[dict[str, Any]], out: Path) -> list[Checkpoint]:
+def _read(entries: Sequence[dict[str, Any]], out: Path, *, missing_weights: bool = False) -> list[Checkpoint]:
     for entry in entries:
+        name = entry.get("name")
         if "input" not in entry:  # it would be asked of the network, whose code would run
-            raise WeightsError(f"the entry {entry.get('name')!r} of a pack has no input: do not use it")
-    kept = read_manifest(out, operators=False, missing_weights=True, listed=True) if (out / FILE_NAME).exists() else []
-    there = {one.name: one for one in kept}
+            raise WeightsError(f"the entry {name!r} of a pack has no input: do not use it")
+        for file in ModelString.parse(str(entry.get("model"))).files(out):
+            if not file.is_file():
+                raise WeightsError(
+                    f"the entry {name!r} of a pack runs the code of {file}, which a pack does not hold: put it there "
+                    "and unpack again"
+                )
     draft = out / f".{FILE_NAME}.packed"
     try:
         draft.write_text(yaml.safe_dump({"checkpoints": list(entries)}, sort_keys=False))
-        found = read_manifest(draft, listed=True, operators=False)
+        return read_manifest(draft, listed=True, operators=False, missing_weights=missing_weights)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _with_manifest(entries: Sequence[dict[str, Any]], out: Path) -> list[Checkpoint]:
+    kept = read_manifest(out, operators=False, missing_weights=True, listed=True) if (out / FILE_NAME).exists() else []
+    there = {one.name: one for one in kept}
+    found = _read(entries, out)
     for one in found:
         same = there.get(one.name)
         if same is not None and (same.model, same.weights.name) != (one.model, one.weights.name):

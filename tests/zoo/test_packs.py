@@ -146,6 +146,37 @@ def test_hostile_packs_are_refused_in_one_line(
     assert [found.name for found in tmp_path.glob("in/*")] in ([], ["out"])
 
 
+def test_a_zoo_of_own_code_is_packed_without_running_it_and_its_code_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zoo, back = made(tmp_path / "zoo", "max"), tmp_path / "back"
+    own = "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n"
+    own += "from invariscope.zoo.loading import build_model\n"
+    own += "def net():\n    return build_model('zoo:smallcnn?operator=max&in_channels=1&width=4')\n"
+    (zoo / "nets.py").write_text(own)
+    text = (zoo / "zoo.yaml").read_text()
+    (zoo / "zoo.yaml").write_text(text.replace("zoo:smallcnn?operator=max&in_channels=1&width=4", "python:nets.py:net"))
+    halved = ["pack", str(zoo), "--out", str(tmp_path / "half"), "--half", "digits", "--limit", "50"]
+    assert cli.main(["pack", str(zoo), "--out", str(tmp_path / "packs")]) == cli.DONE
+    assert cli.main(halved) == cli.BAD_INPUT
+    assert "--allow-code" in capsys.readouterr().err
+    assert not (zoo / "ran").exists()
+    assert cli.main([*halved, "--allow-code"]) == cli.DONE
+    assert (zoo / "ran").exists()
+    unpacked = ["unpack", str(tmp_path / "packs"), "--out", str(back)]
+    capsys.readouterr()
+    assert cli.main(unpacked) == cli.BAD_INPUT
+    error = capsys.readouterr().err
+    assert f"runs the code of {back / 'nets.py'}, which a pack does not hold: put it there and unpack again" in error
+    assert error.count("\n") == 1
+    assert files(back) == {}
+    (back / "nets.py").write_text(own)
+    assert cli.main(unpacked) == cli.DONE
+    assert not (back / "ran").exists()
+    assert (back / "max.safetensors").read_bytes() == (zoo / "max.safetensors").read_bytes()
+    assert {one.model for one in read_manifest(back, listed=True, operators=False)} == {"python:nets.py:net"}
+
+
 def test_other_files_are_not_replaced_and_other_weights_not_packed(tmp_path: Path) -> None:
     zoo = made(tmp_path / "zoo", "max")
     pack(zoo, tmp_path / "packs")
