@@ -27,6 +27,10 @@ DEALT = {"padding_mode": "Padding", "factor_augmentation": "Augmentation"}
 """What is dealt to drawn operators in balance."""
 
 FAMILIES = {"rank": style.Mark("#0072B2", "o"), "channelranks": style.Mark("#D55E00", "^")}
+OTHER = style.Mark("#009E73", "s")
+"""Of families that are not ours, and of operators that name none."""
+UNNAMED = "no family named"
+LABELS = {"rank": "weights by rank", "channelranks": "a rank per channel"}
 ROTATIONS = style.Mark(style.GUIDE, "x")
 BINS = 12
 FEWEST = 4
@@ -80,13 +84,15 @@ def drawn_operators(frame: pd.DataFrame, what: str, snapshots: Snapshots = "fina
     if missing or frame[list(FACTORS)].isna().all().any():
         raise TableError(f"{what}: no operator was drawn at random: train a recipe that `invariscope draw` wrote")
     drawn_alone = frame[frame[list(FACTORS)].notna().all(axis=1)].drop(columns="data")
+    family = drawn_alone.get("factor_family", pd.Series(None, index=drawn_alone.index, dtype=object))
+    drawn_alone = drawn_alone.assign(factor_family=family.fillna(UNNAMED).astype(str))
     selection = select_unshifted(drawn_alone, what, "checkpoints", list(FACTORS), None, snapshots)
     once = selection.rows.drop_duplicates("checkpoint")
     names = [name for name in ("factor_draw", "operator_spec") if name in once and once[name].notna().any()]
     rows = once.drop_duplicates(names) if names else once
     block = rows["factor_block"].notna() if "factor_block" in rows else pd.Series(False, index=rows.index)
     numbers = {name: rows[name].astype(float) for name in FACTORS}
-    return selection, rows.assign(rotation=block, factor_family=rows.get("factor_family", "rank"), **numbers)
+    return selection, rows.assign(rotation=block, **numbers)
 
 
 def spearman(rows: pd.DataFrame, x: str, y: str) -> tuple[float, float, float]:
@@ -105,8 +111,8 @@ def spearman(rows: pd.DataFrame, x: str, y: str) -> tuple[float, float, float]:
 
 def _operators(ax: Axes, population: pd.DataFrame, rotations: pd.DataFrame, x: str, y: str) -> None:
     ax.scatter(rotations[x], rotations[y], s=7, color=ROTATIONS.color, marker=ROTATIONS.marker, linewidths=0.5)
-    for family, mark in FAMILIES.items():
-        part = population[population["factor_family"] == family]
+    for family in _families(population):
+        part, mark = population[population["factor_family"] == family], FAMILIES.get(family, OTHER)
         ax.scatter(
             part[x], part[y], s=9, color=mark.color, marker=mark.marker, alpha=0.7, linewidths=0.2, edgecolors="white"
         )
@@ -122,13 +128,19 @@ def _correlation(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
 
 def _handles(population: pd.DataFrame, rotations: pd.DataFrame) -> list[Artist]:
     handles: list[Artist] = []
-    for family, mark in FAMILIES.items():
-        if (population["factor_family"] == family).any():
-            label = {"rank": "weights by rank", "channelranks": "a rank per channel"}[family]
-            handles.append(_handle(mark, label))
+    families = _families(population)
+    handles += [_handle(FAMILIES[family], LABELS[family]) for family in families if family in FAMILIES]
+    if other := [family for family in families if family not in FAMILIES]:
+        handles.append(_handle(OTHER, ", ".join(other)))
     if len(rotations):
         handles.append(_handle(ROTATIONS, "rotations"))
     return handles
+
+
+def _families(population: pd.DataFrame) -> list[str]:
+    """The families of a population: ours first."""
+    there = population["factor_family"].unique()
+    return [*(name for name in FAMILIES if name in there), *sorted(name for name in there if name not in FAMILIES)]
 
 
 def _handle(mark: style.Mark, label: str) -> Line2D:

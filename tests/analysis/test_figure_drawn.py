@@ -126,6 +126,25 @@ def test_the_table_counts_operators_blocks_and_what_was_trained(frame: pd.DataFr
     assert ends.tolist() == [msb.median(), msb.min(), msb.max()]
 
 
+@pytest.mark.parametrize(("family", "label"), [(None, "no family named"), ("bumps", "bumps"), ("absent", "")])
+def test_operators_of_other_families_or_of_none_are_drawn_and_counted(
+    frame: pd.DataFrame, family: str | None, label: str
+) -> None:
+    population = frame[frame["factor_block"].isna() & frame["factor_draw"].notna()]
+    if family == "absent":
+        population, label = population.drop(columns="factor_family"), "no family named"
+    else:
+        other = population["factor_family"] == "channelranks"
+        population = population.assign(factor_family=population["factor_family"].mask(other, family))
+    figure = drawn(population)
+    axes = np.array(figure.axes).reshape(4, 4)
+    assert sum(len(found.get_offsets()) for found in axes[2, 0].collections) == N
+    assert label in [text.get_text() for text in figure.legends[0].get_texts()]
+    rows = table_drawn(population).rows.set_index(["factor_population", "factor_family"])
+    assert rows.loc[("P", label), "operators"] == (N if family == "absent" else N / 2)
+    assert rows["n"].sum() == 2 * N + 1
+
+
 def test_a_zoo_without_drawn_operators_is_told(frame: pd.DataFrame) -> None:
     published = frame[frame["operator"] != "mix"]
     for rows in (published, published.drop(columns=list(FACTORS))):
