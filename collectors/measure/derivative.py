@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from invariscope.zoo.operators.base import Downsample
-from invariscope.zoo.sampling import take
+from invariscope.zoo.sampling import pick, take
 
 Array = npt.NDArray[np.float64]
 
@@ -38,9 +38,7 @@ def derivative_rows(
         wanted = run(given)[:, channels].flatten(2)[:, :, outputs]
         (gradient,) = torch.autograd.grad(wanted.sum(), given)
     index = pixels.T
-    rows = (
-        gradient[:, channels].flatten(2).abs().index_select(2, index.clamp(min=0).flatten()).unflatten(2, index.shape)
-    )
+    rows = pick(gradient[:, channels].flatten(2).abs(), index.clamp(min=0))
     return rows.masked_fill(index < 0, 0)
 
 

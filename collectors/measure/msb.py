@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.base.progress import bar
+from invariscope.collectors.measure.finite import all_finite
 from invariscope.collectors.measure.jackknife import ratio_jackknife
 from invariscope.collectors.measure.rivals import Rivals, Seen, unwatched
 from invariscope.collectors.measure.windows import Windows, gather, on_window, windows
@@ -74,7 +75,7 @@ def _sums(values: Tensor, outputs: Tensor, weights: Tensor, size: Tensor, seen: 
     """
     maximum = values.amax(2)
     hit = values == maximum[:, :, None]
-    ties = _total(hit)
+    ties = _count(hit)
     mass = _total(weights)
     weight = _total(hit, weights) / mass
     # Weights that are equal but for the rounding of their sums are tied.
@@ -95,9 +96,19 @@ def _sums(values: Tensor, outputs: Tensor, weights: Tensor, size: Tensor, seen: 
 def _total(these: Tensor, weights: Tensor | None = None) -> Tensor:
     """``sum_m these_m weights_m`` in float64, ``(n, C, M, L)`` to ``(n, C, L)``; by slices, with no large temporary."""
     total = torch.zeros(these.shape[:2] + these.shape[3:], dtype=torch.float64, device=these.device)
+    shared = None if weights is None or weights.shape[:2] != (1, 1) else weights.count_nonzero((0, 1, 3)).tolist()
     for m, chosen in enumerate(these.unbind(2)):
-        total += chosen if weights is None else chosen * weights[:, :, m]
+        if shared is None or shared[m]:  # of a convolution's window one pixel alone has a weight
+            total += chosen if weights is None else chosen * weights[:, :, m]
     return total
+
+
+def _count(these: Tensor) -> Tensor:
+    """``sum_m these_m`` of truths in float64, ``(n, C, M, L)`` to ``(n, C, L)``; bytes add up faster than doubles."""
+    total = these[:, :, 0].to(torch.uint8 if these.shape[2] < 256 else torch.int64)
+    for chosen in these.unbind(2)[1:]:
+        total += chosen
+    return total.double()
 
 
 def _summed(weights: Tensor, scale: Tensor) -> Tensor:
@@ -224,7 +235,7 @@ class _Measurement:
         tally.sampled += images * (drawn or 0)
         for rows, outputs in self._parts(site, use, images, drawn):
             view = use.view(rows, outputs)
-            if not bool(torch.isfinite(view.pixels).all()):
+            if not all_finite(view.pixels):
                 raise ModelError(
                     f"site {site.name} has NaN or infinite values: check the network's weights and the images' range"
                 )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.base.names import unknown
+from invariscope.collectors.measure.finite import all_finite
 from invariscope.collectors.measure.folding import fold_batch_norms
 from invariscope.collectors.measure.precision import PRECISIONS
 from invariscope.collectors.measure.saying import is_view_problem, logits_of, said
@@ -288,7 +289,7 @@ def batches(images: Images, batch_size: int, limit: int | None = None) -> Iterat
     stop = len(images) if limit is None else min(limit, len(images))
     for start in range(0, stop, batch_size):
         batch = images[start : min(start + batch_size, stop)]
-        if not bool(torch.isfinite(batch).all()):
+        if not all_finite(batch):
             finite = torch.isfinite(batch).flatten(1).all(1)
             row = start + int((~finite).nonzero()[0])
             raise DataError(f"image {row} holds NaN or infinite pixels: correct or leave out the image")

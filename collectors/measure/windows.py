@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from invariscope.zoo.sampling import pick
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -40,7 +42,7 @@ def windows(cells: Tensor, index: Tensor) -> Windows:
 def gather(pixels: Tensor, index: Tensor) -> Tensor:
     """``pixels (n, C, P)`` at ``index (L, M)``: ``(n, C, M, L)``, minus infinity where the index is -1."""
     index = index.T
-    values = pixels.index_select(2, index.clamp(min=0).flatten()).unflatten(2, index.shape)
+    values = pick(pixels, index.clamp(min=0))
     outside = index < 0
     return values.masked_fill_(outside, float("-inf")) if bool(outside.any()) else values
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invariscope.base.explained import READER
-from invariscope.zoo.sampling import Taps, tap_index
+from invariscope.zoo.sampling import Taps, pick, tap_index
 from invariscope.zoo.sites.again import Again, convolved
 
 Size = tuple[int, int]
@@ -104,7 +104,7 @@ class Sampled(Use):
         cells = tap_index(self.input_size, self.output_size, self.stride, self.stride, before, outputs=outputs)
         y = self.y[rows].flatten(2)
         if outputs is not None:
-            y = y.index_select(2, outputs.to(y.device))
+            y = pick(y, outputs.to(y.device))
         return View(self.x[rows].flatten(2), y, cells, self.taps(rows, outputs))
 
     def after(self, first: Sampled) -> Sampled:
