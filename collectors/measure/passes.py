@@ -17,6 +17,7 @@ from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.base.names import unknown
 from invariscope.collectors.measure.finite import all_finite
 from invariscope.collectors.measure.folding import fold_batch_norms
+from invariscope.collectors.measure.packing import pack_pointwise
 from invariscope.collectors.measure.precision import PRECISIONS
 from invariscope.collectors.measure.saying import is_view_problem, logits_of, said
 from invariscope.zoo.datasets.imageset import NO_LABEL
@@ -97,10 +98,10 @@ def predict_unshifted(
 def shift_network(model: nn.Module, images: Tensor, *, precision: str = "fp32", fold: bool = True) -> nn.Module:
     """The network as many passes run it: batch norms folded into convolutions, in the precision asked for.
 
-    The folded copy (:func:`fold_batch_norms`) is compared with the network itself on the ``images``, ``CHECKED`` of
-    them at most (:func:`checked_images` says how many are enough): where a logit differs by more than
-    ``FOLDING_TOLERANCE`` of the largest, or a top-1 class by more than a tie within that, the network stays as it is.
-    ``model`` is not changed.
+    In float32 on a processor the weights of 1 x 1 convolutions are packed as well (:func:`pack_pointwise`). The copy
+    is compared with the network itself on the ``images``, ``CHECKED`` of them at most (:func:`checked_images` says how
+    many are enough): where a logit differs by more than ``FOLDING_TOLERANCE`` of the largest, or a top-1 class by more
+    than a tie within that, the network stays as it is. ``model`` is not changed.
 
     Args:
         images: ``(n, C, H, W)`` as the network takes them.
@@ -116,16 +117,17 @@ def shift_network(model: nn.Module, images: Tensor, *, precision: str = "fp32", 
     network = model
     with evaluating(model), torch.no_grad():
         if fold:
-            folded = fold_batch_norms(model, views[:1])
-            network = folded if folded is model or _stands_for(folded, model, views) else model
+            made = fold_batch_norms(model, views[:1])
+            made = pack_pointwise(made) if precision == "fp32" else made
+            network = made if made is model or _stands_for(made, model, views) else model
         return network if precision == "fp32" else _in_bfloat16(network, views)
 
 
-def _stands_for(folded: nn.Module, model: nn.Module, views: Tensor) -> bool:
-    """Whether a folded network says what the network says, and runs as the passes run it: channels last."""
+def _stands_for(made: nn.Module, model: nn.Module, views: Tensor) -> bool:
+    """Whether a folded and packed network says what the network says, and runs as the passes run it: channels last."""
     output = model(views.clone())
     try:
-        return agree(output, folded(views.clone(memory_format=torch.channels_last)))
+        return agree(output, made(views.clone(memory_format=torch.channels_last)))
     except RuntimeError as problem:
         if is_view_problem(problem):
             return False
