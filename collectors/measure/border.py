@@ -54,7 +54,7 @@ def circularly_padded(model: nn.Module, example: Tensor) -> nn.Module:
     """
     made = copy.deepcopy(model)
     for parent in list(nn.Module.modules(made)):
-        for name, child in list(parent.named_children()):
+        for name, child in list(parent._modules.items()):
             if isinstance(child, nn.MaxPool2d | nn.AvgPool2d) and _pads(child.padding):
                 setattr(parent, name, CircularPool(child))
             elif type(child).__name__.endswith(("Pad1d", "Pad2d", "Pad3d")) and not isinstance(child, nn.CircularPad2d):

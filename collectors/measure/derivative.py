@@ -95,7 +95,7 @@ def held(operator: Downsample, x: Tensor) -> Downsample:
     It is changed, and returned.
     """
     for parent in list(nn.Module.modules(operator)):
-        for name, child in list(parent.named_children()):
+        for name, child in list(parent._modules.items()):
             if isinstance(child, Downsample) and child.sampling(x).weights.shape[2] == 1:
                 setattr(parent, name, Held(child))
                 if isinstance(parent, Downsample):

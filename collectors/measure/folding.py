@@ -144,7 +144,7 @@ def _folded(model: nn.Module, pairs: Sequence[tuple[str, str]]) -> nn.Module:
         if rest is not None:
             instead[norm] = rest.train(False)
     for parent in list(nn.Module.modules(network)):
-        for name, child in list(parent.named_children()):
+        for name, child in list(parent._modules.items()):  # `named_children` leaves out a second name
             if child in instead:
                 setattr(parent, name, instead[child])
     return network

@@ -33,7 +33,7 @@ def pack_pointwise(network: nn.Module) -> nn.Module:
     except Exception:  # foreign code, or a torch without these functions
         return network
     for parent in list(nn.Module.modules(made)):
-        for name, child in list(parent.named_children()):
+        for name, child in list(parent._modules.items()):  # `named_children` leaves out a second name
             if child in instead:
                 setattr(parent, name, instead[child])
     return made

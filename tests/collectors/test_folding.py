@@ -260,6 +260,16 @@ def test_a_network_that_folding_changes_runs_as_it_is() -> None:
     assert shift_network(model, images) is model
 
 
+def test_a_batch_norm_of_two_names_is_folded() -> None:
+    model = trained(Pair())
+    model.first, model.norm = model.norm, None  # the name that runs is the second
+    del model.norm
+    model.norm = model.first
+    folded = fold_batch_norms(model, noise(1, 3, 8, 8))
+    assert norms(folded) == 0
+    assert_same(shift_network(model, noise(8, 3, 8, 8)), model, noise(8, 3, 8, 8))
+
+
 def test_the_comparison_sees_a_small_error(monkeypatch: pytest.MonkeyPatch) -> None:
     model = trained(Pair())
     images = noise(8, 3, 8, 8)
