@@ -63,7 +63,7 @@ class Run:
         label_smoothing: of the cross entropy, from 0 to below 1.
         clip_norm: gradients are scaled down to this Euclidean norm over all parameters; 0 leaves them alone.
         precision: ``fp32``, or ``bf16`` or ``fp16`` for forward passes under autocast (``fp16`` with a scaled loss);
-            which of them and which layout is faster depends on the operator and the processor (``benchmarks.training``).
+            which is faster, and in which layout, depends on operator and processor (``benchmarks.training``).
         channels_last: train in the memory layout NHWC, which is faster for some operators.
         evaluate_as: further operator specifications with which the same weights stand in the manifest, for example
             ``tips(hard=true)``.
