@@ -52,16 +52,20 @@ def folder_to_write(path: Path, option: str = "--out") -> Path:
     Raises:
         OutputError: in one line.
     """
+    _check_folder(path, f"{option} {path}")
+    return path
+
+
+def _check_folder(folder: Path, named: str) -> None:
     missing: Path | None = None
-    for place in (path, *path.parents):
+    for place in (folder, *folder.parents):
         if os.path.lexists(place):
             if not place.is_dir():
-                raise OutputError(f"{option} {path}: {place} is {unreadable(place) or 'a file'}: name a folder")
+                raise OutputError(f"{named}: {place} is {unreadable(place) or 'a file'}: name a folder")
             if not os.access(place, os.W_OK | os.X_OK) or not _can_be_made(missing):
-                raise OutputError(f"{option} {path}: {place} cannot be written to: name another folder")
+                raise OutputError(f"{named}: {place} cannot be written to: name another folder")
             break
         missing = place
-    return path
 
 
 def _can_be_made(folder: Path | None) -> bool:
@@ -84,7 +88,7 @@ def file_to_write(path: Path, option: str = "--out") -> Path:
     """
     if kind := unreadable(path):
         raise OutputError(f"{option} {path} is {kind}: name a file")
-    folder_to_write(path.resolve().parent, option)
+    _check_folder(path.resolve().parent, f"{option} {path}")
     return path
 
 
