@@ -116,6 +116,7 @@ def main() -> None:
     """Measure and write the section."""
     settings = tyro.cli(TrainingSettings, description=__doc__)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    torch.set_num_threads(1)
     rows = []
     for operator in OPERATORS:
         if settings.only in operator:
@@ -124,10 +125,11 @@ def main() -> None:
     if not rows:
         raise SystemExit(f"no operator is called {settings.only}: there are {', '.join(OPERATORS)}")
     facts = f"{machine('torch')} Load {load:.1f} at the start; one thread; vgg7 of width {settings.width}, 32 pixels."
-    body = "\n\n".join([facts, table(rows), jobs(settings)])
+    body = "\n\n".join([facts, table(rows)])
     if settings.only:
         print(body)  # a part of the operators takes the place of none
     else:
+        body = f"{body}\n\n{jobs(settings)}"
         write_section("Training by layout and precision (`python -m benchmarks.training`)", body)
 
 

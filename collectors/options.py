@@ -169,7 +169,7 @@ class PassOptions:
     precision: str = "fp32"
     """Of the passes over shifted images: fp32 (the network's own type) or bf16."""
     fold: bool = True
-    """Fold batch norms into convolutions for the passes over shifted images."""
+    """Fold batch norms into convolutions for the passes over shifted images, and pack the weights of 1 x 1 ones."""
     device: str = "cpu"
     """Device: cpu, cuda or mps. It moves values by rounding only and is not in the tasks' keys, but for timings."""
     runtime: str = "torch"

@@ -164,7 +164,7 @@ class EntryReader:
             named_by_path = model.scheme != "python" or model.target.rpartition(":")[0].endswith(".py")
             if named_by_path or file.is_relative_to(self._folder):  # what is installed lies where it lies
                 self._check_inside(file, item, f"{what}: model")
-            if not file.is_file():
+            if not os.path.isfile(file):
                 raise item.fail(f"{what}: model: there is no file {file}: correct the path")
 
     def _known_input(self, model: ModelString, item: Located, what: str) -> InputSpec:
@@ -205,7 +205,7 @@ class EntryReader:
         if "\0" in text or max(map(len, os.fsencode(text).split(b"/"))) > LONGEST_NAME:
             raise item.fail(f"{what}: {key} is {text[:60]!r}, which no path is: correct it")
         path = self._folder / text
-        if glob.has_magic(text) and not path.exists():
+        if glob.has_magic(text) and not os.path.exists(path):
             if Path(text).is_absolute() or ".." in Path(text).parts:
                 self._check_inside(Path(os.path.normpath(path)), item, f"{what}: {key}")
                 if "**" in text:
@@ -220,7 +220,7 @@ class EntryReader:
         self._check_inside(path, item, f"{what}: {key}")
         if not path.name.endswith(suffixes):
             raise item.fail(f"{what}: {key} is {text!r}: name a file that ends in {suffixes[0]}")
-        if not path.is_file() and not self._permissions.missing_weights:
+        if not os.path.isfile(path) and not self._permissions.missing_weights:
             raise item.fail(f"{what}: there is no {kind} file {path}: put it there or correct the path")
         return [path], False
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from invariscope.base.errors import WeightsError, one_line
+from invariscope.base.errors import InputError, WeightsError, one_line
 from invariscope.base.files import sha256_file, write_atomic
 from invariscope.base.paths import unreadable
 from invariscope.zoo.checkpoint import Checkpoint
@@ -110,7 +111,7 @@ def unpack(packs: str | Path, out: str | Path) -> list[Checkpoint]:
 
     Raises:
         WeightsError: a file that is no whole pack, names a place outside, does not unpack to what was packed, or would
-            replace another file.
+            replace another file; an entry whose code is not there yet.
         ManifestError: an entry that no manifest may hold.
     """
     packs, out = Path(packs), Path(out)
@@ -121,8 +122,8 @@ def unpack(packs: str | Path, out: str | Path) -> list[Checkpoint]:
         if kind := unreadable(source):
             raise WeightsError(f"{source} is {kind}: name a pack or a folder of packs")
     entries = [entry for source in sources for entry in contents(source)[1]]
+    _need_code(entries, out)
     out.mkdir(parents=True, exist_ok=True)
-    _read(entries, out, missing_weights=True)
     for source in sources:
         held, _ = contents(source)
         states: dict[str, dict[str, Tensor]] = {}
@@ -247,29 +248,38 @@ def _content_of(path: Path) -> str:
         return ""
 
 
-def _read(entries: Sequence[dict[str, Any]], out: Path, *, missing_weights: bool = False) -> list[Checkpoint]:
+def _need_code(entries: Sequence[dict[str, Any]], out: Path) -> None:
+    """Ask for the code below ``out`` that entries run, before anything is written; all else is read with the manifest.
+
+    Code that would lie elsewhere is not asked for: the manifest is refused for it.
+    """
     for entry in entries:
-        name = entry.get("name")
-        if "input" not in entry:  # it would be asked of the network, whose code would run
-            raise WeightsError(f"the entry {name!r} of a pack has no input: do not use it")
-        for file in ModelString.parse(str(entry.get("model"))).files(out):
-            if not file.is_file():
-                raise WeightsError(
-                    f"the entry {name!r} of a pack runs the code of {file}, which a pack does not hold: put it there "
-                    "and unpack again"
-                )
-    draft = out / f".{FILE_NAME}.packed"
-    try:
-        draft.write_text(yaml.safe_dump({"checkpoints": list(entries)}, sort_keys=False))
-        return read_manifest(draft, listed=True, operators=False, missing_weights=missing_weights)
-    finally:
-        draft.unlink(missing_ok=True)
+        try:
+            files = ModelString.parse(str(entry.get("model"))).files(out)
+            missing = [
+                file for file in files if not os.path.isfile(file) and file.resolve().is_relative_to(out.resolve())
+            ]
+        except (InputError, OSError, ValueError):
+            continue
+        if missing:
+            raise WeightsError(
+                f"the entry {entry.get('name')!r} of a pack runs the code of {missing[0]}, which a pack does not hold: "
+                "put it there and unpack again"
+            )
 
 
 def _with_manifest(entries: Sequence[dict[str, Any]], out: Path) -> list[Checkpoint]:
+    for entry in entries:
+        if "input" not in entry:  # it would be asked of the network, whose code would run
+            raise WeightsError(f"the entry {entry.get('name')!r} of a pack has no input: do not use it")
     kept = read_manifest(out, operators=False, missing_weights=True, listed=True) if (out / FILE_NAME).exists() else []
     there = {one.name: one for one in kept}
-    found = _read(entries, out)
+    draft = out / f".{FILE_NAME}.packed"
+    try:
+        draft.write_text(yaml.safe_dump({"checkpoints": list(entries)}, sort_keys=False))
+        found = read_manifest(draft, listed=True, operators=False)
+    finally:
+        draft.unlink(missing_ok=True)
     for one in found:
         same = there.get(one.name)
         if same is not None and (same.model, same.weights.name) != (one.model, one.weights.name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -244,7 +245,7 @@ def _check_architecture(run: Run) -> None:
         return
     if not all(run.architecture.removeprefix(CODE).rpartition(":")):
         raise ModelError(f"architecture {run.architecture!r} names no callable: write it like python:my_nets.py:build")
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise ModelError(f"architecture {run.architecture!r}: there is no file {file}: correct the path")
     for operator in (run.operator, *run.evaluate_as):
         if isinstance(operator, OperatorSpec) and operator.code_files:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def find_code(place: str, folder: Path) -> Path:
         return folder / place
     inside = folder.joinpath(*place.split("."))
     for file in (inside / "__init__.py", inside.with_name(f"{inside.name}.py")):
-        if file.is_file():
+        if os.path.isfile(file):
             return file
     spec: ModuleSpec | None = None
     for end in range(1, place.count(".") + 2):
@@ -65,7 +66,7 @@ def load_user_object(path: Path, name: str, *, root: Path | None = None, error: 
         root: a folder above the file from which its packages may be imported, such as that of a zoo's manifest.
         error: raised for a file that is missing or cannot be run, or lacks the name: one line with file and line.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise error(f"there is no file {path}: correct the path")
     if path.suffix != ".py":
         raise error(f"{path} is no Python file: give one that ends in .py")

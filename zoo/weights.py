@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def load_weights(
     path = Path(path)
     if problem := no_weights(path.name):
         raise WeightsError(f"{path}: {problem}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise WeightsError(f"{path}: there is no such weights file: check the path")
     pairs, regex = rename_pairs(rename)
     return Layout(prefix, key, pairs, regex, tuple(ignore)).tensors(_read(path), path)
@@ -66,7 +67,7 @@ def _read_shards(path: Path) -> dict[str, Any]:
     """The tensors of all shards; each key from the file that the index names for it."""
     content: dict[str, Any] = {}
     for file in shards(path):
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise WeightsError(f"{path} names {file.name}, which is not there: put all of its files beside it")
         content |= _read(file)
     named = json.loads(path.read_text(encoding="utf-8"))["weight_map"]

@@ -85,7 +85,7 @@ def drawn_operators(frame: pd.DataFrame, what: str, snapshots: Snapshots = "fina
         raise TableError(f"{what}: no operator was drawn at random: train a recipe that `invariscope draw` wrote")
     drawn_alone = frame[frame[list(FACTORS)].notna().all(axis=1)].drop(columns="data")
     family = drawn_alone.get("factor_family", pd.Series(None, index=drawn_alone.index, dtype=object))
-    drawn_alone = drawn_alone.assign(factor_family=family.fillna(UNNAMED).astype(str))
+    drawn_alone = drawn_alone.assign(factor_family=family.astype(object).where(family.notna(), UNNAMED).astype(str))
     selection = select_unshifted(drawn_alone, what, "checkpoints", list(FACTORS), None, snapshots)
     once = selection.rows.drop_duplicates("checkpoint")
     names = [name for name in ("factor_draw", "operator_spec") if name in once and once[name].notna().any()]

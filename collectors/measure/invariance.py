@@ -144,7 +144,7 @@ def predict(
             images: their background (of a bare tensor the median of its borders), 0 for ``mean``, and the normalised
             black pixel of ``PreparedImages`` for ``black``.
         precision: ``fp32``, the network's own floating-point type, or ``bf16``.
-        fold: whether batch norms are folded into the convolutions before them.
+        fold: whether batch norms are folded into the convolutions before them and 1 x 1 convolutions packed.
         unshifted: what the network says of the unshifted images, where that is known; saves a pass.
         keep_probabilities: whether to keep two probabilities for every image and shift; no score needs them.
         on_batch: called after each batch of images.

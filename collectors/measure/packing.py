@@ -18,7 +18,7 @@ def pack_pointwise(network: nn.Module) -> nn.Module:
     """A copy of a network whose 1 x 1 convolutions hold packed weights; all weights are shared with it.
 
     Convolutions with hooks, with groups, of other types than float32, or whose class or forward pass is another than
-    :class:`torch.nn.Conv2d`'s stay as they are.
+    :class:`torch.nn.Conv2d`'s stay as they are. The copy is for passes without gradients; it cannot be saved.
 
     Returns:
         The copy; the network itself where there is nothing to pack, or where torch or the network do not let it be
@@ -30,19 +30,21 @@ def pack_pointwise(network: nn.Module) -> nn.Module:
         shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
         made = copy.deepcopy(network, shared)
         instead = {module: PackedConv2d(module) for module in nn.Module.modules(made) if _suits(module)}
-    except Exception:  # foreign code, or a torch without these functions
+        for parent in list(nn.Module.modules(made)):
+            for name, child in list(parent._modules.items()):  # `named_children` leaves out a second name
+                if child in instead:
+                    setattr(parent, name, instead[child])
+    except Exception:  # foreign code, or a torch or a processor without these functions
         return network
-    for parent in list(nn.Module.modules(made)):
-        for name, child in list(parent._modules.items()):  # `named_children` leaves out a second name
-            if child in instead:
-                setattr(parent, name, instead[child])
     return made
 
 
 class PackedConv2d(nn.Conv2d):
     """A convolution that shares everything with ``conv`` and keeps its weights packed as well.
 
-    Where gradients are recorded, or the pass is watched or traced, it runs as ``conv`` does.
+    It runs as ``conv`` does where its weights are no longer those that were packed, where gradients are recorded, under
+    autocast, where torch's functions are followed or traced, and on maps that are not channels-last, whose layout the
+    packed one would change.
     """
 
     def __init__(self, conv: Any) -> None:
@@ -51,19 +53,45 @@ class PackedConv2d(nn.Conv2d):
         self._packed = _Packed(conv)
 
     def forward(self, input: Tensor) -> Tensor:
-        usual = input.ndim == 4 and input.dtype == torch.float32 and input.device.type == "cpu"
-        if not usual or torch.is_grad_enabled() or torch.jit.is_tracing() or torch._C._len_torch_function_stack():
-            return super().forward(input)
-        return self._packed(input, self.bias)
+        if self._packed.holds(self.weight) and _is_usual(input):
+            return self._packed(input, self.bias)
+        return super().forward(input)
+
+
+def _is_usual(x: Tensor) -> bool:
+    """Whether a pass is one of many over shifted images."""
+    return (
+        x.ndim == 4
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not x.is_contiguous()
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()
+        and not torch._C._len_torch_function_stack()
+        and not torch._C._len_torch_dispatch_stack()
+    )
 
 
 class _Packed:
-    """Packed weights, which no copy of a network need copy."""
+    """Packed weights, which no copy of a network need copy.
+
+    Raises:
+        Exception: torch or the processor cannot do it; tried on a map of four pixels.
+    """
 
     def __init__(self, conv: Any) -> None:
         self._how = conv.padding, conv.stride, conv.dilation, conv.groups
+        self._source, self._version = conv.weight, conv.weight._version
         weight = conv.weight.detach().contiguous().to_mkldnn()
         self._weight: Tensor = torch._C._nn.mkldnn_reorder_conv2d_weight(weight, *self._how)
+        with torch.no_grad():
+            self(torch.zeros(1, 2, 2, conv.in_channels).permute(0, 3, 1, 2), conv.bias)
+
+    def holds(self, weight: Tensor) -> bool:
+        """Whether these are the weights that were packed, and have not been written to since."""
+        return weight is self._source and weight._version == self._version and weight.dtype == torch.float32
 
     def __deepcopy__(self, memo: object) -> _Packed:
         return self
@@ -77,7 +105,15 @@ def _suits(conv: object) -> bool:
     """Whether a module is a 1 x 1 convolution like any other."""
     if type(conv) is not nn.Conv2d or conv.kernel_size != (1, 1) or conv.groups != 1:
         return False
-    weight = conv._parameters.get("weight")
-    hooked = conv._forward_hooks or conv._forward_pre_hooks or "forward" in vars(conv)
-    plain = weight is not None and weight.dtype == torch.float32 and weight.device.type == "cpu"
-    return plain and not hooked and not isinstance(conv.padding, str) and conv.padding_mode == "zeros"
+    hooked = conv._forward_hooks or conv._forward_pre_hooks or {"forward", "_conv_forward"} & vars(conv).keys()
+    bias = conv._parameters.get("bias")
+    if hooked or not _is_plain(conv._parameters.get("weight")) or not (bias is None or _is_plain(bias)):
+        return False
+    return conv.bias is bias and not isinstance(conv.padding, str) and conv.padding_mode == "zeros"
+
+
+def _is_plain(tensor: Tensor | None) -> bool:
+    """Whether a weight can be packed, and told later whether it has been written to."""
+    if tensor is None or tensor.is_inference():
+        return False
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()

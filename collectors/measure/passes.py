@@ -101,11 +101,13 @@ def shift_network(model: nn.Module, images: Tensor, *, precision: str = "fp32", 
     In float32 on a processor the weights of 1 x 1 convolutions are packed as well (:func:`pack_pointwise`). The copy
     is compared with the network itself on the ``images``, ``CHECKED`` of them at most (:func:`checked_images` says how
     many are enough): where a logit differs by more than ``FOLDING_TOLERANCE`` of the largest, or a top-1 class by more
-    than a tie within that, the network stays as it is. ``model`` is not changed.
+    than a tie within that, the copy that is folded alone is tried, and else the network stays as it is. ``model`` is
+    not changed.
 
     Args:
         images: ``(n, C, H, W)`` as the network takes them.
         precision: one of ``PRECISIONS``.
+        fold: whether anything of this is done; without it the network is taken as it is.
 
     Raises:
         InputError: an unknown precision.
@@ -117,21 +119,26 @@ def shift_network(model: nn.Module, images: Tensor, *, precision: str = "fp32", 
     network = model
     with evaluating(model), torch.no_grad():
         if fold:
-            made = fold_batch_norms(model, views[:1])
-            made = pack_pointwise(made) if precision == "fp32" else made
-            network = made if made is model or _stands_for(made, model, views) else model
+            folded = fold_batch_norms(model, views[:1])
+            packed = pack_pointwise(folded) if precision == "fp32" else folded
+            network = _first_that_stands([packed, folded], model, views)
         return network if precision == "fp32" else _in_bfloat16(network, views)
 
 
-def _stands_for(made: nn.Module, model: nn.Module, views: Tensor) -> bool:
-    """Whether a folded and packed network says what the network says, and runs as the passes run it: channels last."""
-    output = model(views.clone())
-    try:
-        return agree(output, made(views.clone(memory_format=torch.channels_last)))
-    except RuntimeError as problem:
-        if is_view_problem(problem):
-            return False
-        raise
+def _first_that_stands(candidates: list[nn.Module], model: nn.Module, views: Tensor) -> nn.Module:
+    """The first copy that says what the network says and runs as the passes run it, channels last; else the network."""
+    output: Any = None
+    for made in dict.fromkeys(candidates):
+        if made is model:
+            break
+        output = model(views.clone()) if output is None else output
+        try:
+            if agree(output, made(views.clone(memory_format=torch.channels_last))):
+                return made
+        except RuntimeError as problem:
+            if made is candidates[-1] and not is_view_problem(problem):
+                raise
+    return model
 
 
 def agree(logits: object, others: object) -> bool:

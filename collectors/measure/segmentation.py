@@ -86,7 +86,7 @@ def measure_segmentation(
         size: the window of a ``crop`` plan; the network's input size for ``PreparedImages``.
         fill: value(s) of the uncovered strip under kind ``zero``, as for :func:`predict`.
         precision: ``fp32``, the network's own floating-point type, or ``bf16``.
-        fold: whether batch norms are folded into the convolutions before them.
+        fold: whether batch norms are folded into the convolutions before them and 1 x 1 convolutions packed.
         classes: names of the masks' classes, for ``classes_absent``; those of ``PreparedImages`` by default.
 
     Returns:

@@ -46,6 +46,10 @@ def packed(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, PackedConv2d)]
 
 
+def channels_last(n: int = 8) -> Tensor:
+    return images(n).contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_a_packed_network_says_what_the_network_says(model: nn.Module, layout: torch.memory_format) -> None:
     before = copy.deepcopy(model.state_dict())
@@ -71,12 +75,45 @@ def test_the_packed_weights_are_what_runs(model: nn.Module, monkeypatch: pytest.
     assert packed(network) == ["first", "last", "short"]
     runs.clear()
     with torch.inference_mode():
-        network(images())
+        network(channels_last())
         assert len(runs) == 4
-        copy.deepcopy(network)(images())
-        assert len(runs) == 8
-        network.double()(images().double())
-        assert len(runs) == 8
+        with torch.autocast("cpu", torch.bfloat16):
+            assert network(channels_last()).dtype == model(images()).dtype
+        assert len(runs) == 4
+    with torch.no_grad():
+        network.last.weight.mul_(2)
+        torch.testing.assert_close(network(channels_last()), model(images()), rtol=1e-5, atol=1e-6)
+    assert len(runs) == 7  # the one that was written to is not the one that was packed
+    with torch.inference_mode():
+        network.double()(channels_last().double())
+    assert len(runs) == 7
+
+
+def test_a_copy_of_a_packed_network_runs(model: nn.Module) -> None:
+    made = copy.deepcopy(pack_pointwise(model))
+    with torch.inference_mode():
+        torch.testing.assert_close(made(channels_last()), model(images()), rtol=1e-5, atol=1e-6)
+
+
+class Viewing(nn.Module):
+    """Takes a map apart by ``view``, which only one layout allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.first(x)).contiguous()).view(len(x), 5, -1).mean(2)
+
+
+def test_a_map_keeps_its_layout() -> None:
+    torch.manual_seed(0)
+    network, plain = Viewing().eval(), Viewing().eval()
+    made = shift_network(network, images(1))
+    assert packed(made) == ["last"]
+    assert packed(plain) == []
+    with torch.inference_mode():
+        torch.testing.assert_close(made(channels_last()), network(images()), rtol=1e-5, atol=1e-6)
 
 
 def test_where_gradients_are_recorded_or_the_pass_is_watched_or_traced_the_convolution_runs(model: nn.Module) -> None:
@@ -105,8 +142,13 @@ def hooked(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
-def replaced(conv: nn.Conv2d) -> nn.Conv2d:
-    conv.forward = lambda x: x  # type: ignore[method-assign]
+def replaced(conv: nn.Conv2d, name: str = "forward") -> nn.Conv2d:
+    setattr(conv, name, lambda x, *_: x)
+    return conv
+
+
+def biased(conv: nn.Conv2d) -> nn.Conv2d:
+    conv.bias = nn.Parameter(torch.randn(8)[::2])
     return conv
 
 
@@ -126,10 +168,26 @@ class Mine(nn.Conv2d):
         lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 1)),
         lambda: hooked(nn.Conv2d(3, 4, 1)),
         lambda: replaced(nn.Conv2d(3, 4, 1)),
+        lambda: replaced(nn.Conv2d(3, 4, 1), "_conv_forward"),
+        lambda: biased(nn.Conv2d(3, 4, 1)),
         lambda: Mine(3, 4, 1),
         lambda: nn.Linear(3, 4),
     ],
-    ids=["3x3", "groups", "circular", "same", "double", "meta", "parametrised", "hook", "forward", "class", "linear"],
+    ids=[
+        "3x3",
+        "groups",
+        "circular",
+        "same",
+        "double",
+        "meta",
+        "parametrised",
+        "hook",
+        "forward",
+        "own",
+        "bias",
+        "class",
+        "linear",
+    ],
 )
 def test_other_layers_stay_as_they_are(made: Callable[[], nn.Module]) -> None:
     network = nn.Sequential(made())
@@ -146,7 +204,26 @@ def test_a_network_that_cannot_be_copied_or_a_torch_without_packing_runs_as_it_i
     assert pack_pointwise(model) is model
 
 
-def test_an_error_of_packing_is_seen(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def folded_alone(network: nn.Module) -> bool:
+    return packed(network) == [] and isinstance(network.norm, nn.Identity)
+
+
+def test_an_error_of_packing_is_seen_and_folding_is_kept(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = packing._Packed.__call__
     monkeypatch.setattr(packing._Packed, "__call__", lambda self, x, bias: ours(self, x, bias) * 1.001)
-    assert shift_network(model, images()) is model
+    assert folded_alone(shift_network(model, images()))
+
+
+@pytest.mark.parametrize("failing", ["when packed", "later"])
+def test_a_processor_that_cannot_run_packed_weights_runs_folded_ones(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    ours = packing._Packed.__call__
+
+    def fails(self: Any, x: Tensor, bias: Any) -> Tensor:
+        if failing == "later" and x.shape[2] == 2:
+            return ours(self, x, bias)
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(packing._Packed, "__call__", fails)
+    assert folded_alone(shift_network(model, images()))

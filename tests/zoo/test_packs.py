@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +78,17 @@ def test_what_is_unpacked_is_what_was_packed_and_packs_are_only_added_to(
     assert described(tmp_path / "back") == described(zoo)
 
 
+@pytest.mark.parametrize("name", ["run[1]", "a b", "r*x" if os.name == "posix" else "r+x"])
+def test_files_of_any_name_come_back(tmp_path: Path, name: str) -> None:
+    zoo = made(tmp_path / "zoo", "max")
+    (zoo / "max.safetensors").rename(zoo / f"{name}.safetensors")
+    text = (zoo / "zoo.yaml").read_text()
+    (zoo / "zoo.yaml").write_text(text.replace("weights: max.safetensors", f"weights: '{name}.safetensors'"))
+    pack(zoo, tmp_path / "packs")
+    assert len(unpack(tmp_path / "packs", tmp_path / "back")) == 2
+    assert weights(tmp_path / "back") == weights(zoo)
+
+
 def test_half_precision_where_no_prediction_moves(tmp_path: Path) -> None:
     zoo, images = made(tmp_path / "zoo", "max", "avg"), load_dataset("digits", limit=60)
     predict = predicted(images)
@@ -131,6 +143,17 @@ def spoilt(path: Path, change: Callable[[dict[str, str], dict[str, torch.Tensor]
             lambda about, _: replaced(about, "zoo:smallcnn?operator=max&in_channels=1&width=4", "python:m.py:net"),
             "m.py",
         ),
+        (
+            lambda about, _: replaced(about, "zoo:smallcnn?operator=max&in_channels=1&width=4", "python:../m.py:net"),
+            "lies outside",
+        ),
+        (lambda about, _: replaced(about, "zoo:smallcnn?operator=max&in_channels=1&width=4", "abc"), "zoo.yaml"),
+        (
+            lambda about, _: replaced(
+                about, "zoo:smallcnn?operator=max&in_channels=1&width=4", f"python:{'a' * 5000}.py:net"
+            ),
+            "aaa.py",
+        ),
     ],
 )
 def test_hostile_packs_are_refused_in_one_line(
@@ -169,7 +192,8 @@ def test_a_zoo_of_own_code_is_packed_without_running_it_and_its_code_is_asked_fo
     error = capsys.readouterr().err
     assert f"runs the code of {back / 'nets.py'}, which a pack does not hold: put it there and unpack again" in error
     assert error.count("\n") == 1
-    assert files(back) == {}
+    assert not back.exists()
+    back.mkdir()
     (back / "nets.py").write_text(own)
     assert cli.main(unpacked) == cli.DONE
     assert not (back / "ran").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import zlib
 from pathlib import Path
 from typing import BinaryIO
@@ -84,9 +85,9 @@ def _check_split(name: str, split: str) -> None:
 
 def _read_cifar10(folder: Path, stem: str, limit: int | None) -> np.ndarray:
     file = folder / f"{stem}.bin"
-    if not file.is_file():
+    if not os.path.isfile(file):
         pickled = folder / "cifar-10-batches-py"
-        if (folder / stem).is_file() or pickled.is_dir():
+        if os.path.isfile(folder / stem) or pickled.is_dir():
             raise DataError(
                 f"{folder} holds CIFAR-10's Python version, whose pickles could run code and are not read: "
                 "put the binary version there (data_batch_1.bin, ...)"
@@ -103,7 +104,7 @@ def _read_cifar10(folder: Path, stem: str, limit: int | None) -> np.ndarray:
 
 def _read_idx(folder: Path, stem: str, magic: int, limit: int | None) -> np.ndarray:
     for file in (folder / stem, folder / f"{stem}.gz"):
-        if file.is_file():
+        if os.path.isfile(file):
             break
     else:
         raise DataError(f"there is no file {folder / stem} or {stem}.gz: put Fashion-MNIST's files there")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from itertools import chain
@@ -88,7 +89,7 @@ def _find(path: str | None, split: str) -> tuple[list[Path], str]:
     if not path:
         raise DataError("parquet needs a path: write parquet:PATH of a .parquet file or of a folder of them")
     place = Path(path).expanduser()
-    if place.is_file():
+    if os.path.isfile(place):
         stem = _SHARD.sub("", place.stem)
         return _whole([place], place.parent), f"{place.resolve().parent.name}/{stem}"
     if not place.is_dir():
@@ -114,7 +115,7 @@ def _whole(files: list[Path], folder: Path) -> list[Path]:
             continue
         start, digits = file.stem[: shard.start()], len(shard["number"])
         names = [f"{start}-{i:0{digits}}-of-{shard['count']}{file.suffix}" for i in range(int(shard["count"]))]
-        if missing := [one for one in names if not (folder / one).is_file()]:
+        if missing := [one for one in names if not os.path.isfile(folder / one)]:
             raise DataError(
                 f"{file} is one of {len(names)} files, and {', '.join(missing[:3])} "
                 f"{'is' if len(missing) == 1 else 'are'} not there: put all of them into one folder, or rename this "
@@ -235,7 +236,7 @@ def _encoded(parts: Sequence[pa.Array], name: str, folder: Path) -> list[Source]
 def _file(path: Any, folder: Path, what: str) -> Path:
     """The file of an image of which a path is all that there is."""
     file = folder / path if isinstance(path, str) and path else None
-    if file is None or not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
+    if file is None or not file.resolve().is_relative_to(folder.resolve()) or not os.path.isfile(file):
         said = f" (its path {path!r} is no file below {folder})" if path else ""
         raise DataError(f"{what} has no image bytes{said}: write the images into the file, not only their paths")
     return file

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -43,7 +43,7 @@ def read_query(path: str) -> tuple[str, dict[str, str]]:
     Raises:
         DataError: an unknown key, or one without a value.
     """
-    if "?" not in path or Path(path).expanduser().exists():
+    if "?" not in path or os.path.exists(os.path.expanduser(path)):
         return path, {}
     place, _, text = path.partition("?")
     try:

@@ -65,11 +65,11 @@ class DataSource:
             return [[time.time_ns()]]
         _, _, text = self.spec.partition(":")
         place = Path(text).expanduser()
-        if not place.exists():  # options behind the path
+        if not os.path.exists(place):  # options behind the path
             place = Path(text.partition("?")[0]).expanduser()
-        if not text or not place.exists():
+        if not text or not os.path.exists(place):
             return []
-        if place.is_file():
+        if os.path.isfile(place):
             if "-of-" not in place.name:
                 return [signature(place)]
             return [signature(file) for file in sorted(place.parent.glob(f"*{place.suffix}"))]  # its other shards
