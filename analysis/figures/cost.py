@@ -48,7 +48,7 @@ def cost(
     idle = [name for name in measured if _is_idle(rows[rows["quantity"] == name])]
     quantities = [name for name in measured if name not in idle] or measured
     idle = [name for name in measured if name not in quantities]
-    order = style.operator_order(rows["operator"])
+    order, sampled = style.some_rows(style.operator_order(rows["operator"]))
     across = len(quantities) if width == "double" else min(len(quantities), 2)
     down = -(-len(quantities) // across)
     with style.theme(width):
@@ -63,7 +63,7 @@ def cost(
         axes[0, 0].set_ylim(len(order) - 0.5, -0.5)
         style.legend_below(figure, _handles(), width, columns=2 if width == "double" else 1)
         told += [_idle_told(rows[rows["quantity"] == name], name) for name in idle]
-    figure.caption = _caption(selection, rows, told)
+    figure.caption = _caption(selection, rows, [*sampled, *told])
     return figure
 
 

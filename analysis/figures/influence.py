@@ -44,7 +44,8 @@ def influence(
     need(frame, ["architecture"], "influence")
     selection = select(frame, "influence", [reading, score, "accuracy"], data, snapshots)
     tables = {kind: _slopes(selection.kind(kind), reading, score) for kind in selection.kinds}
-    order = _order(tables)
+    every = _order(tables)
+    order, sampled = _drawn(every, tables)
     with style.theme(width):
         rows = len(selection.kinds)
         figure = style.new_figure(width, 0.75 + rows * (0.5 + 0.15 * max(len(order), 3)))
@@ -64,7 +65,7 @@ def influence(
         )
         axes[-1, 1].set_xlabel("Cook's distance" if width == "double" else "Cook's\ndistance")
         style.legend_below(figure, _handles(), width, columns=3 if width == "double" else 2)
-    figure.caption = _caption(selection, reading, score, tables)
+    figure.caption = _caption(selection, reading, score, tables, order, sampled)
     return figure
 
 
@@ -83,6 +84,22 @@ def _order(tables: dict[str, pd.DataFrame]) -> list[tuple[str, str]]:
     first = first.assign(rank=first["left_out_kind"].map(list(_KINDS).index))
     first = first.sort_values(["rank", "estimate", "left_out"], kind="stable")
     return list(zip(first["left_out_kind"], first["left_out"], strict=True))
+
+
+def _drawn(order: list[tuple[str, str]], tables: dict[str, pd.DataFrame]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The rows to draw, in their order: all, or those of the largest Cook's distances; and what that leaves out."""
+    if len(order) <= style.MOST_ROWS:
+        return order, []
+    every = pd.concat(list(tables.values())).set_index(["left_out_kind", "left_out"])
+    greatest = every["cooks_distance"].fillna(0).groupby(level=[0, 1]).max().reindex(order)
+    kept = set(greatest.sort_values(ascending=False, kind="stable").index[: style.MOST_ROWS])
+    others = every.loc[[row for row in order if row not in kept], "estimate"]
+    said = (
+        f"Drawn are the {style.MOST_ROWS} of {len(order):,} with the largest Cook's distance; without one of the "
+        f"others the slopes are {number(others.min())} to {number(others.max())}, over all shift kinds. The table of "
+        "influence holds all."
+    )
+    return [row for row in order if row in kept], [said]
 
 
 def _forest(ax: Axes, table: pd.DataFrame, order: list[tuple[str, str]]) -> None:
@@ -163,10 +180,19 @@ def _handles() -> list[Artist]:
     ]
 
 
-def _caption(selection: FigureRows, reading: str, score: str, tables: dict[str, pd.DataFrame]) -> str:
+def _caption(
+    selection: FigureRows,
+    reading: str,
+    score: str,
+    tables: dict[str, pd.DataFrame],
+    order: list[tuple[str, str]],
+    sampled: list[str],
+) -> str:
     sentences = []
     for kind, table in tables.items():
         for row in table.to_dict("records"):
+            if sampled and row["left_out"] and (row["left_out_kind"], row["left_out"]) not in order:
+                continue
             what = f"without {row['left_out_kind']} {row['left_out']}" if row["left_out"] else "nothing left out"
             slope = bracketed(row["estimate"], row["low"], row["high"])
             told = row["reason"] if not np.isfinite(row["estimate"]) else slope
@@ -182,6 +208,7 @@ def _caption(selection: FigureRows, reading: str, score: str, tables: dict[str, 
             plan_sentence(selection),
             "Intervals: 95 %, errors clustered by operator (CR2), t with Satterthwaite's degrees of freedom; what runs "
             "off the axis is longer.",
+            *sampled,
             *sentences,
             *selection.notes,
         ]

@@ -42,7 +42,8 @@ def msb_by_operator(
     """
     selection = select(frame, "msb_by_operator", [reading], data, snapshots)
     rows = once_per_checkpoint(selection.rows)
-    order = rows.groupby("operator")[reading].mean().sort_values(ascending=False, kind="stable").index.tolist()
+    means = rows.groupby("operator")[reading].mean().sort_values(ascending=False, kind="stable")
+    order, sampled = style.some_rows(means.index.tolist())
     depths = _depths(sites, rows, selection.data, reading)
     with style.theme(width):
         figure = style.new_figure(width, 0.8 + 0.27 * max(len(order), 3))
@@ -70,6 +71,7 @@ def msb_by_operator(
             f"{style.label(reading)} by operator, ordered by the mean ({counts(rows)}; measured on {selection.data}). "
             "Points: checkpoints, each the mean over its sites. Circles with bars: mean over checkpoints with its 95 % "
             "t interval, training runs as clusters.",
+            *sampled,
             *sentences,
             *([_SITES_SENTENCE] if panels == 2 else []),
             *selection.notes,

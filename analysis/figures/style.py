@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -198,6 +199,21 @@ def new_figure(width: Width, height: float) -> CaptionedFigure:
     """An empty figure of a named width and ``height`` inches with constrained layout, unknown to pyplot."""
     engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.04, hspace=0.04)
     return CaptionedFigure(figsize=(WIDTHS[width], height), layout=engine)
+
+
+MOST_ROWS = 40
+"""Operators of a figure that has a row for each: more are no figure that a page holds."""
+
+
+def some_rows(order: Sequence[str], what: str = "operators") -> tuple[list[str], list[str]]:
+    """The names to draw, in their order: all, or :data:`MOST_ROWS` evenly spaced among them with the first and the
+    last; and the sentence that says so, where it is to be said.
+    """
+    if len(order) <= MOST_ROWS:
+        return list(order), []
+    places = np.linspace(0, len(order) - 1, MOST_ROWS).round().astype(int)
+    said = f"{MOST_ROWS} of {len(order):,} {what} are drawn, evenly spaced in their order; the tables hold all."
+    return [order[place] for place in places], [said]
 
 
 def label(column: str, *, lines: int = 1, short: bool = False) -> str:

@@ -49,7 +49,7 @@ def swap(
     rows = selection.rows.assign(name=_names(selection.rows["replacement"]))
     panels = [(selection.title(kind), rows[rows["shift_kind"] == kind], score) for kind in selection.kinds]
     panels.append(("no shift", rows.drop_duplicates(["checkpoint", "model", "depth", "replacement"]), "accuracy"))
-    names = style.operator_order(rows["name"])
+    names, sampled = style.some_rows(style.operator_order(rows["name"]), "replacements")
     strips = [
         (name, place)
         for name in names
@@ -75,7 +75,7 @@ def swap(
         axes[0].set_ylim(places[-1] + 0.7, places[0] - 0.7)
         axes[0].set_yticks(places, [f"{name}: {POSITIONS[place]}" for name, place in strips])
         style.legend_below(figure, _handles(names), width, columns=4 if wide else 3)
-    figure.caption = "\n".join([*_caption(rows, selection, reading, score), *sentences, *selection.notes])
+    figure.caption = "\n".join([*_caption(rows, selection, reading, score), *sampled, *sentences, *selection.notes])
     return figure
 
 

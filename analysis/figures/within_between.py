@@ -56,7 +56,8 @@ def within_between(
     kinds = selection.kinds[: MOST_KINDS[width]]
     slopes = {kind: _slopes(selection.kind(kind), reading, score) for kind in kinds}
     operators = style.operator_order(selection.rows["operator"])
-    order = _that_vary(operators, list(slopes.values()))
+    varying = _that_vary(operators, list(slopes.values()))
+    order, sampled = style.some_rows(varying)
     joint, wide = " " if width == "double" else "\n", len(kinds) <= (4 if width == "double" else 2)
     with style.theme(width):
         heights = [2.0 if width == "double" else 1.6, 0.5 + 0.2 * (len(order) + 2)]
@@ -75,13 +76,14 @@ def within_between(
         axes[1, 0].set_yticks(range(len(order) + 2), [*order, *pooled])
         axes[1, 0].set_ylim(len(order) + 1.6, -0.6)
         _limit(axes[1], [table.reindex([*order, WITHIN, BETWEEN]) for table in slopes.values()])
-        if len(order) < len(operators):
+        if len(varying) < len(operators):
             gap = " " if width == "double" else "\n"
-            count = len(operators) - len(order)
+            count = len(operators) - len(varying)
             steady = f"not drawn: {count} of {len(operators)} operators,{gap}whose readings hardly vary"
             axes[1, 0].set_title(steady, loc="left", fontsize=style.SMALLEST_FONT, color=style.GUIDE)
         style.legend_below(figure, [*style.operator_handles(operators), *_handles()], width)
-    figure.caption = _caption(selection, slopes, reading, score, [name for name in operators if name not in order])
+    steady_ones = [name for name in operators if name not in varying]
+    figure.caption = "\n".join([_caption(selection, slopes, reading, score, steady_ones), *sampled])
     return figure
 
 
