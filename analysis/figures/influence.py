@@ -93,7 +93,7 @@ def _drawn(order: list[tuple[str, str]], tables: dict[str, pd.DataFrame]) -> tup
     every = pd.concat(list(tables.values())).set_index(["left_out_kind", "left_out"])
     greatest = every["cooks_distance"].fillna(0).groupby(level=[0, 1]).max().reindex(order)
     kept = set(greatest.sort_values(ascending=False, kind="stable").index[: style.MOST_ROWS])
-    others = every.loc[[row for row in order if row not in kept], "estimate"]
+    others = every["estimate"][[row in order and row not in kept for row in every.index]]
     said = (
         f"Drawn are the {style.MOST_ROWS} of {len(order):,} with the largest Cook's distance; without one of the "
         f"others the slopes are {number(others.min())} to {number(others.max())}, over all shift kinds. The table of "
