@@ -75,6 +75,7 @@ def measured(settings: ScaleSettings) -> Iterator[dict[str, object]]:
                 for _ in range(settings.repeats):
                     for n, where in tables.items():
                         runs[n].append(run(command, where, Path(folder) / "out"))
+                        print(command, "drawn" if drawn else "published", n, runs[n][-1], flush=True)
                 yield from _rows(command, "drawn" if drawn else "published", runs)
 
 
