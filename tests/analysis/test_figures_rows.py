@@ -46,6 +46,17 @@ def test_more_operators_than_a_page_holds_are_sampled_and_said(
     assert len(some.caption) < len(whole.caption) or name == "within_between"
 
 
+def test_lines_by_depth_are_of_as_many_operators(frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = draw("msb_by_depth", frames)
+    monkeypatch.setattr(style, "MOST_ROWS", MOST)
+    some = draw("msb_by_depth", frames)
+    assert len(whole.axes[0].containers) > MOST == len(some.axes[0].containers)
+    means = frames["sites"].dropna(subset=["msb_corrected"]).groupby("operator")["msb_corrected"].mean()
+    drawn = [container.get_label() for container in some.axes[0].containers]
+    assert (drawn[0], drawn[-1]) == (means.idxmin(), means.idxmax())
+    assert f"{MOST} of {len(whole.axes[0].containers)} operators are drawn, evenly spaced" in some.caption
+
+
 def test_a_sample_of_rows_is_even_and_holds_both_ends() -> None:
     order = [f"op{number}" for number in range(1000)]
     drawn, (said,) = style.some_rows(order)
