@@ -220,9 +220,10 @@ def rail(ax: Axes, marks: pd.DataFrame, x: str) -> None:
     if marks.empty:
         return
     ax.axhline(high, color=style.GUIDE, linewidth=0.6, linestyle=(0, (2, 2)), zorder=1, label="_rail")
+    looks = style.looks(marks["operator"])
     for name, part in marks.groupby("operator"):
         ax.scatter(
-            part[x], [RAIL] * len(part), s=22, marker=style.marks([name])[str(name)].marker, color=style.GUIDE,
+            part[x], [RAIL] * len(part), s=22, marker=looks[str(name)].marker, color=style.GUIDE,
             edgecolors=style.INK, linewidths=0.6, transform=ax.get_xaxis_transform(), zorder=5,
             label=f"{name}, by construction",
         )  # fmt: skip

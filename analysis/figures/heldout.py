@@ -93,9 +93,9 @@ def _layout(
 
 
 def _draw(ax: Axes, networks: pd.DataFrame, chosen: AssignedRows) -> None:
-    plain = networks[~networks["by_construction"]]
+    plain, looks = networks[~networks["by_construction"]], style.looks(networks["name"])
     for name, part in plain.groupby("name"):
-        look = style.marks([name])[str(name)]
+        look = looks[str(name)]
         for fill, cell in zip(_FILLS, chosen.cells, strict=False):
             rows = part[part["cell"] == cell]
             ax.plot(
@@ -136,8 +136,9 @@ def _name(ax: Axes, networks: pd.DataFrame, top: float) -> None:
         return
     missed = (plain["observed_logit"] - plain["predicted_logit"]).abs()
     first = plain.assign(missed=missed).sort_values("missed", ascending=False).drop_duplicates("name")
+    looks = style.looks(networks["name"])
     names = [
-        Name(name, x, y, style.marks([name])[name].color)
+        Name(name, x, y, looks[name].color)
         for name, x, y in first[["name", "predicted_logit", "observed_logit"]].itertuples(index=False, name=None)
     ]
     others = plain[~plain.index.isin(first.index)][["predicted_logit", "observed_logit"]].to_numpy(dtype=float)

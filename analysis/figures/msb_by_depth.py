@@ -37,7 +37,7 @@ def msb_by_depth(
     rows = rows.assign(architecture=names, place=rows["depth"] + 1)
     sizes = rows["architecture"].value_counts().sort_index()
     architectures = [str(name) for name in sizes.sort_values(ascending=False, kind="stable").index]
-    order = style.operator_order(rows["operator"])
+    order, looks = style.operator_order(rows["operator"]), style.looks(rows["operator"])
     if len(order) > style.MOST_ROWS:  # then the sample is even over what is drawn
         order = rows.groupby("operator")[reading].mean().sort_values(kind="stable").index.tolist()
     order, sampled = style.some_rows(order)
@@ -48,12 +48,12 @@ def msb_by_depth(
         axes = figure.subplots(down, across, squeeze=False, sharey=True)
         sentences = []
         for ax, name in zip(axes.ravel(), architectures, strict=False):
-            sentences.append(_panel(ax, rows[rows["architecture"] == name], name, reading, order))
+            sentences.append(_panel(ax, rows[rows["architecture"] == name], name, reading, order, looks))
         for ax in axes.ravel()[len(architectures) :]:
             ax.set_axis_off()
         for line in axes:
             line[0].set_ylabel(style.label(reading, lines=2))
-        style.legend_below(figure, style.operator_handles(pd.Series(order)), width)
+        style.legend_below(figure, style.operator_handles(rows["operator"]), width)
     figure.caption = "\n".join(
         [
             f"{style.label(reading)} from the first to the last downsampling site ({counts(rows)}; measured on "
@@ -67,13 +67,15 @@ def msb_by_depth(
     return figure
 
 
-def _panel(ax: Axes, rows: pd.DataFrame, name: str, reading: str, chosen: list[str]) -> str:
+def _panel(
+    ax: Axes, rows: pd.DataFrame, name: str, reading: str, chosen: list[str], looks: dict[str, style.Mark]
+) -> str:
     there = set(rows["operator"])
     order = [operator for operator in chosen if operator in there]
     offsets = np.linspace(-DODGE / 2, DODGE / 2, len(order)) if len(order) > 1 else np.zeros(1)
     told = []
     for offset, operator in zip(offsets, order, strict=True):
-        mark = style.marks([operator])[operator]
+        mark = looks[operator]
         sites = rows[rows["operator"] == operator].groupby("place")
         found = np.array([fits.clustered_mean(site[reading], site["cluster"]) for _, site in sites])
         places = np.array([place for place, _ in sites], dtype=float)

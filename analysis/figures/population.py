@@ -202,6 +202,7 @@ def _draw(ax: Axes, chosen: AssignedRows, cell: str, kind: str, fits: Fits, acro
         ax.fill_between(
             x, y - half, y + half, color=style.ACCENT, alpha=BAND_ALPHA, linewidth=0, zorder=1.8, label="band"
         )
+    looks = style.looks(held["operator"])
     for name, path in held[~held["by_construction"]].groupby("operator"):
         for padding, of_padding in path.groupby("padding_mode"):
             if "strength" in path and of_padding["strength"].notna().all():
@@ -212,7 +213,7 @@ def _draw(ax: Axes, chosen: AssignedRows, cell: str, kind: str, fits: Fits, acro
                 )  # fmt: skip
         shade: dict[str, Any] = {"c": path[shade_of].astype(float), **look} if shade_of in path else {"color": "white"}
         ax.scatter(
-            path[reading], path[LOGIT], s=22, marker=style.marks([name])[str(name)].marker, linewidths=0.8,
+            path[reading], path[LOGIT], s=22, marker=looks[str(name)].marker, linewidths=0.8,
             edgecolors=style.INK, zorder=5, label=str(name), **shade,
         )  # fmt: skip
 

@@ -67,7 +67,8 @@ def _panel(ax: Axes, rows: pd.DataFrame, title: str, column: str, kind: str, wid
     rest = without(rows)
     if rest is not None:
         style.draw_curve(ax, fits.logit_curve(rest[column], rest[SCORE], rest["operator"]), apart=True)
-    told = [_mean(ax, part, column, str(name)) for name, part in rows.groupby("operator")]
+    looks = style.looks(rows["operator"])
+    told = [_mean(ax, part, column, str(name), looks[str(name)]) for name, part in rows.groupby("operator")]
     row = fits.correlation_row(rows, column, SCORE)
     joint = ", " if width == "double" else "\n"
     heading = f"{title}{joint}n = {row['n']}\n{r_in_words(row)}"
@@ -79,8 +80,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, title: str, column: str, kind: str, wid
     )
 
 
-def _mean(ax: Axes, rows: pd.DataFrame, column: str, name: str) -> str:
-    mark = style.marks([name])[name]
+def _mean(ax: Axes, rows: pd.DataFrame, column: str, name: str, mark: style.Mark) -> str:
     across, up = (fits.clustered_mean(rows[value], rows["cluster"]) for value in (column, SCORE))
     # The t interval of two runs is 13 times their standard error: it would be all that is seen.
     enough = rows["cluster"].nunique() >= MIN_RUNS

@@ -253,6 +253,13 @@ LISTED = 40
 """Up to so many operators a legend names each; of more, those that have no mark of their own are one entry."""
 
 
+def looks(operators: Iterable[Any]) -> dict[str, Mark]:
+    """The mark of each operator as the legend of a figure of all these has it (:func:`operator_handles`)."""
+    known = marks(operators)
+    others = [name for name in known if name not in MARKS] if len(known) > LISTED else []
+    return known | (dict.fromkeys(others, known[others[0]]) if others else {})
+
+
 def together(operators: Iterable[Any]) -> dict[str, tuple[Mark, list[str]]]:
     """The operators that are drawn together, by label: each alone, or with those of its mark where they are many."""
     known = marks(operators)

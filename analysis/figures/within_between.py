@@ -122,7 +122,7 @@ def _slopes(rows: pd.DataFrame, reading: str, score: str) -> pd.DataFrame:
 
 def _lines(ax: Axes, rows: pd.DataFrame, slopes: pd.DataFrame, reading: str, score: str, sloped: Sequence[str]) -> None:
     style.scatter_operators(ax, rows, reading, score, size=7.0)
-    means = fits.operator_means(rows, [reading, score])
+    means, looks = fits.operator_means(rows, [reading, score]), style.looks(rows["operator"])
     for name, mark in style.marks(rows["operator"]).items():
         of_operator = rows[rows["operator"] == name]
         if name not in sloped:
@@ -130,7 +130,7 @@ def _lines(ax: Axes, rows: pd.DataFrame, slopes: pd.DataFrame, reading: str, sco
         _line(ax, of_operator[reading], of_operator[score], float(slopes["estimate"][name]), mark.color, name)
     _line(ax, means[reading], means[score], float(slopes["estimate"][BETWEEN]), style.INK, BETWEEN, "--")
     for row in means.itertuples():
-        mark = style.marks([row.operator])[str(row.operator)]
+        mark = looks[str(row.operator)]
         ax.plot(
             [getattr(row, reading)], [getattr(row, score)], marker=mark.marker, markersize=6.5, color=mark.color,
             markeredgecolor=style.INK, markeredgewidth=0.7, linestyle="", zorder=5, label="_mean",

@@ -6,10 +6,13 @@ import itertools
 from types import ModuleType
 
 import pytest
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from invariscope.analysis import Frames
 from invariscope.analysis.figures import draw, style
 from invariscope.analysis.figures.influence import _slopes
+from invariscope.analysis.figures.msb_by_depth import msb_by_depth
 from invariscope.analysis.figures.selection import select
 
 MOST = 4
@@ -55,6 +58,30 @@ def test_lines_by_depth_are_of_as_many_operators(frames: Frames, monkeypatch: py
     drawn = [container.get_label() for container in some.axes[0].containers]
     assert (drawn[0], drawn[-1]) == (means.idxmin(), means.idxmax())
     assert f"{MOST} of {len(whole.axes[0].containers)} operators are drawn, evenly spaced" in some.caption
+
+
+@pytest.mark.parametrize("listed", [40, 3])
+def test_lines_by_depth_look_as_the_legend_has_them(
+    frames: Frames, monkeypatch: pytest.MonkeyPatch, listed: int
+) -> None:
+    monkeypatch.setattr(style, "LISTED", listed)
+    sites = frames["sites"]
+    own = sites.assign(operator="my_" + sites["operator"].astype(str))
+    figure = msb_by_depth(own)
+    legend = {text.get_text(): handle for handle, text in handles(figure)}
+    lines = {container.get_label(): container.lines[0] for container in figure.axes[0].containers}
+    assert len(lines) > 4
+    for name, line in lines.items():
+        entry = legend[name] if listed == 40 else legend[f"{len(lines)} further operators"]
+        assert (line.get_color(), line.get_marker()) == (entry.get_color(), entry.get_marker())
+    assert len({(line.get_color(), line.get_marker()) for line in lines.values()}) == (
+        len(lines) if listed == 40 else 1
+    )
+
+
+def handles(figure: style.CaptionedFigure) -> list[tuple[Line2D, Text]]:
+    legend = figure.legends[0]
+    return list(zip(legend.legend_handles, legend.get_texts(), strict=True))
 
 
 def test_a_sample_of_rows_is_even_and_holds_both_ends() -> None:
