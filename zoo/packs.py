@@ -121,11 +121,11 @@ def unpack(packs: str | Path, out: str | Path) -> list[Checkpoint]:
     for source in sources:
         if kind := unreadable(source):
             raise WeightsError(f"{source} is {kind}: name a pack or a folder of packs")
-    entries = [entry for source in sources for entry in contents(source)[1]]
+    told = {source: contents(source) for source in sources}
+    entries = [entry for _, some in told.values() for entry in some]
     _need_code(entries, out)
     out.mkdir(parents=True, exist_ok=True)
-    for source in sources:
-        held, _ = contents(source)
+    for source, (held, _) in told.items():
         states: dict[str, dict[str, Tensor]] = {}
         for key, value in load_weights(source).items():
             place, _, name = key.partition("/")

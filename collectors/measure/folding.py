@@ -134,8 +134,7 @@ def _rest(norm: Any) -> nn.Module | None:
 
 def _folded(model: nn.Module, pairs: Sequence[tuple[str, str]]) -> nn.Module:
     """A copy of the network with these pairs folded; weights that stay are shared with it."""
-    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
-    network = copy.deepcopy(model, shared)
+    network = sharing_copy(model)
     instead: dict[nn.Module, nn.Module] = {}
     for conv_path, norm_path in pairs:
         norm = network.get_submodule(norm_path)
@@ -143,11 +142,22 @@ def _folded(model: nn.Module, pairs: Sequence[tuple[str, str]]) -> nn.Module:
         rest = _rest(norm)
         if rest is not None:
             instead[norm] = rest.train(False)
+    replace_modules(network, instead)
+    return network
+
+
+def sharing_copy(model: nn.Module) -> nn.Module:
+    """A copy of a network with modules of its own, whose weights are the network's."""
+    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    return copy.deepcopy(model, shared)
+
+
+def replace_modules(network: nn.Module, instead: Mapping[nn.Module, nn.Module]) -> None:
+    """Put other modules in the place of some, under each of their names."""
     for parent in list(nn.Module.modules(network)):
         for name, child in list(parent._modules.items()):  # `named_children` leaves out a second name
             if child in instead:
                 setattr(parent, name, instead[child])
-    return network
 
 
 def _fold(conv: Any, norm: Any) -> None:

@@ -6,12 +6,12 @@ slower algorithm where it does. The same numbers up to rounding: that is for the
 
 from __future__ import annotations
 
-import copy
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from invariscope.collectors.measure.folding import replace_modules, sharing_copy
 
 
 def pack_pointwise(network: nn.Module) -> nn.Module:
@@ -27,13 +27,8 @@ def pack_pointwise(network: nn.Module) -> nn.Module:
     if not torch.backends.mkldnn.is_available() or not any(map(_suits, nn.Module.modules(network))):
         return network
     try:
-        shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
-        made = copy.deepcopy(network, shared)
-        instead = {module: PackedConv2d(module) for module in nn.Module.modules(made) if _suits(module)}
-        for parent in list(nn.Module.modules(made)):
-            for name, child in list(parent._modules.items()):  # `named_children` leaves out a second name
-                if child in instead:
-                    setattr(parent, name, instead[child])
+        made = sharing_copy(network)
+        replace_modules(made, {module: PackedConv2d(module) for module in nn.Module.modules(made) if _suits(module)})
     except Exception:  # foreign code, or a torch or a processor without these functions
         return network
     return made
