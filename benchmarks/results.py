@@ -18,6 +18,11 @@ def machine(*packages: str) -> str:
     return f"{system}, Python {platform.python_version()}, {named}."
 
 
+def load_now() -> float:
+    """How many processes want to run, over the last minute; NaN where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+
+
 def table(rows: list[dict[str, object]]) -> str:
     """Rows as a Markdown table; the keys of the first are the columns."""
     names = list(rows[0])

@@ -25,7 +25,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from benchmarks.results import machine, table, write_section
+from benchmarks.results import load_now, machine, table, write_section
 from benchmarks.speed import calibrate
 from invariscope.base.errors import ModelError
 from invariscope.collectors.engine.subject import usual_batch
@@ -104,7 +104,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if not any(settings.only in name for name in CASES):
         raise SystemExit(f"no case is called {settings.only}: there are {', '.join(CASES)}")
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    load = load_now()
     every: list[dict[str, object]] = []
     summary: list[dict[str, object]] = []
     for name, (model, size) in CASES.items():

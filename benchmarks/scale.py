@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.results import machine, table, write_section
+from benchmarks.results import load_now, machine, table, write_section
 from benchmarks.synthetic import Synthetic
 
 GOALS = {200: 10.0, 1_000: 30.0, 10_000: 120.0}
@@ -108,7 +108,7 @@ def main() -> None:
     import tyro
 
     settings = tyro.cli(ScaleSettings, description=__doc__)
-    load = f"load {os.getloadavg()[0]:.1f} at the start"
+    load = f"load {load_now():.1f} at the start"
     rows = list(measured(settings))
     facts = (
         f"{machine('numpy', 'scipy', 'pandas', 'matplotlib', 'pyarrow')} User and system time of one process on one "

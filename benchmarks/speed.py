@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.results import machine, table, write_section
+from benchmarks.results import load_now, machine, table, write_section
 from invariscope.collectors.engine.run import collect
 from invariscope.collectors.engine.subject import Subject
 from invariscope.collectors.measure.invariance import predict, score
@@ -279,7 +279,7 @@ def main() -> None:
     """Measure and write the section."""
     settings = tyro.cli(SpeedSettings, description=__doc__)
     torch.set_num_threads(settings.threads)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    load = load_now()
     facts = (
         f"{machine('torch', 'timm')} Load {load:.1f} at the start. CPU time with {settings.threads} thread(s), in "
         f"rounds; K = {SHIFTS} shifts x {len(KINDS)} kinds. At least 1.0 is asked of the plain loop's time over that "

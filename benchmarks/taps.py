@@ -8,7 +8,6 @@ All are measured in turn, again and again, by CPU time with one thread, whatever
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from benchmarks.results import machine, table, write_section
+from benchmarks.results import load_now, machine, table, write_section
 from invariscope.zoo.operators import build_operator
 from invariscope.zoo.operators.means import stacked_lme
 from invariscope.zoo.operators.pooling import continued, stacked_lp, stacked_soft
@@ -128,7 +127,7 @@ def main() -> None:
     """Measure and write the section."""
     settings = tyro.cli(TapsSettings, description=__doc__)
     torch.set_num_threads(1)
-    load = os.getloadavg()[0]
+    load = load_now()
     body = [
         f"{machine('torch')} Load {load:.1f} at the start. Forward and backward, stride 2, circular padding, one "
         f"thread, CPU time over that of max pooling of the same windows in the same layout: medians of ratios of "

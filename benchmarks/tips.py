@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import profile
 
-from benchmarks.results import machine, table, write_section
+from benchmarks.results import load_now, machine, table, write_section
 from invariscope.zoo.operators import TIPS
 
 SHAPES = ((32, 64, 56, 56), (128, 16, 32, 32), (8, 512, 14, 14))
@@ -165,7 +165,7 @@ def main() -> None:
     """Measure and write the section."""
     settings = tyro.cli(TipsSettings, description=__doc__)
     torch.set_num_threads(1)
-    load = os.getloadavg()[0]
+    load = load_now()
     body = [
         f"{machine('torch')} Load {load:.1f} at the start. Plain formula over this package's layer: medians of "
         f"ratios of measurements in turn, quartiles in brackets, n = {settings.repeats}; CPU time with one thread, "

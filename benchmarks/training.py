@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from benchmarks.results import machine, table, write_section
+from benchmarks.results import load_now, machine, table, write_section
 from benchmarks.speed import spread
 from invariscope.zoo.datasets.imageset import ImageSet
 from invariscope.zoo.operators import OPERATORS
@@ -115,7 +115,7 @@ def jobs(settings: TrainingSettings) -> str:
 def main() -> None:
     """Measure and write the section."""
     settings = tyro.cli(TrainingSettings, description=__doc__)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    load = load_now()
     torch.set_num_threads(1)
     rows = []
     for operator in OPERATORS:

@@ -29,7 +29,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from benchmarks.engine import REPOSITORY, Clock, make_zoo
-from benchmarks.results import machine, table, write_section
+from benchmarks.results import load_now, machine, table, write_section
 from invariscope.analysis import load
 from invariscope.collectors.engine.run import collect
 from invariscope.collectors.options import Options
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--width", type=int, default=8)
     arguments = parser.parse_args()
-    load_at_start = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    load_at_start = load_now()
     images = load_dataset("digits", split="train", limit=arguments.images)
     options = Options(msb_images=min(arguments.images, 256))
     count = arguments.blocks * arguments.checkpoints

@@ -156,7 +156,7 @@ def replace_modules(network: nn.Module, instead: Mapping[nn.Module, nn.Module]) 
     """Put other modules in the place of some, under each of their names."""
     for parent in list(nn.Module.modules(network)):
         for name, child in list(parent._modules.items()):  # `named_children` leaves out a second name
-            if child in instead:
+            if child is not None and child in instead:
                 setattr(parent, name, instead[child])
 
 
