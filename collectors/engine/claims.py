@@ -54,8 +54,6 @@ class TaskClaims:
         if self._folder is not None:
             with self._store.writing():
                 self._pulse.touch()
-            for path in self._folder.glob(f"{_PREFIX}*"):  # of runs that were killed
-                self._freed(path)
             self._stop.clear()
             threading.Thread(target=self._beat, daemon=True).start()
         return self
@@ -78,6 +76,11 @@ class TaskClaims:
             self._others.pop(task.key, None)  # another's before, that has died
         self._others |= {task.key: (work, task) for task in work.tasks if task not in mine}
         return replace(work, tasks=mine) if mine else None
+
+    def sweep(self) -> None:
+        """Remove the claims of runs that were killed."""
+        for path in self._folder.glob(f"{_PREFIX}*") if self._folder is not None else ():
+            self._freed(path)
 
     def release(self, keys: Iterable[str]) -> None:
         """Give claims back: the tasks are dealt with."""

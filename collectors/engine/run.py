@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from invariscope.base.errors import InputError, TableError
 from invariscope.base.progress import bar
+from invariscope.collectors.engine.claims import TaskClaims
 from invariscope.collectors.engine.known import Known
 from invariscope.collectors.engine.measuring import CheckpointReport, Failure
 from invariscope.collectors.engine.parallel import Cluster, Runner
@@ -117,6 +118,7 @@ def collect(
     store.prepare()
     with store.lock("run", shared=True, busy=BUSY), run_log(store, command) as log:
         store.sweep()
+        TaskClaims(store).sweep()  # also where nothing is to do: a run may be killed after its last task
         known.save()
         damaged = []
         for item in plan.damaged:

@@ -115,7 +115,10 @@ def test_a_claim_is_one_run_s_until_it_gives_it_back(zoo: list[Checkpoint], stor
     assert not list(Path(store.base).glob(".claim-*"))
 
 
-def test_what_a_killed_run_was_at_is_free_at_once(zoo: list[Checkpoint], store: Store) -> None:
+def test_what_a_killed_run_was_at_is_free_at_once(
+    zoo: list[Checkpoint], images: ImageSet, store: Store, tmp_path: Path
+) -> None:
+    collect(zoo[:1], images, tmp_path / "out", OPTIONS, progress=False)
     code = (
         "import os, sys; from pathlib import Path\n"
         "place = Path(sys.argv[1]); name = f'.pulse.{sys.argv[2]}.{os.getpid()}.0.tmp'\n"
@@ -124,10 +127,15 @@ def test_what_a_killed_run_was_at_is_free_at_once(zoo: list[Checkpoint], store: 
     machine = Path(store.scratch()).name.split(".")[2]
     subprocess.run([sys.executable, "-c", code, store.base, machine], check=True)
     claim = Path(store.base, ".claim-a")
-    assert claim.exists()
+    dead = claim.read_text()
     with TaskClaims(store) as claims:
-        assert not claim.exists()
         assert keys(claims.take(work_of(zoo, "a"))) == ["a"]
+        lives = claim.read_text()
+        assert collect(zoo[:1], images, tmp_path / "out", OPTIONS, progress=False).measured == 0
+        assert claim.read_text() == lives
+    claim.write_text(dead)
+    assert collect(zoo[:1], images, tmp_path / "out", OPTIONS, progress=False).measured == 0  # nothing is left to do
+    assert not claim.exists()
 
 
 def test_a_run_elsewhere_is_dead_when_its_pulse_stands_still(
