@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
 
 from invariscope.analysis.tables.plans import DATA_AND_PLAN, filled
 from invariscope.base.words import are, counted
@@ -61,7 +61,7 @@ def clustered_fit(
         return {**found, "reason": f"{counted(n, 'row')} {are(n)} too few"}
     if np.linalg.matrix_rank(design / np.maximum(np.abs(design).max(axis=0), 1e-300)) < design.shape[1]:
         return {**found, "reason": "no variation of its own"}
-    fit = sm.OLS(y, design).fit()
+    fit = OLS(y, design).fit()
     found["estimate"] = float(fit.params[0])
     if groups <= design.shape[1]:
         return {**found, "reason": f"no interval: {counted(groups, 'cluster')} {are(groups)} too few"}

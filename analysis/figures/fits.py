@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 from numpy.typing import NDArray
 from scipy import special, stats
+from statsmodels.genmod.families import Binomial
+from statsmodels.genmod.generalized_linear_model import GLM
+from statsmodels.regression.linear_model import OLS
 
 from invariscope.analysis.say.numbers import bracketed
 from invariscope.analysis.stats.correlation import constant, correlate, indicator_columns
@@ -53,7 +55,7 @@ def logit_curve(x: pd.Series, y: pd.Series, clusters: pd.Series, points: int = 8
     if len(x) < 4 or constant(x.to_numpy(float)) or constant(y.to_numpy(float)):
         return None
     design = _design(x)
-    model = sm.GLM(y.to_numpy(float), design, family=sm.families.Binomial())
+    model = GLM(y.to_numpy(float), design, family=Binomial())
     at = np.linspace(x.min(), x.max(), points)
     return _curve(model, _design(at), at, clusters, special.expit)
 
@@ -66,7 +68,7 @@ def logit_line(x: pd.Series, y: pd.Series, clusters: pd.Series, points: int = 81
     """
     if len(x) < 4 or constant(x.to_numpy(float)) or constant(y.to_numpy(float)):
         return None
-    model = sm.OLS(special.logit(y.to_numpy(float)), _design(special.logit(x.to_numpy(float))))
+    model = OLS(special.logit(y.to_numpy(float)), _design(special.logit(x.to_numpy(float))))
     low, high = special.logit([x.min(), x.max()])
     at = np.linspace(low, high, points)
     return _curve(model, _design(at), special.expit(at), clusters, special.expit)
@@ -86,7 +88,7 @@ def partial_residuals(
     if len(frame) < design.shape[1] + 2 or _rank(design) < design.shape[1]:
         return None
     outcome = frame[y].to_numpy(float)
-    model = sm.OLS(outcome, design)
+    model = OLS(outcome, design)
     at = np.linspace(values.min(), values.max(), points)
     means = np.broadcast_to(extra.mean(axis=0), (points, extra.shape[1]))
     curve = _curve(model, np.column_stack([_design(at), means]), at, frame[clusters], _identity)

@@ -77,9 +77,8 @@ def place_names(
             break
     for text, offer, choice in zip(written, offers, chosen, strict=True):
         text.set_position(tuple(offer[choice]))
-        if text.arrow_patch is not None:
-            far = choice // _DIRECTIONS >= np.searchsorted(DISTANCES, _NEAR)
-            text.arrow_patch.set_visible(bool(far))
+        if choice // _DIRECTIONS < np.searchsorted(DISTANCES, _NEAR):
+            text.arrowprops = text.arrow_patch = None  # hidden, its path would still be made in every pass
     return written
 
 

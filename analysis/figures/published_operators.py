@@ -22,8 +22,8 @@ from invariscope.base.errors import TableError
 from invariscope.base.words import counted
 from invariscope.collectors.schema import PRIMARY_READING
 
-MOST = 40
-"""Names that a panel has room for."""
+MOST, OF_A_CROWD = 24, 12
+"""Names that a panel has room for, and how many of a crowd's are written."""
 
 LITERAL, SEE = "msb", "see"
 READINGS = (LITERAL, PRIMARY_READING, SEE)
@@ -127,7 +127,8 @@ def _name(ax: Axes, means: pd.DataFrame, reading: str, score: str) -> None:
     far = np.linalg.norm(places[:, None] - places[None], axis=2)
     other = known["operator"].to_numpy()[:, None] != known["operator"].to_numpy()[None]
     alone = np.where(other, far, np.inf).min(axis=1)
-    best = known.assign(alone=alone).sort_values("alone", ascending=False).drop_duplicates("operator")[:MOST]
+    best = known.assign(alone=alone).sort_values("alone", ascending=False).drop_duplicates("operator")
+    best = best if len(best) <= MOST else best[:OF_A_CROWD]
     looks = style.marks(known["operator"])
     named = {at: str(known["operator"].iloc[at]) for at in best.index}
     names = [Name(name, float(points[at, 0]), float(points[at, 1]), looks[name].color) for at, name in named.items()]
@@ -163,7 +164,7 @@ def _caption(
         f"specifications of {counted(first['operator'].nunique(), 'operator')}; large marks are means over "
         f"{counted(cell.rows['run'].nunique(), 'run')}, "
         "lines join the strengths of one operator."
-        + (f" In each panel with names the {MOST} most solitary operators have theirs." if wide and many else ""),
+        + (f" In each panel with names the {OF_A_CROWD} most solitary operators have theirs." if wide and many else ""),
         plan_sentence(chosen),
         f"{LITERAL}: share of windows whose output is their maximum. {PRIMARY_READING}: weight on the maximum, "
         f"corrected for chance. {SEE}: what is left after the best shift when a site's input is moved.",

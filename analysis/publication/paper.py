@@ -122,11 +122,12 @@ def summarise(rows: pd.DataFrame, keys: Sequence[str], values: Sequence[str]) ->
     that have the value. Ordered by the keys, the last one by operator and strength.
     """
     records = []
+    rows = rows[list(dict.fromkeys([*keys, *values, "checkpoint", "cluster", "operator", "strength"]))]
     for group, part in rows.groupby(list(keys), sort=False):
         record: dict[str, object] = dict(zip(keys, group, strict=True))
         for value in values:
-            known = part[part[value].notna()]
-            mean, low, high = fits.clustered_mean(known[value].astype(float), known["cluster"])
+            there = part[value].notna()
+            mean, low, high = fits.clustered_mean(part.loc[there, value].astype(float), part.loc[there, "cluster"])
             record |= {value: mean, f"{value}_low": low, f"{value}_high": high}
         records.append({**record, **_counts(part), **_place(part)})
     return in_order(pd.DataFrame(records), keys)

@@ -117,7 +117,7 @@ def page_figure(name: str, figure: Figure, data: str = "", *, dots: int = DOTS_P
     """A figure as a WebP data URL of few colours, without loss beyond them."""
     buffer = io.BytesIO()
     with theme():
-        figure.savefig(buffer, format="png", dpi=dots)
+        figure.savefig(buffer, format="png", dpi=dots, pil_kwargs={"compress_level": 0})
     buffer.seek(0)
     pixels = 255 * imread(buffer, format="png")[:, :, :3]
     height, width = pixels.shape[:2]
