@@ -20,7 +20,7 @@ REFERENCE_DATA := $(REFERENCE)/data/mnist/test.parquet
 LOOKED := max avg aps
 ATTACKED := max avg subsample soft-beta1 blur-3 aps lp-p4 tips
 
-.PHONY: answer bench demo docs docs-site drawn figures looks reference reference-tables reproduce test test-full soak lint types lock zoo sweep clean
+.PHONY: answer bench demo docs docs-site drawn figures looks power reference reference-tables reproduce test test-full soak lint types lock zoo sweep clean
 
 demo: $(VENV)/installed  ## bundled zoo -> tables -> statistics -> figures, in out/demo
 	$(BIN)/invariscope demo --out out/demo
@@ -52,6 +52,9 @@ answer: $(VENV)/installed  ## RESULTS.md, its figures and what README shows of t
 	$(BIN)/python -m reference.answer $(POPULATION) docs/population RESULTS.md data/reference/study
 	$(BIN)/python -m reference.readme docs/population/summary.md README.md
 	$(BIN)/python -m reference.readme docs/population/findings.md README.md --marker findings
+
+power: $(VENV)/installed  ## power of the population study as it stands, which RESULTS.md shows (minutes)
+	$(BIN)/python -m reference.power $(POPULATION) $(dir $(POPULATION))power.csv
 
 looks: $(VENV)/installed  ## the pictures of docs/look.md: of the bundled zoo, and of networks of timm trained for it (half an hour)
 	for operator in $(LOOKED); do \

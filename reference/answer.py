@@ -15,6 +15,7 @@ from invariscope.analysis import save_figures
 from invariscope.analysis.say.opening import FIGURE_FILE, summary_text
 from invariscope.base.files import write_together, write_whole
 from reference.answer_findings import findings
+from reference.answer_power import pairs_needed, simulated_power
 from reference.answer_sections import (
     again,
     beside_the_first,
@@ -70,8 +71,11 @@ def text(answer: Answer, figures: str = "docs/population") -> str:
         "## How sure this is",
         power_table(found),
         two_tests(found),
-        "Seen four times in five: 1.96 and 0.84 standard errors, without Holm's correction. The power at the whole "
-        "design was simulated before training: docs/analysis-plan.md, *Power*. " + reliability(answer),
+        "Seen four times in five: 1.96 and 0.84 standard errors, without Holm's correction. " + reliability(answer),
+        *simulated_power(answer.folder),
+        pairs_needed(found),
+        "Before any training the power was simulated with the residuals of a pilot, which were larger: "
+        "docs/analysis-plan.md, *Power*.",
         "## What was trained and measured",
         material(answer.rows, planned()),
         *failed(answer),

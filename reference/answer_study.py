@@ -34,12 +34,13 @@ READINGS = {"msb_corrected": "corrected MSB", "see": "equivariance error", "sele
 
 @dataclass(frozen=True)
 class Answer:
-    """The study's frames, what the analysis found, and the first study's rows where they are given."""
+    """The study's frames and their folder, what the analysis found, and the first study's rows where they are given."""
 
     frames: Frames
     results: Results
     found: Statements
     first: pd.DataFrame
+    folder: str = ""
 
     @classmethod
     def of(cls, folder: str | Path, first: str | Path | None = None) -> Answer:
@@ -53,7 +54,7 @@ class Answer:
             raise TableError(f"{folder}: no drawn operators: name the tables of the population study")
         results = analyze_tables(frames, every_pair=True)
         rows = own(Frames(load(str(first)))["joined"]) if first else pd.DataFrame()
-        return cls(frames, results, Statements(results.statements), rows)
+        return cls(frames, results, Statements(results.statements), rows, str(folder))
 
     @property
     def rows(self) -> pd.DataFrame:

@@ -143,7 +143,7 @@ def _cell(name: str, members: pd.DataFrame, spread: bool, score: str) -> _Cell |
     if varied.sum() < 2 or np.abs(outcome).max() < 1e-12:
         return None
     if spread:
-        others = _others(whole["operator_spec"], codes)
+        others = spread_of_others(whole["operator_spec"], codes)
         design = np.column_stack([treatment, others])
         sandwich = bias_reduced(design, codes)
         se, df = float(sandwich.errors(residuals(outcome, design))[0]), float(sandwich.df[0])
@@ -155,8 +155,13 @@ def _cell(name: str, members: pd.DataFrame, spread: bool, score: str) -> _Cell |
     return _Cell(name, treatment, outcome, codes, slope, se, df, incomplete, mean_score(whole, score))
 
 
-def _others(specifications: pd.Series, codes: np.ndarray) -> Array:
-    """``(n, pixels - 2)``: how the weight that is not the maximum's is spread over the other ranks."""
+def spread_of_others(specifications: pd.Series, codes: np.ndarray) -> Array:
+    """``(n, pixels - 2)``: how the weight that is not the maximum's is spread over the other ranks, less the block's
+    mean (``codes (n,)``).
+
+    Raises:
+        TableError: a specification without the weights of ranks.
+    """
     found = [_WEIGHTS.search(str(text)) for text in specifications]
     if any(match is None for match in found):
         raise TableError("rotations: a specification has no rank((...)) in it to read weights from")

@@ -1,0 +1,65 @@
+"""What RESULTS.md says of the study's power: as simulated (reference/power.py), and of pairs, which can be counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from invariscope.analysis.designs.assigned import MSB
+from invariscope.analysis.designs.verdicts import LEVEL, POOLED
+from invariscope.base.words import counted
+from reference.answer_tables import KINDS, Statements
+from reference.words import markdown
+
+FILE = "power.csv"
+"""Beside the folder of the study's tables."""
+
+_EFFECTS = {MSB: "MSB", "see": "the equivariance error"}
+_ASKED = {
+    "1": "(1) by Holm",
+    "2": "(2) by Holm",
+    "3": "(3), interval",
+    "4": "aliasing named",
+    "no effect that matters": "(1) inside ±0.5",
+}
+
+
+def simulated_power(folder: str | Path) -> Iterator[str]:
+    """The table of the simulations, and what they are of; nothing where there are none."""
+    path = Path(folder).parent / FILE
+    if not path.exists():
+        return
+    table = pd.read_csv(path)
+    body = []
+    for row in table.sort_values(["of", "effect", "shift_kind"], ascending=[True, False, True]).to_dict("records"):
+        if row["shift_kind"] in KINDS:
+            put_in = "nothing" if not row["effect"] else f"{row['effect']:g} logits per unit of {_EFFECTS[row['of']]}"
+            body.append([put_in, row["shift_kind"], *(f"{row[name]:.2f}" for name in _ASKED)])
+    n = int(table["simulations"].iloc[0])
+    yield (
+        f"Simulated (`make power`, n = {n} each, standard error at most {0.5 / n**0.5:.2f}): the study's own networks, "
+        "its effects of MSB taken out, its residuals dealt anew within cells, an effect put in, and analysed by the "
+        "same code. Shares of the simulations in which each was found:"
+    )
+    yield markdown(["effect put in", "shifts", *_ASKED.values()], body)
+    yield f"Of {table['design'].iloc[0]}."
+
+
+def pairs_needed(found: Statements) -> str:
+    """How small the p of the paired tests can be, and how many pairs it takes; nothing where there are no pairs."""
+    rows = found.primary[(found.primary["statement"] == "6") & (found.primary["cell"] == POOLED)]
+    if rows.empty:
+        return ""
+    pairs = int(rows["n"].max())
+    tests = len(rows)
+    needed = math.ceil(1 + math.log2(tests / LEVEL))
+    if pairs >= needed:
+        return ""
+    return (
+        f"(6) has too few pairs to be decided: with {counted(pairs, 'pair')} no p of sign flips is below "
+        f"{2.0 ** (1 - pairs):.3g}, and Holm's correction over {tests} tests asks {LEVEL / tests:.2g} of the least. It "
+        f"takes {needed} pairs, cells times training seeds. (5) is a prediction and has no test."
+    )

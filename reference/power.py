@@ -1,0 +1,175 @@
+"""Power of the population study as it stands, simulated: its own networks, factors and residuals, other effects.
+
+Run `python -m reference.power TABLES OUT.csv [SIMULATIONS [WORKERS]]`. Of every drawn network the logit of consistency
+is taken apart: what its block, or the least squares of its cell, say without MSB; the effect of MSB, which is taken
+out; and the residual. A simulation deals the residuals of a cell anew over its networks, adds an effect of a size that
+is chosen here, and is analysed by the study's own code. `make power` does this for the published tables.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import Pool
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from invariscope.analysis.designs.assigned import (
+    BLOCK,
+    DRAWN,
+    LOGIT,
+    MSB,
+    POPULATION,
+    ROTATED,
+    Settings,
+    admitted,
+    cells_of,
+)
+from invariscope.analysis.designs.assigned_statements import statements
+from invariscope.analysis.designs.population import MSB_TERM, SQUARE, fit_equal
+from invariscope.analysis.designs.rotations import spread_of_others
+from invariscope.analysis.designs.verdicts import LEVEL, MSB_SLOPE, POOLED, TOTAL, WITHIN, causes
+from invariscope.analysis.stats.randomisation import centred
+from invariscope.analysis.stats.resampling import Array, cluster_codes
+from invariscope.analysis.stats.robust import residuals
+from invariscope.base.files import write_whole
+from reference.answer_study import Answer
+
+SETTINGS = Settings(draws=399)
+SEE = "see"
+_NULL, _LEFT = "null", "left"
+_CHUNK = 10
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What is put in, in logits per unit: of assigned MSB, or of the measured equivariance error."""
+
+    of: str
+    size: float
+
+
+EFFECTS = (Effect(MSB, 0.0), Effect(MSB, -0.1), Effect(MSB, -0.25), Effect(MSB, -0.5), Effect(SEE, -2.0))
+
+
+def taken_apart(rows: pd.DataFrame) -> pd.DataFrame:
+    """The networks of P and R that count, with ``null``, their logit without an effect of MSB, and ``left``, its
+    residual, which ``null`` has no part of.
+
+    ``rows`` are of the primary plans.
+    """
+    kept = admitted(rows, SETTINGS)[0]
+    parts = []
+    for _, of_kind in kept.groupby("shift_kind"):
+        for _, cell in cells_of(of_kind):
+            for population, apart in ((DRAWN, _drawn), (ROTATED, _rotated)):
+                members = cell[cell[POPULATION] == population]
+                parts += [apart(members)] if len(members) else []
+    return pd.concat(parts)
+
+
+def _drawn(members: pd.DataFrame) -> pd.DataFrame:
+    fit = fit_equal(members).cells[0]
+    if len(fit.y) != len(members):
+        raise ValueError(f"{fit.name}: {len(members) - len(fit.y)} drawn networks lack a factor")
+    left = fit.y - fit.design @ fit.fit.params
+    msb = [fit.at(term) for term in (MSB_TERM, SQUARE) if term in fit.names]
+    null = fit.design @ fit.fit.params - fit.design[:, msb] @ fit.fit.params[msb]
+    return members.assign(**{_NULL: null, _LEFT: left})
+
+
+def _rotated(members: pd.DataFrame) -> pd.DataFrame:
+    sizes = members.groupby(BLOCK)[MSB].transform("size")
+    whole = members[sizes == sizes.max()]
+    codes = cluster_codes(whole[BLOCK].to_numpy(dtype=object))[0]
+    y = whole[LOGIT].to_numpy(dtype=float)
+    inside = centred(y, codes)
+    design = np.column_stack(
+        [centred(whole[MSB].to_numpy(dtype=float), codes), spread_of_others(whole["operator_spec"], codes)]
+    )
+    left = residuals(inside, design)
+    params = np.linalg.lstsq(design, inside, rcond=None)[0]
+    # A block's residuals have lost degrees of freedom to its mean and to the design.
+    lost = (len(y) - codes.max() - 1 - design.shape[1]) / len(y)
+    return whole.assign(**{_NULL: y - inside + design[:, 1:] @ params[1:], _LEFT: left / np.sqrt(lost)})
+
+
+def simulated(rows: pd.DataFrame, effect: Effect, seed: int) -> pd.DataFrame:
+    """``rows`` of :func:`taken_apart` with other outcomes: residuals dealt anew, alike for every effect, and it."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for _, members in rows.groupby(["shift_kind", "data", "architecture", POPULATION]):
+        logit = members[_NULL].to_numpy() + rng.permutation(members[_LEFT].to_numpy()) + _added(members, effect)
+        parts.append(members.assign(**{SETTINGS.score: special.expit(logit)}))
+    return pd.concat(parts).drop(columns=[_NULL, _LEFT, LOGIT])
+
+
+def _added(members: pd.DataFrame, effect: Effect) -> Array:
+    values = members[effect.of].astype(float).to_numpy()
+    return np.asarray(effect.size * (values - np.nanmean(values)))
+
+
+def outcomes(rows: pd.DataFrame, effect: Effect, seeds: range) -> pd.DataFrame:
+    """What the statements say of simulations: a row per seed and kind, with truths as 0 and 1."""
+    records = []
+    for seed in seeds:
+        table = statements(simulated(rows, effect, seed), SETTINGS, brief=True)
+        named = causes(table).set_index("shift_kind")
+        for kind, found in table[table["cell"] == POOLED].groupby("shift_kind"):
+            by = {row["quantity"]: row for row in found.to_dict("records")}
+            records.append(
+                {
+                    "shift_kind": kind,
+                    "1": by[WITHIN]["p_holm"] <= LEVEL,
+                    "2": by[TOTAL]["p_holm"] <= LEVEL,
+                    "3": by[MSB_SLOPE]["low"] * by[MSB_SLOPE]["high"] > 0,
+                    "4": bool(named.loc[kind, "aliasing"]),
+                    "no effect that matters": by[WITHIN]["p_equivalent"] <= LEVEL,
+                }
+            )
+    return pd.DataFrame(records)
+
+
+def design_of(rows: pd.DataFrame) -> str:
+    """How many networks of P and blocks of R each cell has, in words."""
+    one = rows[rows["shift_kind"] == rows["shift_kind"].iloc[0]]
+    told = []
+    for name, members in cells_of(one):
+        blocks = members.loc[members[POPULATION] == ROTATED, BLOCK].nunique()
+        told.append(f"{name} {blocks} blocks, {(members[POPULATION] == DRAWN).sum()} drawn")
+    return "; ".join(told)
+
+
+def power(folder: str, simulations: int, workers: int) -> pd.DataFrame:
+    """A row per effect and shift kind: shares of the simulations, their number, and the design that they are of."""
+    rows = taken_apart(Answer.of(folder).rows)
+    chunks = [range(start, min(start + _CHUNK, simulations)) for start in range(0, simulations, _CHUNK)]
+    with Pool(workers) as pool:
+        return pd.concat(_summaries(rows, chunks, pool), ignore_index=True).assign(design=design_of(rows))
+
+
+def _summaries(rows: pd.DataFrame, chunks: list[range], pool: Pool) -> Iterator[pd.DataFrame]:  # type: ignore[valid-type]
+    for effect in EFFECTS:
+        found = pd.concat(pool.starmap(outcomes, [(rows, effect, chunk) for chunk in chunks]))  # type: ignore[attr-defined]
+        shares = found.groupby("shift_kind").mean().reset_index()
+        yield shares.assign(of=effect.of, effect=effect.size, simulations=len(found) // len(shares))
+        print(shares, flush=True)
+
+
+def main(folder: str, out: Path, simulations: int = 200, workers: int = 2) -> None:
+    """Simulate and write the table."""
+    write_whole(out, power(folder, simulations, workers).to_csv(index=False, lineterminator="\n").encode())
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4, 5):
+        sys.exit(__doc__)
+    main(sys.argv[1], Path(sys.argv[2]), *(int(text) for text in sys.argv[3:]))
