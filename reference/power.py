@@ -13,7 +13,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
@@ -131,7 +130,7 @@ def outcomes(rows: pd.DataFrame, effect: Effect, seeds: range) -> pd.DataFrame:
                     "1": by[WITHIN]["p_holm"] <= LEVEL,
                     "2": by[TOTAL]["p_holm"] <= LEVEL,
                     "3": by[MSB_SLOPE]["low"] * by[MSB_SLOPE]["high"] > 0,
-                    "4": bool(named.loc[kind, "aliasing"]),
+                    "4": bool(named["aliasing"][kind]),
                     "no effect that matters": by[WITHIN]["p_equivalent"] <= LEVEL,
                 }
             )
@@ -152,16 +151,14 @@ def power(folder: str, simulations: int, workers: int) -> pd.DataFrame:
     """A row per effect and shift kind: shares of the simulations, their number, and the design that they are of."""
     rows = taken_apart(Answer.of(folder).rows)
     chunks = [range(start, min(start + _CHUNK, simulations)) for start in range(0, simulations, _CHUNK)]
+    summaries = []
     with Pool(workers) as pool:
-        return pd.concat(_summaries(rows, chunks, pool), ignore_index=True).assign(design=design_of(rows))
-
-
-def _summaries(rows: pd.DataFrame, chunks: list[range], pool: Pool) -> Iterator[pd.DataFrame]:  # type: ignore[valid-type]
-    for effect in EFFECTS:
-        found = pd.concat(pool.starmap(outcomes, [(rows, effect, chunk) for chunk in chunks]))  # type: ignore[attr-defined]
-        shares = found.groupby("shift_kind").mean().reset_index()
-        yield shares.assign(of=effect.of, effect=effect.size, simulations=len(found) // len(shares))
-        print(shares, flush=True)
+        for effect in EFFECTS:
+            found = pd.concat(pool.starmap(outcomes, [(rows, effect, chunk) for chunk in chunks]))
+            shares = found.groupby("shift_kind").mean().reset_index()
+            summaries.append(shares.assign(of=effect.of, effect=effect.size, simulations=simulations))
+            print(summaries[-1], flush=True)
+    return pd.concat(summaries, ignore_index=True).assign(design=design_of(rows))
 
 
 def main(folder: str, out: Path, simulations: int = 200, workers: int = 2) -> None:
