@@ -71,7 +71,8 @@ def text(answer: Answer, figures: str = "docs/population") -> str:
         "## How sure this is",
         power_table(found),
         two_tests(found),
-        "Seen four times in five: 1.96 and 0.84 standard errors, without Holm's correction. " + reliability(answer),
+        "Seen four times in five by the interval: 1.96 and 0.84 standard errors, without Holm's correction. "
+        + reliability(answer),
         *simulated_power(answer.folder),
         pairs_needed(found),
         "Before any training the power was simulated with the residuals of a pilot, which were larger: "

@@ -41,11 +41,16 @@ def simulated_power(folder: str | Path) -> Iterator[str]:
     n = int(table["simulations"].iloc[0])
     yield (
         f"Simulated (`make power`, n = {n} each, standard error at most {0.5 / n**0.5:.2f}): the study's own networks, "
-        "its effects of MSB taken out, its residuals dealt anew within cells, an effect put in, and analysed by the "
-        "same code. Shares of the simulations in which each was found:"
+        "its effects of MSB taken out, the residuals of each drawn operator and each block with a new sign, an effect "
+        "put in, and analysed by the same code. Shares of the simulations in which each was found:"
     )
     yield markdown(["effect put in", "shifts", *_ASKED.values()], body)
-    yield f"Of {table['design'].iloc[0]}."
+    yield (
+        f"Of {table['design'].iloc[0]}. (1) is found by a randomisation, which counts what the other ranks do as "
+        'chance and so asks for more than the interval does. "Nothing" in (2) is no effect of MSB, and no absence of a '
+        "correlation: drawn MSB goes with selectivity. The equivariance error varies within blocks and with MSB too, "
+        "so that an effect of it moves (1) to (3)."
+    )
 
 
 def pairs_needed(found: Statements) -> str:
@@ -54,12 +59,12 @@ def pairs_needed(found: Statements) -> str:
     if rows.empty:
         return ""
     pairs = int(rows["n"].max())
-    tests = len(rows)
+    tests = int((rows["note"].astype(str) == "").sum())
     needed = math.ceil(1 + math.log2(tests / LEVEL))
     if pairs >= needed:
         return ""
     return (
-        f"(6) has too few pairs to be decided: with {counted(pairs, 'pair')} no p of sign flips is below "
+        f"(6) has too few pairs for a test that decides: with {counted(pairs, 'pair')} no p of sign flips is below "
         f"{2.0 ** (1 - pairs):.3g}, and Holm's correction over {tests} tests asks {LEVEL / tests:.2g} of the least. It "
         f"takes {needed} pairs, cells times training seeds. (5) is a prediction and has no test."
     )

@@ -59,8 +59,7 @@ class Answer:
     @property
     def rows(self) -> pd.DataFrame:
         """Last snapshots under the primary plans."""
-        rows = filled(shifted(own(self.frames["joined"])))
-        return rows[rows["final"].astype(bool) & is_primary_plan(rows)]
+        return primary_rows(self.frames)
 
     @property
     def data(self) -> list[str]:
@@ -76,6 +75,12 @@ class Answer:
             with suppress(TableError):
                 cells[name] = PublishedCell.of(published(self.rows[self.rows["data"] == name]))
         return cells
+
+
+def primary_rows(frames: Frames) -> pd.DataFrame:
+    """Last snapshots of own networks under the primary plans."""
+    rows = filled(shifted(own(frames["joined"])))
+    return rows[rows["final"].astype(bool) & is_primary_plan(rows)]
 
 
 def planned() -> dict[str, int]:

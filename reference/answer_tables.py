@@ -312,7 +312,9 @@ def power_table(found: Statements) -> str:
             if statement in "13" and np.isfinite(row["points"]) and row["estimate"]:
                 told_points = f"{abs(seen * row['points'] / row['estimate']):.1f}"
             body.append([words, kind, f"{row['se']:.2f}", f"±{seen:.2f}", told_points])
-    return markdown(["statement", "shifts", "standard error", "seen four times in five", "in points"], body)
+    return markdown(
+        ["statement", "shifts", "standard error", "seen four times in five, by its interval", "in points"], body
+    )
 
 
 def robustness_table(table: pd.DataFrame, outcome: str, readings: Mapping[str, str]) -> str:

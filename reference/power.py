@@ -2,8 +2,10 @@
 
 Run `python -m reference.power TABLES OUT.csv [SIMULATIONS [WORKERS]]`. Of every drawn network the logit of consistency
 is taken apart: what its block, or the least squares of its cell, say without MSB; the effect of MSB, which is taken
-out; and the residual. A simulation deals the residuals of a cell anew over its networks, adds an effect of a size that
-is chosen here, and is analysed by the study's own code. `make power` does this for the published tables.
+out; and the residual. A simulation gives the residuals new signs, one for each drawn operator in all cells and one for
+each block, so that what belongs together stays together (a wild cluster bootstrap; Cameron, Gelbach and Miller 2008),
+adds an effect of a size that is chosen here, and is analysed by the study's own code. `make power` does this for the
+published tables.
 """
 
 from __future__ import annotations
@@ -16,14 +18,19 @@ import sys
 from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
+from invariscope.analysis import Frames, load
 from invariscope.analysis.designs.assigned import (
     BLOCK,
+    DRAW,
     DRAWN,
+    LEAST_BLOCKS,
+    LEAST_DRAWS,
     LOGIT,
     MSB,
     POPULATION,
@@ -38,13 +45,12 @@ from invariscope.analysis.designs.rotations import spread_of_others
 from invariscope.analysis.designs.verdicts import LEVEL, MSB_SLOPE, POOLED, TOTAL, WITHIN, causes
 from invariscope.analysis.stats.randomisation import centred
 from invariscope.analysis.stats.resampling import Array, cluster_codes
-from invariscope.analysis.stats.robust import residuals
 from invariscope.base.files import write_whole
-from reference.answer_study import Answer
+from reference.answer_study import primary_rows
 
 SETTINGS = Settings(draws=399)
 SEE = "see"
-_NULL, _LEFT = "null", "left"
+_NULL, _LEFT, _UNIT = "null", "left", "unit"
 _CHUNK = 10
 
 
@@ -60,8 +66,8 @@ EFFECTS = (Effect(MSB, 0.0), Effect(MSB, -0.1), Effect(MSB, -0.25), Effect(MSB, 
 
 
 def taken_apart(rows: pd.DataFrame) -> pd.DataFrame:
-    """The networks of P and R that count, with ``null``, their logit without an effect of MSB, and ``left``, its
-    residual, which ``null`` has no part of.
+    """The networks of P and R that count, of cells that are pooled, with ``null``, their logit without an effect of
+    MSB, ``left``, its residual, which ``null`` has no part of, and the ``unit`` whose residuals have one sign.
 
     ``rows`` are of the primary plans.
     """
@@ -71,7 +77,9 @@ def taken_apart(rows: pd.DataFrame) -> pd.DataFrame:
         for _, cell in cells_of(of_kind):
             for population, apart in ((DRAWN, _drawn), (ROTATED, _rotated)):
                 members = cell[cell[POPULATION] == population]
-                parts += [apart(members)] if len(members) else []
+                blocks = members[BLOCK].nunique()
+                pooled = blocks >= LEAST_BLOCKS if population == ROTATED else len(members) >= LEAST_DRAWS
+                parts += [apart(members)] if pooled else []
     return pd.concat(parts)
 
 
@@ -82,7 +90,8 @@ def _drawn(members: pd.DataFrame) -> pd.DataFrame:
     left = fit.y - fit.design @ fit.fit.params
     msb = [fit.at(term) for term in (MSB_TERM, SQUARE) if term in fit.names]
     null = fit.design @ fit.fit.params - fit.design[:, msb] @ fit.fit.params[msb]
-    return members.assign(**{_NULL: null, _LEFT: left})
+    made: dict[str, Any] = {_NULL: null, _LEFT: left, _UNIT: members[DRAW]}
+    return members.assign(**made)
 
 
 def _rotated(members: pd.DataFrame) -> pd.DataFrame:
@@ -94,26 +103,30 @@ def _rotated(members: pd.DataFrame) -> pd.DataFrame:
     design = np.column_stack(
         [centred(whole[MSB].to_numpy(dtype=float), codes), spread_of_others(whole["operator_spec"], codes)]
     )
-    left = residuals(inside, design)
     params = np.linalg.lstsq(design, inside, rcond=None)[0]
-    # A block's residuals have lost degrees of freedom to its mean and to the design.
-    lost = (len(y) - codes.max() - 1 - design.shape[1]) / len(y)
-    return whole.assign(**{_NULL: y - inside + design[:, 1:] @ params[1:], _LEFT: left / np.sqrt(lost)})
+    null = y - inside + design[:, 1:] @ params[1:]
+    return whole.assign(
+        **{_NULL: null, _LEFT: inside - design @ params, _UNIT: whole["data"] + whole[BLOCK].astype(str)}
+    )
 
 
 def simulated(rows: pd.DataFrame, effect: Effect, seed: int) -> pd.DataFrame:
-    """``rows`` of :func:`taken_apart` with other outcomes: residuals dealt anew, alike for every effect, and it."""
-    rng = np.random.default_rng(seed)
-    parts = []
-    for _, members in rows.groupby(["shift_kind", "data", "architecture", POPULATION]):
-        logit = members[_NULL].to_numpy() + rng.permutation(members[_LEFT].to_numpy()) + _added(members, effect)
-        parts.append(members.assign(**{SETTINGS.score: special.expit(logit)}))
-    return pd.concat(parts).drop(columns=[_NULL, _LEFT, LOGIT])
+    """``rows`` of :func:`taken_apart` with other outcomes: residuals with new signs, the same for every effect, and
+    the effect."""
+    codes, units = pd.factorize(rows[_UNIT], sort=True)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], len(units))
+    made = rows[_NULL].to_numpy() + signs[codes] * rows[_LEFT].to_numpy() + _added(rows, effect)
+    return _with_logit(rows, made).drop(columns=[_NULL, _LEFT, _UNIT, LOGIT])
 
 
-def _added(members: pd.DataFrame, effect: Effect) -> Array:
-    values = members[effect.of].astype(float).to_numpy()
-    return np.asarray(effect.size * (values - np.nanmean(values)))
+def _with_logit(rows: pd.DataFrame, logit: Array) -> pd.DataFrame:
+    """The rows with the score that has this logit, ``log((n c + 1/2) / (n - n c + 1/2))``."""
+    n = rows["n_images"].to_numpy(dtype=float)
+    return rows.assign(**{SETTINGS.score: np.clip(((n + 1) * special.expit(logit) - 0.5) / n, 0.0, 1.0)})
+
+
+def _added(rows: pd.DataFrame, effect: Effect) -> Array:
+    return effect.size * rows[effect.of].to_numpy(dtype=float)
 
 
 def outcomes(rows: pd.DataFrame, effect: Effect, seeds: range) -> pd.DataFrame:
@@ -138,7 +151,7 @@ def outcomes(rows: pd.DataFrame, effect: Effect, seeds: range) -> pd.DataFrame:
 
 
 def design_of(rows: pd.DataFrame) -> str:
-    """How many networks of P and blocks of R each cell has, in words."""
+    """How many networks of P and blocks of R each cell has, in words; of rows of :func:`taken_apart`."""
     one = rows[rows["shift_kind"] == rows["shift_kind"].iloc[0]]
     told = []
     for name, members in cells_of(one):
@@ -149,7 +162,7 @@ def design_of(rows: pd.DataFrame) -> str:
 
 def power(folder: str, simulations: int, workers: int) -> pd.DataFrame:
     """A row per effect and shift kind: shares of the simulations, their number, and the design that they are of."""
-    rows = taken_apart(Answer.of(folder).rows)
+    rows = taken_apart(primary_rows(Frames(load(folder))))
     chunks = [range(start, min(start + _CHUNK, simulations)) for start in range(0, simulations, _CHUNK)]
     summaries = []
     with Pool(workers) as pool:

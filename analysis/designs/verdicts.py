@@ -76,8 +76,8 @@ def _verdict(row: Mapping[Any, Any]) -> str:
         return ""
     if not np.isfinite(estimate):
         return NO_NUMBER
-    if not np.isfinite([low, high]).all():
-        return ""
+    if not np.isfinite([low, high]).all() or (row["statement"][:1] == "6" and not np.isfinite(float(row["p"]))):
+        return ""  # of pairs too few for a p there are estimates alone
     clear = low * high > 0 and not row["p_holm"] > LEVEL and not row["p"] > LEVEL
     small = row["p_equivalent"] <= LEVEL
     if clear:

@@ -164,7 +164,11 @@ def _caption(
         f"specifications of {counted(first['operator'].nunique(), 'operator')}; large marks are means over "
         f"{counted(cell.rows['run'].nunique(), 'run')}, "
         "lines join the strengths of one operator."
-        + (f" In each panel with names the {OF_A_CROWD} most solitary operators have theirs." if wide and many else ""),
+        + (
+            f" Where a panel has more than {MOST} operators, the {OF_A_CROWD} most solitary have their names."
+            if wide and many
+            else ""
+        ),
         plan_sentence(chosen),
         f"{LITERAL}: share of windows whose output is their maximum. {PRIMARY_READING}: weight on the maximum, "
         f"corrected for chance. {SEE}: what is left after the best shift when a site's input is moved.",

@@ -123,12 +123,12 @@ def _slopes(rows: pd.DataFrame, reading: str, score: str) -> pd.DataFrame:
 def _lines(ax: Axes, rows: pd.DataFrame, slopes: pd.DataFrame, reading: str, score: str, sloped: Sequence[str]) -> None:
     style.scatter_operators(ax, rows, reading, score, size=7.0)
     means, looks = fits.operator_means(rows, [reading, score]), style.looks(rows["operator"])
-    marks = style.marks(rows["operator"])
-    for name, of_operator in rows[["operator", reading, score]].groupby("operator"):
+    of_each = dict(list(rows[["operator", reading, score]].groupby("operator")))
+    for name, mark in style.marks(rows["operator"]).items():
         if name not in sloped:
             continue
-        mark = marks[str(name)]
-        _line(ax, of_operator[reading], of_operator[score], float(slopes["estimate"][name]), mark.color, str(name))
+        of_operator = of_each[name]
+        _line(ax, of_operator[reading], of_operator[score], float(slopes["estimate"][name]), mark.color, name)
     _line(ax, means[reading], means[score], float(slopes["estimate"][BETWEEN]), style.INK, BETWEEN, "--")
     for row in means.itertuples():
         mark = looks[str(row.operator)]

@@ -9,6 +9,7 @@ is measured twice, to the same part.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from invariscope.base.errors import OutputError
 from invariscope.base.terminal import warn
 from invariscope.base.words import counted
 from invariscope.collectors.engine.planning import PlannedTask, Work
@@ -34,6 +36,8 @@ _LOOK = 0.2
 """Seconds between two looks at what another run is at."""
 
 _PREFIX = ".claim-"
+
+_PULSES = re.compile(r"\.pulse\.[0-9a-f.]+\.tmp")
 
 
 class TaskClaims:
@@ -78,9 +82,12 @@ class TaskClaims:
         return replace(work, tasks=mine) if mine else None
 
     def sweep(self) -> None:
-        """Remove the claims of runs that were killed."""
+        """Remove the claims of runs of this machine that were killed; those of others are left to a run that waits for
+        them.
+        """
         for path in self._folder.glob(f"{_PREFIX}*") if self._folder is not None else ():
-            self._freed(path)
+            with suppress(OutputError):  # who needs the task asks again
+                self._freed(path)
 
     def release(self, keys: Iterable[str]) -> None:
         """Give claims back: the tasks are dealt with."""
@@ -175,8 +182,10 @@ class TaskClaims:
 
     def _lives(self, claim: Path) -> bool:
         """Whether the run goes on whose claim this is."""
-        name = claim.read_text()
-        pulse = claim.with_name(name) if name else claim  # its run has not come to say more
+        name = claim.read_text(encoding="ascii", errors="replace")
+        if not _PULSES.fullmatch(name):  # its run has not come to say more, or the file is damaged
+            name = ""
+        pulse = claim.with_name(name) if name else claim
         if runs_here(pulse.name) is False:
             return False
         try:

@@ -118,7 +118,7 @@ def collect(
     store.prepare()
     with store.lock("run", shared=True, busy=BUSY), run_log(store, command) as log:
         store.sweep()
-        TaskClaims(store).sweep()  # also where nothing is to do: a run may be killed after its last task
+        TaskClaims(store).sweep()  # also where nothing is left to do
         known.save()
         damaged = []
         for item in plan.damaged:

@@ -243,6 +243,12 @@ def test_the_family_of_holm_is_both_statements_under_both_kinds() -> None:
     assert (found["verdict"].iloc[:4] == "open").all()
 
 
+def test_pairs_too_few_for_a_p_have_no_verdict() -> None:
+    given = {"estimate": -1.0, "se": 0.2, "low": -1.4, "high": -0.6, "statement": "6", "quantity": "minimum less max"}
+    assert judged(pd.DataFrame([_row(**given, p=np.nan)]))["verdict"].tolist() == [""]
+    assert judged(pd.DataFrame([_row(**given, p=0.03)]))["verdict"].tolist() == ["below zero"]
+
+
 def test_simulated_factors_are_those_of_the_declared_population() -> None:
     rng = np.random.default_rng(0)
     drawn, turned = population_factors(3000, rng), rotation_factors(500, rng)

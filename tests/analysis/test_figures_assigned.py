@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from math import factorial
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -15,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from benchmarks.synthetic import Synthetic
+from invariscope.analysis import Frames, load
 from invariscope.analysis.designs.assigned import Settings, admitted
 from invariscope.analysis.designs.heldout import predict_held_out
 from invariscope.analysis.designs.plan_numbers import PlanNumbers
@@ -24,6 +27,7 @@ from invariscope.analysis.figures.heldout import heldout
 from invariscope.analysis.figures.importance import COLORS, UNEXPLAINED, importance
 from invariscope.analysis.figures.mechanism import mechanism
 from invariscope.analysis.figures.population import RAMP, population
+from invariscope.analysis.figures.published_operators import published_operators
 from invariscope.analysis.figures.rotations import rotations
 
 DRAWN = {"population": population, "rotations": rotations, "mechanism": mechanism, "importance": importance}
@@ -348,3 +352,20 @@ def test_held_out_operators_stand_where_they_are_predicted_and_measured(
             low, high = ax.get_xlim()
             found = scatter(ax, f"{spec.partition('(')[0]}, by construction").get_offsets()[0]
             assert tuple(found) == pytest.approx((np.clip(x, low, high), RAIL))
+
+
+@pytest.mark.parametrize(("operators", "named"), [(20, 20), (30, 12)])
+def test_of_a_crowd_of_published_operators_the_most_solitary_are_named(
+    tmp_path: Path, operators: int, named: int
+) -> None:
+    """Each name once in a panel; a line to its mark where it is far, and no hidden one elsewhere."""
+    joined = Frames(load(str(Synthetic(4 * operators, operators).write(tmp_path))))["joined"]
+    figure = published_operators(joined)
+    panels = [ax for ax in figure.axes if ax.texts]
+    assert len(panels) == 2 * 2 * 2
+    for ax in panels:
+        assert len({text.get_text() for text in ax.texts}) == len(ax.texts) == named
+        arrows = [text.arrow_patch for text in ax.texts if text.arrow_patch is not None]
+        assert len(arrows) < named
+        assert all(arrow.get_visible() for arrow in arrows)
+    assert ("the 12 most solitary have their names" in figure.caption) == (operators > named)

@@ -115,6 +115,25 @@ def test_a_claim_is_one_run_s_until_it_gives_it_back(zoo: list[Checkpoint], stor
     assert not list(Path(store.base).glob(".claim-*"))
 
 
+@pytest.mark.parametrize("content", [b"", b"\0\0\0", b"\xff\xfe", b"a/b", b"."], ids=repr)
+def test_a_damaged_claim_holds_and_ends_no_run(
+    zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut leaves of a file says nothing of its run, which is waited for as one of another machine."""
+    store = Store(tmp_path / "out")
+    store.prepare()
+    claim = Path(store.base, ".claim-a")
+    claim.write_bytes(content)
+    assert collect(zoo[:1], images, tmp_path / "out", OPTIONS, progress=False).failures == []
+    clock = [1000.0]
+    monkeypatch.setattr(claiming.time, "monotonic", lambda: clock[0])
+    with TaskClaims(store) as claims:
+        assert claims.take(work_of(zoo, "a")) is None
+        clock[0] += claiming.EXPIRY + 1
+        assert keys(claims.take(work_of(zoo, "a"))) == ["a"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there it cannot be asked whether a run lives")
 def test_what_a_killed_run_was_at_is_free_at_once(
     zoo: list[Checkpoint], images: ImageSet, store: Store, tmp_path: Path
 ) -> None:
