@@ -142,7 +142,7 @@ def pair_table(found: Statements) -> str:
     body = [
         [
             row["quantity"], row["shift_kind"], ranged(row["estimate"], row["low"], row["high"]),
-            counted(row["n"], "pair"), _p(row), row["verdict"] if isinstance(row["verdict"], str) and row["verdict"] else MISSING,
+            counted(row["n"], "pair"), _p(row), str(row["verdict"] or MISSING) if row["verdict"] == row["verdict"] else MISSING,
         ]
         for _, row in rows.sort_values(["quantity", "shift_kind"]).iterrows()
     ]  # fmt: skip

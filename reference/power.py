@@ -62,7 +62,14 @@ class Effect:
     size: float
 
 
-EFFECTS = (Effect(MSB, 0.0), Effect(MSB, -0.1), Effect(MSB, -0.25), Effect(MSB, -0.5), Effect(SEE, -2.0), Effect(SEE, -5.0))
+EFFECTS = (
+    Effect(MSB, 0.0),
+    Effect(MSB, -0.1),
+    Effect(MSB, -0.25),
+    Effect(MSB, -0.5),
+    Effect(SEE, -2.0),
+    Effect(SEE, -5.0),
+)
 
 
 def taken_apart(rows: pd.DataFrame) -> pd.DataFrame:
