@@ -142,9 +142,9 @@ def pair_table(found: Statements) -> str:
     body = [
         [
             row["quantity"], row["shift_kind"], ranged(row["estimate"], row["low"], row["high"]),
-            counted(row["n"], "pair"), _p(row), str(row["verdict"] or MISSING) if row["verdict"] == row["verdict"] else MISSING,
+            counted(row["n"], "pair"), _p(row), row["verdict"] or MISSING,
         ]
-        for _, row in rows.sort_values(["quantity", "shift_kind"]).iterrows()
+        for _, row in rows.fillna({"verdict": ""}).sort_values(["quantity", "shift_kind"]).iterrows()
     ]  # fmt: skip
     return markdown(["pair", "shifts", "difference in logits", "n", "p after Holm", "verdict"], body) if body else ""
 
