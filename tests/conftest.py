@@ -27,6 +27,7 @@ def _package(name: str) -> None:
 
 
 _package("reference")
+_package("benchmarks")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

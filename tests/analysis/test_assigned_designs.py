@@ -139,7 +139,7 @@ def test_rotations_say_what_they_lack(rows: pd.DataFrame) -> None:
 @pytest.mark.parametrize("canonical", [False, True])
 def test_weights_are_read_off_specifications(text: str, canonical: bool) -> None:
     text = parse_operator(text).canonical if canonical else text
-    found = rotations._others(pd.Series([text, "rank((0.25, 0.25, 0.25, 0.25))"]), np.array([0, 0]))
+    found = rotations.spread_of_others(pd.Series([text, "rank((0.25, 0.25, 0.25, 0.25))"]), np.array([0, 0]))
     second, third = 0.3 - 0.5 / 3, 0.2 - 0.5 / 3
     assert found[0] == pytest.approx([second / 2, third / 2])
 
