@@ -114,15 +114,15 @@ class SpeedCase:
         names = ("layers", "invariance") if msb else ("invariance",)
         count = max(round(MSB_SHARE * len(self.images)), 1)
         options = Options(collect=names, shift=KINDS, n_shifts=SHIFTS, msb_images=count, precision=precision)
-        with tempfile.TemporaryDirectory(dir=folder) as out:
-            outcome = collect([self.checkpoint], self.images, out, options, progress=False)
-        if outcome.failures:
-            raise RuntimeError(str(outcome.failures[0]))
+        self._measure(self.images, options, folder)
 
     def layers(self, folder: Path) -> None:
         """Measure the sites alone, rivals of MSB among the readings, into an empty folder."""
         images = self.images.head(LAYERS_IMAGES[self.checkpoint.input.size])
         options = Options(collect=("layers",), msb_images=len(images))
+        self._measure(images, options, folder)
+
+    def _measure(self, images: ImageSet, options: Options, folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as out:
             outcome = collect([self.checkpoint], images, out, options, progress=False)
         if outcome.failures:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from invariscope.analysis.designs.assigned import MSB
+from invariscope.analysis.designs.plan_numbers import SEE
 from invariscope.analysis.designs.verdicts import LEVEL, POOLED
 from invariscope.base.words import counted
 from reference.answer_tables import KINDS, Statements
@@ -17,7 +18,7 @@ from reference.words import markdown
 FILE = "power.csv"
 """Beside the folder of the study's tables."""
 
-_EFFECTS = {MSB: "MSB", "see": "the equivariance error"}
+_EFFECTS = {MSB: "MSB", SEE: "the equivariance error"}
 _ASKED = {
     "1": "(1) by Holm",
     "2": "(2) by Holm",

@@ -40,16 +40,16 @@ from invariscope.analysis.designs.assigned import (
     cells_of,
 )
 from invariscope.analysis.designs.assigned_statements import statements
+from invariscope.analysis.designs.plan_numbers import SEE
 from invariscope.analysis.designs.population import MSB_TERM, SQUARE, fit_equal
-from invariscope.analysis.designs.rotations import spread_of_others
+from invariscope.analysis.designs.rotations import spread_of_others, whole_blocks
 from invariscope.analysis.designs.verdicts import LEVEL, MSB_SLOPE, POOLED, TOTAL, WITHIN, causes
 from invariscope.analysis.stats.randomisation import centred
-from invariscope.analysis.stats.resampling import Array, cluster_codes
+from invariscope.analysis.stats.resampling import Array
 from invariscope.base.files import write_whole
 from reference.answer_study import primary_rows
 
 SETTINGS = Settings(draws=399)
-SEE = "see"
 _NULL, _LEFT, _UNIT = "null", "left", "unit"
 _CHUNK = 10
 
@@ -97,14 +97,11 @@ def _drawn(members: pd.DataFrame) -> pd.DataFrame:
     left = fit.y - fit.design @ fit.fit.params
     msb = [fit.at(term) for term in (MSB_TERM, SQUARE) if term in fit.names]
     null = fit.design @ fit.fit.params - fit.design[:, msb] @ fit.fit.params[msb]
-    made: dict[str, Any] = {_NULL: null, _LEFT: left, _UNIT: members[DRAW]}
-    return members.assign(**made)
+    return _apart(members, null, left, members[DRAW])
 
 
 def _rotated(members: pd.DataFrame) -> pd.DataFrame:
-    sizes = members.groupby(BLOCK)[MSB].transform("size")
-    whole = members[sizes == sizes.max()]
-    codes = cluster_codes(whole[BLOCK].to_numpy(dtype=object))[0]
+    whole, codes = whole_blocks(members)
     y = whole[LOGIT].to_numpy(dtype=float)
     inside = centred(y, codes)
     design = np.column_stack(
@@ -112,9 +109,12 @@ def _rotated(members: pd.DataFrame) -> pd.DataFrame:
     )
     params = np.linalg.lstsq(design, inside, rcond=None)[0]
     null = y - inside + design[:, 1:] @ params[1:]
-    return whole.assign(
-        **{_NULL: null, _LEFT: inside - design @ params, _UNIT: whole["data"] + whole[BLOCK].astype(str)}
-    )
+    return _apart(whole, null, inside - design @ params, whole["data"] + whole[BLOCK].astype(str))
+
+
+def _apart(members: pd.DataFrame, null: Array, left: Array, unit: pd.Series) -> pd.DataFrame:
+    columns: dict[str, Any] = {_NULL: null, _LEFT: left, _UNIT: unit}
+    return members.assign(**columns)
 
 
 def simulated(rows: pd.DataFrame, effect: Effect, seed: int) -> pd.DataFrame:

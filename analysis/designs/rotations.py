@@ -133,10 +133,8 @@ def rotation_effect(
 def _cell(name: str, members: pd.DataFrame, spread: bool, score: str) -> _Cell | None:
     if members.duplicated([BLOCK, MSB, "checkpoint"]).any():
         raise TableError(f"cell {name}: a network of a block stands there twice")
-    sizes = members.groupby(BLOCK)[MSB].transform("size")
-    whole = members[sizes == sizes.max()]
+    whole, codes = whole_blocks(members)
     incomplete = members[BLOCK].nunique() - whole[BLOCK].nunique()
-    codes = cluster_codes(whole[BLOCK].to_numpy(dtype=object))[0]
     treatment = centred(whole[MSB].to_numpy(dtype=float), codes)
     outcome = centred(whole[LOGIT].to_numpy(dtype=float), codes)
     varied = np.bincount(codes, treatment**2) > 0
@@ -153,6 +151,13 @@ def _cell(name: str, members: pd.DataFrame, spread: bool, score: str) -> _Cell |
         slope = float(treatment @ outcome) / float(treatment @ treatment)
         se, df = clustered(treatment, outcome - slope * treatment, codes)
     return _Cell(name, treatment, outcome, codes, slope, se, df, incomplete, mean_score(whole, score))
+
+
+def whole_blocks(members: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """The networks of a cell's blocks that lack none, and the number of each one's block, ``(n,)``."""
+    sizes = members.groupby(BLOCK)[MSB].transform("size")
+    whole = members[sizes == sizes.max()]
+    return whole, cluster_codes(whole[BLOCK].to_numpy(dtype=object))[0]
 
 
 def spread_of_others(specifications: pd.Series, codes: np.ndarray) -> Array:

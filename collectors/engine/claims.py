@@ -183,9 +183,8 @@ class TaskClaims:
     def _lives(self, claim: Path) -> bool:
         """Whether the run goes on whose claim this is."""
         name = claim.read_text(encoding="ascii", errors="replace")
-        if not _PULSES.fullmatch(name):  # its run has not come to say more, or the file is damaged
-            name = ""
-        pulse = claim.with_name(name) if name else claim
+        # Else its run has not come to say more, or the file is damaged.
+        pulse = claim.with_name(name) if _PULSES.fullmatch(name) else claim
         if runs_here(pulse.name) is False:
             return False
         try:
