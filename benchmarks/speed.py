@@ -53,8 +53,11 @@ PLAIN_BATCHES = (4, 8, 16, 32, 64, 128)
 PLAIN_ROUNDS = 3
 """Passes of each of these batches before that is chosen."""
 
-LAYERS_IMAGES = {224: 24, 32: 256}
-"""Images of `layers` alone, by their pixels."""
+LAYERS_IMAGES = 256
+"""Images of `layers` alone: as many as it takes where nothing is said, or those of the case."""
+LAYERS_LEAST = 200
+"""Images of a case from which on it is timed: of fewer the check that a network is a function of the image, and what is
+read of the first 16 alone, are most of it."""
 MOST_PASSES = {224: 2.5}
 """Passes of an image that `layers` may take, by its pixels."""
 
@@ -98,8 +101,8 @@ class SpeedSettings:
     only: str = ""
     """Cases whose name contains this."""
     measured: tuple[Literal["plain", "layers", "msb", "bf16"], ...] = ("plain", "layers")
-    """What is compared with `collect`: the plain loop, `layers` alone (with bare passes, on 24 images at 224 pixels and
-    256 at 32), itself with MSB on a quarter of the images, and in bfloat16."""
+    """What is compared with `collect`: the plain loop, `layers` alone (with bare passes, on 200
+    images at 224 pixels and 256 at 32), itself with MSB on a quarter of the images, and in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class SpeedCase:
 
     def layers(self, folder: Path) -> None:
         """Measure the sites alone, rivals of MSB among the readings, into an empty folder."""
-        images = self.images.head(LAYERS_IMAGES[self.checkpoint.input.size])
+        images = self.images.head(LAYERS_IMAGES)
         options = Options(collect=("layers",), msb_images=len(images))
         self._measure(images, options, folder)
 
@@ -221,7 +224,7 @@ def speed(network: Network, case: SpeedCase, settings: SpeedSettings, folder: Pa
     if "plain" in settings.measured:
         best = case.best_plain_batch()
         calls["plain"] = case.plain(best)
-    if "layers" in settings.measured and not large:  # of more images it takes the same
+    if "layers" in settings.measured and count >= LAYERS_LEAST:
         calls["layers"] = lambda: case.layers(folder)
     if "msb" in settings.measured:
         calls["msb"] = lambda: case.collect(folder, msb=True)
@@ -249,7 +252,7 @@ def speed(network: Network, case: SpeedCase, settings: SpeedSettings, folder: Pa
     def passes() -> str:
         if "layers" not in calls:
             return ""
-        ahead = (1 + SHIFTS * len(KINDS)) * count / min(count, LAYERS_IMAGES[network.size])
+        ahead = (1 + SHIFTS * len(KINDS)) * count / min(count, LAYERS_IMAGES)
         found = [times["layers"] / times["bare"] * ahead for times in rounds]
         most = MOST_PASSES.get(network.size, float("inf"))
         return spread(found) + (f": at most {most} missed" if statistics.median(found) > most else "")
@@ -310,7 +313,7 @@ def main() -> None:
         f"{machine('torch', 'timm')} Load {load:.1f} at the start. CPU time with {settings.threads} thread(s), in "
         f"rounds; K = {SHIFTS} shifts x {len(KINDS)} kinds. At least 1.0 is asked of the plain loop's time over that "
         "of `collect` for 24 images, 1.3 for 200 at 224 pixels and for 1,000 at 32. `layers` takes every reading of a "
-        "site, the rivals of MSB too."
+        f"site, the rivals of MSB too, of the first {LAYERS_IMAGES} images or all, where there are {LAYERS_LEAST}."
     )
     rows, effects = [], []
     with tempfile.TemporaryDirectory() as name:

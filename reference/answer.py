@@ -15,6 +15,7 @@ from invariscope.analysis import save_figures
 from invariscope.analysis.say.opening import FIGURE_FILE, summary_text
 from invariscope.base.files import write_together, write_whole
 from reference.answer_findings import findings
+from reference.answer_leg import second_leg
 from reference.answer_power import pairs_needed, simulated_power
 from reference.answer_sections import (
     again,
@@ -56,6 +57,7 @@ def text(answer: Answer, figures: str = "docs/population") -> str:
         f"[statements.csv]({figures}/statements.csv).",
         statement_table(found),
         f"![Slopes within blocks of rotations]({figures}/rotations.png)",
+        *second_leg(answer.folder, found),
         "## If not MSB, what is it?",
         *explained(answer, figures),
         "## How well published operators are predicted",

@@ -13,6 +13,7 @@ from invariscope.analysis.designs.verdicts import ABOVE, BELOW, OPEN, POOLED, TO
 from invariscope.analysis.say.numbers import ranged
 from invariscope.analysis.stats.correlation import correlate
 from invariscope.base.words import counted
+from reference.answer_leg import leg_progress
 from reference.answer_study import CELLS, PHASE_TIPS, PUBLISHED, READINGS, RIVALS, TIPS, Answer, planned
 from reference.answer_tables import (
     KINDS,
@@ -37,8 +38,10 @@ from reference.words import markdown
 def progress(answer: Answer) -> str:
     """How much of the plan is there, in one paragraph below the verdict."""
     counts = answer.rows.drop_duplicates(["checkpoint", "data"]).groupby("data").size()
-    told = [f"{name} {int(counts.get(f'{name}/test', 0))} of {total}" for name, total in planned().items()]
-    whole = all(int(counts.get(f"{name}/test", 0)) == total for name, total in planned().items())
+    there = {name: (int(counts.get(f"{name}/test", 0)), total) for name, total in planned().items()}
+    there["second leg"] = leg_progress(answer.folder)
+    told = [f"{name} {measured} of {total}" for name, (measured, total) in there.items()]
+    whole = all(measured == total for measured, total in there.values())
     state = "The study is whole" if whole else "**The study is partial**: the plan says how parts are analysed"
     return f"{state}. Networks measured, of those planned: {', '.join(told)}."
 

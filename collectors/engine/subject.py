@@ -23,13 +23,9 @@ if TYPE_CHECKING:
     from invariscope.zoo.datasets import ImageSet
     from invariscope.zoo.datasets.inputs import PreparedImages, Size
 
-MSB_BATCH = 64
-"""Images per pass for MSB, whatever the batch size: another size may take another convolution kernel, whose rounding
-moves ties (by up to 1e-5 in ``msb_top``, seen between batches of 1 and of 64)."""
-
 SHARED_IMAGES = 256
 """First images of which one pass serves both MSB and the unshifted predictions: the network as it is, in batches of
-``MSB_BATCH``. They are run so whether MSB is measured in the same run or not, so that no value depends on that."""
+:func:`shared_batch`. They are run so whether MSB is measured in the same run or not: no value depends on that."""
 
 SHARED_CHECK = 32
 """Images per pass where a network is looked at for whether it is a function of the image, and for a quarter of them."""
@@ -42,6 +38,15 @@ are fast: on one core batches of 64 take 1.2 to 1.4 times as long per image as b
 def usual_batch(pixels: int) -> int:
     """Images per pass where no number was given, of images of so many pixels."""
     return min(max(BATCH_PIXELS // pixels, SMALLEST_BATCH), LARGEST_BATCH)
+
+
+def shared_batch(pixels: int) -> int:
+    """Images per pass for MSB, of images of so many pixels, whatever the batch size: a power of two.
+
+    Another size may take another convolution kernel, whose rounding moves ties (by up to 1e-5 in ``msb_top``, seen
+    between batches of 1 and of 64).
+    """
+    return 1 << (usual_batch(pixels).bit_length() - 1)
 
 
 @dataclass
@@ -60,7 +65,6 @@ class Subject:
     batch_size: int | None = None
     runtime: str = "torch"
     keeps_predictions: bool = True
-    msb_batch: int = MSB_BATCH
     halved: bool = False
     watched: int = 0
     known_deterministic: bool | None = None
@@ -68,6 +72,8 @@ class Subject:
     """What ran the shift passes asked for last: a runtime, and after ``torch``, where it took the place of one, why."""
     by_torch: str | None = None
     """Why torch ran them although another runtime was asked for and there."""
+    msb_batch: int = field(init=False)
+    """Images per pass for MSB: ``whole_batch``, or fewer where memory ran out."""
     _checked: bool = False
     _networks: dict[tuple[str, bool], tuple[nn.Module, str]] = field(default_factory=dict)
     _recorded: dict[int, Unshifted] = field(default_factory=dict)
@@ -75,6 +81,14 @@ class Subject:
     _predictions: dict[str, tuple[ShiftPlan, Predictions]] = field(default_factory=dict)
     _still: dict[tuple[str, bool], MapMeans] = field(default_factory=dict)
     _drifts: dict[str, DriftSums] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.msb_batch = self.whole_batch
+
+    @property
+    def whole_batch(self) -> int:
+        """Images per pass for MSB, where memory does not run out."""
+        return shared_batch(self.checkpoint.input.height * self.checkpoint.input.width)
 
     def prepared(self, size: Size | None = None, limit: int | None = None) -> PreparedImages:
         """The first ``limit`` images at the network's input size, or at ``size``."""
@@ -186,7 +200,7 @@ class Subject:
         return network, "openvino"
 
     def record_output(self, start: int, output: Any) -> None:
-        """Keep what the network said of the batch of ``MSB_BATCH`` unshifted images from ``start`` on."""
+        """Keep what the network said of the batch of ``whole_batch`` unshifted images from ``start`` on."""
         from invariscope.collectors.measure.passes import Unshifted, says_classes
         from invariscope.collectors.measure.saying import logits_of
 
@@ -196,7 +210,7 @@ class Subject:
         if self.watched or start >= SHARED_IMAGES or not says_classes(output, int(self.images.labels.max())):
             return
         # A batch cut short by the number of MSB's images is another one than the scores take.
-        if len(output) == min(MSB_BATCH, len(self.images) - start):
+        if len(output) == min(self.whole_batch, len(self.images) - start):
             self._recorded[start] = Unshifted.of(output)
 
     def unshifted(self, settings: Mapping[str, Any]) -> Unshifted:
@@ -211,8 +225,8 @@ class Subject:
             labels, shared = self.images.labels, SHARED_IMAGES if settings["precision"] == "fp32" else 0
             parts = []
             still = self._map_means() if self.watched else None
-            for start in range(0, min(shared, len(labels)), MSB_BATCH):
-                rows = slice(start, start + MSB_BATCH)
+            for start in range(0, min(shared, len(labels)), self.whole_batch):
+                rows = slice(start, start + self.whole_batch)
                 if start not in self._recorded:
                     batch = self.prepared()[rows]
                     self._recorded[start] = predict_unshifted(

@@ -41,8 +41,9 @@ caller asks for another number. Outputs of an image are alike: the jackknife ove
 CHUNK, LARGEST_CHUNK = 1 << 20, 1 << 23
 """Window entries handled at once: so many of several images; the outputs of one image are divided from so many on."""
 
-AT_ONCE = 1 << 18
-"""Window entries handled in one go, channel by channel: so many stay in the processor's cache."""
+AT_ONCE = 1 << 17
+"""Window entries handled in one go, channel by channel: so many, and what is made of them, stay in the processor's
+cache."""
 
 _SUMS = ("windows", "flat", "equal", "weight", "top", "corrected", "selectivity")
 
@@ -61,15 +62,22 @@ def window_sums(view: View, places: Windows, seen: Seen | None = None) -> Array:
     n, channels = values.shape[:2]
     step = max(AT_ONCE // max(n * places.pixels.numel(), 1), 1)
     total = torch.zeros(n, len(_SUMS), dtype=torch.float64, device=view.pixels.device)
+    parts: list[tuple[Tensor, Tensor]] = []
     for start in range(0, channels, step):
         some = slice(start, start + step)
-        own = weights[:, some] if weights.shape[1] > 1 else weights
-        total += _sums(values[:, some], view.outputs[:, some], own, places.size, seen)
+        own = weights[:, some].contiguous() if weights.shape[1] > 1 else weights
+        total += _sums(values[:, some], view.outputs[:, some], own, places.size, None if seen is None else parts)
+    if seen is not None:
+        seen(*(torch.stack(each).sum(0) for each in zip(*parts, strict=True)))
     return total.cpu().numpy()
 
 
-def _sums(values: Tensor, outputs: Tensor, weights: Tensor, size: Tensor, seen: Seen | None) -> Tensor:
+def _sums(
+    values: Tensor, outputs: Tensor, weights: Tensor, size: Tensor, seen: list[tuple[Tensor, Tensor]] | None
+) -> Tensor:
     """The sums of :func:`window_sums` from values and weights ``(n, C, M, L)``, outputs ``(n, C, L)``, sizes ``(L,)``.
+
+    ``seen``: gets the weights summed over windows that are not flat ``(n, M, L)``, and how many those are ``(n, L)``.
 
     The pixels of a window lie in the last dimension but one: a reduction over a short last one is slow.
     """
@@ -80,16 +88,17 @@ def _sums(values: Tensor, outputs: Tensor, weights: Tensor, size: Tensor, seen: 
     weight = _total(hit, weights) / mass
     # Weights that are equal but for the rounding of their sums are tied.
     greatest = weights >= weights.amax(2, keepdim=True) * (1 - 16 * torch.finfo(weights.dtype).eps)
-    top = _total(hit, greatest) / _total(greatest)
+    top = _count(hit & greatest) / _count(greatest)
 
     sampled = (mass > 0).expand_as(ties)
     mixed = sampled & (ties < size)
     corrected = (weight * size - ties) / (size - ties)
     selectivity = (_total(weights, weights) / mass.square() * size - 1) / (size - 1)
-    readings = [outputs == maximum, weight, top, corrected, selectivity]
     if seen is not None:
-        seen(_summed(weights, mixed / mass), mixed.sum(1))
-    columns = [sampled, sampled & ~mixed, *(torch.where(mixed, reading, 0) for reading in readings)]
+        seen.append((_summed(weights, mixed / mass), mixed.sum(1)))
+    readings = (weight, top, corrected, selectivity)
+    columns = [sampled, sampled & ~mixed, mixed & (outputs == maximum)]
+    columns += [torch.where(mixed, reading, 0) for reading in readings]
     return torch.stack([column.sum((1, 2), dtype=torch.float64) for column in columns], 1)
 
 

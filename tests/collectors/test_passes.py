@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from invariscope import cli
 from invariscope.base.errors import InputError
 from invariscope.collectors.engine.run import collect
-from invariscope.collectors.engine.subject import MSB_BATCH, SHARED_IMAGES, Subject
+from invariscope.collectors.engine.subject import SHARED_IMAGES, Subject, shared_batch
 from invariscope.collectors.measure.invariance import measure_invariance, predict
 from invariscope.collectors.measure.msb import measure_msb
 from invariscope.collectors.measure.passes import Unshifted, predict_unshifted
@@ -87,7 +87,7 @@ def test_every_image_runs_once_unshifted_and_once_per_shift(
     for one in CHECK:
         passes.remove(one)
     # MSB and the first unshifted predictions are one pass, over the network as it is; all else is folded.
-    assert [n for n, folded in passes if not folded] == [MSB_BATCH] * 4
+    assert [n for n, folded in passes if not folded] == [64] * 4
     assert sum(n for n, folded in passes if folded) == (N - 256) + len(KINDS) * K * N
 
 
@@ -204,10 +204,14 @@ def test_a_collectors_order_does_not_matter() -> None:
     assert list(COLLECTORS).index("layers") < list(COLLECTORS).index("invariance")
 
 
-@pytest.mark.parametrize(("size", "expected"), [(32, 64), (64, 64), (128, 32), (224, 10), (512, 8)])
-def test_batches_hold_so_many_pixels(checkpoint: Checkpoint, images: ImageSet, size: int, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "expected", "shared"), [(32, 64, 64), (64, 64, 64), (128, 32, 32), (224, 10, 8), (512, 8, 8)]
+)
+def test_batches_hold_so_many_pixels(
+    checkpoint: Checkpoint, images: ImageSet, size: int, expected: int, shared: int
+) -> None:
     subject = Subject(replace(checkpoint, input=InputSpec(size, (0.5,), (0.25,))), nn.Identity(), images)
-    assert subject.images_per_pass == expected
+    assert (subject.images_per_pass, subject.msb_batch) == (expected, shared)
     assert replace(subject, batch_size=3).images_per_pass == 3
 
 
@@ -246,7 +250,12 @@ def test_measuring_in_a_notebook_takes_the_options_too(checkpoint: Checkpoint, i
     table = measure_invariance(model, prepared, prepared.labels, plan, precision="bf16", fold=False)
     assert set(table["score"]) >= {"accuracy", "consistency"}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    assert SHARED_IMAGES % MSB_BATCH == 0
+
+
+def test_shared_batches_fill_the_shared_images_at_every_size() -> None:
+    """Or the last of them would be cut short, and run again for the scores."""
+    for size in range(8, 1025, 8):
+        assert SHARED_IMAGES % shared_batch(size * size) == 0
 
 
 @pytest.mark.parametrize(("classes", "value", "error"), [(5, 0.0, "DataError"), (10, float("nan"), "ModelError")])
