@@ -17,6 +17,7 @@ from invariscope.base.files import write_together, write_whole
 from reference.answer_findings import findings
 from reference.answer_leg import second_leg
 from reference.answer_power import pairs_needed, simulated_power
+from reference.answer_prediction import predicted
 from reference.answer_sections import (
     again,
     beside_the_first,
@@ -27,12 +28,11 @@ from reference.answer_sections import (
     limits,
     linked,
     paired,
-    predicted,
     progress,
     reliability,
     robust,
-    two_tests,
 )
+from reference.answer_statements import key, qualified, two_tests
 from reference.answer_study import FIGURES, HEADLINE, PUBLISHED, Answer, planned
 from reference.answer_tables import (
     material,
@@ -44,18 +44,21 @@ from reference.answer_tables import (
 def text(answer: Answer, figures: str = "docs/population") -> str:
     """The whole of RESULTS.md; ``figures``: the folder that it links to."""
     found = answer.found
+    table = statement_table(found)
     parts = [
         "# Results",
         "<!-- Written by reference/answer.py (`make figures`); a test compares it with the tables. -->",
         answer.results.opening.markdown(f"{figures}/{HEADLINE}.png"),
         progress(answer),
         "## Statement by statement",
-        "The statements were fixed before any network was trained ([docs/analysis-plan.md](docs/analysis-plan.md), "
-        "version 2); (1) and (2) under both kinds of shift are the four that Holm's correction is over. Consistency is "
-        "that of two shifts of an image by up to an eighth of its size; a unit of MSB is the way from averaging a "
-        "window to sampling its maximum. All numbers, also those at a quarter of the size, are in "
-        f"[statements.csv]({figures}/statements.csv).",
-        statement_table(found),
+        "The statements were fixed before any network of this study was trained, with dated addenda since "
+        "([docs/analysis-plan.md](docs/analysis-plan.md), version 2); (1) and (2) under both kinds of shift are the "
+        "four that Holm's correction is over. Consistency is that of two shifts of an image by up to an eighth of its "
+        "size; a unit of MSB is the way from averaging a window to sampling its maximum. All numbers, also those at a "
+        f"quarter of the size, are in [statements.csv]({figures}/statements.csv).",
+        key(),
+        table,
+        *qualified(answer, table),
         f"![Slopes within blocks of rotations]({figures}/rotations.png)",
         *second_leg(answer.folder, found),
         "## If not MSB, what is it?",

@@ -7,14 +7,17 @@ import numpy as np
 from invariscope.analysis.designs.published_cell import OVER
 from invariscope.analysis.designs.published_cell import WITHIN as ALONG
 from invariscope.analysis.designs.verdicts import TOTAL, WITHIN
+from invariscope.analysis.say.assigned_words import signs_differ
 from invariscope.analysis.say.numbers import ranged
 from invariscope.base.words import counted
+from reference.answer_prediction import DIFFERENCE, told_by
 from reference.answer_study import Answer
 from reference.answer_tables import (
     ERROR,
     KINDS,
     Statements,
     named,
+    short_names,
     told,
 )
 from reference.words import MISSING
@@ -39,17 +42,28 @@ def _each_kind(found: Statements, statement: str, quantity: str, *, points: bool
 
 
 def _moved(found: Statements) -> str:
-    numbers = _each_kind(found, "1", WITHIN, points=True)
     row = found.row("1", WITHIN, KINDS[0])
-    if not numbers or row is None:
+    told_by_kind = [_moved_under(found, kind) for kind in KINDS if found.row("1", WITHIN, kind) is not None]
+    if not told_by_kind or row is None:
         return ""
-    words = ", ".join(
-        f"{number} under {kind} shifts ({found.verdict(found.row('1', WITHIN, kind))})" for kind, number in numbers
-    )
     return (
-        f"**MSB moved alone**, the other weights of a window dealt round, changes consistency by {words}: points from "
-        f"averaging to sampling the maximum, {counted(row['n_units'], 'block')} of four networks."
+        f"**MSB moved alone**, the other weights of a window dealt round, changes consistency by "
+        f"{', '.join(told_by_kind)}: points from averaging to sampling the maximum, "
+        f"{counted(row['n_units'], 'block')} of four networks."
     )
+
+
+def _moved_under(found: Statements, kind: str) -> str:
+    """The pooled number with its verdict; each cell's where they differ in sign."""
+    row = found.row("1", WITHIN, kind)
+    assert row is not None
+    number = told(row, points=True)
+    if signs_differ(found.table, row.to_dict()):
+        names = short_names(found.cells)
+        number = ", ".join(
+            f"{found.number('1', WITHIN, kind, cell, points=True)} on {name}" for cell, name in names.items()
+        )
+    return f"{number} under {kind} shifts ({found.verdict(row)})"
 
 
 def _correlated(found: Statements) -> str:
@@ -85,9 +99,11 @@ def _by_prediction(found: Statements) -> str:
     words = []
     for kind in KINDS:
         by = [found.row("5", f"{ERROR}, by {model}", kind) for model in ("see", "MSB")]
-        if all(row is not None for row in by):
+        less = found.row("5", DIFFERENCE, kind)
+        if all(row is not None for row in by) and less is not None:
             see, msb = (told(row, digits=1) for row in by)
-            words.append(f"{see} points by it and {msb} by MSB under {kind} shifts")
+            apart = f"difference {told(less, digits=1)}: {told_by(less)}"
+            words.append(f"{see} points by it and {msb} by MSB under {kind} shifts ({apart})")
     if not words:
         return ""
     return f"**Published operators**, held out of every fit, are predicted with a mean error of {'; '.join(words)}."

@@ -13,14 +13,13 @@ import pandas as pd
 from scipy import stats
 
 from invariscope.analysis import Frames, TableError, load
-from invariscope.analysis.designs.assigned import POPULATION, ROTATED
+from invariscope.analysis.designs.assigned import CELL, LEAST_BLOCKS, POPULATION, ROTATED
 from invariscope.analysis.designs.assigned_statements import statements
 from invariscope.analysis.designs.verdicts import LEVEL, WITHIN
-from invariscope.base.words import counted
 from invariscope.zoo.recipe import read_recipe
 from reference.answer_study import RECIPES, primary_rows
-from reference.answer_tables import KINDS, Statements, told
-from reference.words import markdown
+from reference.answer_tables import KINDS, Statements, left_out, named, size_told, told
+from reference.words import MISSING, markdown
 
 FOLDER = "second_leg"
 """Beside the folder of the study's tables."""
@@ -35,10 +34,16 @@ def wald(a: float, se_a: float, b: float, se_b: float) -> tuple[float, float]:
     return z, 2 * float(stats.norm.sf(abs(z)))
 
 
+def leg_folder(folder: str | Path) -> Path | None:
+    """The leg's tables beside ``folder``, those of the study; None where there are none."""
+    path = Path(folder).parent / FOLDER
+    return path if any(path.glob("*/*.parquet")) else None
+
+
 def leg_progress(folder: str | Path) -> tuple[int, int]:
     """Networks of the leg that are measured, and those planned; ``folder``: the study's tables."""
-    path = Path(folder).parent / FOLDER
-    there = load(str(path)).checkpoints["checkpoint"].nunique() if path.exists() else 0
+    path = leg_folder(folder)
+    there = load(str(path)).checkpoints["checkpoint"].nunique() if path else 0
     return there, len(read_recipe(RECIPES / "population_resnet.yaml"))
 
 
@@ -61,30 +66,44 @@ def second_leg(folder: str | Path, found: Statements) -> Iterator[str]:
         folder: the study's tables.
         found: what was found in them.
     """
-    path = Path(folder).parent / FOLDER
-    if not path.exists():
+    path = leg_folder(folder)
+    if path is None:
         return
-    other = leg_statements(primary_rows(Frames(load(str(path)))))
-    (there,) = other.cells
-    data, _, architecture = there.rpartition("/")
-    (here,) = [cell for cell in found.cells if cell.rpartition("/")[0] == data]
+    rows = primary_rows(Frames(load(str(path))))
+    other = leg_statements(rows)
+    yield "## On another architecture"
+    (there,) = dict.fromkeys("/".join(map(str, labels)) for labels in zip(*(rows[name] for name in CELL), strict=True))
+    here = next((cell for cell in found.cells if named(cell) == named(there)), "")
+    data, architecture = named(there), there.rpartition("/")[2]
+    yield (
+        f"Statement 1 again on {data}, with other blocks drawn (population E) and a {architecture} instead of "
+        f"{here.rpartition('/')[2] or 'the network of the study'}; in no pooled number. Slopes in logits per unit of "
+        f"MSB; p of randomisations within blocks, secondary. {_measured(rows, other, *leg_progress(folder))}"
+    )
+    yield from _compared(found, other, here, there)
+
+
+def _measured(rows: pd.DataFrame, other: Statements, there: int, planned: int) -> str:
+    accuracy = rows.drop_duplicates("checkpoint")["accuracy"].astype(float)
+    out = "; ".join(left_out(other.table)) or "none"
+    spread = f"{accuracy.median():.3f} ({accuracy.min():.3f} to {accuracy.max():.3f})"
+    return f"{there} of {planned} networks, accuracy {spread} (median, range); left out: {out}."
+
+
+def _compared(found: Statements, other: Statements, here: str, there: str) -> Iterator[str]:
     body, tests = [], []
     for kind in KINDS:
-        rows = {cell: of.row("1", WITHIN, kind, cell) for cell, of in ((here, found), (there, other))}
-        for cell, row in rows.items():
-            if row is not None:
-                size = f"{counted(row['n'], 'network')}, {counted(row['n_units'], 'block')}"
-                body.append([cell.rpartition("/")[2], kind, told(row, points=True), told(row), f"{row['p']:.2g}", size])
-        mine, its = rows.values()
-        if mine is not None and its is not None:
+        mine, its = found.row("1", WITHIN, kind, here), other.row("1", WITHIN, kind, there)
+        for cell, row in ((here, mine), (there, its)):
+            if row is not None and np.isfinite(row["estimate"]):
+                p = f"{row['p']:.2g}" if np.isfinite(row["p"]) else MISSING
+                body.append([cell.rpartition("/")[2], kind, told(row, points=True), told(row), p, size_told(row)])
+        if mine is None or its is None or not its["n_units"] >= LEAST_BLOCKS or not mine["n_units"] >= LEAST_BLOCKS:
+            tests.append(f"under {kind} shifts none, with fewer than {LEAST_BLOCKS} whole blocks on one side")
+        else:
             z, p = wald(its["estimate"], its["se"], mine["estimate"], mine["se"])
             verdict = "the slopes differ" if p <= LEVEL else "no difference is found"
             tests.append(f"under {kind} shifts {verdict} (z = {z:.2f}, p = {p:.2g})")
-    yield "## On another architecture"
-    yield (
-        f"Statement 1 again on {data.partition('/')[0]}, with other blocks drawn and a {architecture} in place of the "
-        "network above; in no pooled number. Slopes in logits per unit of MSB; p of randomisations within blocks, "
-        "secondary."
-    )
-    yield markdown(["architecture", "shifts", "points of consistency", "logits", "p", "n"], body)
+    if body:
+        yield markdown(["architecture", "shifts", "points of consistency", "logits", "p", "n"], body)
     yield f"Wald's test of the two slopes: {'; '.join(tests)}."

@@ -10,20 +10,17 @@ from scipy import stats
 
 from invariscope.analysis.designs.assigned import (
     DRAWN,
-    HELD_OUT,
     POPULATION,
     ROTATED,
-    Settings,
-    admitted,
     cells_of,
 )
 from invariscope.analysis.designs.chain import LAST, LOGITS, OPERATOR_LINK, SCORE, chain
-from invariscope.analysis.designs.heldout import predict_held_out
 from invariscope.analysis.designs.published_cell import OVER, PublishedCell
 from invariscope.analysis.designs.published_cell import WITHIN as WITHIN_OPERATORS
 from invariscope.analysis.designs.verdicts import (
     MSB_GIVEN,
     MSB_SLOPE,
+    OPEN,
     POOLED,
     SEE_SLOPE,
     TOTAL,
@@ -41,6 +38,7 @@ ERROR, EXPLAINED = "mean absolute error in points", "R² on logits"
 STATED = (
     ("1", WITHIN, "(1) MSB moved within blocks: points of consistency", True),
     ("1", f"{WITHIN}, plain", "(1) the same, whatever ranks the weight comes from: points", True),
+    ("1 (R3x3)", WITHIN, "(1) in windows of 3×3, assigned at random to their nine ranks: points", True),
     ("2", TOTAL, "(2) Spearman of corrected MSB and consistency, drawn operators", False),
     ("2", "Spearman of msb", "(2) Spearman of literal MSB, where channels take ranks", False),
     ("2", "Spearman of selectivity", "(2) Spearman of selectivity", False),
@@ -52,6 +50,12 @@ STATED = (
     ("5", f"{ERROR}, by see", "(5) predicted by the equivariance error: error in points", False),
 )
 """Statement, quantity, its words, and whether it is told in points of consistency."""
+
+NOT_CLEAR = "‡"
+NOT_CLEAR_SAID = (
+    f"{NOT_CLEAR} The interval excludes zero, and the test (by randomisation or permutation) does not reject: open, by the "
+    "plan's rule."
+)
 
 PLAYERS = ("MSB", "low pass", "position", "selectivity", "padding", "augmentation")
 
@@ -114,17 +118,25 @@ def statement_table(found: Statements) -> str:
     for statement, quantity, words, points in STATED:
         for kind in KINDS:
             row = found.row(statement, quantity, kind)
-            each = [found.number(statement, quantity, kind, cell, points=points) for cell in cells]
+            each = [_of_cell(found, statement, quantity, kind, cell, points) for cell in cells]
             if row is None and set(each) <= {MISSING}:
                 continue
-            body.append([words, kind, told(row, points=points), *each, _size(row), _p(row), found.verdict(row)])
+            body.append([words, kind, told(row, points=points), *each, size_told(row), _p(row), found.verdict(row)])
     return markdown(head, body)
 
 
-def _size(row: pd.Series | None) -> str:
+def _of_cell(found: Statements, statement: str, quantity: str, kind: str, cell: str, points: bool) -> str:
+    """A cell's number, marked where its interval excludes zero and its verdict is open all the same."""
+    row = found.row(statement, quantity, kind, cell)
+    clear = row is not None and row["verdict"] == OPEN and row["low"] * row["high"] > 0
+    return told(row, points=points) + (f" {NOT_CLEAR}" if clear else "")
+
+
+def size_told(row: pd.Series | None) -> str:
+    """``640 networks, 160 blocks``; a dash where there is no number."""
     if row is None or not np.isfinite(row["n_units"]):
         return MISSING
-    units = counted(row["n_units"], "block" if str(row["statement"]) == "1" else "operator")
+    units = counted(row["n_units"], "block" if str(row["statement"]).startswith("1") else "operator")
     return f"{counted(row['n'], 'network')}, {units}" if np.isfinite(row["n"]) else units
 
 
@@ -168,67 +180,6 @@ def share_table(found: Statements) -> str:
     body.append(line("the operator's error on noise alone, before any training", "4", f"R² of {error} alone"))
     kept = [row for row in body if set(row[1:]) != {MISSING}]
     return markdown(["part of the variance", *(f"{cells[cell]}, {kind}" for cell, kind in columns)], kept)
-
-
-def prediction_table(found: Statements) -> str:
-    """Statement 5: how well published operators are predicted, by what."""
-    body = []
-    for kind in KINDS:
-        for model in ("MSB", "see", "MSB and see", "MSB, see and selectivity"):
-            quantities = (f"{EXPLAINED}, by {model}", f"{ERROR}, by {model}")
-            rows = [found.row("5", quantity, kind) for quantity in quantities]
-            if rows[1] is None:
-                continue
-            words = model.replace("see", "equivariance error")
-            body.append([kind, words, told(rows[0]), told(rows[1], digits=1), _size(rows[1])])
-    return markdown(["shifts", "predicted by", "R² on logits", "mean error in points", "n"], body)
-
-
-def held_out_networks(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What statement 5 predicts of each held-out network, by shift kind; no kind under which none was measured."""
-    rows, _ = admitted(frame, Settings())
-    rows = rows[is_primary_plan(rows)]
-    kinds = {kind: rows[rows["shift_kind"] == kind] for kind in KINDS}
-    return {
-        kind: predict_held_out(members, Settings(resamples=1)).networks
-        for kind, members in kinds.items()
-        if (members[POPULATION] == HELD_OUT).any()
-    }
-
-
-def predicted_of(predicted: Mapping[str, pd.DataFrame], specifications: Sequence[str]) -> str:
-    """Measured and predicted consistency of some published operators, cell by cell; circular padding."""
-    body = []
-    for kind, networks in predicted.items():
-        networks = networks[(networks["padding_mode"] == "circular") & networks["operator"].isin(specifications)]
-        for (cell, name), part in networks.groupby(["cell", "operator"], sort=True):
-            by = part.set_index("model")["predicted"].to_dict()
-            percent = [f"{100 * by[model]:.1f}" if model in by else MISSING for model in ("MSB", "see")]
-            body.append([named(str(cell)), kind, f"`{name}`", f"{100 * part['observed'].iloc[0]:.1f}", *percent])
-    head = ["data", "shifts", "operator", "consistency measured (%)", "by MSB", "by equivariance error"]
-    return markdown(head, body) if body else ""
-
-
-def missed(predicted: Mapping[str, pd.DataFrame]) -> str:
-    """Which held-out networks the equivariance error predicts worst, and how well it does by padding."""
-    lines = []
-    for kind, networks in predicted.items():
-        known = networks[(networks["model"] == "see") & ~networks["by_construction"]]
-        if known.empty:
-            continue
-        known = known.assign(error=100 * (known["predicted"] - known["observed"]))
-        by = known.groupby("padding_mode")["error"].agg(lambda error: error.abs().mean())
-        worst = known.reindex(known["error"].abs().sort_values(ascending=False).index).head(3)
-        told = [
-            f"`{row['operator']}` ({named(row['cell'])}, {row['padding_mode'].removesuffix('s')} padding: predicted "
-            f"{100 * row['predicted']:.0f} %, measured {100 * row['observed']:.0f} %)"
-            for row in worst.to_dict("records")
-        ]
-        each = ", ".join(f"{value:.1f} points with {str(mode).removesuffix('s')} padding" for mode, value in by.items())
-        lines.append(
-            f"* {kind.capitalize()} shifts: the equivariance error is off by {each}; most for {', '.join(told)}."
-        )
-    return "\n".join(lines)
 
 
 def published_table(cells: Mapping[str, PublishedCell]) -> str:

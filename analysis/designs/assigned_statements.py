@@ -29,7 +29,7 @@ CEILING, MOST_AT_CEILING = 0.995, 0.25
 COLUMNS = [
     *("statement", "quantity", *PLAN, "most_shift", "cell", "estimate", "se", "low", "high"),
     *("points", "points_low", "points_high", "p", "p_holm", "p_equivalent"),
-    *("n", "n_units", "n_cells", "role", "verdict", "note"),
+    *("n", "n_units", "n_cells", "p_cells", "random", "random_low", "random_high", "role", "verdict", "note"),
 ]
 
 _JUDGED = ("p_holm", "p_equivalent", "role", "verdict")
@@ -42,9 +42,11 @@ def statements(frame: pd.DataFrame, settings: Settings | None = None, *, brief: 
     A row per statement, quantity, shift plan and cell, ``pooled`` for all cells together: each data set's smallest of
     the largest shifts with the others' smallest, and so on; ``max_shift`` and ``most_shift`` are the least and the most
     of what is pooled. ``points``, ``points_low``, ``points_high``: a slope of MSB in percentage points of the score per
-    unit of MSB (:func:`~invariscope.analysis.designs.plan_numbers.points_per_logit`). After them ``ceiling`` (the
-    share of a cell's drawn networks at or above 0.995), ``reliability`` (two trainings of one operator) and
-    ``left out`` (networks by reason). ``role``, ``p_holm``, ``p_equivalent`` and ``verdict`` are those of
+    unit of MSB (:func:`~invariscope.analysis.designs.plan_numbers.points_per_logit`). ``p_cells``: of Cochran's Q, that
+    the cells of what is pooled have one true value; ``random``, ``random_low``, ``random_high``: the mean with its
+    interval where they are a sample of cells that differ (random effects). After the statements ``ceiling`` (the share
+    of a cell's drawn networks at or above 0.995), ``reliability`` (two trainings of one operator) and ``left out``
+    (networks by reason). ``role``, ``p_holm``, ``p_equivalent`` and ``verdict`` are those of
     :func:`invariscope.analysis.designs.verdicts.judged`. ``brief``: the pooled numbers alone that verdict and cause
     rest on.
 

@@ -234,6 +234,10 @@ def _pooled(found: Pooled, left_out: Sequence[str]) -> Record:
             f"{found.random:.3f} ({found.random_low:.3f} to {found.random_high:.3f})"
         )
     kept = {name: getattr(found, name) for name in ("estimate", "se", "low", "high")}
+    if found.df:
+        kept |= {"p_cells": found.p_heterogeneity} | {
+            name: getattr(found, name) for name in ("random", "random_low", "random_high")
+        }
     return {"cell": POOLED, **kept, "n_cells": found.df + 1, "note": "; ".join(notes)}
 
 

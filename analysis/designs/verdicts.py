@@ -31,6 +31,8 @@ BELOW, ABOVE, NOTHING, OPEN, NO_NUMBER = (
     "open",
     "no number",
 )
+SMALL = ", smaller than matters"
+"""Ends the verdict on an effect that is clear of zero and inside of the bound."""
 
 
 _JUDGED = ("1", "2", "3", "4", "6")
@@ -81,7 +83,7 @@ def _verdict(row: Mapping[Any, Any]) -> str:
     clear = low * high > 0 and not row["p_holm"] > LEVEL and not row["p"] > LEVEL
     small = row["p_equivalent"] <= LEVEL
     if clear:
-        return (BELOW if estimate < 0 else ABOVE) + (", smaller than matters" if small else "")
+        return (BELOW if estimate < 0 else ABOVE) + (SMALL if small else "")
     return NOTHING if small else OPEN
 
 

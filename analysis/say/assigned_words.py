@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from invariscope.analysis.designs.assigned import LEAST_BLOCKS
 from invariscope.analysis.designs.rotations import BOUND
@@ -19,6 +20,7 @@ from invariscope.analysis.designs.verdicts import (
     POOLED,
     SEE_SLOPE,
     SELECTIVITY_SLOPE,
+    SMALL,
     WITHIN,
     causes,
     is_primary_plan,
@@ -27,8 +29,9 @@ from invariscope.analysis.say.numbers import ranged
 from invariscope.analysis.say.opening import MISSING, Fold, Opening, Stated
 from invariscope.analysis.say.plan_words import plan_words
 from invariscope.analysis.say.vocabulary import Vocabulary
-from invariscope.analysis.stats.pooled import pool
+from invariscope.analysis.stats.pooled import equivalence_p
 from invariscope.analysis.stats.power import NEEDED_SPREAD
+from invariscope.analysis.stats.resampling import NOMINAL
 from invariscope.base.words import counted
 
 _NAMED = {
@@ -40,10 +43,10 @@ _STATEMENTS = {"1": "(1) MSB moved, all else equal", "2": "(2) correlation over 
 _DIFFERS = "differs"
 _SAID = {
     BELOW: "maximum-sampling bias (MSB) as such lowers shift invariance under {where}",
-    f"{BELOW}, smaller than matters": "maximum-sampling bias (MSB) as such lowers shift invariance under {where}, by "
+    f"{BELOW}{SMALL}": "maximum-sampling bias (MSB) as such lowers shift invariance under {where}, by "
     "less than matters",
     ABOVE: "maximum-sampling bias (MSB) as such raises shift invariance under {where}",
-    f"{ABOVE}, smaller than matters": "maximum-sampling bias (MSB) as such raises shift invariance under {where}, by "
+    f"{ABOVE}{SMALL}": "maximum-sampling bias (MSB) as such raises shift invariance under {where}, by "
     "less than matters",
     NOTHING: "maximum-sampling bias (MSB) as such has no effect of a size that matters on shift invariance under "
     "{where}",
@@ -102,16 +105,16 @@ def _verdict(table: pd.DataFrame, rows: list[Row]) -> str:
         return _without_rotations(table, rows)
     groups: dict[str, list[Row]] = {}
     for row in moved:
-        verdict = _DIFFERS if cells_differ(table, row) else row["verdict"]
+        verdict = _DIFFERS if signs_differ(table, row) else _borne_out(row)
         groups.setdefault(verdict if verdict in _SAID else OPEN, []).append(row)
     clauses = []
     for verdict, found in sorted(groups.items(), key=lambda group: group[0] in (OPEN, _DIFFERS)):
-        text = _SAID[verdict].format(where=_listed(map(_under, found)))
+        text = _SAID[verdict].format(where=_listed(_under(row, table) for row in found))
         blocks = max((_blocks_needed(row) for row in found), default=0) if verdict == OPEN else 0
         takes = f"; about {blocks} blocks of rotations are needed to see an effect of {BOUND:g} logits"
         clauses.append(text + (takes if blocks else ""))
     clear = any(verdict.startswith((BELOW, ABOVE)) for verdict in groups)
-    clauses += [_named_besides(table), *([] if clear else _correlated(rows))]
+    clauses += [_named_besides(table), *([] if clear else _correlated(table, rows))]
     first, *rest = clauses
     # Long names stand once.
     rest = [clause.replace("maximum-sampling bias (MSB)", "MSB") for clause in rest]
@@ -127,7 +130,7 @@ def _without_rotations(table: pd.DataFrame, rows: list[Row]) -> str:
     else:
         reasons = sorted({str(note) for note in every["note"] if note})
         lacking = f"Without a slope over rotations of weights{f' ({reasons[0]})' if reasons else ''}"
-    told = _correlated(rows)
+    told = _correlated(table, rows)
     if not told and any(row["statement"] == "2" and np.isfinite(row["estimate"]) for row in rows):
         told = ["no correlation of MSB and consistency over them is told from zero"]
     said = "these drawn operators do not say whether maximum-sampling bias (MSB) as such lowers shift invariance"
@@ -156,29 +159,51 @@ def _p(table: pd.DataFrame, quantity: str) -> pd.Series:
     return table.loc[mine, "p"].astype(float)
 
 
-def _correlated(rows: list[Row]) -> list[str]:
+def _correlated(table: pd.DataFrame, rows: list[Row]) -> list[str]:
     """The paper's correlation, where it is clear and MSB as such has no clear effect."""
     clear = [row for row in rows if row["statement"] == "2" and row["verdict"].startswith((BELOW, ABOVE))]
     if not clear:
         return []
-    return [f"over the drawn operators MSB and consistency do correlate under {_listed(map(_under, clear))}"]
+    where = _listed(_under(row, table) for row in clear)
+    return [f"over the drawn operators MSB and consistency do correlate under {where}"]
 
 
 def verdict_told(table: pd.DataFrame, row: Row) -> str:
-    """The verdict on a row; on a pooled slope of rotations whose cells differ in sign, that they do."""
-    verdict = str(row["verdict"] or MISSING)
-    pooled = row["statement"] == "1" and row["quantity"] == WITHIN and row["cell"] == POOLED
-    return f"{verdict}; signs differ between data sets" if pooled and cells_differ(table, row) else verdict
+    """The verdict on a row in words; on a pooled slope of MSB whose cells differ, that they do, and in what."""
+    if row["statement"] not in ("1", "3") or row["cell"] != POOLED or not row["p_cells"] < LEVEL:
+        return str(row["verdict"] or MISSING)
+    if signs_differ(table, row):
+        return "no general statement: signs differ between data sets"
+    return f"{_borne_out(row)}; sizes differ between data sets"
 
 
-def cells_differ(table: pd.DataFrame, pooled: Row) -> bool:
+def _borne_out(row: Row) -> str:
+    """The plan's verdict; "smaller than matters", which a mean of cells may say that hardly any of them says, only
+    where the cells do not differ, or their mean as a sample of cells (random effects) is inside of the bound too.
+    """
+    verdict = str(row["verdict"])
+    if row["p_cells"] < LEVEL:
+        se = (row["random_high"] - row["random_low"]) / (2 * stats.norm.ppf((1 + NOMINAL) / 2))
+        if not equivalence_p(row["random"], se, BOUND) <= LEVEL:
+            return verdict.removesuffix(SMALL) if verdict.endswith(SMALL) else OPEN if verdict == NOTHING else verdict
+    return verdict
+
+
+def signs_differ(table: pd.DataFrame, pooled: Row) -> bool:
     """Whether the cells' slopes differ (Cochran's Q, p < 0.05), and in sign."""
-    mine = (table["statement"] == "1") & (table["quantity"] == WITHIN) & is_primary_plan(table)
-    mine &= (table["shift_kind"] == pooled["shift_kind"]) & (table["cell"] != POOLED)
-    cells = table[mine & (table["n_units"] >= LEAST_BLOCKS) & (table["se"] > 0)]
-    if len(cells) < 2 or cells["estimate"].min() * cells["estimate"].max() >= 0:
+    if not pooled["p_cells"] < LEVEL:
         return False
-    return pool(cells["estimate"].to_numpy(), cells["se"].to_numpy()).p_heterogeneity < LEVEL
+    slopes = _cells(table, pooled)["estimate"]
+    return len(slopes) > 1 and slopes.min() * slopes.max() < 0
+
+
+def _cells(table: pd.DataFrame, pooled: Row) -> pd.DataFrame:
+    """The rows of the cells that a row is pooled over."""
+    mine = is_primary_plan(table) & (table["cell"] != POOLED)
+    for name in ("statement", "quantity", "shift_kind"):
+        mine &= table[name] == pooled[name]
+    least = LEAST_BLOCKS if pooled["statement"] == "1" else 0
+    return table[mine & ~(table["n_units"] < least) & (table["se"] > 0)]
 
 
 def _blocks_needed(row: Row) -> int:
@@ -197,18 +222,40 @@ def _caveats(table: pd.DataFrame, rows: list[Row]) -> list[str]:
     if moved:
         found.append(
             "Points are percentage points of consistency at its mean, from averaging a window (MSB 0) to sampling its "
-            "maximum (MSB 1), all else equal."
+            f"maximum (MSB 1), all else equal. An effect matters from {BOUND:g} logits on, which was fixed in advance."
         )
         if any(row["n_cells"] == 1 for row in moved):
             found.append("One cell alone may find an effect, and cannot show that there is none.")
         else:
-            cells = max(int(row["n_cells"]) for row in moved)
-            found.append(f"Effects are pooled over {counted(cells, 'cell')}, each of which is listed below.")
+            found.append(_pooled_over(rows))
     if any(row["statement"] == "2" for row in rows):
         found.append(
             "Only (1) speaks of causes by design. (2) is a correlation, and aliasing was measured, not assigned."
         )
     return found
+
+
+def _pooled_over(rows: list[Row]) -> str:
+    """Over how many cells each statement is pooled, and what (1) is where its cells differ."""
+    counts = {
+        name: max((int(row["n_cells"]) for row in rows if row["statement"] == name and row["n_cells"] > 0), default=0)
+        for name in _STATEMENTS
+    }
+    first, *rest = (f"({name})" for name, count in counts.items() if count)
+    told = f"{first} is pooled over {counted(counts['1'], 'cell')}"
+    told += f" and {rest[0]} over {counts['2']}" if rest else ""
+    told += ", a data set and an architecture each, by their precision."
+    differing = [
+        f"{ranged(row['random'], row['random_low'], row['random_high'])} under {row['shift_kind']} shifts"
+        for row in rows
+        if row["statement"] == "1" and row["p_cells"] < LEVEL
+    ]
+    if differing:
+        told += (
+            " Its slopes differ between cells (Cochran's Q); their mean as a sample of cells (random effects), in "
+            f"logits, is {_listed(differing)}."
+        )
+    return told
 
 
 def _stated(row: Row, verdict: str) -> Stated:
@@ -234,9 +281,19 @@ def _effect(row: Row) -> str:
     return f"{number} points{f' ({interval}' if interval else ''}"
 
 
-def _under(row: Row) -> str:
-    """``circular shifts (-4.2 points, -6.0 to -2.4)``."""
-    return f"{row['shift_kind']} shifts ({_effect(row).replace(' (', ', ').removesuffix(')')})"
+def _under(row: Row, table: pd.DataFrame) -> str:
+    """``circular shifts (-4.2 points, -6.0 to -2.4)``; where cells differ, with theirs, or theirs alone."""
+    told = _effect(row).replace(" (", ", ").removesuffix(")")
+    cells = _cells(table, row)
+    if row["statement"] == "1" and row["p_cells"] < LEVEL and np.isfinite(cells["points"].astype(float)).all():
+        if signs_differ(table, row):
+            named = cells["cell"].astype(str).str.partition("/")[0]
+            first, *rest = (f"{name} {points:.1f}" for name, points in zip(named, cells["points"], strict=True))
+            told = ", ".join([f"{first} points", *rest])
+        else:
+            ends = cells["points"].min(), cells["points"].max()
+            told += f"; by data set {ends[0]:.1f} to {ends[1]:.1f}"
+    return f"{row['shift_kind']} shifts ({told})"
 
 
 def _logits(row: Row) -> str:

@@ -62,22 +62,22 @@ def window_sums(view: View, places: Windows, seen: Seen | None = None) -> Array:
     n, channels = values.shape[:2]
     step = max(AT_ONCE // max(n * places.pixels.numel(), 1), 1)
     total = torch.zeros(n, len(_SUMS), dtype=torch.float64, device=view.pixels.device)
-    parts: list[tuple[Tensor, Tensor]] = []
+    lies: list[Tensor] = []
+
+    def add(*found: Tensor) -> None:
+        lies[:] = [one + other for one, other in zip(lies, found, strict=True)] if lies else found
+
     for start in range(0, channels, step):
         some = slice(start, start + step)
         own = weights[:, some].contiguous() if weights.shape[1] > 1 else weights
-        total += _sums(values[:, some], view.outputs[:, some], own, places.size, None if seen is None else parts)
-    if seen is not None:
-        seen(*(torch.stack(each).sum(0) for each in zip(*parts, strict=True)))
+        total += _sums(values[:, some], view.outputs[:, some], own, places.size, seen and add)
+    if seen is not None and lies:
+        seen(*lies)
     return total.cpu().numpy()
 
 
-def _sums(
-    values: Tensor, outputs: Tensor, weights: Tensor, size: Tensor, seen: list[tuple[Tensor, Tensor]] | None
-) -> Tensor:
+def _sums(values: Tensor, outputs: Tensor, weights: Tensor, size: Tensor, seen: Seen | None) -> Tensor:
     """The sums of :func:`window_sums` from values and weights ``(n, C, M, L)``, outputs ``(n, C, L)``, sizes ``(L,)``.
-
-    ``seen``: gets the weights summed over windows that are not flat ``(n, M, L)``, and how many those are ``(n, L)``.
 
     The pixels of a window lie in the last dimension but one: a reduction over a short last one is slow.
     """
@@ -95,7 +95,7 @@ def _sums(
     corrected = (weight * size - ties) / (size - ties)
     selectivity = (_total(weights, weights) / mass.square() * size - 1) / (size - 1)
     if seen is not None:
-        seen.append((_summed(weights, mixed / mass), mixed.sum(1)))
+        seen(_summed(weights, mixed / mass), mixed.sum(1))
     readings = (weight, top, corrected, selectivity)
     columns = [sampled, sampled & ~mixed, mixed & (outputs == maximum)]
     columns += [torch.where(mixed, reading, 0) for reading in readings]

@@ -21,6 +21,7 @@ from invariscope.analysis.say.assigned_words import assigned_fold, assigned_open
 from invariscope.analysis.say.opening import Opening, Stated, summary_text
 from invariscope.analysis.say.published_words import published_opening
 from invariscope.analysis.say.vocabulary import IMAGES, PIXELS
+from invariscope.analysis.stats.pooled import pool
 from invariscope.analysis.stats.power import operators_needed
 
 PUBLISHED = (
@@ -201,6 +202,13 @@ def _assigned(slopes: dict[str, tuple[float, float]], n_cells: int = 2, n_units:
 
 def _opened(slopes: dict[str, tuple[float, float]], n_cells: int = 2, n_units: int = 20, **cells: float) -> Opening:
     rows = []
+    together = pool(list(cells.values()), [max(se for _, se in slopes.values())] * len(cells)) if cells else None
+    spread = (
+        {"p_cells": together.p_heterogeneity}
+        | {name: getattr(together, name) for name in ("random", "random_low", "random_high")}
+        if together
+        else dict.fromkeys(("p_cells", "random", "random_low", "random_high"), np.nan)
+    )
     for kind, (estimate, se) in slopes.items():
         plan = {"shift_kind": kind, "fill": "background" if kind == "zero" else "", "max_shift": 4, "most_shift": 4}
         plan |= {"n_shifts": 9, "plan": "sampled", "n": 4 * n_units, "n_units": n_units, "note": "", "statement": "1"}
@@ -210,8 +218,9 @@ def _opened(slopes: dict[str, tuple[float, float]], n_cells: int = 2, n_units: i
             points = {
                 f"points{end}": 20 * at for end, at in (("", value), ("_low", ends["low"]), ("_high", ends["high"]))
             }
-            rows.append({**plan, **ends, **points, "quantity": "slope within blocks", "cell": cell, "estimate": value,
-                         "se": se, "p": p, "n_cells": n_cells if cell == "pooled" else np.nan})  # fmt: skip
+            rows.append({**plan, **ends, **points, **spread, "quantity": "slope within blocks", "cell": cell,
+                         "estimate": value, "se": se, "p": p, "n_cells": n_cells if cell == "pooled" else np.nan,
+            })  # fmt: skip
     return assigned_opening(judged(pd.DataFrame(rows)), IMAGES)
 
 
@@ -243,9 +252,28 @@ def test_the_verdict_on_assigned_msb_follows_the_plan() -> None:
         "What maximum-sampling bias (MSB) as such does to shift invariance differs in sign between"
     )
     (row,) = _opened({"circular": (-0.3, 0.05)}, **{"a/n": -1.0, "b/n": 0.8}).rows
-    assert row.verdict == "below zero, smaller than matters; signs differ between data sets"
-    (row,) = _opened({"circular": (-0.3, 0.05)}, **{"a/n": -0.4, "b/n": -0.2}).rows
-    assert row.verdict == "below zero, smaller than matters"
+    assert row.verdict == "no general statement: signs differ between data sets"
+    assert "under circular shifts (a -20.0 points of consistency, b 16.0)" in differs
+
+
+def test_small_is_said_of_cells_that_differ_only_where_their_mean_as_a_sample_is_small() -> None:
+    def said(**cells: float) -> tuple[str, str]:
+        opened = _opened({"circular": (-0.3, 0.05)}, **cells)
+        return opened.rows[0].verdict, opened.verdict
+
+    verdict, sentence = said(**{"a/n": -0.3, "b/n": -0.31})
+    assert verdict == "below zero, smaller than matters"
+    assert "(-6.0 points of consistency, -8.0 to -4.0), by less than matters" in sentence
+    verdict, sentence = said(**{"a/n": -0.4, "b/n": -0.2, "c/n": -0.3})  # differ, and are small all the same
+    assert verdict == "below zero, smaller than matters; sizes differ between data sets"
+    assert "(-6.0 points of consistency, -8.0 to -4.0; by data set -8.0 to -4.0), by less than matters" in sentence
+    verdict, sentence = said(**{"a/n": -0.7, "b/n": -0.1, "c/n": -0.3})
+    assert verdict == "below zero; sizes differ between data sets"
+    assert "by less than matters" not in sentence
+    assert (
+        "lowers shift invariance under circular shifts (-6.0 points of consistency, -8.0 to -4.0; by data set"
+        in sentence
+    )
 
 
 @pytest.mark.parametrize(

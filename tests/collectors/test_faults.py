@@ -278,7 +278,7 @@ def test_a_time_limit_that_is_none_is_refused(images: ImageSet, tmp_path: Path, 
 def test_where_memory_runs_out_batches_are_halved_and_values_are_the_same(
     faulty: Callable[..., list[Checkpoint]], images: ImageSet, tmp_path: Path, fault: str, size: int
 ) -> None:
-    options = Options(collect=("invariance",), shift=("circular",), batch_size=32)
+    options = Options(collect=("layers", "invariance"), shift=("circular",), batch_size=32)
     (wide,) = faulty("none")
     (narrow,) = faulty(fault)
     outcome = collect([narrow], images, tmp_path / "narrow", options, progress=False)
@@ -289,6 +289,9 @@ def test_where_memory_runs_out_batches_are_halved_and_values_are_the_same(
     np.testing.assert_allclose(values[0]["value"], values[1]["value"], rtol=0, atol=1e-6)
     exact = ~values[0]["score"].isin(["probability_drift"])
     assert values[0]["value"][exact].tolist() == values[1]["value"][exact].tolist()
+    msb = [load(tmp_path / name).layers.sort_values("depth")["msb_corrected"] for name in ("narrow", "wide")]
+    assert len(msb[0]) > 0
+    np.testing.assert_allclose(*msb, rtol=0, atol=1e-6)
     (log,) = (tmp_path / "narrow" / "logs").iterdir()
     assert log.read_text().count("out of memory") == 1
 

@@ -214,6 +214,9 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(msb, "CHUNK", chunk)
         monkeypatch.setattr(msb, "LARGEST_CHUNK", largest)
         pd.testing.assert_frame_equal(measure_msb(model, images), whole, rtol=0, atol=1e-12)
+    monkeypatch.undo()
+    monkeypatch.setattr(msb, "AT_ONCE", 1)  # channel by channel
+    pd.testing.assert_frame_equal(measure_msb(model, images), whole, rtol=0, atol=1e-12)
 
 
 def test_dense_images_bounds_the_convolutions_only() -> None:

@@ -126,6 +126,28 @@ def test_values_do_not_depend_on_what_else_is_measured(
     )
 
 
+def test_larger_images_share_their_passes_too(
+    checkpoint: Checkpoint, images: ImageSet, tmp_path: Path, passes: list[tuple[int, bool]]
+) -> None:
+    """In batches of 32, the last of which is cut short, for MSB at another image than for the scores."""
+    larger = replace(checkpoint, input=InputSpec(128, (0.5,), (0.25,)))
+    options = replace(OPTIONS, msb_images=40, shift=("circular",), n_shifts=1)
+    for names in (("layers",), ("invariance",), ("layers", "invariance")):
+        passes.clear()
+        out = tmp_path / ("parts" if len(names) == 1 else "whole")
+        found = collect([larger], images.head(70), out, replace(options, collect=names), progress=False)
+        assert found.failures == []
+    plain = [n for n, folded in passes if not folded]
+    # Two images of noise, the check that the network is a function of the image, and that of the folded one.
+    for check in (2, 32, 8, 8, 8, 8, 1, 8):
+        plain.remove(check)
+    # MSB takes 40 images; the first batch of those is the scores' as well.
+    assert plain == [32, 8, 32, 6]
+    for table in ("layers", "invariance"):
+        parts, whole = (read(tmp_path / name, table) for name in ("parts", "whole"))
+        pd.testing.assert_frame_equal(parts, whole, check_exact=True)
+
+
 def test_unshifted_predictions_are_those_of_the_network(checkpoint: Checkpoint, images: ImageSet) -> None:
     model = load_checkpoint(checkpoint)
     subject = Subject(checkpoint, model, images)
