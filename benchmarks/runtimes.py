@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from benchmarks.results import load_now, machine, table, write_section
 from benchmarks.speed import calibrate
 from invariscope.base.errors import ModelError
-from invariscope.collectors.engine.subject import usual_batch
+from invariscope.collectors.measure.batches import usual_batch
 from invariscope.collectors.measure.passes import shift_network
 from invariscope.collectors.measure.runtimes import Unconverted, by_openvino
 from invariscope.zoo.loading import build_model

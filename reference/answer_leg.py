@@ -96,8 +96,8 @@ def _compared(found: Statements, other: Statements, here: str, there: str) -> It
         mine, its = found.row("1", WITHIN, kind, here), other.row("1", WITHIN, kind, there)
         for cell, row in ((here, mine), (there, its)):
             if row is not None and np.isfinite(row["estimate"]):
-                p = f"{row['p']:.2g}" if np.isfinite(row["p"]) else MISSING
-                body.append([cell.rpartition("/")[2], kind, told(row, points=True), told(row), p, size_told(row)])
+                asked = f"{row['p']:.2g}" if np.isfinite(row["p"]) else MISSING
+                body.append([cell.rpartition("/")[2], kind, told(row, points=True), told(row), asked, size_told(row)])
         if mine is None or its is None or not its["n_units"] >= LEAST_BLOCKS or not mine["n_units"] >= LEAST_BLOCKS:
             tests.append(f"under {kind} shifts none, with fewer than {LEAST_BLOCKS} whole blocks on one side")
         else:

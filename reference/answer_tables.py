@@ -53,8 +53,8 @@ STATED = (
 
 NOT_CLEAR = "‡"
 NOT_CLEAR_SAID = (
-    f"{NOT_CLEAR} The interval excludes zero, and the test (by randomisation or permutation) does not reject: open, by the "
-    "plan's rule."
+    f"{NOT_CLEAR} The interval excludes zero, and the test (by randomisation or permutation) does not reject: open, "
+    "by the plan's rule."
 )
 
 PLAYERS = ("MSB", "low pass", "position", "selectivity", "padding", "augmentation")

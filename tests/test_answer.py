@@ -11,11 +11,13 @@ import pyarrow.dataset as ds
 import pytest
 import statsmodels.api as sm
 from scipy import stats
+from statsmodels.stats.meta_analysis import combine_effects
 
 from invariscope.analysis import Frames, load
 from invariscope.analysis.tables.checkpoints import own
 from invariscope.zoo.recipe import read_recipe
 from reference import answer as answering
+from reference.answer_leg import leg_progress
 from reference.answer_study import Answer, planned
 from reference.answer_tables import Statements, told
 
@@ -144,17 +146,57 @@ def test_the_page_holds_the_statements(page: str, found: Statements, table: pd.D
 
 
 def test_the_first_screen_has_verdict_certainty_and_how_much_of_the_plan_is_there(
-    page: str, rows: pd.DataFrame
+    page: str, rows: pd.DataFrame, tables: Path
 ) -> None:
     screen = page.partition("## Statement by statement")[0]
     assert screen.index("**") < screen.index("![") < screen.index("| statement |")
     counts = rows.drop_duplicates(["checkpoint", "data"]).groupby("data").size()
     for name, total in planned().items():
         assert f"{name} {counts.get(f'{name}/test', 0)} of {total}" in screen
-    assert ("**The study is partial**" in screen) == any(
-        counts.get(f"{name}/test", 0) < total for name, total in planned().items()
+    there, of = leg_progress(tables)
+    assert f", second leg {there} of {of}." in screen
+    assert ("**The study is partial**" in screen) == (
+        there < of or any(counts.get(f"{name}/test", 0) < total for name, total in planned().items())
     )
     assert len(re.findall(r"95 % interval", screen)) == 1
+
+
+def test_slopes_that_differ_between_cells_are_said_to(page: str, found: Statements) -> None:
+    """As a mean of a sample of cells, by statsmodels; "smaller than matters" only where that says it as well."""
+    for kind in ("circular", "zero"):
+        cells = found.primary[
+            (found.primary["statement"] == "1")
+            & (found.primary["quantity"] == "slope within blocks")
+            & (found.primary["shift_kind"] == kind)
+            & (found.primary["cell"] != "pooled")
+        ]
+        known = combine_effects(cells["estimate"].to_numpy(), cells["se"].to_numpy() ** 2, method_re="dl")
+        assert known.test_homogeneity().pvalue < 0.05
+        mean = known.mean_effect_re
+        half = 1.959964 * known.sd_eff_w_re
+        said = f"{mean:.2f} ({mean - half:.2f} to {mean + half:.2f}) under {kind} shifts"
+        assert page.count(said) == 2
+        row = found.row("1", "slope within blocks", kind)
+        assert row is not None
+        signs = cells["estimate"].min() * cells["estimate"].max() < 0
+        expected = "no general statement: signs differ between data sets" if signs else "sizes differ between data sets"
+        assert expected in found.verdict(row)
+        small = abs(mean) + 1.644854 * known.sd_eff_w_re < 0.5
+        assert ("smaller than matters" in found.verdict(row)) == (small and not signs)
+
+
+def test_what_prediction_lets_us_say_is_said(page: str, found: Statements) -> None:
+    section = page.partition("## How well published operators are predicted")[2].partition("\n## ")[0]
+    for kind in ("circular", "zero"):
+        row = found.row("5", "mean absolute error in points, less that of MSB, by see", kind)
+        assert row is not None
+        (line,) = [line for line in section.splitlines() if line.startswith(f"* {kind.capitalize()} shifts: the mean")]
+        assert f"is {row['estimate']:.1f} ({row['low']:.1f} to {row['high']:.1f}) points" in line
+        assert line.split("points: ")[1].startswith(
+            "the two cannot be told apart by prediction."
+            if row["low"] < 0 < row["high"]
+            else ("the equivariance error" if row["estimate"] < 0 else "MSB") + " predicts better."
+        )
 
 
 @pytest.mark.full

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,16 +30,16 @@ def study(repository: Path) -> Statements:
     return Statements(pd.read_csv(path).fillna({"note": "", "fill": ""}))
 
 
-def leg(repository: Path, out: Path, moved: float = 0.0) -> Path:
-    """Twelve measured blocks of the study under another architecture's name, ``moved`` logits per unit of MSB."""
+def leg(repository: Path, out: Path, moved: float = 0.0, blocks: Sequence[str] = BLOCKS) -> Path:
+    """Measured blocks of the study under another architecture's name, ``moved`` logits per unit of MSB."""
     source = repository / "data" / "reference" / "population" / "tables"
     checkpoints = ds.dataset(source / "checkpoints").to_table().to_pandas()
     factors = checkpoints["factors"].map(json.loads)
-    mine = (checkpoints["architecture"] == "vgg7") & factors.map(lambda some: some.get("block") in BLOCKS)
+    mine = (checkpoints["architecture"] == "vgg7") & factors.map(lambda some: some.get("block") in blocks)
     kept = checkpoints[mine].assign(architecture="resnet8")
     kept["factors"] = [json.dumps(some | {"population": LEG, "architecture": "resnet8"}) for some in factors[mine]]
     msb = dict(zip(kept["checkpoint"], (some["assigned_msb"] for some in factors[mine]), strict=True))
-    assert len(kept) == 4 * len(BLOCKS)
+    assert len(kept) == 4 * len(blocks)
     for name in ("checkpoints", "invariance"):
         rows = kept if name == "checkpoints" else ds.dataset(source / name).to_table().to_pandas()
         rows = rows[rows["checkpoint"].isin(kept["checkpoint"])]
@@ -89,8 +90,25 @@ def test_another_slope_is_found_to_differ(repository: Path, tmp_path: Path, stud
     assert "no difference is found" not in text
 
 
-def test_nothing_is_said_of_a_leg_that_is_not_there(tmp_path: Path, study: Statements) -> None:
+@pytest.mark.parametrize("blocks", [1, 2, 9])
+def test_few_blocks_are_not_tested(repository: Path, tmp_path: Path, study: Statements, blocks: int) -> None:
+    """Their error has few degrees of freedom, of which the planned test knows nothing."""
+    leg(repository, tmp_path / FOLDER, blocks=BLOCKS[:blocks])
+    text = "\n".join(second_leg(tmp_path / "tables", study))
+    assert f"{4 * blocks} of 64 networks, accuracy 0." in text
+    assert text.endswith(
+        "Wald's test of the two slopes: under circular shifts none, with fewer than 10 whole blocks on one side; under "
+        "zero shifts none, with fewer than 10 whole blocks on one side."
+    )
+    assert ("| resnet8 |" in text) == (blocks > 1)
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_nothing_is_said_of_a_leg_that_is_not_there(tmp_path: Path, study: Statements, made: bool) -> None:
+    if made:
+        (tmp_path / FOLDER / "checkpoints").mkdir(parents=True)
     assert list(second_leg(tmp_path / "tables", study)) == []
+    assert leg_progress(tmp_path / "tables") == (0, 64)
 
 
 def test_networks_of_another_population_are_refused(repository: Path) -> None:

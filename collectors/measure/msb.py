@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from invariscope.base.errors import DataError, InputError, ModelError
 from invariscope.base.progress import bar
+from invariscope.collectors.measure.batches import shared_batch
 from invariscope.collectors.measure.finite import all_finite
 from invariscope.collectors.measure.jackknife import ratio_jackknife
 from invariscope.collectors.measure.rivals import Rivals, Seen, unwatched
@@ -35,8 +37,8 @@ PATCH_WINDOWS = 64
 """Output locations sampled per image there, unless the caller asks for another number."""
 
 LARGEST_WHOLE = 1024
-"""Output locations of a site up to which all are looked at; as many are sampled per image of a larger map, unless the
-caller asks for another number. Outputs of an image are alike: the jackknife over images has what sampling adds."""
+"""Output locations of a site up to which all are looked at; of a larger map as many are sampled per image, unless the
+caller asks otherwise. Outputs of an image are alike: the jackknife over images has what sampling adds."""
 
 CHUNK, LARGEST_CHUNK = 1 << 20, 1 << 23
 """Window entries handled at once: so many of several images; the outputs of one image are divided from so many on."""
@@ -270,16 +272,13 @@ class _Measurement:
         cell = use.stride[0] * use.stride[1] if use.stride else 1
         taps = use.view(slice(0, 1), torch.zeros(1, dtype=torch.long)).taps.index.shape[1]
         entries = use.channels * max(taps, cell)
-        if drawn is not None:
+        if drawn is not None or entries * locations > LARGEST_CHUNK:
             for row in range(images):
                 draw = np.random.default_rng([self.seed, site.depth, self.start + row])
-                chosen = np.sort(draw.choice(locations, drawn, replace=False))
+                chosen = (
+                    np.arange(locations) if drawn is None else np.sort(draw.choice(locations, drawn, replace=False))
+                )
                 for part in torch.from_numpy(chosen).split(max(LARGEST_CHUNK // entries, 1)):
-                    yield slice(row, row + 1), part
-            return
-        if entries * locations > LARGEST_CHUNK:
-            for row in range(images):
-                for part in torch.arange(locations).split(max(LARGEST_CHUNK // entries, 1)):
                     yield slice(row, row + 1), part
             return
         at_once = max(CHUNK // (entries * locations), 1)
@@ -291,7 +290,7 @@ def measure_msb(
     model: nn.Module,
     images: Given,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     dense_images: int = 256,
     windows_per_image: int | None = None,
     windows_at_most: int | None = LARGEST_WHOLE,
@@ -317,6 +316,7 @@ def measure_msb(
     Args:
         images: ``(N, C, H, W)`` as the network takes them, moved to its device and floating-point type; or in another
             form of :data:`invariscope.zoo.datasets.given.Given`.
+        batch_size: images per pass, by default by their pixels (64 up to 90 x 90, 8 from 182 x 182 on).
         dense_images: strided convolutions are measured on their dense (stride 1) output, on that many first images.
         windows_per_image: output locations per image and site (every channel at each), drawn without replacement
             from ``seed``; by default all of them up to ``windows_at_most``, or that many, and ``PATCH_WINDOWS`` where a
@@ -359,7 +359,7 @@ def tally_sites(
     model: nn.Module,
     images: Tensor | PreparedImages,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     dense_images: int = 256,
     windows_per_image: int | None = None,
     windows_at_most: int | None = None,
@@ -373,9 +373,8 @@ def tally_sites(
     ``rivals``: also what else a row holds, :mod:`invariscope.collectors.measure.rivals`.
     The network's own sites in forward order, then those on side branches.
     """
-    settings = {"batch_size": batch_size, "dense_images": dense_images, "windows_per_image": windows_per_image}
-    settings["windows_at_most"] = windows_at_most
-    for name, value in settings.items():
+    names = ("batch_size", "dense_images", "windows_per_image", "windows_at_most")
+    for name, value in zip(names, (batch_size, dense_images, windows_per_image, windows_at_most), strict=True):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}, and must be at least 1")
     if seed < 0:
@@ -383,11 +382,12 @@ def tally_sites(
     if len(images) == 0:
         raise DataError("there are no images to measure MSB on: give at least one")
     measurement, watch = _Measurement(dense_images, windows_per_image, windows_at_most, seed, rivals), Watch()
-    starts = range(0, len(images), batch_size)
+    size = batch_size or shared_batch(math.prod(images[:1].shape[-2:]))
+    starts = range(0, len(images), size)
     with bar("MSB", len(starts), progress) as step:
         for start in starts:
             measurement.begin(start)
-            batch = place(images[start : start + batch_size], model)
+            batch = place(images[start : start + size], model)
             output = record(model, batch, unwatched(measurement), again=measurement.forget, watch=watch)
             if on_output is not None:
                 on_output(start, output)

@@ -52,7 +52,7 @@ def measure_swaps(
     *,
     unshifted: bool = True,
     batch_size: int = 256,
-    msb_batch_size: int = 64,
+    msb_batch_size: int | None = None,
     windows_per_image: int | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -130,7 +130,7 @@ class _SwapMeasurement:
     plans: tuple[ShiftPlan, ...]
     unshifted: bool
     batch_size: int
-    msb_batch_size: int
+    msb_batch_size: int | None
     windows_per_image: int | None
     seed: int
 

@@ -210,13 +210,10 @@ def test_batch_size_does_not_matter(operator: str, windows: int | None) -> None:
 def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = Net("aps(filter=3)").double(), noise(5, 3, 32, 32, dtype=torch.float64)
     whole = measure_msb(model, images)
-    for chunk, largest in ((1, 1 << 23), (1, 40), (5000, 5000)):
-        monkeypatch.setattr(msb, "CHUNK", chunk)
-        monkeypatch.setattr(msb, "LARGEST_CHUNK", largest)
+    for sizes in ((1, 1 << 23, 1), (1, 40, 1 << 17), (5000, 5000, 1 << 17)):
+        for name, size in zip(("CHUNK", "LARGEST_CHUNK", "AT_ONCE"), sizes, strict=True):
+            monkeypatch.setattr(msb, name, size)
         pd.testing.assert_frame_equal(measure_msb(model, images), whole, rtol=0, atol=1e-12)
-    monkeypatch.undo()
-    monkeypatch.setattr(msb, "AT_ONCE", 1)  # channel by channel
-    pd.testing.assert_frame_equal(measure_msb(model, images), whole, rtol=0, atol=1e-12)
 
 
 def test_dense_images_bounds_the_convolutions_only() -> None:
