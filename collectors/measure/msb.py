@@ -44,8 +44,7 @@ CHUNK, LARGEST_CHUNK = 1 << 20, 1 << 23
 """Window entries handled at once: so many of several images; the outputs of one image are divided from so many on."""
 
 AT_ONCE = 1 << 17
-"""Window entries handled in one go, channel by channel: so many, and what is made of them, stay in the processor's
-cache."""
+"""Window entries handled in one go, channel by channel: so many, and what is made of them, stay in the cache."""
 
 _SUMS = ("windows", "flat", "equal", "weight", "top", "corrected", "selectivity")
 
@@ -98,9 +97,8 @@ def _sums(values: Tensor, outputs: Tensor, weights: Tensor, size: Tensor, seen: 
     selectivity = (_total(weights, weights) / mass.square() * size - 1) / (size - 1)
     if seen is not None:
         seen(_summed(weights, mixed / mass), mixed.sum(1))
-    readings = (weight, top, corrected, selectivity)
     columns = [sampled, sampled & ~mixed, mixed & (outputs == maximum)]
-    columns += [torch.where(mixed, reading, 0) for reading in readings]
+    columns += [torch.where(mixed, reading, 0) for reading in (weight, top, corrected, selectivity)]
     return torch.stack([column.sum((1, 2), dtype=torch.float64) for column in columns], 1)
 
 
