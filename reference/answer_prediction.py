@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from invariscope.analysis.designs.assigned import HELD_OUT, POPULATION, Settings, admitted
-from invariscope.analysis.designs.heldout import predict_held_out
+from invariscope.analysis.designs.heldout import EXACT, predict_held_out
 from invariscope.analysis.designs.verdicts import MSB_GIVEN, OPEN, POOLED, causes, is_primary_plan
 from reference.answer_study import PHASE_TIPS, TIPS, Answer
 from reference.answer_tables import ERROR, EXPLAINED, KINDS, Statements, named, size_told, told
@@ -29,6 +29,7 @@ def predicted(answer: Answer, figures: str) -> Iterator[str]:
     yield "\n".join(f"* {line}" for line in told_apart(answer))
     networks = held_out_networks(answer.frames["joined"])
     yield missed(networks)
+    yield tied(networks)
     yield f"![Predicted and measured consistency of published operators]({figures}/heldout.png)"
     if TIPS in set(answer.rows["operator_spec"]):
         yield "TIPS, as published and with the phases of the pixels, in networks with circular padding:"
@@ -94,6 +95,24 @@ def missed(predicted: Mapping[str, pd.DataFrame]) -> str:
             f"* {kind.capitalize()} shifts: the equivariance error is off by {each}; most for {', '.join(told)}."
         )
     return "\n".join(lines)
+
+
+def tied(predicted: Mapping[str, pd.DataFrame]) -> str:
+    """Networks that were built to be consistent and are not."""
+    every = pd.concat(predicted.values(), ignore_index=True)
+    broken = every[every["by_construction"] & (every["observed"] < EXACT)].drop_duplicates(["cell", "operator"])
+    if broken.empty:
+        return ""
+    told = [
+        f"`{row['operator']}` ({named(row['cell'])}: {100 * row['observed']:.0f} %)"
+        for row in broken.to_dict("records")
+    ]
+    return (
+        "Consistent by construction and measured otherwise, in networks with circular padding: "
+        f"{', '.join(told)}, means of the seeds. Phases that tie are the only way: where no hidden unit of the scoring "
+        "network of `lps` is active any more, all phases have one score, and the first is taken "
+        "(`iv.explain_invariance` says so of a network). They are in no R², as the plan has it."
+    )
 
 
 def told_apart(answer: Answer) -> Iterator[str]:

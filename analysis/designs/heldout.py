@@ -90,9 +90,14 @@ def predict_held_out(rows: pd.DataFrame, settings: Settings | None = None) -> Pr
     return Prediction(networks, summarised(counted, settings), cells)
 
 
+EXACT = 0.999
+"""Consistency from which on a network is as consistent as it was built to be: ties of phases are the only way not to
+be."""
+
+
 def constructed(networks: pd.DataFrame, kind: str) -> pd.Series:
     """Whether each network is consistent by construction under a kind of shift, by its ``operator`` (a specification)
-    and ``padding_mode``.
+    and ``padding_mode``; ties of phases aside, as those of an ``lps`` whose scoring network is dead.
     """
     circular = (networks["padding_mode"] == "circular") & (kind == "circular")
     named = networks["operator"].map(lambda text: _BY_CONSTRUCTION.match(str(text)) is not None)

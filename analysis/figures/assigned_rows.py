@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from invariscope.analysis.designs.assigned import POPULATION, Settings, admitted, cells_of, has_population
-from invariscope.analysis.designs.heldout import constructed
+from invariscope.analysis.designs.heldout import EXACT, constructed
 from invariscope.analysis.designs.verdicts import is_primary_plan
 from invariscope.analysis.figures import style
 from invariscope.analysis.figures.selection import copies_told
@@ -251,14 +251,15 @@ def operators_of(specifications: pd.Series) -> pd.Series:
     return specifications.map(lambda text: str(text).partition("(")[0])
 
 
-def by_operator(rows: pd.DataFrame, columns: Sequence[str], kind: str) -> pd.DataFrame:
+def by_operator(rows: pd.DataFrame, columns: Sequence[str], kind: str, score: str) -> pd.DataFrame:
     """A row per specification and padding: the mean over its runs, its ``operator``, its ``strength`` where it has one,
-    and whether it is consistent ``by_construction``.
+    and whether it is consistent ``by_construction``, as its score says.
     """
-    known = [name for name in (*columns, "strength") if name in rows]
+    known = [name for name in dict.fromkeys((*columns, score, "strength")) if name in rows]
     found = rows.groupby(["operator_spec", "padding_mode"], as_index=False)[known].mean()
     found = found.rename(columns={"operator_spec": "operator"})
-    found = found.assign(by_construction=constructed(found, kind), specification=found["operator"])
+    exact = constructed(found, kind) & (found[score] >= EXACT)
+    found = found.assign(by_construction=exact, specification=found["operator"])
     return found.assign(operator=operators_of(found["operator"]))
 
 

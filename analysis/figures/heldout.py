@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from invariscope.analysis.designs.assigned import DRAWN, HELD_OUT, ROTATED
-from invariscope.analysis.designs.heldout import MODELS, Prediction, predict_held_out
+from invariscope.analysis.designs.heldout import EXACT, MODELS, Prediction, predict_held_out
 from invariscope.analysis.figures import style
 from invariscope.analysis.figures.assigned_rows import (
     RAIL_LINE,
@@ -61,7 +61,8 @@ def heldout(
     if not models:
         raise TableError(f"heldout: no prediction by {' or '.join(SHOWN[width])}: collect `layers` again")
     networks = pd.concat([one.networks.assign(kind=kind) for kind, one in found.items()], ignore_index=True)
-    networks = networks.assign(name=operators_of(networks["operator"]))
+    railed = networks["by_construction"] & (networks["observed"] >= EXACT)
+    networks = networks.assign(name=operators_of(networks["operator"]), railed=railed)
     with style.theme(width):
         figure, axes = _layout(chosen, models, width)
         for (kind, model), ax in axes.items():
@@ -70,13 +71,13 @@ def heldout(
             summary = found[kind].summary
             ax.set_title(_heading(summary, kind, model, width), loc="left", fontsize=style.SMALLEST_FONT)
         _settle(axes, networks, score)
-        railed = bool(networks["by_construction"].any())
-        handles = [*style.operator_handles(networks["name"]), *_handles(chosen), *([rail_handle()] if railed else [])]
+        above = [rail_handle()] if railed.any() else []
+        handles = [*style.operator_handles(networks["name"]), *_handles(chosen), *above]
         style.legend_below(figure, handles, width, columns=8 if width == "double" else 3)
         figure.draw_without_rendering()
         for (kind, model), ax in axes.items():
             mine = networks[(networks["kind"] == kind) & (networks["model"] == model)]
-            _name(ax, mine, RAIL_LINE if mine["by_construction"].any() else 1.0)
+            _name(ax, mine, RAIL_LINE if mine["railed"].any() else 1.0)
     figure.caption = _caption(chosen, found)
     return figure
 
@@ -93,7 +94,7 @@ def _layout(
 
 
 def _draw(ax: Axes, networks: pd.DataFrame, chosen: AssignedRows) -> None:
-    plain, looks = networks[~networks["by_construction"]], style.looks(networks["name"])
+    plain, looks = networks[~networks["railed"]], style.looks(networks["name"])
     for name, part in plain.groupby("name"):
         look = looks[str(name)]
         for fill, cell in zip(_FILLS, chosen.cells, strict=False):
@@ -107,7 +108,7 @@ def _draw(ax: Axes, networks: pd.DataFrame, chosen: AssignedRows) -> None:
 
 def _settle(axes: Mapping[tuple[str, str], Axes], networks: pd.DataFrame, score: str) -> None:
     """Limits, diagonal, the rail above the data, ticks and axis labels."""
-    apart = networks["by_construction"]
+    apart = networks["railed"]
     plain = networks[~apart]
     for (kind, model), ax in axes.items():
         shown = plain.loc[plain["kind"] == kind, ["predicted_logit", "observed_logit"]]
@@ -131,7 +132,7 @@ def _settle(axes: Mapping[tuple[str, str], Axes], networks: pd.DataFrame, score:
 
 
 def _name(ax: Axes, networks: pd.DataFrame, top: float) -> None:
-    plain = networks[~networks["by_construction"]]
+    plain = networks[~networks["railed"]]
     if plain.empty:
         return
     missed = (plain["observed_logit"] - plain["predicted_logit"]).abs()
@@ -171,7 +172,9 @@ def _handles(chosen: AssignedRows) -> list[Artist]:
 
 def _caption(chosen: AssignedRows, found: Mapping[str, Prediction]) -> str:
     networks = pd.concat([one.networks for one in found.values()])
-    apart = sorted(networks.loc[networks["by_construction"], "operator"].unique())
+    built = networks[networks["by_construction"]]
+    apart = sorted(built.loc[built["observed"] >= EXACT, "operator"].unique())
+    tied = sorted(built.loc[built["observed"] < EXACT, "operator"].unique())
     once = networks.drop_duplicates(["cell", "operator", "padding_mode"])
     several = f"; marks by data set: {', '.join(map(chosen.named, chosen.cells))}" if len(chosen.cells) > 1 else ""
     railed = "Above the dashed line, at no scale and in no number, where they are predicted on average: consistent by "
@@ -186,6 +189,11 @@ def _caption(chosen: AssignedRows, found: Mapping[str, Prediction]) -> str:
             "predicts better. Error: mean absolute, in points. 95 % intervals: bootstrap over operators.",
             *(f"{kind} shifts: {'; '.join(_told(one.summary))}." for kind, one in found.items()),
             *([f"{railed}construction ({', '.join(apart)})."] if apart else []),
+            *(
+                [f"Drawn, and in no number: built to be consistent, and not, by ties ({', '.join(tied)})."]
+                if tied
+                else []
+            ),
             *chosen.notes,
         ]
     )

@@ -84,10 +84,10 @@ def population(
         for (cell, kind), ax in axes.items():
             _draw(ax, chosen, cell, kind, fits, across)
             ax.set_title(_heading(chosen, cell, kind, fits, wide), loc="left", fontsize=style.SMALLEST_FONT)
-            room(ax, [shown.loc[~apart, LOGIT]])
+            held = _parts(chosen, cell, kind, across)[1]
+            room(ax, [shown.loc[~apart, LOGIT], held.loc[~held["by_construction"], LOGIT]])
             room(ax, [shown[reading]], "x", 0.03)
             if apart.any():
-                held = _parts(chosen, cell, kind, across)[1]
                 rail(ax, held[held["by_construction"]], reading)
         for ax, bottom, left in outer(axes):
             logit_ticks(ax, top=RAIL_LINE if apart.any() else 1.0)
@@ -169,7 +169,7 @@ def _parts(chosen: AssignedRows, cell: str, kind: str, across: _Across) -> tuple
     """Drawn operators of a panel, a row each, and published ones, a row per specification."""
     drawn, held = (chosen.of(kind, which) for which in (DRAWN, HELD_OUT))
     columns = [name for name in (across.reading, LOGIT, across.shade) if name in held]
-    return drawn[drawn["cell"] == cell], by_operator(held[held["cell"] == cell], columns, kind)
+    return drawn[drawn["cell"] == cell], by_operator(held[held["cell"] == cell], columns, kind, chosen.score)
 
 
 def curve_of(cell: CellFit, centre: float, points: int = 81) -> tuple[Array, Array, Array]:

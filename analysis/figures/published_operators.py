@@ -143,7 +143,7 @@ def _handles(means: Mapping[str, pd.DataFrame]) -> list[Artist]:
     if every["by_construction"].any():
         hollow = {**grey, "markerfacecolor": "white"}
         handles.append(
-            Line2D([], [], markersize=4.6, label="consistent by construction", **hollow)  # type: ignore[arg-type]
+            Line2D([], [], markersize=4.6, label="consistent, ties aside", **hollow)  # type: ignore[arg-type]
         )
     return handles
 
@@ -181,7 +181,9 @@ def _caption(
         ),
     ]
     if apart:
-        lines.append(f"Hollow, and in no r under circular shifts: consistent by construction ({', '.join(apart)}).")
+        lines.append(
+            f"Hollow, and in no r under circular shifts: consistent by construction, ties aside ({', '.join(apart)})."
+        )
     if LITERAL not in readings:
         lines.append("Literal MSB has no room at this width.")
     if SEE not in readings:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from invariscope.collectors.measure.rolling import equivariance_failures, is_equivariant
 from invariscope.zoo.operators.base import Downsample
+from invariscope.zoo.operators.polyphase import LPS
 from invariscope.zoo.sites import Site
 
 PADDING, SAMPLING, SIZE, TIES = "padding", "sampling", "size", "ties"
@@ -169,13 +170,17 @@ def _of_operator(path: str, operator: Downsample, x: Tensor, n_images: int) -> l
     if whole.shape != x.shape and 0 not in whole.shape and not is_equivariant(mended, untied):
         why = f"its map is {height}x{width}, which stride {stride} does not divide"
         found.append(Broken(SIZE, path, why, "take images whose sides the product of all strides divides"))
-    if 0 not in whole.shape and not is_equivariant(operator, untied[..., : whole.shape[2], : whole.shape[3]]):
+    cut = untied[..., : whole.shape[2], : whole.shape[3]]
+    if operator.padding_mode != "circular" and 0 not in whole.shape and not is_equivariant(operator, cut):
         found.append(_padding(path, f"it pads with {operator.padding_mode}"))
     if 0 not in whole.shape and (tied := set(equivariance_failures(mended, whole))):
         given = sum(row < n_images for row in tied)
         on = f"{given} of {n_images} images" if given else "noise"
         why = f"two phases are equally large on {on}, and the first is taken"
         remedy = "take scores that do not tie (lps), or leave out images that are symmetric or plain"
+        if isinstance(operator, LPS) and not is_equivariant(mended, cut):
+            why = f"all phases have one score on {on}, whatever the map, and the first is taken: it subsamples"
+            remedy = "train it again, with a lower rate: no hidden unit of its scoring network is active any more"
         found.append(Broken(TIES, path, why, remedy))
     return found or [_own_code(path)]
 
