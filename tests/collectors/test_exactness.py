@@ -340,7 +340,7 @@ def test_ties_are_told_with_the_images_that_have_them() -> None:
 
 
 def test_scores_that_died_are_told_and_the_padding_is_not_blamed() -> None:
-    """Of negative weights on a map without a negative value: phases of ``lps`` have one score, and no noise unties them."""
+    """Of negative weights on a map without a negative value: all phases of ``lps`` have one score, noise or not."""
     torch.manual_seed(0)
     site = build_operator("lps(hidden=3)", 8, 2, "circular")
     model = nn.Sequential(conv(3, 8), nn.ReLU(), site, conv(8, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)).double()
