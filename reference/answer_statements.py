@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from invariscope.analysis.designs.assigned import MSB, POPULATION
 from invariscope.analysis.designs.rotations import BOUND
-from invariscope.analysis.designs.verdicts import LEVEL, MSB_SLOPE, OPEN, WITHIN
+from invariscope.analysis.designs.verdicts import LEVEL, MSB_SLOPE, OPEN, TOTAL, WITHIN
 from invariscope.analysis.say.numbers import ranged
 from reference.answer_study import Answer
 from reference.answer_tables import KINDS, NOT_CLEAR, NOT_CLEAR_SAID, Statements
@@ -30,6 +30,9 @@ def qualified(answer: Answer, table: str) -> Iterator[str]:
     found = answer.found
     if NOT_CLEAR in table:
         yield NOT_CLEAR_SAID
+    row = found.row("2", TOTAL, KINDS[0])
+    if row is not None and "without" in str(row["note"]):
+        yield f"(2) is {str(row['note']).partition('; ')[2]} (data set, architecture, padding and augmentation)."
     for statement, quantity, words in (("1", WITHIN, "(1)"), ("3", MSB_SLOPE, "(3)")):
         rows = [found.row(statement, quantity, kind) for kind in KINDS]
         differing = [row for row in rows if row is not None and row["p_cells"] < LEVEL]

@@ -108,12 +108,22 @@ def test_correlations_over_drawn_operators_are_scipys(
 ) -> None:
     part = rows[(rows["shift_kind"] == kind) & (rows["factor_population"] == "P") & rows["factor_repeat"].isna()]
     sums: dict[str, tuple[float, float]] = {}
-    for (data, _), stratum in part.groupby(["data", "padding_mode"]):
+    part = part.assign(cell=part["data"] + "/" + part["architecture"], augmented=part["factor_augmentation"].fillna(""))
+    few = 0
+    for (cell, *_), stratum in part.groupby(["cell", "padding_mode", "augmented"]):
+        if len(stratum) < 8:
+            few += len(stratum)
+            continue
         r, weight = stats.spearmanr(stratum[reading].round(9), stratum["consistency"]).statistic, len(stratum) - 3
-        z, weights = sums.get(str(data), (0.0, 0.0))
-        sums[str(data)] = z + weight * np.arctanh(r), weights + weight
-    for data, (z, weight) in sums.items():
-        row = found.row("2", f"Spearman of {reading}", kind, f"{data}/smallcnn")
+        z, weights = sums.get(str(cell), (0.0, 0.0))
+        sums[str(cell)] = z + weight * np.arctanh(r), weights + weight
+    assert len(sums) == 3
+    row = found.row("2", f"Spearman of {reading}", kind)
+    assert row is not None
+    assert row["n"] == len(part) - few
+    assert (f"without {few} networks of conditions with fewer than 8" in row["note"]) == (few > 0)
+    for cell, (z, weight) in sums.items():
+        row = found.row("2", f"Spearman of {reading}", kind, cell)
         assert row is not None
         assert row["estimate"] == pytest.approx(np.tanh(z / weight), abs=1e-9)
     pooled = np.tanh(sum(z for z, _ in sums.values()) / sum(weight for _, weight in sums.values()))
@@ -123,11 +133,11 @@ def test_correlations_over_drawn_operators_are_scipys(
 
 
 def test_the_share_of_a_rival_alone_is_a_plain_r_squared(rows: pd.DataFrame, found: Statements) -> None:
-    for (data, kind), part in rows[(rows["factor_population"] == "P") & rows["factor_repeat"].isna()].groupby(
-        ["data", "shift_kind"]
-    ):
+    for (data, architecture, kind), part in rows[
+        (rows["factor_population"] == "P") & rows["factor_repeat"].isna()
+    ].groupby(["data", "architecture", "shift_kind"]):
         r = stats.pearsonr(part["see"], logit(part)).statistic
-        row = found.row("4", "R² of see alone", str(kind), f"{data}/smallcnn")
+        row = found.row("4", "R² of see alone", str(kind), f"{data}/{architecture}")
         assert row is not None
         assert row["estimate"] == pytest.approx(r**2, abs=1e-9)
 

@@ -38,8 +38,10 @@ from invariscope.analysis.designs.population import (
 from invariscope.analysis.designs.rotations import rotation_effect
 from invariscope.analysis.designs.verdicts import MSB_SLOPE, POOLED, WITHIN
 from invariscope.analysis.stats.pooled import Pooled
+from invariscope.analysis.stats.ranks import LEAST_UNITS
 from invariscope.analysis.stats.resampling import NOMINAL, Array
 from invariscope.base.errors import TableError
+from invariscope.base.words import counted
 from invariscope.collectors.schema import OPERATOR_ERROR
 
 Record = dict[str, Any]
@@ -114,7 +116,9 @@ class PlanNumbers:
                     yield {**about, "cell": cell, "note": str(problem)}
                     continue
                 kept = {key: getattr(found, key) for key in ("se", "low", "high", "p", "n", "n_units")}
-                yield {**about, "cell": cell, **kept, "estimate": found.r, "note": "se is of Fisher's z"}
+                out = len(part) - found.n
+                few = f"; without {counted(out, 'network')} of conditions with fewer than {LEAST_UNITS}" if out else ""
+                yield {**about, "cell": cell, **kept, "estimate": found.r, "note": f"se is of Fisher's z{few}"}
 
     def _equal(self, rows: pd.DataFrame) -> Iterator[Record]:
         try:

@@ -339,23 +339,6 @@ def test_ties_are_told_with_the_images_that_have_them() -> None:
     assert explain_invariance(model.float(), tied()[1:].float()).exact
 
 
-def test_scores_that_died_are_told_and_the_padding_is_not_blamed() -> None:
-    """Of negative weights on a map without a negative value: all phases of ``lps`` have one score, noise or not."""
-    torch.manual_seed(0)
-    site = build_operator("lps(hidden=3)", 8, 2, "circular")
-    model = nn.Sequential(conv(3, 8), nn.ReLU(), site, conv(8, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)).double()
-    images = noise(3)
-    assert explain_invariance(model, images).exact
-    with torch.no_grad():
-        site.conv1.weight.copy_(-site.conv1.weight.abs() - 0.1)
-        site.conv1.bias.fill_(-0.1)
-    found = explain_invariance(model, images)
-    assert [(one.precondition, one.where) for one in found.broken] == [("ties", "2")]
-    assert "all phases have one score on 3 of 3 images" in found.broken[0].why
-    assert "train it again" in found.broken[0].remedy
-    assert not same_answer(model, images)
-
-
 def test_a_shift_kind_that_loses_pixels_is_a_broken_precondition() -> None:
     found = explain_invariance(Net(), noise(), kinds=("circular", "zero", "fractional"))
     assert found.exact

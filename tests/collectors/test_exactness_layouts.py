@@ -1,4 +1,4 @@
-"""Exactness: maps with channels last, and outputs with a large bias."""
+"""Exactness: maps with channels last, outputs with a large bias, and scores of phases that died."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from invariscope.collectors.measure.exactness import explain_invariance
-from tests.collectors.test_exactness import Net, conv, noise
+from invariscope.zoo.operators import build_operator
+from tests.collectors.test_exactness import Net, conv, noise, same_answer
 
 
 class Last(nn.Module):
@@ -50,3 +51,20 @@ def test_a_large_bias_does_not_hide_a_change(bias: float) -> None:
     spread = max(spread, 1e-8 * float(outputs.norm(dim=1).mean()))
     assert 0.5 * most / spread < found.change < 5 * most / spread
     assert explain_invariance(whole, noise()).exact
+
+
+def test_scores_that_died_are_told_and_the_padding_is_not_blamed() -> None:
+    """Of negative weights on a map without a negative value: all phases of ``lps`` have one score, noise or not."""
+    torch.manual_seed(0)
+    site = build_operator("lps(hidden=3)", 8, 2, "circular")
+    model = nn.Sequential(conv(3, 8), nn.ReLU(), site, conv(8, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)).double()
+    images = noise(3)
+    assert explain_invariance(model, images).exact
+    with torch.no_grad():
+        site.conv1.weight.copy_(-site.conv1.weight.abs() - 0.1)
+        site.conv1.bias.fill_(-0.1)
+    found = explain_invariance(model, images)
+    assert [(one.precondition, one.where) for one in found.broken] == [("ties", "2")]
+    assert "all phases have one score on 3 of 3 images" in found.broken[0].why
+    assert "train it again" in found.broken[0].remedy
+    assert not same_answer(model, images)
