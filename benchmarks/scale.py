@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +115,11 @@ def main() -> None:
         f"thread, import and tables included; medians, least and most in brackets; {load}. Power of n: growth from "
         f"the row above, at most {MOST_GROWTH}; memory at most {MOST_MEMORY:.0f} GiB."
     )
-    write_section("Analysis at scale (`python -m benchmarks.scale`)", f"{facts}\n\n{table(rows)}")
+    body = f"{facts}\n\n{table(rows)}"
+    if replace(settings, repeats=ScaleSettings.repeats) == ScaleSettings():
+        write_section("Analysis at scale (`python -m benchmarks.scale`)", body)
+    else:
+        print(body)  # a part takes the place of none
 
 
 if __name__ == "__main__":
