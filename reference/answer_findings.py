@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from invariscope.analysis.designs.published_cell import OVER
 from invariscope.analysis.designs.published_cell import WITHIN as ALONG
@@ -42,22 +43,19 @@ def _each_kind(found: Statements, statement: str, quantity: str, *, points: bool
 
 
 def _moved(found: Statements) -> str:
-    row = found.row("1", WITHIN, KINDS[0])
-    told_by_kind = [_moved_under(found, kind) for kind in KINDS if found.row("1", WITHIN, kind) is not None]
-    if not told_by_kind or row is None:
+    rows = [row for kind in KINDS if (row := found.row("1", WITHIN, kind)) is not None]
+    if not rows:
         return ""
     return (
-        f"**MSB moved alone**, the other weights of a window dealt round, changes consistency by "
-        f"{', '.join(told_by_kind)}: points from averaging to sampling the maximum, "
-        f"{counted(row['n_units'], 'block')} of four networks."
+        "**MSB moved alone**, the other weights of a window dealt round, changes consistency by "
+        f"{', '.join(_moved_under(found, row) for row in rows)}: points from averaging to sampling the maximum, "
+        f"{counted(rows[0]['n_units'], 'block')} of four networks."
     )
 
 
-def _moved_under(found: Statements, kind: str) -> str:
+def _moved_under(found: Statements, row: pd.Series) -> str:
     """The pooled number with its verdict; each cell's where they differ in sign."""
-    row = found.row("1", WITHIN, kind)
-    assert row is not None
-    number = told(row, points=True)
+    kind, number = str(row["shift_kind"]), told(row, points=True)
     if signs_differ(found.table, row.to_dict()):
         names = short_names(found.cells)
         number = ", ".join(

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from invariscope.analysis import Frames, TableError, load
-from invariscope.analysis.designs.assigned import CELL, LEAST_BLOCKS, POPULATION, ROTATED
+from invariscope.analysis.designs.assigned import LEAST_BLOCKS, POPULATION, ROTATED, cells_of
 from invariscope.analysis.designs.assigned_statements import statements
 from invariscope.analysis.designs.verdicts import LEVEL, WITHIN
 from invariscope.zoo.recipe import read_recipe
@@ -72,7 +72,7 @@ def second_leg(folder: str | Path, found: Statements) -> Iterator[str]:
     rows = primary_rows(Frames(load(str(path))))
     other = leg_statements(rows)
     yield "## On another architecture"
-    (there,) = dict.fromkeys("/".join(map(str, labels)) for labels in zip(*(rows[name] for name in CELL), strict=True))
+    ((there, _),) = cells_of(rows)
     here = next((cell for cell in found.cells if named(cell) == named(there)), "")
     data, architecture = named(there), there.rpartition("/")[2]
     yield (

@@ -9,10 +9,7 @@ from invariscope.analysis.designs.rotations import BOUND
 from invariscope.analysis.designs.verdicts import LEVEL, MSB_SLOPE, OPEN, TOTAL, WITHIN
 from invariscope.analysis.say.numbers import ranged
 from reference.answer_study import Answer
-from reference.answer_tables import KINDS, NOT_CLEAR, NOT_CLEAR_SAID, Statements
-
-WIDE = "R3x3"
-"""The population of rotations in windows of 3x3."""
+from reference.answer_tables import KINDS, NOT_CLEAR, NOT_CLEAR_SAID, WIDE, Statements
 
 
 def key() -> str:

@@ -35,10 +35,13 @@ from reference.words import MISSING, markdown
 KINDS = ("circular", "zero")
 ERROR, EXPLAINED = "mean absolute error in points", "R² on logits"
 
+WIDE = "R3x3"
+"""The population of rotations in windows of 3x3."""
+
 STATED = (
     ("1", WITHIN, "(1) MSB moved within blocks: points of consistency", True),
     ("1", f"{WITHIN}, plain", "(1) the same, whatever ranks the weight comes from: points", True),
-    ("1 (R3x3)", WITHIN, "(1) in windows of 3×3, assigned at random to their nine ranks: points", True),
+    (f"1 ({WIDE})", WITHIN, "(1) in windows of 3×3, assigned at random to their nine ranks: points", True),
     ("2", TOTAL, "(2) Spearman of corrected MSB and consistency, drawn operators", False),
     ("2", "Spearman of msb", "(2) Spearman of literal MSB, where channels take ranks", False),
     ("2", "Spearman of selectivity", "(2) Spearman of selectivity", False),
@@ -295,7 +298,7 @@ def material(frame: pd.DataFrame, planned: Mapping[str, int]) -> str:
     body = []
     for cell, members in cells_of(rows):
         kinds = members[POPULATION].astype(str)
-        counts = [str(int((kinds == name).sum())) for name in ("R", "R3x3", "P", "H", "T")]
+        counts = [str(int((kinds == name).sum())) for name in ("R", WIDE, "P", "H", "T")]
         accuracy = members["accuracy"].astype(float)
         spread = f"{accuracy.median():.3f} ({accuracy.min():.3f} to {accuracy.max():.3f})"
         of = planned.get(named(cell), 0)

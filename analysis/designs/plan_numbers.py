@@ -232,16 +232,14 @@ class PlanNumbers:
 
 def _pooled(found: Pooled, left_out: Sequence[str]) -> Record:
     notes = [f"without {', '.join(left_out)}"] if left_out else []
+    kept = {name: getattr(found, name) for name in ("estimate", "se", "low", "high")}
     if found.df:
+        kept |= {name: getattr(found, name) for name in ("random", "random_low", "random_high")}
+        kept["p_cells"] = found.p_heterogeneity
         notes.append(
             f"Q = {found.q:.2f} on {found.df} df, p = {found.p_heterogeneity:.3f}; random effects "
             f"{found.random:.3f} ({found.random_low:.3f} to {found.random_high:.3f})"
         )
-    kept = {name: getattr(found, name) for name in ("estimate", "se", "low", "high")}
-    if found.df:
-        kept |= {"p_cells": found.p_heterogeneity} | {
-            name: getattr(found, name) for name in ("random", "random_low", "random_high")
-        }
     return {"cell": POOLED, **kept, "n_cells": found.df + 1, "note": "; ".join(notes)}
 
 

@@ -78,7 +78,7 @@ def heldout(
         for (kind, model), ax in axes.items():
             mine = networks[(networks["kind"] == kind) & (networks["model"] == model)]
             _name(ax, mine, RAIL_LINE if mine["railed"].any() else 1.0)
-    figure.caption = _caption(chosen, found)
+    figure.caption = _caption(chosen, found, networks)
     return figure
 
 
@@ -170,11 +170,9 @@ def _handles(chosen: AssignedRows) -> list[Artist]:
     ]
 
 
-def _caption(chosen: AssignedRows, found: Mapping[str, Prediction]) -> str:
-    networks = pd.concat([one.networks for one in found.values()])
-    built = networks[networks["by_construction"]]
-    apart = sorted(built.loc[built["observed"] >= EXACT, "operator"].unique())
-    tied = sorted(built.loc[built["observed"] < EXACT, "operator"].unique())
+def _caption(chosen: AssignedRows, found: Mapping[str, Prediction], networks: pd.DataFrame) -> str:
+    apart = sorted(networks.loc[networks["railed"], "operator"].unique())
+    tied = sorted(networks.loc[networks["by_construction"] & ~networks["railed"], "operator"].unique())
     once = networks.drop_duplicates(["cell", "operator", "padding_mode"])
     several = f"; marks by data set: {', '.join(map(chosen.named, chosen.cells))}" if len(chosen.cells) > 1 else ""
     railed = "Above the dashed line, at no scale and in no number, where they are predicted on average: consistent by "

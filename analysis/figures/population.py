@@ -81,15 +81,15 @@ def population(
         rows = len(chosen.kinds) if wide and len(chosen.cells) > 1 else len(chosen.cells)
         figure = style.new_figure(width, (0.8 + 2.35 * rows) if wide else (1.25 + 1.95 * rows))
         axes = panels(figure, chosen, width)
-        held_of = [_parts(chosen, cell, kind, across)[1] for cell, kind in axes]
-        reach = [shown.loc[~apart, LOGIT], *(held.loc[~held["by_construction"], LOGIT] for held in held_of)]
+        held_of = {panel: _parts(chosen, *panel, across)[1] for panel in axes}
+        reach = [shown.loc[~apart, LOGIT], *(held.loc[~held["by_construction"], LOGIT] for held in held_of.values())]
         for (cell, kind), ax in axes.items():
             _draw(ax, chosen, cell, kind, fits, across)
             ax.set_title(_heading(chosen, cell, kind, fits, wide), loc="left", fontsize=style.SMALLEST_FONT)
             room(ax, reach)
             room(ax, [shown[reading]], "x", 0.03)
             if apart.any():
-                held = _parts(chosen, cell, kind, across)[1]
+                held = held_of[cell, kind]
                 rail(ax, held[held["by_construction"]], reading)
         for ax, bottom, left in outer(axes):
             logit_ticks(ax, top=RAIL_LINE if apart.any() else 1.0)

@@ -109,7 +109,7 @@ def _verdict(table: pd.DataFrame, rows: list[Row]) -> str:
         groups.setdefault(verdict if verdict in _SAID else OPEN, []).append(row)
     clauses = []
     for verdict, found in sorted(groups.items(), key=lambda group: group[0] in (OPEN, _DIFFERS)):
-        text = _SAID[verdict].format(where=_listed(_under(row, table) for row in found))
+        text = _SAID[verdict].format(where=_listed(_under(table, row) for row in found))
         blocks = max((_blocks_needed(row) for row in found), default=0) if verdict == OPEN else 0
         takes = f"; about {blocks} blocks of rotations are needed to see an effect of {BOUND:g} logits"
         clauses.append(text + (takes if blocks else ""))
@@ -164,7 +164,7 @@ def _correlated(table: pd.DataFrame, rows: list[Row]) -> list[str]:
     clear = [row for row in rows if row["statement"] == "2" and row["verdict"].startswith((BELOW, ABOVE))]
     if not clear:
         return []
-    where = _listed(_under(row, table) for row in clear)
+    where = _listed(_under(table, row) for row in clear)
     return [f"over the drawn operators MSB and consistency do correlate under {where}"]
 
 
@@ -281,7 +281,7 @@ def _effect(row: Row) -> str:
     return f"{number} points{f' ({interval}' if interval else ''}"
 
 
-def _under(row: Row, table: pd.DataFrame) -> str:
+def _under(table: pd.DataFrame, row: Row) -> str:
     """``circular shifts (-4.2 points, -6.0 to -2.4)``; where cells differ, with theirs, or theirs alone."""
     told = _effect(row).replace(" (", ", ").removesuffix(")")
     cells = _cells(table, row)

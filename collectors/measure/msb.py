@@ -272,11 +272,11 @@ class _Measurement:
         entries = use.channels * max(taps, cell)
         if drawn is not None or entries * locations > LARGEST_CHUNK:
             for row in range(images):
-                draw = np.random.default_rng([self.seed, site.depth, self.start + row])
-                chosen = (
-                    np.arange(locations) if drawn is None else np.sort(draw.choice(locations, drawn, replace=False))
-                )
-                for part in torch.from_numpy(chosen).split(max(LARGEST_CHUNK // entries, 1)):
+                chosen = torch.arange(locations)
+                if drawn is not None:
+                    draw = np.random.default_rng([self.seed, site.depth, self.start + row])
+                    chosen = torch.from_numpy(np.sort(draw.choice(locations, drawn, replace=False)))
+                for part in chosen.split(max(LARGEST_CHUNK // entries, 1)):
                     yield slice(row, row + 1), part
             return
         at_once = max(CHUNK // (entries * locations), 1)
