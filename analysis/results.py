@@ -10,6 +10,7 @@ import pandas as pd
 from invariscope.analysis.say.opening import FIGURE_FILE, Fold, Opening, summary_text
 from invariscope.base.errors import TableError
 from invariscope.base.files import write_together
+from invariscope.base.flushing import make_folder
 from invariscope.base.spreadsheet import csv_text
 
 _CSV = ("correlations", "regressions", "influence", "comparisons", "sites", "designs")
@@ -81,7 +82,7 @@ def write_results(
     if power is not None:
         files["power.csv"] = _csv(power)
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         write_together({root / name: content for name, content in files.items()})
     except OSError as error:
         raise TableError(f"{root}: cannot write results here ({error.strerror}); name another folder") from error

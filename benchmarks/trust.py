@@ -58,7 +58,7 @@ class Times:
 def without() -> Iterator[None]:
     """Flushes that do nothing, parts without a digest."""
 
-    def plain(file: Any, rows: Any) -> None:
+    def plain(file: Any, rows: Any, path: str) -> None:
         with pq.ParquetWriter(file, rows.schema, compression="zstd") as writer:
             writer.write_table(rows)
 

@@ -20,6 +20,7 @@ from invariscope.collectors.schema import COLLECTORS, FILLS, SHIFT_KINDS, Collec
 from invariscope.zoo.code_leave import kept, refuse_code
 from invariscope.zoo.datasets.inputs import LARGEST_SIDE, as_size
 from invariscope.zoo.devices import check_device
+from invariscope.zoo.yaml_lines import LARGEST_INTEGER
 
 if TYPE_CHECKING:
     from invariscope.zoo.checkpoint import Checkpoint
@@ -189,6 +190,7 @@ class PassOptions:
             raise InputError(f"runtimes round differently in {self.precision}: name one in place of runtime auto")
         at_least(1, self, "batch_size")
         at_least(0, self, "seed")
+        at_most(LARGEST_INTEGER, self, "seed")
         check_device(self.device)
 
     def settings(self) -> dict[str, Any]:

@@ -75,3 +75,11 @@ def _skip_unless_installed(name: str) -> None:
     # Not importorskip: what is installed and cannot be imported is no reason to skip.
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed")
+
+
+@pytest.fixture(autouse=True)
+def no_code_has_run() -> None:
+    """Each test is a process that has run no Python of the user's yet: what others ran is no concern of its runs."""
+    from invariscope.zoo import user_code
+
+    user_code._loaded = False

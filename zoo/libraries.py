@@ -18,6 +18,7 @@ from urllib.parse import urlparse
 import torch
 
 from invariscope.base.errors import ModelError, one_line
+from invariscope.base.flushing import make_folder
 from invariscope.base.names import nearest, unknown
 from invariscope.zoo.datasets.inputs import InputSpec
 from invariscope.zoo.hub import hub_file
@@ -188,7 +189,7 @@ def _hub_file(parts: ModelString, url: str, download: bool) -> Path:
     if not file.is_file():
         if not download:
             raise _refusal(parts, url, file.parent)
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         try:
             torch.hub.download_url_to_file(url, str(file), progress=False)
         except Exception as problem:  # many kinds: no network, no room

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from invariscope.zoo.model_string import LIBRARIES, ModelString
 from invariscope.zoo.operators import read_downsampling
 from invariscope.zoo.outputs import choose_outputs
 from invariscope.zoo.timm_config import config_input
-from invariscope.zoo.user_code import find_code, load_user_object, remedy, said, where
+from invariscope.zoo.user_code import find_code, load_user_object, of_code, remedy, said, where
 from invariscope.zoo.weights import load_weights
 
 __all__ = ["build_model", "default_input", "load_checkpoint", "load_weights", "sha256_file"]
@@ -54,7 +55,8 @@ def build_model(model: str | ModelString, folder: str | Path | None = None, *, d
     builder = _builder(parts, Path(folder or "."), download)
     _check_arguments(builder, parts)
     try:
-        network = builder(**_arguments(parts, folder))
+        with of_code() if parts.scheme == "python" else nullcontext():
+            network = builder(**_arguments(parts, folder))
     except InputError as problem:
         raise type(problem)(f"model {text!r}: {problem}") from problem
     except Exception as problem:  # the builder is foreign code, and may raise anything

@@ -22,7 +22,7 @@ from invariscope.zoo.manifest_models import check_zoo_model
 from invariscope.zoo.manifest_weights import read_classes, read_ignore, read_rename, whole
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.user_code import no_code
-from invariscope.zoo.yaml_lines import Located, Scalar
+from invariscope.zoo.yaml_lines import LARGEST_INTEGER, Located, Scalar
 
 PRETRAINED = "pretrained"
 """In the place of a weights file: the weights that timm or torchvision has for the network, in its local cache."""
@@ -242,8 +242,10 @@ def _factors(item: Located, what: str) -> dict[str, Scalar]:
     for key, value in found.items():
         if value is None or key not in (*WHOLE_FACTORS, *NUMBER_FACTORS):
             continue
-        wanted = "a whole number" if key in WHOLE_FACTORS else "a number"
-        if not (_is_whole(value) if key in WHOLE_FACTORS else _is_number(value)):
+        wanted = f"a whole number of at most {LARGEST_INTEGER:g}" if key in WHOLE_FACTORS else "a number"
+        if key == "epoch":
+            wanted += f" of at most {LARGEST_INTEGER:g}"
+        if not (_is_whole(value) if key in WHOLE_FACTORS else _is_number(value, finite=key == "epoch")):
             raise item.value[key].fail(
                 f"{what}.{key} is {value!r}, and must be {wanted}: correct it, leave it out, or give that factor "
                 "another name"
@@ -256,12 +258,13 @@ def _metrics(item: Located, what: str) -> dict[str, float]:
 
 
 def _is_whole(value: Scalar) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INTEGER
 
 
-def _is_number(value: Scalar) -> bool:
+def _is_number(value: Scalar, finite: bool) -> bool:
     """Also ``1e3``, which YAML takes for text; infinity is a strength."""
     try:
-        return not isinstance(value, bool) and value is not None and not math.isnan(float(value))
-    except ValueError:
+        number = math.nan if isinstance(value, bool) or value is None else float(value)
+    except (ValueError, OverflowError):
         return False
+    return abs(number) <= LARGEST_INTEGER if finite else not math.isnan(number)

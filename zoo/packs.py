@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from invariscope.base.errors import InputError, WeightsError, one_line
-from invariscope.base.files import sha256_file, write_atomic
+from invariscope.base.files import sha256_file, write_atomic, writing_to
+from invariscope.base.flushing import make_folder
 from invariscope.base.paths import unreadable
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.imageset import ImageSet
@@ -79,6 +81,7 @@ def pack(
     Raises:
         ManifestError: the zoo has no manifest that can be read.
         WeightsError: weights that are no safetensors file, or two files of one name.
+        OutputError: ``out`` cannot be written to; what is there is whole.
     """
     out = Path(out)
     files: dict[Path, list[Checkpoint]] = {}
@@ -99,8 +102,9 @@ def pack(
             entries += [{**manifest_entry(one, path.parent), "weights": path.name} for one in files[path]]
         about = json.dumps({"files": [vars(one) for one in held], "entries": entries})
         target = out / f"pack-{number:03d}.safetensors"
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(target, save(tensors, {FORMAT: about}))  # one key: several are written in any order
+        with writing_to(out):
+            make_folder(out)
+            write_atomic(target, save(tensors, {FORMAT: about}))  # one key: several are written in any order
         written.append((target, held))
         number += 1
     return written
@@ -113,6 +117,7 @@ def unpack(packs: str | Path, out: str | Path) -> list[Checkpoint]:
         WeightsError: a file that is no whole pack, names a place outside, does not unpack to what was packed, or would
             replace another file; an entry whose code is not there yet.
         ManifestError: an entry that no manifest may hold.
+        OutputError: ``out`` cannot be written to; what is there is whole.
     """
     packs, out = Path(packs), Path(out)
     sources = sorted(packs.glob("pack-*.safetensors")) if packs.is_dir() else [packs]
@@ -124,15 +129,16 @@ def unpack(packs: str | Path, out: str | Path) -> list[Checkpoint]:
     told = {source: contents(source) for source in sources}
     entries = [entry for _, some in told.values() for entry in some]
     _need_code(entries, out)
-    out.mkdir(parents=True, exist_ok=True)
-    for source, (held, _) in told.items():
-        states: dict[str, dict[str, Tensor]] = {}
-        for key, value in load_weights(source).items():
-            place, _, name = key.partition("/")
-            states.setdefault(place, {})[name] = value
-        for number, found in enumerate(held):
-            _write(found, states.get(str(number), {}), out, source)
-    return _with_manifest(entries, out)
+    with writing_to(out):
+        make_folder(out)
+        for source, (held, _) in told.items():
+            states: dict[str, dict[str, Tensor]] = {}
+            for key, value in load_weights(source).items():
+                place, _, name = key.partition("/")
+                states.setdefault(place, {})[name] = value
+            for number, found in enumerate(held):
+                _write(found, states.get(str(number), {}), out, source)
+        return _with_manifest(entries, out)
 
 
 def contents(path: Path) -> tuple[list[Packed], list[dict[str, Any]]]:
@@ -274,12 +280,13 @@ def _with_manifest(entries: Sequence[dict[str, Any]], out: Path) -> list[Checkpo
             raise WeightsError(f"the entry {entry.get('name')!r} of a pack has no input: do not use it")
     kept = read_manifest(out, operators=False, missing_weights=True, listed=True) if (out / FILE_NAME).exists() else []
     there = {one.name: one for one in kept}
-    draft = out / f".{FILE_NAME}.packed"
+    handle, draft = tempfile.mkstemp(prefix=f".{FILE_NAME}.", suffix=".packed", dir=out)
     try:
-        draft.write_text(yaml.safe_dump({"checkpoints": list(entries)}, sort_keys=False))
+        with os.fdopen(handle, "w") as file:
+            yaml.safe_dump({"checkpoints": list(entries)}, file, sort_keys=False)
         found = read_manifest(draft, listed=True, operators=False)
     finally:
-        draft.unlink(missing_ok=True)
+        os.unlink(draft)
     for one in found:
         same = there.get(one.name)
         if same is not None and (same.model, same.weights.name) != (one.model, one.weights.name):

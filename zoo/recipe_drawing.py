@@ -13,6 +13,7 @@ import yaml
 
 from invariscope.base.errors import InputError, RecipeError
 from invariscope.base.files import write_atomic
+from invariscope.base.flushing import make_folder
 from invariscope.zoo.population import TURNS, DrawnOperator, draw_population, draw_repeats, draw_rotations
 from invariscope.zoo.recipe import DESIGNS, read_recipe, refuse_code
 from invariscope.zoo.run import Run
@@ -61,7 +62,7 @@ def write_drawn(design: str | Path, out: str | Path, command: str, *, allow_code
         raise RecipeError(f"{out} is there already, and what was drawn stays as it is: name another file")
     text = drawn_text(design, command, allow_code=allow_code)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         write_atomic(out, text.encode())
     except OSError as problem:
         raise RecipeError(f"{out}: cannot be written ({problem.strerror}): name another file") from problem

@@ -12,13 +12,72 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from invariscope.base.errors import InputError, one_line
 from invariscope.base.names import unknown
+from invariscope.base.processes import is_asked_for
 from invariscope.zoo.private_imports import PREFIX, World, import_statements, installed_name, run_world
+
+ENDS = (Exception, SystemExit, KeyboardInterrupt)
+"""What a user's Python may raise that is told in one line; Ctrl-C apart (:func:`of_code`)."""
+
+_loaded = False
+
+
+def has_run() -> bool:
+    """Whether Python of the user's, by file, has run in this process: what it did to torch stays."""
+    return _loaded
+
+
+@contextmanager
+def of_code() -> Iterator[None]:
+    """While a user's Python runs: Ctrl-C is raised as ever, where it asks for the end what it said of that is left out.
+
+    That is argparse's usage, as a rule; all else that it writes to standard error is told at the end.
+    """
+    global _loaded
+    _loaded = True
+    told, held = sys.stderr, _Held(sys.stderr)
+    sys.stderr = held
+    try:
+        yield
+    except SystemExit:
+        held.forget()
+        raise
+    finally:
+        held.let_go()
+        if sys.stderr is held:
+            sys.stderr = told
+
+
+class _Held:
+    """A stream that keeps what is written to it until :meth:`let_go`, and then passes it on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._kept: list[str] | None = []
+
+    def write(self, text: str) -> int:
+        if self._kept is None:
+            return self._stream.write(text)
+        self._kept.append(text)
+        return len(text)
+
+    def forget(self) -> None:
+        self._kept = []
+
+    def let_go(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept:
+            self._stream.write("".join(kept))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
 
 _COMPUTED = re.compile(r"\b(__import__|import_module|iter_modules|walk_packages|spec_from_file_location|sys\.path)\b")
 """What stands in a file whose imports its import statements do not tell."""
@@ -73,8 +132,11 @@ def load_user_object(path: Path, name: str, *, root: Path | None = None, error: 
     file = path.resolve()
     installed = installed_name(file)
     try:
-        module = importlib.import_module(installed) if installed else run_world(World(file, root))
-    except (Exception, SystemExit) as problem:  # foreign code
+        with of_code():
+            module = importlib.import_module(installed) if installed else run_world(World(file, root))
+    except ENDS as problem:  # foreign code
+        if is_asked_for(problem):
+            raise
         place = where(problem) or str(path)
         raise error(f"{place}: cannot be run ({said(problem)}): {remedy(problem)}") from problem
     found = getattr(module, name, None)

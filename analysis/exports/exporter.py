@@ -85,5 +85,5 @@ def _inside(path: Path, folder: Path | str | None) -> tuple[str, ...]:
         folder = url2pathname(urlsplit(str(folder)).path)
     if folder is None or "://" in str(folder):
         return ()
-    path, root = path.resolve(), Path(folder).resolve()
+    path, root = path.resolve(), checked_path(str(folder)).resolve()
     return path.relative_to(root).parts if path.is_relative_to(root) else ()

@@ -10,6 +10,7 @@ import pandas as pd
 
 from invariscope.analysis.exports.wide import Wide
 from invariscope.base.errors import TableError
+from invariscope.base.flushing import make_folder
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def folder_for(out: Path) -> Path:
         TableError: it cannot be made.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     except OSError as error:
         raise TableError(f"{out}: cannot be written ({error.strerror or error}); name another folder") from error
     return out.resolve()

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from invariscope.base.errors import OutputError
+from invariscope.base.paths import unreadable
 from invariscope.base.terminal import warn
 from invariscope.base.words import counted
 from invariscope.collectors.engine.planning import PlannedTask, Work
@@ -36,6 +37,9 @@ _LOOK = 0.2
 """Seconds between two looks at what another run is at."""
 
 _PREFIX = ".claim-"
+
+_LONGEST = 255
+"""Characters of a claim that are read: the name of a file."""
 
 _PULSES = re.compile(r"\.pulse\.[0-9a-f.]+\.tmp")
 
@@ -169,6 +173,8 @@ class TaskClaims:
 
     def _freed(self, path: Path) -> bool:
         """Whether nobody holds a claim any more; one of a run that is dead is removed."""
+        if kind := unreadable(path):
+            raise OutputError(f"{path} is {kind}: move it away")
         with self._store.lock("claims"):
             try:
                 if self._lives(path):
@@ -182,7 +188,8 @@ class TaskClaims:
 
     def _lives(self, claim: Path) -> bool:
         """Whether the run goes on whose claim this is."""
-        name = claim.read_text(encoding="ascii", errors="replace")
+        with claim.open(encoding="ascii", errors="replace") as file:
+            name = file.read(_LONGEST)
         # Else its run has not come to say more, or the file is damaged.
         pulse = claim.with_name(name) if _PULSES.fullmatch(name) else claim
         if runs_here(pulse.name) is False:

@@ -18,6 +18,9 @@ from invariscope.zoo.checkpoint import Checkpoint
 
 FILE = ".known.json"
 
+LARGEST = 1 << 28
+"""Bytes of the file; a longer one is none of ours, and is made anew."""
+
 SETTLED = 2.0
 """Seconds for which a file must have lain unchanged before its hash is kept: a change within the resolution of its
 times would not be seen."""
@@ -103,14 +106,26 @@ class Known:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         empty = _empty()
-        if self._store.filesystem.get_file_info(self._path).type != fs.FileType.File:
+        info = self._store.filesystem.get_file_info(self._path)
+        if info.type != fs.FileType.File or info.size > LARGEST:
             return empty
         try:
             with self._store.filesystem.open_input_file(self._path) as file:
                 found = json.loads(file.read())
         except (OSError, ValueError):  # a cache: what cannot be read is computed anew
             return empty
-        return found if isinstance(found, dict) and found.keys() == empty.keys() else empty
+        return found if _is_whole(found) else empty
+
+
+def _is_whole(found: Any) -> bool:
+    """Whether what a file says has the shape that :meth:`Known.save` gave it."""
+    if not isinstance(found, dict) or found.keys() != _empty().keys():
+        return False
+    if not all(isinstance(entries, dict) for entries in found.values()):
+        return False
+    kinds: dict[str, type] = {"weights": str, "data": str, "heads": dict}
+    kept = [(entry, kind) for name, kind in kinds.items() for entry in found[name].values()]
+    return all(isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], kind) for entry, kind in kept)
 
 
 def _empty() -> dict[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ from invariscope.collectors.engine.sharing import scratch_folder, write_images
 from invariscope.collectors.engine.workers import Lost, Workers, without
 from invariscope.collectors.options import Options
 from invariscope.collectors.store.parts import Store
+from invariscope.zoo.user_code import has_run
 
 if TYPE_CHECKING:
     from invariscope.zoo.datasets import ImageSet
@@ -30,7 +31,8 @@ Take = Callable[[Work], Work | None]
 class Runner:
     """Measures work in this process (one job), in processes of this machine (more), or on a cluster.
 
-    A checkpoint that runs Python of the user's is measured in a process of its own, also in a run of one job. When a
+    A checkpoint that runs Python of the user's is measured in a process of its own, also in a run of one job; and where
+    this process has run some, as the loader of the images or an operator that was looked at, every checkpoint. When a
     worker dies, the task that it was at is measured again, alone, and is a failure if its worker dies again; one whose
     time was up is a failure at once. A network that dies while it is loaded fails in all its tasks. Parts that are
     there are never measured again.
@@ -82,8 +84,9 @@ class Runner:
         here: list[Work] = []
         elsewhere = pending
         if self._jobs == 1 and self._cluster is None and self._time_limit is None:
-            here = [work for work in pending if work.code_sha256 is None]
-            elsewhere = [work for work in pending if work.code_sha256 is not None]
+            clean = not has_run()  # in a process that has run code, a network may be another
+            here = [work for work in pending if clean and work.code_sha256 is None]
+            elsewhere = [work for work in pending if not clean or work.code_sha256 is not None]
         for work in here:
             if (mine := take(work)) is not None:
                 yield measure(mine, images, store, options)

@@ -89,7 +89,7 @@ def run_log(store: Store, command: str) -> Iterator[RunLog]:
 def logs(store: Store) -> list[str]:
     """Paths of the logs, oldest first."""
     found = store.filesystem.get_file_info(fs.FileSelector(f"{store.base}/{FOLDER}", allow_not_found=True))
-    return sorted(info.path for info in found if info.path.endswith(".log"))
+    return sorted(info.path for info in found if info.path.endswith(".log") and info.type == fs.FileType.File)
 
 
 @contextmanager

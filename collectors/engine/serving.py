@@ -145,11 +145,15 @@ def _work(orders: int, tell: Callable[[dict[str, Any]], None]) -> None:
     """Measure what comes in, until a checkpoint has run code of the user's, or nothing comes any more."""
     import cloudpickle
 
+    from invariscope.zoo.user_code import has_run
+
     while content := _message(orders):
         order: Order = cloudpickle.loads(content)  # of our parent alone
         spent = order.work.code_sha256 is not None
         try:
-            tell({"order": order.number, "report": _measured(order, tell), "spent": spent})
+            report = _measured(order, tell)
+            spent = spent or has_run()
+            tell({"order": order.number, "report": report, "spent": spent})
         except OutputError as error:
             tell({"order": order.number, "refused": str(error)})
         if spent:

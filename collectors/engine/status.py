@@ -21,6 +21,10 @@ from invariscope.zoo.checkpoint import Checkpoint
 Network = tuple[str, str]
 
 
+LAST_LINE = 1 << 16
+"""Bytes at the end of a log in which its last line is looked for."""
+
+
 @dataclass(frozen=True)
 class MeasuredCondition:
     """One thing that was measured: a table, what of it in words, the networks that have it, those of a zoo that lack
@@ -116,6 +120,7 @@ def _last_run(store: Store) -> str:
     if not paths:
         return "no run has a log here"
     with store.filesystem.open_input_file(paths[-1]) as file:
+        file.seek(max(file.size() - LAST_LINE, 0))
         lines = file.read().decode(errors="replace").splitlines()
     name = paths[-1].rpartition("/")[2]
     stamp, ended, end = (lines[-1] if lines else "").partition(" end: ")

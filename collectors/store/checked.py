@@ -33,6 +33,8 @@ _BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "robustness": {**dict.fromkeys(("accuracy", "low", "high"), _SHARE), "seed": _ANY},
     "segmentation": dict.fromkeys(("value", "low", "high"), _SIGNED),
     "predictions": {"label": _ANY, "clean_probability": _SHARE},
+    "cost": dict.fromkeys(("value", "low", "high", "relative", "relative_low", "relative_high"), _POSITIVE),
+    "timings": {"seconds": _POSITIVE},
 }
 """Bounds of a table's own columns, by what they are; errors (``se``) are at least 0 everywhere."""
 
@@ -46,8 +48,14 @@ NUMBERED = (
     "drift",
     "swaps",
     "predictions",
+    "cost",
+    "timings",
+    "failures",
 )
 """The tables of this package whose numbers are checked; those of other packages have bounds of their own."""
+
+LONGEST_TEXT = 1_000_000
+"""Bytes of one text of a row."""
 
 
 SIGNED_SCORES = ("kappa",)
@@ -79,29 +87,46 @@ def checked_rows(rows: pa.Table, table: str, place: str) -> pa.Table:
         TableError: text that is no UTF-8, a missing value where there is always one, a number that cannot be.
     """
     with part_errors(place):
-        rows.validate(full=True)
-    for name, column in zip(rows.column_names, rows.columns, strict=True):
-        field = TABLES[table].field(name)
-        if not field.nullable and column.null_count:
-            raise TableError(f"{place}: {field.name} has missing values: delete what is damaged and collect again")
-        if table in NUMBERED and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
-            _check_numbers(column, name, _bounds(field, table), place)
-    if "score" in rows.column_names:
-        shares = rows.filter(pc.invert(pc.is_in(rows["score"], pa.array(SIGNED_SCORES))))
-        _check_numbers(shares["value"], "value", _SHARE, place)
+        problem = problem_of(rows, table)
+    if problem is not None:
+        raise TableError(f"{place}: {problem}: delete those rows' parts and collect again")
     return rows
 
 
-def _check_numbers(column: pa.ChunkedArray, name: str, bounds: tuple[float, float], place: str) -> None:
+def problem_of(rows: pa.Table, table: str) -> str | None:
+    """Why no reader takes these rows, in words; None where every reader does.
+
+    Raises:
+        pa.ArrowInvalid: text that is no UTF-8, or other bytes that are not of their type.
+    """
+    rows.validate(full=True)
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        field = TABLES[table].field(name)
+        problem = None
+        if not field.nullable and column.null_count:
+            return f"{name} has missing values"
+        if table in NUMBERED and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
+            problem = _out_of_bounds(column, name, _bounds(field, table))
+        elif pa.types.is_string(field.type):
+            longest = pc.max(pc.binary_length(column)).as_py() or 0
+            if longest > LONGEST_TEXT:
+                problem = f"{name} holds a text of {longest:,} bytes, and at most {LONGEST_TEXT:,} are read"
+        if problem is not None:
+            return problem
+    if "score" in rows.column_names and "value" in rows.column_names:
+        shares = rows.filter(pc.invert(pc.is_in(rows["score"], pa.array(SIGNED_SCORES))))
+        return _out_of_bounds(shares["value"], "value", _SHARE)
+    return None
+
+
+def _out_of_bounds(column: pa.ChunkedArray, name: str, bounds: tuple[float, float]) -> str | None:
     low, high = bounds
     numbers = pc.filter(column, pc.invert(pc.is_nan(column))) if pa.types.is_floating(column.type) else column
     found = pc.min_max(numbers).as_py()
     for value in (found["min"], found["max"]):
         if value is not None and not low - _SLACK <= value <= high + _SLACK:
-            raise TableError(
-                f"{place}: {name} is {value:g}, and lies from {low:g} to {high:g}: delete those rows' parts and "
-                "collect again"
-            )
+            return f"{name} is {value:g}, and lies from {low:g} to {high:g}"
+    return None
 
 
 def _bounds(field: pa.Field, table: str) -> tuple[float, float]:

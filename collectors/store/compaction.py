@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from invariscope.base.errors import DataError
-from invariscope.collectors.schema import SCHEMA_VERSION, TABLES
-from invariscope.collectors.store.checked import checked_rows, part_errors
+from invariscope.collectors.schema import TABLES
+from invariscope.collectors.store.contents import row_groups
 from invariscope.collectors.store.digest import digested_writer
 from invariscope.collectors.store.keys import part_key
 from invariscope.collectors.store.parts import Store
-from invariscope.collectors.store.reader import COMPACTED, PartFile, completed
+from invariscope.collectors.store.reader import COMPACTED, PartFile
 from invariscope.collectors.store.verifying import refuse_damaged
 
 ROW_GROUP = 1 << 16
@@ -68,7 +67,7 @@ def _compact_table(store: Store, table: str, parts: list[PartFile]) -> Compacted
     path = store.path(table, f"{COMPACTED}{uuid.uuid4().hex}")
     schema = TABLES[table]
     count = 0
-    with store.replacing(path) as file, digested_writer(file, schema) as writer:
+    with store.replacing(path) as file, digested_writer(file, schema, path) as writer:
         for rows in _grouped(_distinct_rows(store, table, parts)):
             writer.write_table(rows, row_group_size=ROW_GROUP)
             count += len(rows)
@@ -90,7 +89,7 @@ def _distinct_rows(store: Store, table: str, parts: list[PartFile]) -> Iterator[
             yield from pool.map(lambda part: _read(store, table, part), singles[start : start + _THREADS * 16])
     for part in (part for part in parts if part.compacted):
         inside: set[str] = set()
-        for rows in _row_groups(store, table, part):
+        for rows in row_groups(store.filesystem, table, part.path):
             keys = rows[key].to_pylist()
             inside |= set(keys)
             yield rows.filter(pa.array([value not in seen for value in keys], pa.bool_()))
@@ -98,23 +97,7 @@ def _distinct_rows(store: Store, table: str, parts: list[PartFile]) -> Iterator[
 
 
 def _read(store: Store, table: str, part: PartFile) -> pa.Table:
-    return pa.concat_tables(_row_groups(store, table, part))
-
-
-def _row_groups(store: Store, table: str, part: PartFile) -> Iterator[pa.Table]:
-    refusal = f"{part.path}: is no part of table {table}"
-    with (
-        part_errors(part.path, DataError),
-        store.filesystem.open_input_file(part.path) as file,
-        pq.ParquetFile(file) as parquet,
-    ):
-        found = parquet.schema_arrow.metadata or {}
-        version = found.get(b"schema_version", str(SCHEMA_VERSION).encode()).decode(errors="replace")
-        if version != str(SCHEMA_VERSION):
-            raise DataError(f"{refusal} in schema version {SCHEMA_VERSION} but in {version}: use a new folder")
-        for number in range(parquet.num_row_groups):
-            rows = completed(parquet.read_row_group(number), table)
-            yield checked_rows(rows, table, part.path)
+    return pa.concat_tables(row_groups(store.filesystem, table, part.path))
 
 
 def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

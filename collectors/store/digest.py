@@ -2,7 +2,8 @@
 
 Parquet's own page checksums cover neither the footer nor the statistics in it; here every byte counts. The digest
 stands twice in the footer's key-value metadata, as 64 hexadecimal digits, and is taken over the file with both written
-as zeros: a flipped bit in one of the two keys leaves the other.
+as zeros: a flipped bit in one of the two keys leaves the other. Beside it stands whose part it is, so that one that was
+copied over another's name is seen.
 """
 
 from __future__ import annotations
@@ -20,6 +21,27 @@ from pyarrow import fs
 
 KEYS = (b"sha256_of_file", b"sha256_of_file_again")
 """Where the digest stands in the parquet metadata."""
+
+NAME = b"part_of"
+"""Where ``TABLE/SLOT`` stands there; parts of older versions lack it."""
+
+MANY_ROWS = 100_000
+"""Rows in parts with less than a byte for each; with more they are refused, as they unpack to any number of bytes."""
+
+
+class Unpacked:
+    """Counts the rows of parts that are read together, of those alone that have less than a byte for each."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+
+    def refusal(self, rows: int, size: int) -> str | None:
+        """Why a part of so many rows in so many bytes is not read; None where it is."""
+        self._rows += rows if size < rows else 0
+        if self._rows > MANY_ROWS:
+            return f"{rows:,} rows in {size:,} bytes are no measurements"
+        return None
+
 
 _BLANK = b"0" * 64
 _TAIL = 8
@@ -40,14 +62,18 @@ class Checked:
 
 
 @contextmanager
-def digested_writer(file: Any, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """A parquet writer into an open binary file, whose footer gets the digest. Nothing is read back or kept."""
+def digested_writer(file: Any, schema: pa.Schema, path: str) -> Iterator[pq.ParquetWriter]:
+    """A parquet writer into an open binary file, whose footer gets the digest. Nothing is read back or kept.
+
+    Args:
+        path: of the part that the file is to be, ``.../TABLE/SLOT.parquet``.
+    """
     through = _Hashing(file)
     sink = pa.PythonFile(through, mode="w")
     writer = pq.ParquetWriter(sink, schema, compression="zstd")
     try:
         yield writer
-        writer.add_key_value_metadata(dict.fromkeys(KEYS, _BLANK))
+        writer.add_key_value_metadata({NAME: _name(path), **dict.fromkeys(KEYS, _BLANK)})
         through.hold()
         writer.close()
         through.sign()
@@ -57,9 +83,9 @@ def digested_writer(file: Any, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
             writer.close()
 
 
-def write_digested(file: Any, rows: pa.Table) -> None:
-    """Write one table as a parquet part with its digest."""
-    with digested_writer(file, rows.schema) as writer:
+def write_digested(file: Any, rows: pa.Table, path: str) -> None:
+    """Write one table as a parquet part with its digest; ``path`` as :func:`digested_writer` has it."""
+    with digested_writer(file, rows.schema, path) as writer:
         writer.write_table(rows)
 
 
@@ -96,21 +122,25 @@ class _Hashing(io.RawIOBase):
 
 
 def check(filesystem: fs.FileSystem, path: str) -> Checked:
-    """Read a part whole and compare it with its digest.
+    """Read a part whole and compare it with its digest and its name.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
     try:
         with filesystem.open_input_file(path) as file:
-            return _checked(file)
+            return _checked(file, _name(path))
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
         return Checked(False, " ".join(str(error).split())[:100] or "cannot be read")
 
 
-def _checked(file: Any) -> Checked:
+def _name(path: str) -> bytes:
+    return "/".join(path.split("/")[-2:]).removesuffix(".parquet").encode()
+
+
+def _checked(file: Any, name: bytes) -> Checked:
     size = file.size()
     if size == 0:
         return Checked(False, "is empty")
@@ -131,8 +161,11 @@ def _checked(file: Any) -> Checked:
     for block in _blocks(file, size - len(footer)):
         total.update(block)
     total.update(blank)
-    as_written = found == {total.hexdigest().encode()} and len(places) == len(KEYS)
-    return Checked(True, None if as_written else "is not as it was written (its digest is another)")
+    if found != {total.hexdigest().encode()} or len(places) < len(KEYS):
+        return Checked(True, "is not as it was written (its digest is another)")
+    if _head(NAME) in footer and _head(NAME) + _sized(name) not in footer:
+        return Checked(True, "is another part under this name")
+    return Checked(True)
 
 
 def _footer(file: Any, size: int) -> bytes:
@@ -151,8 +184,22 @@ def _footer(file: Any, size: int) -> bytes:
 def _places(footer: bytes) -> list[int]:
     """Where in a footer the values of :data:`KEYS` begin: in Thrift's compact form a key has its length in front, and
     behind it a byte for the field and one for the value's length."""
-    heads = (bytes([len(key)]) + key + bytes([0x18, len(_BLANK)]) for key in KEYS)
+    heads = (_head(key) + bytes([len(_BLANK)]) for key in KEYS)
     return [at + len(head) for head in heads if (at := footer.rfind(head)) >= 0]
+
+
+def _head(key: bytes) -> bytes:
+    """A key, and the byte for the field of its value."""
+    return _sized(key) + bytes([0x18])
+
+
+def _sized(text: bytes) -> bytes:
+    """A text as Thrift's compact form has it: its length in groups of seven bits, the lowest first."""
+    length, size = len(text), bytearray()
+    while length > 0x7F:
+        size.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes(size) + bytes([length]) + text
 
 
 def _blocks(file: Any, count: int) -> Iterator[bytes]:

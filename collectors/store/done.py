@@ -14,6 +14,7 @@ from pyarrow import fs
 from invariscope.base.errors import DataError
 from invariscope.collectors.schema import TABLES
 from invariscope.collectors.store.checked import part_errors
+from invariscope.collectors.store.digest import Unpacked
 from invariscope.collectors.store.keys import checkpoint_slot, replaces
 from invariscope.collectors.store.reader import PartFile, list_parts, open_folder
 
@@ -139,9 +140,10 @@ class StoredTasks:
         by_path = {part.path: part for part in parts}
         schema = pa.schema([(column, pa.string()) for column in columns])
         try:
+            dataset = ds.dataset(list(by_path), schema=schema, format="parquet", filesystem=self.filesystem)
+            self._refuse_many(dataset, parts)
             rows = (
-                ds.dataset(list(by_path), schema=schema, format="parquet", filesystem=self.filesystem)
-                .to_table(columns=[*columns, "__filename"])
+                dataset.to_table(columns=[*columns, "__filename"])
                 .group_by([*columns, "__filename"])
                 .aggregate([])
                 .to_pylist()
@@ -165,11 +167,18 @@ class StoredTasks:
         """
         schema = TABLES[table]
         fields = pa.schema([schema.field(name).with_nullable(True) for name in columns])
-        files = [part.path for part in self.parts(table)]
+        parts = self.parts(table)
         with part_errors(f"{self.name}/{table}", DataError):
+            files = [part.path for part in parts]
             dataset = ds.dataset(files, schema=fields, format="parquet", filesystem=self.filesystem)
+            self._refuse_many(dataset, parts)
             rows: list[dict[str, Any]] = dataset.to_table().group_by(list(columns)).aggregate([]).to_pylist()
         return rows
+
+    def _refuse_many(self, dataset: ds.Dataset, parts: list[PartFile]) -> None:
+        size = sum(part.size for part in parts)
+        if (problem := Unpacked().refusal(dataset.count_rows(), size)) is not None:
+            raise DataError(f"{parts[0].path.rpartition('/')[0]}: {problem}: delete its parts and collect again")
 
     def _refusal(self, parts: list[PartFile], columns: tuple[str, ...]) -> DataError:
         """Which of the parts it is that cannot be read."""

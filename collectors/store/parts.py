@@ -6,21 +6,25 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from invariscope.base.errors import DataError, OutputError
-from invariscope.base.flushing import flush_files, flush_folders
+from invariscope.base.flushing import flush_files, flush_folders, make_folder
+from invariscope.base.paths import unreadable
 from invariscope.collectors.schema import TABLES
-from invariscope.collectors.store.digest import check, write_digested
+from invariscope.collectors.store.checked import problem_of
+from invariscope.collectors.store.contents import checked_part
+from invariscope.collectors.store.digest import write_digested
 from invariscope.collectors.store.done import DAMAGED, StoredTasks
 from invariscope.collectors.store.keys import checkpoint_slot, part_key, replaces
 from invariscope.collectors.store.locking import held
@@ -96,7 +100,10 @@ class Store(StoredTasks):
         probe = f"{self.base}/.writable"
         with self.writing():
             for table in TABLES:
-                self.filesystem.create_dir(f"{self.base}/{table}", recursive=True)
+                if self.folder is not None:
+                    make_folder(self.folder / table)
+                else:
+                    self.filesystem.create_dir(f"{self.base}/{table}", recursive=True)
         with self.replacing(probe) as file:
             file.write(b"0")
         self.delete(probe)
@@ -121,14 +128,17 @@ class Store(StoredTasks):
         """Write one part, atomically: under a temporary name in the same folder, then moved.
 
         Raises:
-            ValueError: a column of the schema is missing, unknown, or empty where it may not be.
+            ValueError: a column of the schema is missing, unknown, or empty where it may not be, or holds what no
+                reader takes.
             OutputError: the disk is full, or the folder cannot be written to.
         """
         data = _to_arrow(table, rows)
+        if (problem := problem_of(data, table)) is not None:
+            raise ValueError(f"rows for table {table}: {problem}")
         path = self.path(table, slot)
         temporary = self._temporary(path)
         with self._whole(temporary) as file:
-            write_digested(file, data)
+            write_digested(file, data, path)
         if self._held is None:
             self._take_names([(temporary, path)])
             return path
@@ -184,7 +194,7 @@ class Store(StoredTasks):
         path = f"{self.base}/{DAMAGED}/{table}-{part.slot}.{_unique()}.parquet"
         with self.writing(), self.lock("rewrite"):
             try:
-                if check(self.filesystem, part.path).damage is None:
+                if checked_part(self.filesystem, table, part.path).damage is None:
                     return None
             except FileNotFoundError:
                 return None
@@ -212,7 +222,7 @@ class Store(StoredTasks):
         key = part_key(table)
         with self.lock("rewrite"):
             for part in filter(lambda part: part.compacted, self.parts(table)):
-                if (reason := check(self.filesystem, part.path).damage) is not None:
+                if (reason := checked_part(self.filesystem, table, part.path).damage) is not None:
                     raise DataError(f"{part.path}: {reason}: run collect again, which sets it aside")
                 rows = pq.read_table(part.path, filesystem=self.filesystem)
                 values = rows[key].to_pylist()
@@ -221,7 +231,7 @@ class Store(StoredTasks):
                     self.delete(part.path)
                 elif not all(kept):
                     with self.replacing(part.path) as file:
-                        write_digested(file, rows.filter(pa.array(kept)))
+                        write_digested(file, rows.filter(pa.array(kept)), part.path)
 
     def remove_networks(self, networks: set[tuple[str, str]]) -> None:
         """Remove every measurement of these networks (SHA-256 of the weights, model string).
@@ -254,7 +264,7 @@ class Store(StoredTasks):
             return
         with ExitStack() as stack:
             with self.writing():
-                file = stack.enter_context(open(self.folder / f".{name}.lock", "a"))
+                file = stack.enter_context(_lock_file(self.folder / f".{name}.lock"))
                 try:
                     stack.enter_context(held(file, shared=shared, wait=not busy))
                 except BlockingIOError as error:
@@ -281,6 +291,15 @@ class Store(StoredTasks):
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+
+
+def _lock_file(path: Path) -> IO[bytes]:
+    """The file of a lock, open; a pipe of its name would be waited for, for ever."""
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o644), "r+b", buffering=0)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OutputError(f"{path} is {unreadable(path)}: move it away")
+    return file
 
 
 def runs_here(name: str) -> bool | None:

@@ -25,7 +25,7 @@ from invariscope.base.names import unknown
 from invariscope.base.paths import checked_path
 from invariscope.collectors.schema import DESCRIPTION, FORMER_COLUMNS, LATER_COLUMNS, SCHEMA_VERSION, TABLES
 from invariscope.collectors.store.checked import checked_rows, part_errors
-from invariscope.collectors.store.digest import check
+from invariscope.collectors.store.digest import Unpacked, check
 from invariscope.collectors.store.keys import part_key, replaces
 
 COMPACTED = "compacted-"
@@ -36,9 +36,6 @@ VERSION_KEY = b"schema_version"
 
 _RETRIES = 5
 """So often a table is read anew whose parts were compacted between listing and reading."""
-
-MANY_ROWS = 100_000
-"""Rows from which on a part that has less than a byte for each is refused: it would unpack to any number of bytes."""
 
 NETWORK = ("sha256", "model")
 """The columns that tell one network from another."""
@@ -125,12 +122,22 @@ def list_parts(filesystem: fs.FileSystem, base: str, table: str) -> list[PartFil
         if info.path.endswith(".parquet") and info.type != fs.FileType.File and not info.base_name.startswith("."):
             kind = "a folder" if info.type == fs.FileType.Directory else "a pipe, a device or a link to nothing"
             raise TableError(f"{info.path}: is {kind} and no part: move it away")
+    if isinstance(filesystem, fs.LocalFileSystem) and os.path.isdir(place):
+        _refuse_links(place, {info.base_name for info in found})
     parts = [
         PartFile(info.path, info.size, info.mtime_ns or 0)
         for info in found
         if info.path.endswith(".parquet") and not info.base_name.startswith(".")
     ]
     return sorted(parts, key=lambda part: part.path)
+
+
+def _refuse_links(folder: str, found: set[str]) -> None:
+    """Refuse links to nothing and to themselves, which a listing leaves out."""
+    for name in set(os.listdir(folder)) - found:
+        path = os.path.join(folder, name)
+        if name.endswith(".parquet") and not name.startswith(".") and os.path.islink(path) and not os.path.exists(path):
+            raise TableError(f"{path}: is a link to nothing and no part: move it away")
 
 
 def completed(rows: pa.Table, table: str) -> pa.Table:
@@ -325,8 +332,9 @@ class TableReader:
         self._verify(files)
         with part_errors(f"{self._base}/{table}"):
             dataset = ds.dataset(files, schema=schema, format="parquet", filesystem=self._filesystem)
+        unpacked = Unpacked()
         for fragment in dataset.get_fragments():
-            _check_part(table, fragment)
+            _check_part(table, fragment, unpacked)
         return dataset
 
     def _verify(self, files: list[str]) -> None:
@@ -351,7 +359,7 @@ def _column(name: str) -> ds.Expression:
     return ds.field(name) if former is None else pc.coalesce(ds.field(name), ds.field(former))
 
 
-def _check_part(table: str, fragment: ds.Fragment) -> None:
+def _check_part(table: str, fragment: ds.Fragment, unpacked: Unpacked) -> None:
     file = fragment.path
     try:
         found = fragment.physical_schema
@@ -360,8 +368,8 @@ def _check_part(table: str, fragment: ds.Fragment) -> None:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise TableError(f"{file}: not a readable parquet file; delete it and collect again") from error
     rows, size = fragment.metadata.num_rows, fragment.filesystem.get_file_info(file).size or 0
-    if rows > MANY_ROWS and size < rows:
-        raise TableError(f"{file}: {rows:,} rows in {size:,} bytes are no measurements; delete it and collect again")
+    if (problem := unpacked.refusal(rows, size)) is not None:
+        raise TableError(f"{file}: {problem}; delete it and collect again")
     version = (found.metadata or {}).get(VERSION_KEY)
     if version is not None and version != str(SCHEMA_VERSION).encode():
         raise TableError(

@@ -32,6 +32,9 @@ KEPT_BYTES = 256 << 20
 _KEPT: dict[tuple[Any, ...], np.ndarray] = {}
 _DRAWN = ("corruption", "constants", "seed")
 
+LARGEST_BUDGET = 10_000
+"""Of an attack: in l2 as far as any image is from another, below 5,700 pixels in a square."""
+
 
 @dataclass(frozen=True)
 class RobustnessOptions:
@@ -69,7 +72,10 @@ class RobustnessOptions:
     def __post_init__(self) -> None:
         at_least(1, self, "robust_images", "attack_steps")
         at_least(0, self, "attack_restarts")
-        at_most(10_000, self, "attack_steps", "attack_restarts")
+        at_most(10_000, self, "attack_steps", "attack_restarts", "attack_step")
+        for name in ("eps_linf", "eps_l2"):
+            if (most := max(getattr(self, name), default=0)) > LARGEST_BUDGET:
+                raise InputError(f"{name} is {most:g}: take at most {LARGEST_BUDGET}, in units of [0, 1] pixels")
         if self.corruptions == ("all",):
             object.__setattr__(self, "corruptions", CORRUPTIONS)
         one_of("norm", self.norms, NORMS)

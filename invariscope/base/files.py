@@ -6,11 +6,12 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from invariscope.base.errors import TableError
-from invariscope.base.flushing import flush, flush_folders
+from invariscope.base.errors import OutputError, TableError
+from invariscope.base.flushing import flush, flush_folders, make_folder
 from invariscope.base.paths import unreadable
 
 
@@ -61,6 +62,22 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
             os.unlink(name)
 
 
+@contextmanager
+def writing_to(out: Path) -> Iterator[None]:
+    """Make one line of what keeps the files of a folder from being written, by a command that goes on where it stopped.
+
+    Raises:
+        OutputError: for any ``OSError`` inside.
+    """
+    try:
+        yield
+    except OSError as problem:
+        raise OutputError(
+            f"{out}: cannot be written to ({problem.strerror or problem}): make room or name another --out, and give "
+            "the same command, which goes on from there"
+        ) from problem
+
+
 def write_whole(path: Path, content: bytes) -> Path:
     """:func:`write_atomic` for results: the folder is made where it is missing.
 
@@ -68,7 +85,7 @@ def write_whole(path: Path, content: bytes) -> Path:
         TableError: the path is a folder, or cannot be written to.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_atomic(path, content)
     except OSError as error:
         raise TableError(f"{path}: cannot be written ({error.strerror or error}); name another file") from error

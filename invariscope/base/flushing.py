@@ -52,6 +52,17 @@ def flush_folders(paths: Iterable[str | Path]) -> None:
         _each(_flush_folder, sorted({str(path) for path in paths}))
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it, so that their names are on the disk too; what is there stays.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    flush_folders(place.parent for place in missing)
+
+
 def _each(function: Callable[[str], None], paths: list[str]) -> None:
     if len(paths) == 1:
         function(paths[0])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import FrameType
+from typing import NoReturn
 
 _SIGNALS = ("SIGTERM", "SIGHUP")
 _EVERY = 0.5
@@ -22,6 +23,44 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+
+class Ended(SystemExit):
+    """Code that ran in this process asked for its end by ``os._exit``."""
+
+
+@contextmanager
+def no_end_by_code() -> Iterator[None]:
+    """Within it ``os._exit`` raises :class:`Ended` in this process, and Ctrl-C raises :class:`Stopped`.
+
+    So Python of the user's that asks for the end of the process ends it no more than ``sys.exit`` does, and a
+    KeyboardInterrupt that it raises is told from Ctrl-C (:func:`is_asked_for`). Forks end as ever.
+    """
+    owner, leave = os.getpid(), os._exit
+
+    def end(status: int) -> NoReturn:
+        if os.getpid() == owner:
+            raise Ended(status)
+        leave(status)
+
+    main = threading.current_thread() is threading.main_thread()
+    ours = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    os._exit = end
+    if ours:
+        signal.signal(signal.SIGINT, _stop)
+    try:
+        yield
+    finally:
+        os._exit = leave
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def is_asked_for(stop: BaseException) -> bool:
+    """Whether a KeyboardInterrupt is of the user's, by Ctrl-C or a signal, as far as that can be told."""
+    if not isinstance(stop, KeyboardInterrupt):
+        return False
+    return isinstance(stop, Stopped) or signal.getsignal(signal.SIGINT) is not _stop
 
 
 @contextmanager

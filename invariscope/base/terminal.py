@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TextIO
+
+from invariscope.base.errors import OutputError
 
 _STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 """Control characters, marks that turn the direction of writing, line separators, and halves of no character."""
@@ -24,9 +27,50 @@ def one_line_of(text: object) -> str:
 
 
 def say(*lines: object, file: TextIO | None = None) -> None:
-    """Print lines, each as :func:`plain` has it: on standard output, or into ``file``."""
-    for line in lines:
-        print(plain(str(line)), file=file or sys.stdout)
+    """Print lines, each as :func:`plain` has it: on standard output, or into ``file``.
+
+    Where the reader of the stream has gone, as ``| head`` has, they go nowhere.
+
+    Raises:
+        OutputError: the stream cannot be written to, as on a full disk.
+    """
+    stream = file or sys.stdout
+    with letting_go(stream):
+        for line in lines:
+            print(plain(str(line)), file=stream)
+
+
+@contextmanager
+def letting_go(stream: TextIO) -> Iterator[None]:
+    """What is written within goes nowhere once the stream's reader has gone.
+
+    Raises:
+        OutputError: the stream cannot be written to for another reason.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        _close_off(stream)
+    except OSError as error:
+        _close_off(stream)
+        raise OutputError(f"{stream.name}: cannot be written to ({error.strerror or error}): name another") from error
+
+
+def _close_off(stream: TextIO) -> None:
+    """Let what is left in a stream, and all that comes, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def with_streams() -> None:
+    """Give this process the standard streams that it lacks: files that it opens would take their place."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
 
 
 def warn(*lines: object) -> None:

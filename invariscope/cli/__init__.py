@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -14,11 +13,11 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg, subcommand
 
-from invariscope.base.errors import InputError
+from invariscope.base.errors import InputError, is_memory
 from invariscope.base.extras import needs_extras
 from invariscope.base.names import unknown
-from invariscope.base.processes import Stopped
-from invariscope.base.terminal import one_line_of, say, warn
+from invariscope.base.processes import Stopped, is_asked_for, no_end_by_code
+from invariscope.base.terminal import letting_go, one_line_of, say, warn, with_streams
 from invariscope.cli import collect
 from invariscope.cli.analyze import Analyze
 from invariscope.cli.collect import Collect
@@ -107,13 +106,15 @@ def parse(arguments: Sequence[str] | None = None) -> Any:
     told = io.StringIO()
     try:
         made, description = _commands(), _description()
-        with redirect_stderr(told):
+        with redirect_stderr(told), letting_go(sys.stdout):
             return tyro.cli(made, prog="invariscope", description=description, args=arguments, registry=list_rules())
+        raise SystemExit(DONE)  # the reader of the help has gone
     except FlagError as error:
         raise InputError(str(error)) from error
     except SystemExit as stop:
         if not stop.code:
-            sys.stdout.flush()  # the help: as in `main`
+            with letting_go(sys.stdout):
+                sys.stdout.flush()  # the help: as in `main`
             raise
         raise InputError(_unboxed(told.getvalue(), arguments)) from None
 
@@ -137,17 +138,6 @@ def _unboxed(told: str, arguments: Sequence[str] | None) -> str:
     return f"{'; '.join(said)}: see `invariscope {f'{command} ' if command else ''}--help`"
 
 
-def _let_go() -> None:
-    """Write what is left to nowhere: the reader has gone."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-
-
 def _run(command: Any) -> int:
     """A command's exit code.
 
@@ -155,17 +145,32 @@ def _run(command: Any) -> int:
         InputError: Python of the user's asked for the end of the process: what was asked for is not done.
     """
     try:
-        code: int = command.run()
+        with no_end_by_code():
+            try:
+                code: int = command.run()
+            except KeyboardInterrupt as stop:
+                if is_asked_for(stop):
+                    raise
+                raise InputError(
+                    "Python that was run raised KeyboardInterrupt before the command was done: mend it"
+                ) from stop
     except SystemExit as stop:
         raise InputError(
             f"Python that was run asked to end with exit({stop.code!r}) before the command was done: mend it"
         ) from stop
+    except Exception as error:
+        if is_memory(error):
+            raise InputError(
+                f"memory ran out ({one_line_of(error)[:200]}): take less at once, or more memory"
+            ) from error
+        raise
     return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    with_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a file or pipe of Windows has no such sign as ≤
     try:
@@ -179,7 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = parse(given)
         with told(getattr(command, GROUP, TellingFlags())), needs_extras(given[0] if given else "invariscope"):
             code = _run(command)
-        sys.stdout.flush()  # where `| head` has gone, it is said here and not at the end of the process
+        with letting_go(sys.stdout):
+            sys.stdout.flush()  # here and not at the end of the process, which could not say what is wrong
         return code
     except InputError as error:
         warn(f"invariscope: {one_line_of(error)}")
@@ -188,6 +194,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return SIGNALLED + stop.number
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # `| head` has read enough
-        _let_go()
-        return DONE

@@ -144,13 +144,14 @@ class Look:
         from invariscope.analysis.figures import render
         from invariscope.base.files import write_whole
         from invariscope.base.spreadsheet import csv_text
+        from invariscope.base.terminal import plain
         from invariscope.looking.page import page
 
         figure = self.figure()
         png = render(figure)
         files = {
             "look.png": png,
-            "look.txt": f"{caption_of(figure)}\n".encode(),
+            "look.txt": "".join(f"{plain(line)}\n" for line in caption_of(figure).split("\n")).encode(),
             "look.html": page(self, png, whole=True).encode(),
             "look.csv": csv_text(self.frame()).encode(),
         }

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invariscope.base.errors import DataError, InputError
+from invariscope.base.processes import is_asked_for
 from invariscope.base.registry import Registry
 from invariscope.zoo.datasets.inputs import LARGEST_SIDE
-from invariscope.zoo.user_code import find_code, load_user_object, no_code, remedy, said, where
+from invariscope.zoo.user_code import ENDS, find_code, load_user_object, no_code, of_code, remedy, said, where
 
 if TYPE_CHECKING:
     from invariscope.zoo.datasets.imageset import ImageSet
@@ -150,10 +151,13 @@ def _foreign(loader: Callable[..., Any], path: str | None, spec: str, arguments:
     from invariscope.zoo.datasets.imageset import ImageSet
 
     try:
-        images = loader(path, **arguments)
+        with of_code():
+            images = loader(path, **arguments)
     except InputError as problem:
         raise DataError(f"data set {spec!r}: {problem}") from problem
-    except (Exception, SystemExit) as problem:  # foreign code
+    except ENDS as problem:  # foreign code
+        if is_asked_for(problem):
+            raise
         place = f" at {where(problem)}" if where(problem) else ""
         raise DataError(
             f"data set {spec!r} cannot be loaded ({said(problem)}){place}: {remedy(problem, 'mend its loader')}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from invariscope.base.errors import RecipeError
 from invariscope.base.files import write_atomic
+from invariscope.base.flushing import make_folder
 from invariscope.zoo.datasets import USER_CODE
 from invariscope.zoo.operators import OperatorSpec
 from invariscope.zoo.private_imports import installed_name
@@ -84,7 +85,7 @@ def _copied(file: Path, folder: Path | None, out: Path) -> str:
     for name, content in contents.items():
         target = out / place / name
         if not target.exists() or target.read_bytes() != content:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             write_atomic(target, content)
     return f"{place}/{file.relative_to(base).as_posix()}"
 

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from invariscope.base.errors import OutputError, RecipeError
-from invariscope.base.files import sha256_file, write_atomic
+from invariscope.base.files import sha256_file, write_atomic, writing_to
+from invariscope.base.flushing import make_folder
 from invariscope.base.former import FORMER_NAME
 from invariscope.base.paths import unreadable
 from invariscope.base.processes import end_with, stopped_by_signals
@@ -41,6 +42,7 @@ from invariscope.zoo.training.local_files import keep_code, kept_model, located
 from invariscope.zoo.training.state import StateError, restore_state, save_state
 from invariscope.zoo.training.tasks import task_of
 from invariscope.zoo.training.trainer import DivergedError, Trainer, input_spec, reproducible
+from invariscope.zoo.training.untouched import refuse_changed_torch
 
 METADATA_KEY = "invariscope"
 """The one metadata key of every weights file; several would make the file's hash irreproducible."""
@@ -121,13 +123,13 @@ def train_recipe(
     if not any(fnmatchcase(run.id, only) for run in runs):
         raise RecipeError(f"no run is called {only}: there are {_few_names(runs)}")
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     except OSError as problem:
         raise RecipeError(f"{out}: cannot make this folder ({problem.strerror}): name another --out") from problem
     for path in (out / FILE_NAME, *(path for run in runs for path in _files(out, run))):
         if kind := unreadable(path):
             raise OutputError(f"{path} is {kind}: move it away, or name another --out")
-    with _writing(out):
+    with writing_to(out):
         code = keep_code(runs, out)
     others = _entries_of_others(out, runs)
     finished = {run.id for run in runs if _is_finished(run, out)}
@@ -155,7 +157,7 @@ def train_recipe(
     finally:
         told = told_settings(runs)
         entries = [entry for run in runs if run.id in finished for entry in _entries(run, told, out, code)]
-        with _writing(out):
+        with writing_to(out):
             if others or entries:
                 write_manifest(out / FILE_NAME, [*others, *entries])
             else:  # a manifest of nothing could not be read
@@ -196,18 +198,6 @@ def _train_in_worker(
     return _train_one(run, out, conditions)
 
 
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Make one line of what keeps a file from being written."""
-    try:
-        yield
-    except OSError as problem:
-        raise OutputError(
-            f"{out}: cannot be written to ({problem.strerror or problem}): make room and give the same command, which "
-            "goes on from there"
-        ) from problem
-
-
 def _train_one(run: Run, out: Path, conditions: Conditions) -> tuple[Run, str | None, str | None]:
     """Train a run and write its files; the error's line where it diverged, and a note on a state of no use."""
     images, file = _training_images(run), _state_file(out, run)
@@ -224,10 +214,10 @@ def _train_one(run: Run, out: Path, conditions: Conditions) -> tuple[Run, str | 
                     device = {} if conditions.device == "cpu" else {"device": conditions.device}
                     metadata = {**settings, **device, "epoch": epoch.number, "loss": epoch.loss}
                     content = save(trainer.weights(), {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
-                    with _writing(out):
+                    with writing_to(out):
                         write_atomic(_file(out, run, epoch.number), content)
                 if epoch.number < run.epochs and (wanted or time.monotonic() - saved >= conditions.save_every):
-                    with _writing(out):
+                    with writing_to(out):
                         save_state(trainer, file, origin)
                     saved = time.monotonic()
         except DivergedError as problem:
@@ -327,6 +317,8 @@ def _check_models(runs: Sequence[Run]) -> None:
         networks = {(str(network), run.folder): network for run in runs for network in (_network(run),)}
         for (_, folder), network in networks.items():
             build_model(network, folder)
+            if len(runs) > 1 and network.files(folder or Path()):
+                refuse_changed_torch(str(network))
         pairs = ((_network(run), _network(run, other), run.folder) for run in runs for other in run.evaluate_as)
         for trained, other, folder in {(str(pair[0]), str(pair[1])): pair for pair in pairs}.values():
             if _shapes(trained, folder) != _shapes(other, folder):
