@@ -98,7 +98,7 @@ class TaskClaims:
         for key in self._held & set(keys):
             self._held.discard(key)
             path = self._path(key)
-            with suppress(OSError), self._store.lock("claims"):
+            with suppress(OSError, OutputError), self._store.lock("claims"):
                 if path.read_text() == self._pulse.name:  # and not another run's, to whom this one seemed dead
                     path.unlink()
 

@@ -166,7 +166,8 @@ def _tasks(
             key = task_key(**identity, **on_data, collector=name, settings=settings)
             slot = checkpoint_slot(checkpoint.name) if collector.replaces else key
             tasks.append(PlannedTask(name, settings, key, slot))
-    return tasks
+    # Code that a task brings along runs last: what it does to torch is in no other table.
+    return sorted(tasks, key=lambda task: "code" in task.settings)
 
 
 def _code_hash(file: Path, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 
 from invariscope.base.errors import InputError, TableError
 from invariscope.base.terminal import one_line_of
-from invariscope.collectors.schema import TABLES
+from invariscope.collectors.schema import DESCRIPTION, TABLES
 
 _SLACK = 1e-6
 _LARGEST = 1e15
@@ -113,10 +114,23 @@ def problem_of(rows: pa.Table, table: str) -> str | None:
                 problem = f"{name} holds a text of {longest:,} bytes, and at most {LONGEST_TEXT:,} are read"
         if problem is not None:
             return problem
+    if (
+        table == DESCRIPTION
+        and "factors" in rows.column_names
+        and not all(map(_is_mapping, rows["factors"].to_pylist()))
+    ):
+        return "factors are no mapping in JSON"
     if "score" in rows.column_names and "value" in rows.column_names:
         shares = rows.filter(pc.invert(pc.is_in(rows["score"], pa.array(SIGNED_SCORES))))
         return _out_of_bounds(shares["value"], "value", _SHARE)
     return None
+
+
+def _is_mapping(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _out_of_bounds(column: pa.ChunkedArray, name: str, bounds: tuple[float, float]) -> str | None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from invariscope.base.errors import DataError
+from invariscope.base.errors import DataError, TableError
 from invariscope.collectors.schema import SCHEMA_VERSION
 from invariscope.collectors.store.checked import checked_rows, part_errors
 from invariscope.collectors.store.digest import Checked, Unpacked, check
@@ -60,6 +60,6 @@ def checked_part(filesystem: fs.FileSystem, table: str, path: str, *, known: boo
         count = sum(map(len, row_groups(filesystem, table, path)))
     except OtherVersionError:
         raise
-    except DataError as error:
+    except (DataError, TableError) as error:
         return replace(found, damage=str(error).removeprefix(f"{path}: ").partition(":")[0])
     return found if count else replace(found, damage="holds no rows")

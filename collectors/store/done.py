@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from invariscope.base.errors import DataError
+from invariscope.base.errors import DataError, InputError
 from invariscope.collectors.schema import TABLES
 from invariscope.collectors.store.checked import part_errors
 from invariscope.collectors.store.digest import Unpacked
@@ -141,14 +141,10 @@ class StoredTasks:
         schema = pa.schema([(column, pa.string()) for column in columns])
         try:
             dataset = ds.dataset(list(by_path), schema=schema, format="parquet", filesystem=self.filesystem)
-            self._refuse_many(dataset, parts)
-            rows = (
-                dataset.to_table(columns=[*columns, "__filename"])
-                .group_by([*columns, "__filename"])
-                .aggregate([])
-                .to_pylist()
-            )
-        except FileNotFoundError:
+            self._refuse_many(dataset.count_rows(), parts)
+            found = dataset.to_table(columns=[*columns, "__filename"])
+            rows = found.group_by([*columns, "__filename"]).aggregate([]).to_pylist()
+        except (FileNotFoundError, InputError):
             raise
         except (pa.ArrowException, OSError, ValueError) as error:
             raise self._refusal(parts, columns) from error
@@ -171,13 +167,13 @@ class StoredTasks:
         with part_errors(f"{self.name}/{table}", DataError):
             files = [part.path for part in parts]
             dataset = ds.dataset(files, schema=fields, format="parquet", filesystem=self.filesystem)
-            self._refuse_many(dataset, parts)
+            self._refuse_many(dataset.count_rows(), parts)
             rows: list[dict[str, Any]] = dataset.to_table().group_by(list(columns)).aggregate([]).to_pylist()
         return rows
 
-    def _refuse_many(self, dataset: ds.Dataset, parts: list[PartFile]) -> None:
-        size = sum(part.size for part in parts)
-        if (problem := Unpacked().refusal(dataset.count_rows(), size)) is not None:
+    @staticmethod
+    def _refuse_many(count: int, parts: list[PartFile]) -> None:
+        if (problem := Unpacked().refusal(count, sum(part.size for part in parts))) is not None:
             raise DataError(f"{parts[0].path.rpartition('/')[0]}: {problem}: delete its parts and collect again")
 
     def _refusal(self, parts: list[PartFile], columns: tuple[str, ...]) -> DataError:

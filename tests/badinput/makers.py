@@ -17,6 +17,7 @@ TEXTS = {
     "ESC": "a\x1b[31mred",
     "EMPTY": "",
     "BLANKS": "soft(" + " " * 4000,
+    "MODEL_OF_BLANKS": "zoo:smallcnn?operator=soft(" + " " * 4000,
     "SURROGATE": "a\udcff",
 }
 """What a word of a command stands for that no line of text can hold."""

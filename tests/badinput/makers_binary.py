@@ -248,20 +248,72 @@ def table_is_file(here: Path, name: str) -> None:
     (here / "tables" / name).write_text("a file")
 
 
+def _repeated(rows: Any, count: int) -> Any:
+    """One row of a table so many times."""
+    import pyarrow as pa
+
+    columns = []
+    for column in rows.slice(0, 1).columns:
+        once = pa.array(column.to_pylist(), column.type)
+        plain = pa.types.is_string(column.type) or pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
+        coded = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), once) if plain else None
+        columns.append(pa.array(column.to_pylist() * count, column.type) if coded is None else coded.cast(column.type))
+    return pa.Table.from_arrays(columns, schema=rows.schema)
+
+
 @maker
 def rows_bomb(here: Path, count: str) -> None:
     """The layers hold one row so many times."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = part(here, "layers")
-    rows = pq.read_table(path).slice(0, 1)
-    columns = [
-        pa.DictionaryArray.from_arrays(
-            pa.array([0] * int(count), pa.int32()), pa.array(column.to_pylist(), column.type)
-        ).cast(column.type)
-        if pa.types.is_string(column.type) or pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
-        else pa.array(column.to_pylist() * int(count), column.type)
-        for column in rows.columns
-    ]
-    pq.write_table(pa.Table.from_arrays(columns, schema=rows.schema), path, compression="zstd")
+    pq.write_table(_repeated(pq.read_table(path), int(count)), path, compression="zstd")
+
+
+@maker
+def signed_bomb(here: Path, count: str) -> None:
+    """The same, by somebody who can write a digest."""
+    import pyarrow.parquet as pq
+
+    from invariscope.collectors.store.digest import write_digested
+
+    path = part(here, "layers")
+    rows = _repeated(pq.read_table(path), int(count))
+    with path.open("wb") as file:
+        write_digested(file, rows, str(path))
+
+
+@maker
+def parts_bomb(here: Path, rest: str) -> None:
+    """``parts_bomb COUNT ROWS``: so many parts of the layers, each with one row so many times."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    count, size = map(int, rest.split())
+    rows = pq.read_table(part(here, "layers"))
+    place = rows.column_names.index("task")
+    for number in range(count):
+        name = pa.array([f"t{number}"] * len(rows))
+        named = rows.set_column(place, rows.schema.field(place), name)
+        pq.write_table(_repeated(named, size), here / "tables" / "layers" / f"t{number}.parquet", compression="zstd")
+
+
+@maker
+def text_bomb(here: Path, rest: str) -> None:
+    """``text_bomb TABLE COLUMN MB``: one text of so many megabytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table, column, size = rest.split()
+    path = part(here, table)
+    rows = pq.read_table(path)
+    place = rows.column_names.index(column)
+    texts = ["a" * (int(size) << 20), *["b"] * (len(rows) - 1)]
+    pq.write_table(rows.set_column(place, rows.schema.field(place), pa.array(texts)), path, compression="zstd")
+
+
+@maker
+def swap_parts(here: Path, table: str) -> None:
+    """One part's bytes under another's name."""
+    one, two = sorted((here / "tables" / table).glob("*.parquet"))[:2]
+    two.write_bytes(one.read_bytes())

@@ -38,20 +38,20 @@ OPTIONS = Options(collect=("layers", "invariance"), shift=("circular",), n_shift
 def test_a_power_cut_while_collecting_leaves_whole_parts_and_after_it_all_of_them(
     zoo: list[Checkpoint], images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_all: ReadAll
 ) -> None:
-    out, cuts = tmp_path / "out", [0]
-    Store(out).prepare()
+    root, inside, cuts = tmp_path / "root", "new/out", [0]
+    root.mkdir()
 
     def at(disk: Disk) -> None:
         cuts[0] += 1
         for image in disk.images(tmp_path / "image"):
-            assert not find_damaged(Store(image))
+            assert not find_damaged(Store(image / inside))
 
-    with power_cuts(out, monkeypatch, at) as disk:
-        collect(zoo, images.head(10), out, OPTIONS, progress=False)
+    with power_cuts(root, monkeypatch, at) as disk:
+        collect(zoo, images.head(10), root / inside, OPTIONS, progress=False)
     assert cuts[0] > len(zoo)
     for image in disk.images(tmp_path / "image"):
-        same(read_all(image), read_all(out))
-        assert collect(zoo, images.head(10), image, OPTIONS, progress=False).measured == 0
+        same(read_all(image / inside), read_all(root / inside))
+        assert collect(zoo, images.head(10), image / inside, OPTIONS, progress=False).measured == 0
 
 
 def test_a_power_cut_while_compacting_takes_no_row(
@@ -140,18 +140,19 @@ def test_a_task_that_counts_as_done_has_its_time(tmp_path: Path, monkeypatch: py
 def test_a_power_cut_while_training_leaves_whole_files_and_after_it_all_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, run = tmp_path / "zoo", Run(epochs=2, batch_size=64, model={"width": 2}, limit=128, snapshots=(1,))
-    out.mkdir()
+    root, inside = tmp_path / "root", "new/zoo"
+    run = Run(epochs=2, batch_size=64, model={"width": 2}, limit=128, snapshots=(1,))
+    root.mkdir()
 
     def at(disk: Disk) -> None:
-        for image in disk.images(tmp_path / "image"):
+        for image in (image / inside for image in disk.images(tmp_path / "image")):
             for file in [*image.glob("*.safetensors"), *image.glob(".*.training")]:
                 with safe_open(file, "pt") as whole:
                     assert len(whole.keys())
             if (image / "zoo.yaml").exists():
                 assert all(entry.weights.exists() for entry in read_manifest(image / "zoo.yaml"))
 
-    with power_cuts(out, monkeypatch, at) as disk:
-        train_recipe([run], out, progress=False, conditions=Conditions(save_every=0))
+    with power_cuts(root, monkeypatch, at) as disk:
+        train_recipe([run], root / inside, progress=False, conditions=Conditions(save_every=0))
     for image in disk.images(tmp_path / "image"):
-        assert len(read_manifest(image / "zoo.yaml")) == 2
+        assert len(read_manifest(image / inside / "zoo.yaml")) == 2

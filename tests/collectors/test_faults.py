@@ -43,6 +43,9 @@ from invariscope.zoo.weights import load_weights
 resource = pytest.importorskip("resource", reason="limits and signals of this kind are not those of Windows")
 
 OPTIONS = Options(collect=("layers", "invariance", "surface"), shift=("circular",), msb_images=8, surface_images=4)
+ENDS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
+"""How runs are ended in it."""
+
 KILLS = int(os.environ.get("INVARISCOPE_KILLS", "4"))
 """Kills of the random test: few by default, `make soak` asks for more."""
 
@@ -120,7 +123,8 @@ def test_after_kills_at_random_moments_the_tables_are_those_of_one_run(
             process = start(context, *work)
             started.add(process.pid)
             process.join(random_moment.uniform(0, seconds / (4 if compacting else 1)))
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, random_moment.choice(ENDS))
             process.join()
             if process.exitcode == 0:
                 break
