@@ -57,17 +57,19 @@ OPTIONS = Options(collect=("invariance",), shift=("circular",), n_shifts=3)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A zoo of a plain network and of two that run code which replaces a function of torch, in the order of names."""
+    """A zoo of two plain networks, behind two that run code which replaces a function of torch."""
     monkeypatch.setattr(torch.nn.functional, "conv2d", torch.nn.functional.conv2d)  # as it was, after the test
     monkeypatch.chdir(tmp_path)
     for name, text in {"op": PATCH + OPERATOR, "net": PATCH + NETWORK, "data": PATCH + LOADER}.items():
         (tmp_path / f"{name}.py").write_text(text)
     torch.manual_seed(0)
-    save_file(build_model(PLAIN).state_dict(), tmp_path / "plain.safetensors")
+    for name in ("plain", "other"):
+        save_file(build_model(PLAIN).state_dict(), tmp_path / f"{name}.safetensors")
     save_file({"linear.weight": torch.ones(10, 1), "linear.bias": torch.zeros(10)}, tmp_path / "net.safetensors")
     (tmp_path / "zoo.yaml").write_text(
         f"checkpoints:\n- {{name: coded, model: '{CODED}', weights: plain.safetensors, {KNOWN}}}\n"
         f"- {{name: net, model: 'python:net.py:build', weights: net.safetensors}}\n"
+        f"- {{name: other, model: '{PLAIN}', weights: other.safetensors, {KNOWN}}}\n"
         f"- {{name: plain, model: '{PLAIN}', weights: plain.safetensors, {KNOWN}}}\n"
     )
     return tmp_path
@@ -101,8 +103,8 @@ def test_a_network_beside_code_is_measured_as_it_is_alone(
         swap_images=4,
         allow_code=True,
     )
-    twice = [*read_manifest(folder, only="coded", allow_code=True), *checkpoints]
-    outcome = collect(twice, images, tmp_path / "swaps", swaps, progress=False)
+    two = [*read_manifest(folder, only="other"), *checkpoints]
+    outcome = collect(two, images, tmp_path / "swaps", swaps, progress=False)
     assert outcome.failures == []
     pd.testing.assert_frame_equal(plain_rows(read_all(tmp_path / "swaps")), expected)
 
