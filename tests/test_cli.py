@@ -363,7 +363,7 @@ def test_ctrl_c_leaves_whole_parts_and_says_how_to_go_on(
     zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("invariscope.collectors.measure.msb.measure_msb", stop)
     command = ("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20)

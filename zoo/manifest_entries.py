@@ -242,12 +242,11 @@ def _factors(item: Located, what: str) -> dict[str, Scalar]:
     for key, value in found.items():
         if value is None or key not in (*WHOLE_FACTORS, *NUMBER_FACTORS):
             continue
-        wanted = f"a whole number of at most {LARGEST_INTEGER:g}" if key in WHOLE_FACTORS else "a number"
-        if key == "epoch":
-            wanted += f" of at most {LARGEST_INTEGER:g}"
+        wanted = "a whole number" if key in WHOLE_FACTORS else "a number"
         if not (_is_whole(value) if key in WHOLE_FACTORS else _is_number(value, finite=key == "epoch")):
+            bound = f" of at most {LARGEST_INTEGER:g}" if isinstance(value, int | float) else ""
             raise item.value[key].fail(
-                f"{what}.{key} is {value!r}, and must be {wanted}: correct it, leave it out, or give that factor "
+                f"{what}.{key} is {value!r}, and must be {wanted}{bound}: correct it, leave it out, or give that factor "
                 "another name"
             )
     return found

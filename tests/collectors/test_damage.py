@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from invariscope_tests_same_tables import same
@@ -18,10 +21,13 @@ from invariscope.analysis import load
 from invariscope.base.errors import DataError, TableError
 from invariscope.collectors.engine.run import CollectOutcome, collect, plan_run
 from invariscope.collectors.options import Options
+from invariscope.collectors.schema import COLLECTORS, TABLES
+from invariscope.collectors.store.checked import NUMBERED
 from invariscope.collectors.store.compaction import compact
 from invariscope.collectors.store.digest import Checked, check
 from invariscope.collectors.store.parts import Store
 from invariscope.collectors.store.pruning import prune
+from invariscope.collectors.store.verifying import find_damaged
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets import ImageSet
 
@@ -148,6 +154,56 @@ def test_damage_after_the_first_look_is_seen_too(trio: list[Checkpoint], images:
     part = first(out)
     one_bit(part)
     assert len(run(trio, images, out).damaged) == 1
+
+
+def test_damage_that_keeps_size_and_date_is_seen_by_every_run(
+    trio: list[Checkpoint], images: ImageSet, out: Path
+) -> None:
+    part = first(out)
+    long_ago = time.time_ns() - 10**12
+    os.utime(part, ns=(long_ago, long_ago))
+    assert run(trio, images, out).damaged == []  # and notes what it saw
+    one_bit(part)
+    os.utime(part, ns=(long_ago, long_ago))
+    assert len(run(trio, images, out).damaged) == 1
+
+
+def test_a_part_under_the_name_of_another_is_damage(
+    trio: list[Checkpoint], images: ImageSet, out: Path, read_all: ReadAll
+) -> None:
+    before = read_all(out)
+    one, two = sorted((out / "layers").glob("*.parquet"))[:2]
+    two.write_bytes(one.read_bytes())
+    assert check(LOCAL, str(one)) == Checked(signed=True)
+    assert check(LOCAL, str(two)) == Checked(signed=True, damage="is another part under this name")
+    outcome = run(trio, images, out)
+    assert (outcome.measured, len(outcome.damaged)) == (1, 1)
+    same(read_all(out), before)
+
+
+def test_rows_of_a_part_without_a_digest_are_read(trio: list[Checkpoint], images: ImageSet, out: Path) -> None:
+    part = first(out)
+    rows = pq.read_table(part)
+    pq.write_table(rows.slice(0, 0), part)
+    assert [item.reason for item in find_damaged(Store(out))] == ["holds no rows"]
+    pq.write_table(rows.set_column(rows.column_names.index("msb"), "msb", pa.array([7.0] * len(rows))), part)
+    assert [item.reason for item in find_damaged(Store(out))] == ["msb is 7, and lies from 0 to 1"]
+    assert len(run(trio, images, out).damaged) == 1
+
+
+def test_what_no_reader_takes_is_not_written(out: Path) -> None:
+    rows = pq.read_table(first(out)).to_pandas()
+    with pytest.raises(ValueError, match=r"rows for table layers: msb is 7, and lies from 0 to 1"):
+        Store(out).write("layers", "slot", rows.assign(msb=7.0))
+    with pytest.raises(ValueError, match=r"site_kind holds a text of 2,000,000 bytes, and at most 1,000,000 are read"):
+        Store(out).write("layers", "slot", rows.assign(site_kind="a" * 2_000_000))
+    assert not (out / "layers" / "slot.parquet").exists()
+
+
+def test_numbers_of_every_table_have_bounds() -> None:
+    own = {name for name in COLLECTORS if COLLECTORS[name].rows.__module__.startswith("invariscope.")}
+    assert set(NUMBERED) == own | {"failures", "timings"}
+    assert own < set(TABLES)
 
 
 def test_every_writer_signs(out: Path) -> None:
