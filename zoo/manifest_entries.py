@@ -246,8 +246,8 @@ def _factors(item: Located, what: str) -> dict[str, Scalar]:
         if not (_is_whole(value) if key in WHOLE_FACTORS else _is_number(value, finite=key == "epoch")):
             bound = f" of at most {LARGEST_INTEGER:g}" if isinstance(value, int | float) else ""
             raise item.value[key].fail(
-                f"{what}.{key} is {value!r}, and must be {wanted}{bound}: correct it, leave it out, or give that factor "
-                "another name"
+                f"{what}.{key} is {value!r}, and must be {wanted}{bound}: correct it, leave it out, or give that "
+                "factor another name"
             )
     return found
 
