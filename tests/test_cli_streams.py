@@ -19,7 +19,8 @@ COMMAND = f"{shlex.quote(sys.executable)} -m invariscope"
 
 
 def run(line: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, env=buffered)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_reader_that_has_gone_changes_no_exit_code(tables: Path) -> None:
     line = f"({COMMAND} verify {tables}; echo $? >&2) | true"
-    for command, code in ((line, 3), (line.replace("verify", "status"), 0)):
-        found = run(f"sleep 0; {command}")
+    commands = ((line, 3), (line.replace("verify", "status"), 0), (line.replace(f"verify {tables}", "--version"), 0))
+    for command, code in commands:
+        found = run(command)
         assert found.stderr.splitlines()[-1:] == [str(code)]
         assert "Traceback" not in found.stderr
 
@@ -48,7 +50,10 @@ def test_a_reader_that_has_gone_changes_no_exit_code(tables: Path) -> None:
 def test_no_room_for_what_is_said_is_one_line(tables: Path) -> None:
     found = run(f"{COMMAND} verify {tables} > /dev/full")
     assert found.returncode == 2
-    assert found.stderr == "invariscope: <stdout>: cannot be written to (No space left on device): name another\n"
+    said = "invariscope: <stdout>: cannot be written to (No space left on device): name another\n"
+    assert found.stderr == said
+    found = run(f"{COMMAND} --version > /dev/full")
+    assert (found.returncode, found.stderr) == (2, said)
 
 
 def test_a_process_without_standard_streams_writes_into_no_file(tables: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from invariscope.base.errors import InputError, ModelError, WeightsError
 from invariscope.base.files import sha256_file
 from invariscope.base.names import unknown
+from invariscope.base.processes import is_asked_for
 from invariscope.zoo.architectures import ARCHITECTURES
 from invariscope.zoo.checkpoint import Checkpoint
 from invariscope.zoo.datasets.inputs import InputSpec
@@ -25,7 +26,7 @@ from invariscope.zoo.model_string import LIBRARIES, ModelString
 from invariscope.zoo.operators import read_downsampling
 from invariscope.zoo.outputs import choose_outputs
 from invariscope.zoo.timm_config import config_input
-from invariscope.zoo.user_code import find_code, load_user_object, of_code, remedy, said, where
+from invariscope.zoo.user_code import ENDS, find_code, load_user_object, of_code, remedy, said, where
 from invariscope.zoo.weights import load_weights
 
 __all__ = ["build_model", "default_input", "load_checkpoint", "load_weights", "sha256_file"]
@@ -59,7 +60,9 @@ def build_model(model: str | ModelString, folder: str | Path | None = None, *, d
             network = builder(**_arguments(parts, folder))
     except InputError as problem:
         raise type(problem)(f"model {text!r}: {problem}") from problem
-    except Exception as problem:  # the builder is foreign code, and may raise anything
+    except ENDS as problem:  # the builder is foreign code, and may raise anything
+        if is_asked_for(problem):
+            raise
         place = f" at {where(problem)}" if where(problem) else ""
         todo = remedy(problem, "correct its arguments")
         raise ModelError(f"model {text!r} cannot be built ({said(problem)}){place}: {todo}") from problem

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from invariscope.zoo.datasets.inputs import PreparedImages
 from invariscope.zoo.loading import load_checkpoint
 from invariscope.zoo.manifest import FILE_NAME, manifest_entry, read_manifest, write_manifest
 from invariscope.zoo.model_string import ModelString
+from invariscope.zoo.user_code import has_run
 from invariscope.zoo.weights import load_weights
 
 FORMAT = "invariscope-pack-1"
@@ -73,7 +74,8 @@ def pack(
 
     Args:
         predict: gives the classes that a network predicts on some images. With it, weights are held in half precision
-            where that moves none of them, for any checkpoint of the file; without it, as they are.
+            where that moves none of them, for any checkpoint of the file; without it, as they are, and where Python of
+            the user's that is not the network's own has run in this process.
 
     Returns:
         The packs written, with what each holds.
@@ -92,11 +94,12 @@ def pack(
     known = {found.source for path in there for found in contents(path)[0]}
     written, number = [], 1 + max((_number(path) for path in there), default=-1)
     sources = {path: sha256_file(path) for path in files}
+    halved = _halved({path: files[path] for path in files if sources[path] not in known}, predict)
     for group in _groups([path for path in files if sources[path] not in known]):
         tensors: dict[str, Tensor] = {}
         held, entries = [], []
         for place, path in enumerate(group):
-            state, found = _packed(path, sources[path], files[path], predict)
+            state, found = _packed(path, sources[path], files[path], path in halved)
             tensors |= {f"{place}/{key}": value for key, value in state.items()}
             held.append(found)
             entries += [{**manifest_entry(one, path.parent), "weights": path.name} for one in files[path]]
@@ -199,15 +202,33 @@ def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
         yield group
 
 
-def _packed(
-    path: Path, source: str, users: Sequence[Checkpoint], predict: Predict | None
-) -> tuple[dict[str, Tensor], Packed]:
+def _packed(path: Path, source: str, users: Sequence[Checkpoint], half: bool) -> tuple[dict[str, Tensor], Packed]:
     state, metadata = load_weights(path), _metadata(path)
-    rounded = {key: value.half() if value.dtype == torch.float32 else value for key, value in state.items()}
-    half = predict is not None and all(_stay(one, rounded, predict) for one in users)
-    held = rounded if half else state
+    held = _rounded(state) if half else state
     content = _digest(_single(held) if half else held, metadata)
     return held, Packed(path.name, source, content, metadata, half)
+
+
+def _rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.half() if value.dtype == torch.float32 else value for key, value in state.items()}
+
+
+def _halved(files: Mapping[Path, Sequence[Checkpoint]], predict: Predict | None) -> set[Path]:
+    """The files that may be held in half precision: all their values can, and no prediction of their networks moves.
+
+    Networks that run Python of the user's come last, and where others' has run in this process none is asked: what that
+    does to torch would be in their predictions.
+    """
+    found = set()
+    for path, users in sorted(files.items(), key=lambda item: any(one.parts.files(one.folder) for one in item[1])):
+        if predict is None or has_run():
+            continue
+        state = load_weights(path)
+        rounded = _rounded(state)
+        fits = all(torch.equal(state[key].isfinite(), value.isfinite()) for key, value in rounded.items())
+        if fits and all(_stay(one, rounded, predict) for one in users):
+            found.add(path)
+    return found
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -11,11 +11,12 @@ import importlib.util
 import os
 import re
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn
 
 from invariscope.base.errors import InputError, one_line
 from invariscope.base.names import unknown
@@ -23,7 +24,7 @@ from invariscope.base.processes import is_asked_for
 from invariscope.zoo.private_imports import PREFIX, World, import_statements, installed_name, run_world
 
 ENDS = (Exception, SystemExit, KeyboardInterrupt)
-"""What a user's Python may raise that is told in one line; Ctrl-C apart (:func:`of_code`)."""
+"""What a user's Python may raise that is told in one line; Ctrl-C apart (:func:`is_asked_for`)."""
 
 _loaded = False
 
@@ -35,48 +36,19 @@ def has_run() -> bool:
 
 @contextmanager
 def of_code() -> Iterator[None]:
-    """While a user's Python runs: Ctrl-C is raised as ever, where it asks for the end what it said of that is left out.
-
-    That is argparse's usage, as a rule; all else that it writes to standard error is told at the end.
-    """
+    """While a user's Python runs: what argparse says of arguments is in the error that it raises, and not printed."""
     global _loaded
     _loaded = True
-    told, held = sys.stderr, _Held(sys.stderr)
-    sys.stderr = held
+    before = ArgumentParser.error
+    ArgumentParser.error = _parsed_nothing  # type: ignore[assignment, method-assign]
     try:
         yield
-    except SystemExit:
-        held.forget()
-        raise
     finally:
-        held.let_go()
-        if sys.stderr is held:
-            sys.stderr = told
+        ArgumentParser.error = before  # type: ignore[method-assign]
 
 
-class _Held:
-    """A stream that keeps what is written to it until :meth:`let_go`, and then passes it on."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._kept: list[str] | None = []
-
-    def write(self, text: str) -> int:
-        if self._kept is None:
-            return self._stream.write(text)
-        self._kept.append(text)
-        return len(text)
-
-    def forget(self) -> None:
-        self._kept = []
-
-    def let_go(self) -> None:
-        kept, self._kept = self._kept, None
-        if kept:
-            self._stream.write("".join(kept))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+def _parsed_nothing(parser: ArgumentParser, message: str) -> NoReturn:
+    raise SystemExit(f"its argparse: {message}")
 
 
 _COMPUTED = re.compile(r"\b(__import__|import_module|iter_modules|walk_packages|spec_from_file_location|sys\.path)\b")

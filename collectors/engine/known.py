@@ -12,6 +12,7 @@ from typing import Any
 from pyarrow import fs
 
 from invariscope.base.files import sha256_file, signature
+from invariscope.collectors.store.done import HEAD
 from invariscope.collectors.store.parts import Store
 from invariscope.collectors.store.reader import PartFile
 from invariscope.zoo.checkpoint import Checkpoint
@@ -125,7 +126,10 @@ def _is_whole(found: Any) -> bool:
         return False
     kinds: dict[str, type] = {"weights": str, "data": str, "heads": dict}
     kept = [(entry, kind) for name, kind in kinds.items() for entry in found[name].values()]
-    return all(isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], kind) for entry, kind in kept)
+    if not all(isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], kind) for entry, kind in kept):
+        return False
+    heads = [entry[1] for entry in found["heads"].values()]
+    return all(head.keys() >= set(HEAD) and all(isinstance(text, str) for text in head.values()) for head in heads)
 
 
 def _empty() -> dict[str, dict[str, Any]]:

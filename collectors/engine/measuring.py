@@ -17,6 +17,7 @@ import pandas as pd
 from invariscope.base.errors import OutputError, WeightsError, is_memory
 from invariscope.base.files import signature
 from invariscope.base.progress import quiet
+from invariscope.base.terminal import one_line_of, plain
 from invariscope.collectors.engine.planning import PlannedTask, Work
 from invariscope.collectors.engine.sharing import Claims
 from invariscope.collectors.engine.subject import Subject
@@ -140,8 +141,8 @@ def _measured(
             except caught as error:
                 if subject is None and not is_memory(error):
                     broken = error  # what cannot be loaded is not tried again for every task
-                message = " ".join(str(error).split()) or "no message"
-                failure = Failure(work.checkpoint.name, stage, type(error).__name__, message[:1000])
+                message = one_line_of(_text(error)) or "no message"
+                failure = Failure(work.checkpoint.name, stage, plain(type(error).__name__), message[:1000])
                 record_failure(store, work, task, images.name, failure)
                 report.failures[task.key] = failure
             store.settle()
@@ -150,6 +151,13 @@ def _measured(
         report.deterministic = subject.known_deterministic
         report.by_torch = subject.by_torch
     return report
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as problem:  # a class of the user's
+        return f"whose text raises {type(problem).__name__}"
 
 
 def _subject(work: Work, images: ImageSet, options: Options) -> Subject:

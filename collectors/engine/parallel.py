@@ -81,15 +81,16 @@ class Runner:
     def _run(
         self, pending: list[Work], images: ImageSet, store: Store, options: Options, take: Take
     ) -> Iterator[CheckpointReport]:
-        here: list[Work] = []
         elsewhere = pending
         if self._jobs == 1 and self._cluster is None and self._time_limit is None:
-            clean = not has_run()  # in a process that has run code, a network may be another
-            here = [work for work in pending if clean and work.code_sha256 is None]
-            elsewhere = [work for work in pending if not clean or work.code_sha256 is not None]
-        for work in here:
-            if (mine := take(work)) is not None:
-                yield measure(mine, images, store, options)
+            elsewhere = [work for work in pending if work.code_sha256 is not None]
+            for work in pending:
+                if work.code_sha256 is not None:
+                    continue
+                if has_run():  # in a process that has run code, a network may be another
+                    elsewhere.append(work)
+                elif (mine := take(work)) is not None:
+                    yield measure(mine, images, store, options)
         if elsewhere:
             yield from self._elsewhere(elsewhere, images, store, options, take)
 

@@ -141,7 +141,7 @@ class StoredTasks:
         schema = pa.schema([(column, pa.string()) for column in columns])
         try:
             dataset = ds.dataset(list(by_path), schema=schema, format="parquet", filesystem=self.filesystem)
-            self._refuse_many(dataset.count_rows(), parts)
+            _refuse_many(dataset, parts)
             found = dataset.to_table(columns=[*columns, "__filename"])
             rows = found.group_by([*columns, "__filename"]).aggregate([]).to_pylist()
         except (FileNotFoundError, InputError):
@@ -167,14 +167,9 @@ class StoredTasks:
         with part_errors(f"{self.name}/{table}", DataError):
             files = [part.path for part in parts]
             dataset = ds.dataset(files, schema=fields, format="parquet", filesystem=self.filesystem)
-            self._refuse_many(dataset.count_rows(), parts)
+            _refuse_many(dataset, parts)
             rows: list[dict[str, Any]] = dataset.to_table().group_by(list(columns)).aggregate([]).to_pylist()
         return rows
-
-    @staticmethod
-    def _refuse_many(count: int, parts: list[PartFile]) -> None:
-        if (problem := Unpacked().refusal(count, sum(part.size for part in parts))) is not None:
-            raise DataError(f"{parts[0].path.rpartition('/')[0]}: {problem}: delete its parts and collect again")
 
     def _refusal(self, parts: list[PartFile], columns: tuple[str, ...]) -> DataError:
         """Which of the parts it is that cannot be read."""
@@ -192,6 +187,13 @@ class StoredTasks:
             except FileNotFoundError:
                 continue
         return read()
+
+
+def _refuse_many(dataset: ds.Dataset, parts: list[PartFile]) -> None:
+    sizes, unpacked = {part.path: part.size for part in parts}, Unpacked()
+    for fragment in dataset.get_fragments():
+        if (problem := unpacked.refusal(fragment.metadata.num_rows, sizes[fragment.path])) is not None:
+            raise DataError(f"{fragment.path}: {problem}: delete it and collect again")
 
 
 def _no_part(path: str) -> DataError:

@@ -295,7 +295,7 @@ class Store(StoredTasks):
 
 def _lock_file(path: Path) -> IO[bytes]:
     """The file of a lock, open; a pipe of its name would be waited for, for ever."""
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o644), "r+b", buffering=0)
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o666), "r+b", buffering=0)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OutputError(f"{path} is {unreadable(path)}: move it away")

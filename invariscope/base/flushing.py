@@ -82,11 +82,13 @@ def _flush_file(path: str) -> None:
 
 
 def _flush_folder(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = None
     try:
+        descriptor = os.open(path, os.O_RDONLY)
         flush(descriptor)
     except OSError as error:
         if error.errno not in _NO_FOLDERS:
             raise
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)

@@ -34,22 +34,27 @@ def no_end_by_code() -> Iterator[None]:
     """Within it ``os._exit`` raises :class:`Ended` in this process, and Ctrl-C raises :class:`Stopped`.
 
     So Python of the user's that asks for the end of the process ends it no more than ``sys.exit`` does, and a
-    KeyboardInterrupt that it raises is told from Ctrl-C (:func:`is_asked_for`). Forks end as ever.
+    KeyboardInterrupt that it raises is told from Ctrl-C (:func:`is_asked_for`). Forks end as ever. One at a time: it is
+    for a command, whose process is its own.
     """
-    owner, leave = os.getpid(), os._exit
+    asked: list[int] = []
 
     def end(status: int) -> NoReturn:
-        if os.getpid() == owner:
-            raise Ended(status)
-        leave(status)
+        if os.getpid() != owner:
+            leave(status)
+        asked.append(status)
+        raise Ended(status)
 
     main = threading.current_thread() is threading.main_thread()
     ours = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    owner, leave = os.getpid(), os._exit
     os._exit = end
     if ours:
         signal.signal(signal.SIGINT, _stop)
     try:
         yield
+        if asked:  # in a thread
+            raise Ended(asked[0])
     finally:
         os._exit = leave
         if ours:
@@ -60,7 +65,7 @@ def is_asked_for(stop: BaseException) -> bool:
     """Whether a KeyboardInterrupt is of the user's, by Ctrl-C or a signal, as far as that can be told."""
     if not isinstance(stop, KeyboardInterrupt):
         return False
-    return isinstance(stop, Stopped) or signal.getsignal(signal.SIGINT) is not _stop
+    return isinstance(stop, Stopped) or signal.getsignal(signal.SIGINT) not in (_stop, signal.SIG_IGN)
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TextIO
 
@@ -49,18 +50,20 @@ def letting_go(stream: TextIO) -> Iterator[None]:
     """
     try:
         yield
-    except BrokenPipeError:
-        _close_off(stream)
     except OSError as error:
         _close_off(stream)
-        raise OutputError(f"{stream.name}: cannot be written to ({error.strerror or error}): name another") from error
+        gone = isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL)
+        if not gone:
+            name = getattr(stream, "name", "standard output")
+            raise OutputError(f"{name}: cannot be written to ({error.strerror or error}): name another") from error
 
 
 def _close_off(stream: TextIO) -> None:
     """Let what is left in a stream, and all that comes, go nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    with suppress(OSError, AttributeError):  # none of the system's, as in a notebook
+        number, nowhere = stream.fileno(), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
 
 
 def with_streams() -> None:

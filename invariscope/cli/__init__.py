@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, arg, subcommand
 
-from invariscope.base.errors import InputError, is_memory
+from invariscope.base.errors import InputError, OutputError, is_memory
 from invariscope.base.extras import needs_extras
 from invariscope.base.names import unknown
 from invariscope.base.processes import Stopped, is_asked_for, no_end_by_code
@@ -106,15 +106,12 @@ def parse(arguments: Sequence[str] | None = None) -> Any:
     told = io.StringIO()
     try:
         made, description = _commands(), _description()
-        with redirect_stderr(told), letting_go(sys.stdout):
+        with redirect_stderr(told):
             return tyro.cli(made, prog="invariscope", description=description, args=arguments, registry=list_rules())
-        raise SystemExit(DONE)  # the reader of the help has gone
     except FlagError as error:
         raise InputError(str(error)) from error
     except SystemExit as stop:
         if not stop.code:
-            with letting_go(sys.stdout):
-                sys.stdout.flush()  # the help: as in `main`
             raise
         raise InputError(_unboxed(told.getvalue(), arguments)) from None
 
@@ -169,8 +166,19 @@ def _run(command: Any) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
     with_streams()
+    try:
+        try:
+            return _main(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            with letting_go(sys.stdout):
+                sys.stdout.flush()  # here and not at the end of the process, which could not say what is wrong
+    except OutputError as error:
+        warn(f"invariscope: {one_line_of(error)}")
+        return BAD_INPUT
+
+
+def _main(given: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a file or pipe of Windows has no such sign as ≤
     try:
@@ -183,10 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(unknown("command", given[0], COMMANDS))
         command = parse(given)
         with told(getattr(command, GROUP, TellingFlags())), needs_extras(given[0] if given else "invariscope"):
-            code = _run(command)
-        with letting_go(sys.stdout):
-            sys.stdout.flush()  # here and not at the end of the process, which could not say what is wrong
-        return code
+            return _run(command)
     except InputError as error:
         warn(f"invariscope: {one_line_of(error)}")
         return BAD_INPUT
@@ -194,3 +199,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return SIGNALLED + stop.number
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # of the help, whose reader has gone
+        return DONE

@@ -35,8 +35,13 @@ class Operators(CodeFlag):
         import pandas as pd
         from tqdm import tqdm
 
+        from invariscope.zoo.operators import operator_code_files
+
         refuse_code(self.only, self.allow_code)
-        rows = [_row(spec) for spec in tqdm(wanted(self.only), unit="operator", disable=None, leave=False)]
+        specs = wanted(self.only)
+        last = sorted(specs, key=lambda text: bool(operator_code_files(text)))  # code: what it does to torch stays
+        made = {spec: _row(spec) for spec in tqdm(last, unit="operator", disable=None, leave=False)}
+        rows = [made[spec] for spec in specs]
         if self.json:
             say(*json.dumps(rows, indent=1).split("\n"))
             return DONE
@@ -52,14 +57,14 @@ def wanted(only: tuple[str, ...]) -> list[str]:
     Raises:
         InputError: a pattern that fits none. OperatorError: a specification that cannot be read.
     """
-    from invariscope.zoo.operators import OPERATORS, parse_operator
+    from invariscope.zoo.operators import OPERATORS, operator_code_files, parse_operator
 
     found: list[str] = []
     for text in only:
         fitting = [name for name in OPERATORS if fnmatchcase(name, text)]
         if not fitting and any(mark in text for mark in "*?["):
             raise InputError(f"--only {text}: no operator has such a name ({', '.join(OPERATORS)})")
-        found += fitting or [str(parse_operator(text))]
+        found += fitting or [text if operator_code_files(text) else str(parse_operator(text))]
     return list(dict.fromkeys(found))
 
 

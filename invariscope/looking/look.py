@@ -26,6 +26,7 @@ from invariscope.collectors.measure.views import fill_value
 from invariscope.looking.found import Look, Shown
 from invariscope.zoo.datasets.given import Given, given
 from invariscope.zoo.datasets.inputs import PreparedImages
+from invariscope.zoo.operators import operator_code_files
 
 KINDS = ("circular", "zero")
 SWAPS = ("blur(m=3)", "aps")
@@ -88,8 +89,8 @@ def look(
     """
     images, labels = given(model, images, labels)
     plans = _plans(images, kinds, max_shift, limit, seed)
-    if swaps:
-        read_replacements(swaps)
+    if own := [text for text in swaps if not operator_code_files(text)]:  # others' code runs after all else
+        read_replacements(own)
     images, labels, notes = _first(images, labels, limit)
     if isinstance(images, PreparedImages) and not classes:
         classes = images.imageset.classes
@@ -120,9 +121,9 @@ def look(
         step()
         picks, problem = _picks(model, images[row : row + 1], site, sites, blames[0])
         step()
-        swapped = _swaps(model, images, said, plans[0], swaps, batch_size)
-        step()
         exactness, untried = try_choices(model, images, kinds=[plan.kind for plan in plans])
+        step()
+        swapped = _swaps(model, images, said, plans[0], swaps, batch_size)
         step()
     notes += untried
     notes += _notes(sites, blames, problem, swapped)

@@ -44,8 +44,6 @@ resource = pytest.importorskip("resource", reason="limits and signals of this ki
 
 OPTIONS = Options(collect=("layers", "invariance", "surface"), shift=("circular",), msb_images=8, surface_images=4)
 ENDS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
-"""How runs are ended in it."""
-
 KILLS = int(os.environ.get("INVARISCOPE_KILLS", "4"))
 """Kills of the random test: few by default, `make soak` asks for more."""
 
@@ -113,9 +111,8 @@ def test_after_kills_at_random_moments_the_tables_are_those_of_one_run(
     first_weights = zoo[0].weights.read_bytes()
     kills, rounds, started = 0, 0, set[int]()
     while kills < KILLS:
-        out = tmp_path / f"killed{rounds}"
+        out, compacting = tmp_path / f"killed{rounds}", False
         rounds += 1
-        compacting = False
         while True:
             # Now and then by two workers: their server takes seconds to start.
             several = {"jobs": 2} if KILLS > 4 and not compacting and random_moment.random() < 0.1 else {}
@@ -123,14 +120,13 @@ def test_after_kills_at_random_moments_the_tables_are_those_of_one_run(
             process = start(context, *work)
             started.add(process.pid)
             process.join(random_moment.uniform(0, seconds / (4 if compacting else 1)))
-            with suppress(ProcessLookupError):
+            if process.exitcode is None:
                 os.kill(process.pid, random_moment.choice(ENDS))
             process.join()
             if process.exitcode == 0:
                 break
             kills += 1
-            for file in out.rglob("*.parquet"):
-                assert pq.read_table(file).num_rows
+            assert all(pq.read_table(file).num_rows for file in out.rglob("*.parquet"))
             compacting = any(out.rglob("layers/*.parquet")) and random_moment.random() < 0.3
             if random_moment.random() < 0.1:  # other weights for a moment, and the first ones back
                 state = {name: value * 2 for name, value in load_weights(zoo[0].weights).items()}

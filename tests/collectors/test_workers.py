@@ -52,7 +52,8 @@ def build():
 FAULTS = {
     "exit_at_import": ("sys.exit('no')", "", "", "ModelError"),
     "arguments": ("argparse.ArgumentParser().parse_args(['--no-such'])", "", "", "ModelError"),
-    "exit_in_build": ("", "sys.exit(0)", "", "SystemExit"),
+    "exit_in_build": ("", "sys.exit(0)", "", "ModelError"),
+    "interrupt_in_build": ("", "raise KeyboardInterrupt", "", "ModelError"),
     "exit_in_forward": ("", "", "sys.exit(0)", "SystemExit"),
     "interrupt": ("", "", "raise KeyboardInterrupt", "KeyboardInterrupt"),
     "ends": ("", "", "os._exit(0)", "WorkerDied"),

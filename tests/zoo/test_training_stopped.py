@@ -198,8 +198,8 @@ def test_a_full_disk_loses_nothing(
         assert cli.main(command) == cli.BAD_INPUT
     error = capsys.readouterr().err
     assert error == (
-        f"invariscope: {out}: cannot be written to (No space left on device): make room and give the same command, "
-        "which goes on from there\n"
+        f"invariscope: {out}: cannot be written to (No space left on device): make room or name another --out, and "
+        "give the same command, which goes on from there\n"
     )
     written = [path.name for path in out.iterdir()]
     assert not [name for name in written if name.endswith(".part")]

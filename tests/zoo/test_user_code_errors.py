@@ -61,7 +61,8 @@ ERRORS: dict[str, tuple[dict[str, str], str]] = {
     ),
     "a command line": (
         {"nets.py": "import argparse\nargparse.ArgumentParser().parse_args(['--x'])\n"},
-        "{0}/nets.py:2: cannot be run (SystemExit: 2): put its command line under `if __name__ == '__main__':`",
+        "{0}/nets.py:2: cannot be run (SystemExit: its argparse: unrecognized arguments: --x): put its command line "
+        "under `if __name__ == '__main__':`",
     ),
     "a file that is not there": (
         {"nets.py": "def read():\n    open('weights.txt')\nread()\n"},

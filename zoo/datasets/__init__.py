@@ -9,6 +9,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +152,7 @@ def _foreign(loader: Callable[..., Any], path: str | None, spec: str, arguments:
     from invariscope.zoo.datasets.imageset import ImageSet
 
     try:
-        with of_code():
+        with of_code() if spec.startswith(f"{USER_CODE}:") else nullcontext():
             images = loader(path, **arguments)
     except InputError as problem:
         raise DataError(f"data set {spec!r}: {problem}") from problem

@@ -36,13 +36,14 @@ from invariscope.zoo.manifest import FILE_NAME, read_manifest, write_manifest
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.operators import OperatorSpec
 from invariscope.zoo.recipe import read_recipe
-from invariscope.zoo.run import LATER, Run
+from invariscope.zoo.run import CODE, LATER, Run
+from invariscope.zoo.training.apart import each_apart
 from invariscope.zoo.training.factors import run_factors, told_settings
 from invariscope.zoo.training.local_files import keep_code, kept_model, located
 from invariscope.zoo.training.state import StateError, restore_state, save_state
 from invariscope.zoo.training.tasks import task_of
 from invariscope.zoo.training.trainer import DivergedError, Trainer, input_spec, reproducible
-from invariscope.zoo.training.untouched import refuse_changed_torch
+from invariscope.zoo.user_code import has_run
 
 METADATA_KEY = "invariscope"
 """The one metadata key of every weights file; several would make the file's hash irreproducible."""
@@ -95,8 +96,9 @@ def train_recipe(
     A run is finished when all its files are there with the settings and the data of the recipe. A run in progress
     keeps its state in ``out/.RUN.training``, from which the same call goes on after an interruption, to the same
     weights; a state that is damaged or of other settings is noted and the run starts anew. A run that diverges is
-    reported and the others go on. Entries of other recipes in ``zoo.yaml`` stay. The weights do not depend on ``jobs``.
-    SIGTERM and SIGHUP end it as Ctrl-C does; its workers end with it, however it ends.
+    reported and the others go on. Where Python of the user's has run or is to, each run has a process of its own: what
+    that does to torch is in no other run. Entries of other recipes in ``zoo.yaml`` stay. The weights do not depend on
+    ``jobs``. SIGTERM and SIGHUP end it as Ctrl-C does; its workers end with it, however it ends.
 
     Args:
         recipe: path of a recipe, or runs.
@@ -174,19 +176,26 @@ def _few_names(runs: Sequence[Run]) -> str:
 def _train_all(
     runs: Sequence[Run], out: Path, jobs: int, conditions: Conditions
 ) -> Generator[tuple[Run, str | None, str | None], None, None]:
-    if jobs == 1:
+    apart = has_run() or any(_is_code(run) for run in runs)
+    if jobs == 1 and not apart:
         yield from (_train_one(run, out, conditions) for run in runs)
         return
     parallel, names = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered"), added()
-    started = (joblib.delayed(_train_in_worker)(os.getpid(), names, run, out, conditions) for run in runs)
+    work = [(_train_in_worker, os.getpid(), names, run, out, conditions) for run in runs]
     try:
-        with closing(parallel(started)) as results:
+        results = each_apart(work, jobs) if apart else parallel(joblib.delayed(do)(*of) for do, *of in work)
+        with closing(results):
             yield from results
     except BrokenProcessPool as problem:
         raise OutputError(
             f"{out}: a worker process was killed, as for want of memory; what is there is whole: train again, with "
             "fewer --jobs"
         ) from problem
+
+
+def _is_code(run: Run) -> bool:
+    """Whether a run loads Python of the user's."""
+    return bool(_network(run).files(run.folder)) or run.data.startswith(CODE)
 
 
 def _train_in_worker(
@@ -317,8 +326,6 @@ def _check_models(runs: Sequence[Run]) -> None:
         networks = {(str(network), run.folder): network for run in runs for network in (_network(run),)}
         for (_, folder), network in networks.items():
             build_model(network, folder)
-            if len(runs) > 1 and network.files(folder or Path()):
-                refuse_changed_torch(str(network))
         pairs = ((_network(run), _network(run, other), run.folder) for run in runs for other in run.evaluate_as)
         for trained, other, folder in {(str(pair[0]), str(pair[1])): pair for pair in pairs}.values():
             if _shapes(trained, folder) != _shapes(other, folder):
