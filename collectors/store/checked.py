@@ -101,9 +101,9 @@ def problem_of(rows: pa.Table, table: str) -> str | None:
         pa.ArrowInvalid: text that is no UTF-8, or other bytes that are not of their type.
     """
     rows.validate(full=True)
+    schema = TABLES[table]
     for name, column in zip(rows.column_names, rows.columns, strict=True):
-        field = TABLES[table].field(name)
-        problem = None
+        field, problem = schema.field(name), None
         if not field.nullable and column.null_count:
             return f"{name} has missing values"
         if table in NUMBERED and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
