@@ -60,7 +60,7 @@ class TaskClaims:
 
     def __enter__(self) -> TaskClaims:
         if self._folder is not None:
-            with self._store.writing():
+            with self._store.writing(), self._store.lock("claims"):  # which is asked for again where a task is done
                 self._pulse.touch()
             self._stop.clear()
             threading.Thread(target=self._beat, daemon=True).start()
