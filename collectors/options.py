@@ -12,6 +12,7 @@ from fractions import Fraction
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from invariscope.base.bounds import LARGEST_INTEGER
 from invariscope.base.errors import DataError, InputError, ShiftError
 from invariscope.base.names import unknown
 from invariscope.base.registry import tell
@@ -20,7 +21,6 @@ from invariscope.collectors.schema import COLLECTORS, FILLS, SHIFT_KINDS, Collec
 from invariscope.zoo.code_leave import kept, refuse_code
 from invariscope.zoo.datasets.inputs import LARGEST_SIDE, as_size
 from invariscope.zoo.devices import check_device
-from invariscope.zoo.yaml_lines import LARGEST_INTEGER
 
 if TYPE_CHECKING:
     from invariscope.zoo.checkpoint import Checkpoint

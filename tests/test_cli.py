@@ -368,7 +368,11 @@ def test_ctrl_c_leaves_whole_parts_and_says_how_to_go_on(
 
     monkeypatch.setattr("invariscope.collectors.measure.msb.measure_msb", stop)
     command = ("collect", zoo, "--data", "digits", "--out", tmp_path / "t", "--limit", 20)
-    assert run(*command) == cli.INTERRUPTED
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of a parallel run ignore it
+    try:
+        assert run(*command) == cli.INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)
     error = capsys.readouterr().err
     assert "the same command goes on from there" in error
     assert "Traceback" not in error

@@ -166,8 +166,9 @@ for name, module in list(sys.modules.items()):
             if getattr(module, known, None) is other._module:
                 setattr(module, known, other)
 from invariscope import cli
+from invariscope.base import terminal
 from invariscope.collectors.store import locking
-assert cli.os.name == "nt" and locking.fcntl is None
+assert terminal.os.name == "nt" and locking.fcntl is None
 locking.msvcrt = SimpleNamespace(LK_NBLCK=2, LK_UNLCK=0, locking=lambda descriptor, mode, count: None)
 collect = ["collect", sys.argv[1], "--data", "digits", "--limit", "8", "--only", "smallcnn-max-circular-s40000-*",
            "--collect", "checkpoints,invariance", "--shift", "circular", "--out", "tables"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from invariscope.base.bounds import LARGEST_INTEGER
 from invariscope.base.errors import InputError, ManifestError
 from invariscope.base.paths import LONGEST_NAME
 from invariscope.zoo.checkpoint import WEIGHT_SUFFIXES, Checkpoint, no_weights
@@ -22,7 +23,7 @@ from invariscope.zoo.manifest_models import check_zoo_model
 from invariscope.zoo.manifest_weights import read_classes, read_ignore, read_rename, whole
 from invariscope.zoo.model_string import ModelString
 from invariscope.zoo.user_code import no_code
-from invariscope.zoo.yaml_lines import LARGEST_INTEGER, Located, Scalar
+from invariscope.zoo.yaml_lines import Located, Scalar
 
 PRETRAINED = "pretrained"
 """In the place of a weights file: the weights that timm or torchvision has for the network, in its local cache."""

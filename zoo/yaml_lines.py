@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from invariscope.base.bounds import LARGEST_INTEGER
 from invariscope.base.errors import InputError
 from invariscope.base.names import unknown
 from invariscope.base.paths import checked_path, unreadable
@@ -20,9 +21,6 @@ Scalar = str | int | float | bool | None
 # libyaml is ten times as fast on a manifest of a thousand checkpoints; its composer recurses in C without a limit.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEPTH = 100
-
-LARGEST_INTEGER = 10**15
-"""What no seed, size or number of epochs is beyond."""
 
 LARGEST_FILE = 16 << 20
 """Bytes of a file at most: a manifest of 50,000 checkpoints has as many."""

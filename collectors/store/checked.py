@@ -10,12 +10,13 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from invariscope.base.bounds import LARGEST_INTEGER
 from invariscope.base.errors import InputError, TableError
 from invariscope.base.terminal import one_line_of
 from invariscope.collectors.schema import DESCRIPTION, TABLES
 
 _SLACK = 1e-6
-_LARGEST = 1e15
+_LARGEST = float(LARGEST_INTEGER)
 _ANY = (-_LARGEST, _LARGEST)
 _SHARE, _SIGNED, _POSITIVE = (0.0, 1.0), (-1.0, 1.0), (0.0, _LARGEST)
 
