@@ -10,6 +10,7 @@ divided by how many numbers are compared. Exit code 0: reproduced; 3: not; 2: ba
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +39,19 @@ WHERE = ["data", "shift_kind"]
 CELL = [*WHERE, "architecture", "padding_mode", "operator_spec"]
 
 
+@cache
+def known_runs() -> dict[str, Run]:
+    """Every run of the recipes, by its id."""
+    return {run.id: run for recipe in RECIPES for run in read_recipe(recipe)}
+
+
 def chosen(rows: pd.DataFrame, seed: int, count: int = RUNS) -> list[Run]:
     """``count`` runs of the recipes that ``rows`` hold, drawn without replacement.
 
     Raises:
         TableError: for fewer runs than that.
     """
-    known = {run.id: run for recipe in RECIPES for run in read_recipe(recipe)}
+    known = known_runs()
     names = sorted(set(rows["run"].dropna()) & known.keys())
     if len(names) < count:
         raise TableError(

@@ -74,7 +74,7 @@ def heldout(
         above = [rail_handle()] if railed.any() else []
         handles = [*style.operator_handles(networks["name"]), *_handles(chosen), *above]
         style.legend_below(figure, handles, width, columns=8 if width == "double" else 3)
-        figure.draw_without_rendering()
+        style.lay_out(figure)
         for (kind, model), ax in axes.items():
             mine = networks[(networks["kind"] == kind) & (networks["model"] == model)]
             _name(ax, mine, RAIL_LINE if mine["railed"].any() else 1.0)

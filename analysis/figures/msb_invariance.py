@@ -114,7 +114,7 @@ def msb_invariance(
         handles += style.elsewhere_handles(selection.elsewhere)
         handles += style.fit_handles("fractional logit", without(selection.rows) is not None, "double")
         style.legend_below(figure, handles, width, columns=5 if width == "double" else 2)
-        figure.draw_without_rendering()
+        style.lay_out(figure)
         for line, of_line in zip(panels, axes, strict=True):
             for panel, pair in zip(line, of_line, strict=True):
                 _name(pair, what, panel)

@@ -97,7 +97,7 @@ def population(
             ax.set_ylabel(logits_label(score, lines=2) if left else "")
         _colour_bar(figure, axes.values(), wide, rows, shade)
         style.legend_below(figure, _handles(shown, fits, bool(apart.any()), reading), width, columns=3 if wide else 2)
-        figure.draw_without_rendering()
+        style.lay_out(figure)
         for (cell, kind), ax in axes.items():
             _name(ax, *_parts(chosen, cell, kind, across), reading, bool(apart.any()))
     figure.caption = _caption(chosen, fits, across, notes)

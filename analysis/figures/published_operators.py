@@ -71,7 +71,7 @@ def published_operators(
             ax.set_xlabel(_SHORT[reading] if wide else _SHORT[reading].replace(" error", "\nerror"))
             ax.locator_params(axis="x", nbins=5 if wide else 3)
         style.legend_below(figure, _handles(means), width, columns=7 if wide else 3)
-        figure.draw_without_rendering()
+        style.lay_out(figure)
         for at, (kind, score) in zip(axes, grid, strict=True) if wide else ():
             _name(at[0], means[kind], readings[0], score)
             if len(readings) > 2:
@@ -94,14 +94,16 @@ def _heading(told: Sequence[str], wide: bool) -> str:
 
 
 def _draw(ax: Axes, rows: pd.DataFrame, means: pd.DataFrame, reading: str, score: str) -> None:
+    rows = rows[["operator", reading, score]]
     for name, (look, operators) in style.together(rows["operator"]).items():
         runs, path = rows[rows["operator"].isin(operators)], means[means["operator"].isin(operators)]
         ax.scatter(
             runs[reading], 100 * runs[score], s=5, color=look.color, marker=look.marker, alpha=0.45, linewidths=0,
             zorder=2, label=f"_runs {name}",
         )  # fmt: skip
-        for operator, doses in path.groupby("operator") if "strength" in path else ():
-            if len(doses) > 1 and doses["strength"].notna().all():
+        several = path[path["operator"].duplicated(keep=False)]
+        for operator, doses in several.groupby("operator") if "strength" in path else ():
+            if doses["strength"].notna().all():
                 doses = doses.sort_values("strength")
                 ax.plot(
                     doses[reading], 100 * doses[score], color=look.color, linewidth=0.9, alpha=0.8, zorder=2.5,

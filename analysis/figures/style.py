@@ -201,6 +201,13 @@ def new_figure(width: Width, height: float) -> CaptionedFigure:
     return CaptionedFigure(figsize=(WIDTHS[width], height), layout=engine)
 
 
+def lay_out(figure: Figure) -> None:
+    """Put the axes where they will be drawn, so that names can be placed by what is there; nothing is drawn."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+
+
 MOST_ROWS = 40
 """Operators of a figure that has a row for each: more are no figure that a page holds."""
 

@@ -123,11 +123,13 @@ def summarise(rows: pd.DataFrame, keys: Sequence[str], values: Sequence[str]) ->
     """
     records = []
     rows = rows[list(dict.fromkeys([*keys, *values, "checkpoint", "cluster", "operator", "strength"]))]
+    rows = rows.astype(dict.fromkeys(set(values) - set(keys), float))
     for group, part in rows.groupby(list(keys), sort=False):
         record: dict[str, object] = dict(zip(keys, group, strict=True))
         for value in values:
             there = part[value].notna()
-            mean, low, high = fits.clustered_mean(part.loc[there, value].astype(float), part.loc[there, "cluster"])
+            known = part if there.all() else part[there]
+            mean, low, high = fits.clustered_mean(known[value], known["cluster"])
             record |= {value: mean, f"{value}_low": low, f"{value}_high": high}
         records.append({**record, **_counts(part), **_place(part)})
     return in_order(pd.DataFrame(records), keys)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import io
 from dataclasses import dataclass, field
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.image import imread
 
 from invariscope.analysis.drawing import Drawn, caption_of, draw_figures
 from invariscope.analysis.figures import FIGURES, FigureEntry
@@ -24,6 +23,10 @@ DOTS_PER_INCH = 144
 
 STEP = 25.5
 """Between the eleven levels of red, green and blue, black and white among them: half the bytes, and hard to see."""
+
+
+EFFORT = 50
+"""Of Pillow's lossless WebP, 0 to 100: half the time of 100 for 6 % more bytes."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +118,23 @@ def figure_groups(found: DrawnOfData, without: Figure | None = None) -> list[Fig
 
 def page_figure(name: str, figure: Figure, data: str = "", *, dots: int = DOTS_PER_INCH) -> PageFigure:
     """A figure as a WebP data URL of few colours, without loss beyond them."""
-    buffer = io.BytesIO()
-    with theme():
-        figure.savefig(buffer, format="png", dpi=dots, pil_kwargs={"compress_level": 0})
-    buffer.seek(0)
-    pixels = 255 * imread(buffer, format="png")[:, :, :3]
+    pixels = _pixels(figure, dots)
     height, width = pixels.shape[:2]
-    source = data_url(np.round(pixels / STEP) * STEP, "webp", lossless=True, quality=100, method=4)
+    source = data_url(np.round(pixels / STEP) * STEP, "webp", lossless=True, quality=EFFORT)
     caption = caption_of(figure)
     first = caption.partition("\n")[0] or title_of(name)
     return PageFigure(f"figure-{name}", title_of(name), source, width, height, first, caption, data)
+
+
+def _pixels(figure: Figure, dots: int) -> np.ndarray:
+    """Red, green and blue ``(height, width, 3)`` as ``savefig`` makes them, which draws everything twice."""
+    canvas, before = figure.canvas, figure.dpi
+    try:
+        with theme():
+            figure.dpi = dots
+            drawn = FigureCanvasAgg(figure)
+            drawn.draw()
+        return np.array(drawn.buffer_rgba())[:, :, :3]
+    finally:
+        figure.set_canvas(canvas)
+        figure.dpi = before

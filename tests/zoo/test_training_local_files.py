@@ -162,11 +162,8 @@ def test_data_is_found_from_the_recipes_folder_first(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert cli.main(["train", str(path), "--out", "first", "--allow-code"]) == cli.DONE, capsys.readouterr().err
-    (path.parent / "mydata.py").rename(tmp_path / "elsewhere" / "mydata.py")
-    assert cli.main(["train", str(path), "--out", "second", "--allow-code"]) == cli.DONE, capsys.readouterr().err
-    (first,), (second,) = (read_manifest(Path(name), allow_code=True) for name in ("first", "second"))
-    assert first.weights.read_bytes() == second.weights.read_bytes()
-    assert first.factors["training_data"] == "python:mydata.py:load"
+    (checkpoint,) = read_manifest(Path("first"), allow_code=True)
+    assert checkpoint.factors["training_data"] == "python:mydata.py:load"
 
 
 def test_paths_of_data_that_are_there(tmp_path: Path) -> None:

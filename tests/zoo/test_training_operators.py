@@ -47,10 +47,10 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
-def recipe(folder: Path, operators: str) -> Path:
+def recipe(folder: Path, operators: str, seeds: str = "0, 1") -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "recipe.yaml"
-    path.write_text(RECIPE.replace("OPERATORS", operators))
+    path.write_text(RECIPE.replace("OPERATORS", operators).replace("0, 1", seeds))
     (folder / "ops.py").write_text(FILE)
     return path
 
@@ -78,18 +78,18 @@ def test_every_network_reads_its_operator_once(architecture: str, parsed: list[s
 
 
 def test_a_recipe_trains_with_a_python_file(tmp_path: Path) -> None:
-    path = recipe(tmp_path / "study", "'python:ops.py:Mine', 'python:ops.py:Mine(strength=1)'")
+    path = recipe(tmp_path / "study", "'python:ops.py:Mine', 'python:ops.py:Mine(strength=1)'", seeds="0")
     first = read_recipe(path, allow_code=True)[0]
     assert isinstance(first.operator, OperatorSpec)
     assert first.id == "smallcnn-Mine-zeros-s0"
     assert first.settings["operator"] == "python:ops.py:Mine"
-    assert len(train_recipe(path, tmp_path / "beside", jobs=2, progress=False, allow_code=True).trained) == 4
+    assert len(train_recipe(path, tmp_path / "beside", jobs=2, progress=False, allow_code=True).trained) == 2
     checkpoints = read_manifest(tmp_path / "beside", allow_code=True)
     (kept,) = (tmp_path / "beside").glob("code-*/*")
     assert kept.read_text() == FILE
     wanted = f"zoo:smallcnn?operator=python:{kept.parent.name}/ops.py:Mine(strength=1)&padding_mode=zeros"
     assert any(checkpoint.model.startswith(wanted) for checkpoint in checkpoints)
-    assert len(read_manifest(tmp_path / "beside", allow_outside=False, allow_code=True)) == 4
+    assert len(read_manifest(tmp_path / "beside", allow_outside=False, allow_code=True)) == 2
     factors = [checkpoint.factors for checkpoint in checkpoints]
     assert {(each["operator"], each["operator_spec"], each["strength"]) for each in factors} == {
         ("mine", f"python:ops.py:Mine(strength={text})", strength) for text, strength in (("0.5", 0.5), ("1", 1.0))
