@@ -23,6 +23,7 @@ from invariscope.collectors.measure.saying import is_view_problem, logits_of, sa
 from invariscope.zoo.datasets.imageset import NO_LABEL
 from invariscope.zoo.datasets.inputs import PreparedImages
 from invariscope.zoo.unchanged import unchanged, unshared
+from invariscope.zoo.wrapping import wrap_in_place
 
 Images = Tensor | PreparedImages
 
@@ -98,8 +99,9 @@ def predict_unshifted(
 def shift_network(model: nn.Module, images: Tensor, *, precision: str = "fp32", fold: bool = True) -> nn.Module:
     """The network as many passes run it: batch norms folded into convolutions, in the precision asked for.
 
-    In float32 on a processor the weights of 1 x 1 convolutions are packed as well (:func:`pack_pointwise`). The copy
-    is compared with the network itself on the ``images``, ``CHECKED`` of them at most (:func:`checked_images` says how
+    In float32 on a processor the weights of 1 x 1 convolutions are packed as well (:func:`pack_pointwise`). Circular
+    convolutions of the copy keep maps channels-last (:func:`wrap_in_place`), which changes no output. The copy is
+    compared with the network itself on the ``images``, ``CHECKED`` of them at most (:func:`checked_images` says how
     many are enough): where a logit differs by more than ``FOLDING_TOLERANCE`` of the largest, or a top-1 class by more
     than a tie within that, the copy that is folded alone is tried, and else the network stays as it is. ``model`` is
     not changed.
@@ -122,6 +124,8 @@ def shift_network(model: nn.Module, images: Tensor, *, precision: str = "fp32", 
             folded = fold_batch_norms(model, views[:1])
             packed = pack_pointwise(folded) if precision == "fp32" else folded
             network = _first_that_stands([packed, folded], model, views)
+            if network is not model:
+                wrap_in_place(network)
         return network if precision == "fp32" else _in_bfloat16(network, views)
 
 

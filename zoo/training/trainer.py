@@ -21,6 +21,7 @@ from invariscope.zoo.operators.base import Downsample
 from invariscope.zoo.run import Run
 from invariscope.zoo.training.augmentation import augment
 from invariscope.zoo.training.tasks import task_of
+from invariscope.zoo.wrapping import wrap_in_place
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -69,6 +70,8 @@ class Trainer:
         self.layout = torch.channels_last if run.channels_last else torch.contiguous_format
         model = build_model(run.network(images.pixels().shape[1], self.task.outputs), run.folder).train()
         self.model: nn.Module = model.to(device, memory_format=self.layout)  # type: ignore[call-overload]
+        if run.channels_last:
+            wrap_in_place(self.model)
         self.operators = [module for module in nn.Module.modules(self.model) if isinstance(module, Downsample)]
         for operator in self.operators:
             operator.set_input_size((images.pixels().shape[-2], images.pixels().shape[-1]))

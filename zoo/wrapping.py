@@ -1,0 +1,82 @@
+"""Circular padding of convolutions that keeps a map's layout in memory, for passes where that counts.
+
+torch's own leaves channels-last maps as contiguous ones, so that a convolution copies them back, and its backward pass
+copies the whole map once per edge.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from invariscope.zoo.operators.taps import is_plain_autograd
+
+
+def wrap_in_place(model: nn.Module) -> None:
+    """Let the circular convolutions of ``model`` pad by :func:`wrap`, on CPU; the modules stay what they are.
+
+    The same outputs, and the same gradients but for their roundings.
+    """
+    for module in model.modules():
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.padding_mode == "circular"
+            and type(module)._conv_forward is nn.Conv2d._conv_forward
+        ):
+            module._conv_forward = partial(_convolved, module)  # type: ignore[method-assign]
+
+
+def _convolved(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    left, right, top, bottom = module._reversed_padding_repeated_twice
+    padded = wrap(x, left, right, top, bottom)
+    return F.conv2d(padded, weight, bias, module.stride, 0, module.dilation, module.groups)
+
+
+def wrap(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+    """``F.pad(x, (left, right, top, bottom), mode="circular")`` of ``(N, C, H, W)``, channels-last where ``x`` is."""
+    plain = is_plain_autograd(x) and x.device.type == "cpu" and x.ndim == 4
+    if plain and max(left, right) <= x.shape[-1] and max(top, bottom) <= x.shape[-2]:
+        padded: Tensor = _Wrap.apply(x, left, right, top, bottom)
+        return padded
+    return F.pad(x, (left, right, top, bottom), mode="circular")
+
+
+class _Wrap(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+        images, channels, height, width = x.shape
+        ctx.edges, ctx.layout = (left, right, top, bottom), _layout(x)
+        size = (images, channels, height + top + bottom, width + left + right)
+        y = torch.empty(size, dtype=x.dtype, memory_format=ctx.layout)
+        rows = y[:, :, top : top + height]
+        rows[..., left : left + width] = x
+        rows[..., :left] = x[..., width - left :]
+        rows[..., left + width :] = x[..., :right]
+        y[:, :, :top] = y[:, :, height : height + top]
+        y[:, :, top + height :] = y[:, :, top : top + bottom]
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,), (left, right, top, bottom) = gradients, ctx.edges
+        height, width = gradient.shape[-2] - top - bottom, gradient.shape[-1] - left - right
+
+        def folded(rows: Tensor) -> Tensor:
+            inner = rows[..., left : left + width].clone(memory_format=ctx.layout)
+            inner[..., :right] += rows[..., left + width :]
+            inner[..., width - left :] += rows[..., :left]
+            return inner
+
+        result = folded(gradient[:, :, top : top + height])
+        result[:, :, :bottom] += folded(gradient[:, :, top + height :])
+        result[:, :, height - top :] += folded(gradient[:, :, :top])
+        return result, None, None, None, None
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
