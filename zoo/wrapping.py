@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import has_torch_function_unary
 
 from invariscope.zoo.operators.taps import is_plain_autograd
 
@@ -37,8 +38,11 @@ def _convolved(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None
 
 
 def wrap(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-    """``F.pad(x, (left, right, top, bottom), mode="circular")`` of ``(N, C, H, W)``, channels-last where ``x`` is."""
-    plain = is_plain_autograd(x) and x.device.type == "cpu" and x.ndim == 4
+    """``F.pad(x, (left, right, top, bottom), mode="circular")`` of ``(N, C, H, W)``, channels-last where ``x`` is.
+
+    Where calls are watched, by a mode of torch's functions, it is that call: parts written one by one say less.
+    """
+    plain = is_plain_autograd(x) and not has_torch_function_unary(x) and x.device.type == "cpu" and x.ndim == 4
     if plain and max(left, right) <= x.shape[-1] and max(top, bottom) <= x.shape[-2]:
         padded: Tensor = _Wrap.apply(x, left, right, top, bottom)
         return padded

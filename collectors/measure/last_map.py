@@ -71,7 +71,7 @@ class LastMap(TorchFunctionMode):
             self._made_of_it[id(each)] = weakref.ref(each), axis
             (self._scores.add if scores else self._scores.discard)(id(each))
             self._written(each, axis)
-        if name == "__setitem__":
+        if name == "setitem":
             self._written(args[0][args[1]], given[0][1])
         if isinstance(made, Tensor) and id(made) not in self._scores:
             self._take_map(made)

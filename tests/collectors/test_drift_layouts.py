@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from invariscope.collectors.measure.drift import LAST, Watched, measure_drift
 from invariscope.collectors.measure.shifts import ShiftPlan
 from invariscope.zoo.operators import OPERATORS, OperatorSpec, build_operator
+from invariscope.zoo.wrapping import wrap_in_place
 
 VALUES = ["drift_in", "drift_in_se", "drift_out", "drift_out_se", "blame", "blame_se"]
 
@@ -103,7 +104,8 @@ class Twice(nn.Module):
     def __init__(self, spec: str) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.convs = nn.ModuleList([nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)])
+        pads: Any = {"padding": 1, "padding_mode": "circular"}
+        self.convs = nn.ModuleList([nn.Conv2d(3, 4, 3, **pads), nn.Conv2d(4, 8, 3, **pads)])
         self.downs = nn.ModuleList([build_operator(spec, channels) for channels in (4, 8)])
         self.head = nn.Linear(8, 5)
         self.seen = torch.empty(0)
@@ -125,8 +127,9 @@ SPECS = [
 def test_the_last_map_is_what_the_head_sees_whatever_the_operator_is_made_of(
     spec: str, layout: torch.memory_format
 ) -> None:
-    """Some write their map block by block into room made for it, in channels-last alone."""
+    """Some write their map block by block into room made for it, in channels-last alone; and so does circular padding."""
     network = Twice(spec).eval().to(memory_format=layout)
+    wrap_in_place(network)
     watched = Watched()
     with torch.no_grad():
         for count in (5, 5, 2):
@@ -146,7 +149,7 @@ def _into_room(x: Tensor) -> Tensor:
 
 
 def _set(x: Tensor) -> Tensor:
-    room = torch.empty_like(x)
+    room = torch.empty(x.shape)
     room[:, ::2], room[:, 1::2] = 3.0 * x[:, ::2], 3.0 * x[:, 1::2]
     return room
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from invariscope.collectors.measure.passes import shift_network
 from invariscope.zoo.datasets import load_dataset
@@ -55,6 +57,26 @@ def test_transforms_and_tracers_see_torchs_own() -> None:
     assert torch.equal(tangent, theirs(x, edges))
     traced = torch.jit.trace(lambda value: wrap(value, *edges), x)
     assert torch.equal(traced(2 * x), theirs(2 * x, edges))
+
+
+class Calls(TorchFunctionMode):
+    """Names of the functions that are called, outermost ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_who_watches_calls_sees_a_padding() -> None:
+    conv = nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")
+    wrap_in_place(conv)
+    with torch.no_grad(), Calls() as calls:
+        conv(noise(2, 3, 4, 5, layout=torch.channels_last).float())
+    assert [name for name in calls.names if name in ("pad", "conv2d", "__setitem__")] == ["pad", "conv2d"]
 
 
 def test_wider_edges_than_the_map_are_refused_as_torch_does() -> None:
