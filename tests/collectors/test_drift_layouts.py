@@ -127,7 +127,7 @@ SPECS = [
 def test_the_last_map_is_what_the_head_sees_whatever_the_operator_is_made_of(
     spec: str, layout: torch.memory_format
 ) -> None:
-    """Some write their map block by block into room made for it, in channels-last alone; and so does circular padding."""
+    """Some write their map block by block into room made for it, in channels-last alone; circular padding does too."""
     network = Twice(spec).eval().to(memory_format=layout)
     wrap_in_place(network)
     watched = Watched()
