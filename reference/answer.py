@@ -15,7 +15,7 @@ from invariscope.analysis import save_figures
 from invariscope.analysis.say.opening import FIGURE_FILE, summary_text
 from invariscope.base.files import write_together, write_whole
 from reference.answer_findings import findings
-from reference.answer_leg import second_leg
+from reference.answer_leg import Leg, second_leg
 from reference.answer_power import pairs_needed, simulated_power
 from reference.answer_prediction import predicted
 from reference.answer_sections import (
@@ -44,11 +44,12 @@ from reference.answer_tables import (
 def text(answer: Answer, figures: str = "docs/population") -> str:
     """The whole of RESULTS.md; ``figures``: the folder that it links to."""
     found = answer.found
-    table = statement_table(found)
+    table, leg = statement_table(found), Leg.of(answer.folder, found)
     parts = [
         "# Results",
         "<!-- Written by reference/answer.py (`make figures`); a test compares it with the tables. -->",
         answer.results.opening.markdown(f"{figures}/{HEADLINE}.png"),
+        leg.verdict() if leg else "",
         progress(answer),
         "## Statement by statement",
         "The statements were fixed before any network of this study was trained, with dated addenda since "

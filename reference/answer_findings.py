@@ -11,6 +11,7 @@ from invariscope.analysis.designs.verdicts import TOTAL, WITHIN
 from invariscope.analysis.say.assigned_words import signs_differ
 from invariscope.analysis.say.numbers import ranged
 from invariscope.base.words import counted
+from reference.answer_leg import Leg
 from reference.answer_prediction import DIFFERENCE, told_by
 from reference.answer_study import Answer
 from reference.answer_tables import (
@@ -28,7 +29,7 @@ def findings(answer: Answer) -> str:
     """The findings in five lines, for the README."""
     found = answer.found
     lines = [
-        _moved(found),
+        _moved(answer),
         _correlated(found),
         _alone(found),
         _by_prediction(found),
@@ -42,15 +43,16 @@ def _each_kind(found: Statements, statement: str, quantity: str, *, points: bool
     return [(kind, told(row, points=points, digits=2)) for kind, row in rows if row is not None]
 
 
-def _moved(found: Statements) -> str:
+def _moved(answer: Answer) -> str:
+    found, leg = answer.found, Leg.of(answer.folder, answer.found)
     rows = [row for kind in KINDS if (row := found.row("1", WITHIN, kind)) is not None]
     if not rows:
         return ""
     return (
         "**MSB moved alone**, the other weights of a window dealt round, changes consistency by "
         f"{', '.join(_moved_under(found, row) for row in rows)}: points from averaging to sampling the maximum, "
-        f"{counted(rows[0]['n_units'], 'block')} of four networks."
-    )
+        f"{counted(rows[0]['n_units'], 'block')} of four networks. {leg.verdict() if leg else ''}"
+    ).rstrip()
 
 
 def _moved_under(found: Statements, row: pd.Series) -> str:

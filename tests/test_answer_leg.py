@@ -16,7 +16,7 @@ from invariscope.analysis import Frames, TableError, load
 from invariscope.analysis.designs.assigned import Settings, admitted
 from invariscope.analysis.designs.rotations import rotation_effect
 from invariscope.zoo.recipe import read_recipe
-from reference.answer_leg import FOLDER, LEG, leg_progress, leg_statements, second_leg, wald
+from reference.answer_leg import FOLDER, LEG, Leg, leg_progress, leg_statements, second_leg, wald
 from reference.answer_study import primary_rows
 from reference.answer_tables import Statements, told
 
@@ -81,11 +81,20 @@ def test_slopes_of_both_stand_beside_each_other_and_are_compared(
         assert told_here[5] == "48 networks, 12 blocks"
         z = (cell["slope"] - mine["estimate"]) / np.hypot(cell["se"], mine["se"])
         assert f"under {kind} shifts no difference is found (z = {z:.2f}" in text
+        assert f"the same sign and not found to differ in size under {kind} shifts" in text
 
 
-def test_another_slope_is_found_to_differ(repository: Path, tmp_path: Path, study: Statements) -> None:
-    leg(repository, tmp_path / FOLDER, moved=2.0)
+@pytest.mark.parametrize(("moved", "words"), [(2.0, "the same sign and larger"), (-2.0, "the other sign and larger")])
+def test_another_slope_is_found_to_differ(
+    repository: Path, tmp_path: Path, study: Statements, moved: float, words: str
+) -> None:
+    leg(repository, tmp_path / FOLDER, moved=moved)
     text = "\n".join(second_leg(tmp_path / "tables", study))
+    found = Leg.of(tmp_path / "tables", study)
+    assert found is not None
+    assert f"**{found.verdict()}**" in text
+    for kind in ("circular", "zero"):
+        assert f"of {words} under {kind} shifts, {row_of(text, 'resnet8', kind)[2]} points where vgg7" in text
     assert "under circular shifts the slopes differ (z = " in text
     assert "no difference is found" not in text
 
@@ -101,6 +110,7 @@ def test_few_blocks_are_not_tested(repository: Path, tmp_path: Path, study: Stat
         "zero shifts none, with fewer than 10 whole blocks on one side."
     )
     assert ("| resnet8 |" in text) == (blocks > 1)
+    assert "**" not in text, "no verdict without a test"
 
 
 @pytest.mark.parametrize("made", [False, True])

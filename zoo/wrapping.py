@@ -6,6 +6,7 @@ copies the whole map once per edge.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,21 +15,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import has_torch_function_unary
 
-from invariscope.zoo.operators.taps import is_plain_autograd
+from invariscope.zoo.operators.taps import is_plain_autograd, layout_of
 
 
-def wrap_in_place(model: nn.Module) -> None:
+def wrap_in_place(model: nn.Module) -> Callable[[], None] | None:
     """Let the circular convolutions of ``model`` pad by :func:`wrap`, on CPU; the modules stay what they are.
 
-    The same outputs, and the same gradients but for their roundings.
+    The same outputs and gradients but for roundings. A convolution whose class or instance computes otherwise is left as
+    it is; settings of the others must not change afterwards. What is returned takes it back; None: nothing was done.
     """
-    for module in model.modules():
+    wrapped = []
+    for module in nn.Module.modules(model):
         if (
             isinstance(module, nn.Conv2d)
             and module.padding_mode == "circular"
             and type(module)._conv_forward is nn.Conv2d._conv_forward
+            and "_conv_forward" not in vars(module)
         ):
             module._conv_forward = partial(_convolved, module)  # type: ignore[method-assign]
+            wrapped.append(module)
+
+    def undo() -> None:
+        for module in wrapped:
+            vars(module).pop("_conv_forward", None)
+
+    return undo if wrapped else None
 
 
 def _convolved(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -43,7 +54,12 @@ def wrap(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
     Where calls are watched, by a mode of torch's functions, it is that call: parts written one by one say less.
     """
     plain = is_plain_autograd(x) and not has_torch_function_unary(x) and x.device.type == "cpu" and x.ndim == 4
-    if plain and max(left, right) <= x.shape[-1] and max(top, bottom) <= x.shape[-2]:
+    if (
+        plain
+        and min(left, right, top, bottom) >= 0
+        and max(left, right) <= x.shape[-1]
+        and max(top, bottom) <= x.shape[-2]
+    ):
         padded: Tensor = _Wrap.apply(x, left, right, top, bottom)
         return padded
     return F.pad(x, (left, right, top, bottom), mode="circular")
@@ -53,7 +69,7 @@ class _Wrap(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
         images, channels, height, width = x.shape
-        ctx.edges, ctx.layout = (left, right, top, bottom), _layout(x)
+        ctx.edges, ctx.layout = (left, right, top, bottom), layout_of(x)
         size = (images, channels, height + top + bottom, width + left + right)
         y = torch.empty(size, dtype=x.dtype, memory_format=ctx.layout)
         rows = y[:, :, top : top + height]
@@ -79,8 +95,3 @@ class _Wrap(torch.autograd.Function):
         result[:, :, :bottom] += folded(gradient[:, :, top + height :])
         result[:, :, height - top :] += folded(gradient[:, :, :top])
         return result, None, None, None, None
-
-
-def _layout(x: Tensor) -> torch.memory_format:
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format

@@ -100,7 +100,7 @@ def shift_network(model: nn.Module, images: Tensor, *, precision: str = "fp32", 
     """The network as many passes run it: batch norms folded into convolutions, in the precision asked for.
 
     In float32 on a processor the weights of 1 x 1 convolutions are packed as well (:func:`pack_pointwise`). Circular
-    convolutions of the copy keep maps channels-last (:func:`wrap_in_place`), which changes no output. The copy is
+    convolutions of the copy keep maps channels-last (:func:`wrap_in_place`), where it still says the same. The copy is
     compared with the network itself on the ``images``, ``CHECKED`` of them at most (:func:`checked_images` says how
     many are enough): where a logit differs by more than ``FOLDING_TOLERANCE`` of the largest, or a top-1 class by more
     than a tie within that, the copy that is folded alone is tried, and else the network stays as it is. ``model`` is
@@ -125,7 +125,9 @@ def shift_network(model: nn.Module, images: Tensor, *, precision: str = "fp32", 
             packed = pack_pointwise(folded) if precision == "fp32" else folded
             network = _first_that_stands([packed, folded], model, views)
             if network is not model:
-                wrap_in_place(network)
+                undo = wrap_in_place(network)
+                if undo is not None and _first_that_stands([network], model, views) is model:
+                    undo()
         return network if precision == "fp32" else _in_bfloat16(network, views)
 
 

@@ -131,3 +131,38 @@ def test_passes_use_it_on_their_copy_alone() -> None:
         for module in network.modules():
             vars(module).pop("_conv_forward", None)
         assert torch.equal(wrapped, network(views))
+
+
+class Viewing(nn.Module):
+    """A network whose last map must be contiguous, and is with torch's own padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a = nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")
+        self.norm = nn.BatchNorm2d(4)
+        self.b = nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
+        self.head = nn.Linear(4 * 8 * 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(self.norm(self.a(x)).relu()).relu()
+        return self.head(x.view(len(x), -1))
+
+
+def test_a_network_that_does_not_run_with_it_runs_without_it() -> None:
+    model, images = Viewing().eval(), noise(4, 3, 8, 8).float()
+    network = shift_network(model, images)
+    assert not any("_conv_forward" in vars(module) for module in network.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(network(images.contiguous(memory_format=torch.channels_last)), model(images))
+
+
+def test_a_convolution_that_computes_otherwise_is_left_as_it_is() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"))
+    own = network[0]._conv_forward
+    network[0]._conv_forward = lambda x, weight, bias: own(x, 2 * weight, bias)
+    x = noise(2, 3, 8, 8).float()
+    expected = network(x)
+    network.modules = [network[0]]  # a name that users take
+    assert wrap_in_place(network) is None
+    assert torch.equal(network(x), expected)
