@@ -21,8 +21,8 @@ from invariscope.zoo.operators.taps import is_plain_autograd, layout_of
 def wrap_in_place(model: nn.Module) -> Callable[[], None] | None:
     """Let the circular convolutions of ``model`` pad by :func:`wrap`, on CPU; the modules stay what they are.
 
-    The same outputs and gradients but for roundings. A convolution whose class or instance computes otherwise is left as
-    it is; settings of the others must not change afterwards. What is returned takes it back; None: nothing was done.
+    The same outputs and gradients but for roundings. A convolution whose class or instance computes otherwise is left
+    as it is; settings of the others must not change afterwards. What is returned takes it back; None: nothing was done.
     """
     wrapped = []
     for module in nn.Module.modules(model):
